@@ -1,0 +1,99 @@
+"""The command line's entry: which commands there are, and the one place where an error becomes text.
+
+Only the command that is called is imported; for the others this table has what ``giltrace --help`` shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from giltrace import __version__
+from giltrace.cli.parsing import TargetCommand
+from giltrace.errors import GiltraceError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its `name`, its function as ``module:function``, its line in ``giltrace --help``, and its parser."""
+
+    name: str
+    target: str
+    summary: str
+    parser: type[TyperCommand] = TyperCommand
+
+    def load(self) -> Callable[..., Any]:
+        """Import the command's module and return its function."""
+        module, _, function = self.target.partition(":")
+        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return loaded
+
+
+#: A new command is one file in this package and one line here.
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "record",
+        "giltrace.cli.record:record",
+        "Run a Python program and record who held the GIL, on which core, and who waited.",
+        TargetCommand,
+    ),
+    Command("doctor", "giltrace.cli.doctor:doctor", "Say what can be captured here, and how to get the rest."),
+    Command("workloads", "giltrace.cli.workloads:workloads", "List the bundled workloads with what each shows."),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line `argv` (default: ``sys.argv[1:]``) and exit with its status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        application(arguments)(args=arguments, prog_name="giltrace")
+    except GiltraceError as error:
+        print(f"giltrace: error: {error.message}", file=sys.stderr)
+        if error.remedy:
+            print(f"  {error.remedy}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """Return the Typer application for `arguments`: the command they name is loaded, the others are listed only."""
+    # Plain help: Rich alone would take longer to import than everything else that `--help` needs.
+    app = typer.Typer(
+        name="giltrace",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(giltrace)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for command in COMMANDS:
+        function = command.load() if command.name == called else _listed_only
+        # The full help of a command is its function's docstring; the line in the list is the table's.
+        text = function.__doc__ if command.name == called else command.summary
+        app.command(command.name, help=text, short_help=command.summary, cls=command.parser)(function)
+    return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"giltrace {__version__}")
+        raise typer.Exit
+
+
+def giltrace(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Show who held the GIL, on which core, for how long, and what every other thread lost to it."""
+
+
+def _listed_only() -> None:
+    """Stand in the list for a command that this command line does not call."""
