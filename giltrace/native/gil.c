@@ -1,0 +1,305 @@
+/* The hooks: recognise each GIL by how the interpreter uses it, and record what happens to it.
+ *
+ *   acquire   lock(A) [timed waits on C with A] lock(B) signal(D) unlock(B) unlock(A)
+ *   release   lock(A) signal(C) unlock(A), and sometimes then lock(B) [wait D] unlock(B)
+ *
+ * A signal inside two nested locks is the signature that makes (A, B, D) known; C is the other condition used
+ * with A. From then on a GIL is told by addresses alone. ACQUIRE and RELEASE are stamped while A is held, so the
+ * order of their times is the order of the events. */
+#include "tracer.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <unwind.h>
+
+/* The four addresses lie in one struct of the interpreter; anything further apart is not a GIL. */
+enum { GIL_SPAN_MAX = 512 };
+
+static struct gil gils[GT_MAX_GILS];
+static _Atomic uint32_t gil_count;
+static pthread_mutex_t learn_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* The core that a thread is on: the kernel keeps it in the thread's rseq area where libc registered one (a load),
+ * otherwise it costs a call, which the recorder asks for only if it has no scheduling data. */
+static ptrdiff_t rseq_offset;
+static bool use_getcpu;
+
+void gil_choose_core_source(void) {
+    const ptrdiff_t *offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
+    const unsigned *size = dlsym(RTLD_DEFAULT, "__rseq_size");
+    if (offset != NULL && size != NULL && *size >= 8) {
+        rseq_offset = *offset;
+    }
+    use_getcpu = rseq_offset == 0 && getenv("GILTRACE_CORE") != NULL;
+}
+
+static inline uint32_t current_core(void) {
+    if (likely(rseq_offset != 0)) {
+        /* struct rseq: u32 cpu_id_start, u32 cpu_id (negative while unregistered) */
+        int32_t core = *(volatile int32_t *)((char *)__builtin_thread_pointer() + rseq_offset + 4);
+        return core < 0 ? GT_NO_CORE : (uint32_t)core;
+    }
+    int core = use_getcpu ? sched_getcpu() : -1;
+    return core < 0 ? GT_NO_CORE : (uint32_t)core;
+}
+
+void gil_after_fork(void) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    learn_lock = fresh;
+    for (uint32_t i = 0; i < gil_count; i++) {
+        gils[i].locked = false; /* the child makes its GILs anew, at the same addresses */
+    }
+    self.holds = false;
+    self.held_count = 0;
+}
+
+/* Was a release forced? Its thread answers when it comes back for the GIL: the eval loop goes straight from the
+ * one to the other, while C code that gave the GIL up of its own accord returns through one of these functions.
+ * (The interpreter's visit to B after a release does not tell: it is skipped when the next holder is quick.) */
+static const char *const api_names[] = {"PyEval_RestoreThread", "PyEval_AcquireThread", "PyThreadState_Swap",
+                                        "PyGILState_Ensure"};
+enum { API_COUNT = sizeof api_names / sizeof api_names[0], FRAMES_MAX = 12 };
+static struct { uintptr_t start, end; } api_code[API_COUNT];
+
+void gil_resolve(const struct elf_object *python) {
+    for (int i = 0; i < API_COUNT; i++) {
+        size_t size = 0;
+        api_code[i].start = (uintptr_t)elf_symbol(python, api_names[i], &size);
+        api_code[i].end = api_code[i].start + size;
+    }
+}
+
+struct walk {
+    int frames;
+    bool found;
+};
+
+static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *data) {
+    struct walk *walk = data;
+    uintptr_t ip = _Unwind_GetIP(context);
+    for (int i = 0; i < API_COUNT; i++) {
+        /* A return address is behind its call, so the range is open on the left. */
+        walk->found |= ip > api_code[i].start && ip <= api_code[i].end;
+    }
+    return walk->found || ++walk->frames == FRAMES_MAX ? _URC_END_OF_STACK : _URC_NO_REASON;
+}
+
+/* Only where a switch was requested, a few hundred times a second at most; the caller does not hold the GIL. */
+static __attribute__((noinline)) bool called_through_api(void) {
+    struct walk walk = {0};
+    int saved_errno = errno;
+    _Unwind_Backtrace(visit_frame, &walk);
+    errno = saved_errno;
+    return walk.found;
+}
+
+static struct gil *find(const pthread_mutex_t *mutex) {
+    uint32_t count = atomic_load_explicit(&gil_count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++) {
+        if (atomic_load_explicit(&gils[i].mutex, memory_order_acquire) == mutex) {
+            return &gils[i];
+        }
+    }
+    return NULL;
+}
+
+static uintptr_t distance(const void *one, const void *other) {
+    uintptr_t a = (uintptr_t)one, b = (uintptr_t)other;
+    return a > b ? a - b : b - a;
+}
+
+static struct gil *learn(pthread_mutex_t *mutex, pthread_mutex_t *switch_mutex, pthread_cond_t *switch_cond) {
+    if (distance(mutex, switch_mutex) > GIL_SPAN_MAX || distance(mutex, switch_cond) > GIL_SPAN_MAX) {
+        return NULL;
+    }
+    pthread_mutex_lock(&learn_lock);
+    struct gil *gil = find(NULL); /* the slot of a GIL that was destroyed */
+    if (gil == NULL && gil_count < GT_MAX_GILS) {
+        gil = &gils[gil_count];
+        gil->id = (uint16_t)gil_count;
+    }
+    if (gil != NULL) {
+        gil->switch_mutex = switch_mutex;
+        gil->switch_cond = switch_cond;
+        gil->cond = NULL;
+        gil->last_holder = NULL;
+        gil->locked = false;
+        atomic_store_explicit(&gil->mutex, mutex, memory_order_release);
+        if (gil->id == gil_count) {
+            atomic_fetch_add_explicit(&gil_count, 1, memory_order_release);
+        }
+    } else {
+        store_note("more than 64 GILs at once: the later ones were not recorded");
+    }
+    pthread_mutex_unlock(&learn_lock);
+    return gil;
+}
+
+/* Keep the head up to date: also in the file that a forked child begins. */
+static void publish(const struct gil *gil) {
+    struct gt_header *header = store_header();
+    if (unlikely(header != NULL && header->gils[gil->id] == 0)) {
+        header->gils[gil->id] = (uintptr_t)gil->mutex;
+        header->gil_count = gil_count;
+        __atomic_fetch_or(&header->status, GT_GIL_SEEN, __ATOMIC_RELAXED);
+    }
+}
+
+static void acquired(struct thread *thread, struct gil *gil) {
+    uint64_t now = clock_ticks();
+    if (thread->request != 0 && !thread->request_written) {
+        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+    }
+    store_emit(thread, now, GT_ACQUIRE, gil->id, current_core(), 0);
+    if (unlikely(!thread->named)) {
+        store_name(thread);
+    }
+    thread->request = 0;
+    thread->request_written = false;
+    thread->holds = true;
+    gil->locked = true;
+    gil->switch_requested = false;
+    if (gil->last_holder != thread) {
+        gil->last_holder = thread;
+        gil->switches++;
+        publish(gil);
+    }
+}
+
+static void released(struct thread *thread, struct gil *gil) {
+    gt_record *release = store_emit(thread, clock_ticks(), GT_RELEASE, gil->id, 0, 0);
+    thread->release = gil->switch_requested ? release : NULL;
+    thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
+    thread->holds = false;
+    gil->locked = false;
+}
+
+static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
+    thread->request = 0;
+    thread->request_written = false;
+    if (unlikely(thread->release != NULL)) {
+        if (!called_through_api()) {
+            *thread->release |= (uint64_t)GT_FORCED << GT_FLAG_SHIFT;
+        }
+        thread->release = NULL;
+    }
+    if (likely(pthread_mutex_trylock(mutex) == 0)) {
+        return 0;
+    }
+    thread->request = clock_ticks();
+    return pthread_mutex_lock(mutex);
+}
+
+static int hook_lock(pthread_mutex_t *mutex) {
+    struct thread *thread = &self;
+    struct gil *gil = thread->gil;
+    if (likely(gil != NULL)) {
+        if (mutex == gil->mutex) {
+            return lock_gil(thread, mutex);
+        }
+        if (mutex == gil->switch_mutex) {
+            return pthread_mutex_lock(mutex);
+        }
+    }
+    gil = find(mutex);
+    if (gil != NULL) {
+        thread->gil = gil;
+        return lock_gil(thread, mutex);
+    }
+    int result = pthread_mutex_lock(mutex);
+    if (result == 0 && thread->held_count < HELD_MAX) {
+        thread->held[thread->held_count++] = mutex;
+    }
+    return result;
+}
+
+static int hook_unlock(pthread_mutex_t *mutex) {
+    struct thread *thread = &self;
+    if (unlikely(thread->held_count != 0)) {
+        for (int i = thread->held_count - 1; i >= 0; i--) {
+            if (thread->held[i] == mutex) {
+                thread->held_count = (uint8_t)i;
+                break;
+            }
+        }
+    }
+    return pthread_mutex_unlock(mutex);
+}
+
+/* The condition is none of the known ones: is it the D of a GIL seen for the first time, or the C of a new one? */
+static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
+    struct gil *gil = thread->gil;
+    if (thread->held_count >= 2) {
+        gil = learn(thread->held[thread->held_count - 2], thread->held[thread->held_count - 1], cond);
+        if (gil != NULL) {
+            thread->gil = gil;
+            thread->held_count = 0;
+            acquired(thread, gil);
+        }
+    } else if (gil != NULL && gil->mutex != NULL && gil->cond == NULL && thread->holds &&
+               distance(cond, gil->mutex) <= GIL_SPAN_MAX) {
+        gil->cond = cond;
+        released(thread, gil);
+    }
+}
+
+static int hook_signal(pthread_cond_t *cond) {
+    struct thread *thread = &self;
+    struct gil *gil = thread->gil;
+    if (likely(gil != NULL && cond == gil->switch_cond)) {
+        acquired(thread, gil);
+    } else if (likely(gil != NULL && cond == gil->cond)) {
+        released(thread, gil);
+    } else {
+        signal_unknown(thread, cond);
+    }
+    return pthread_cond_signal(cond);
+}
+
+static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
+    struct thread *thread = &self;
+    struct gil *gil = thread->gil;
+    if (gil == NULL || mutex != gil->mutex) {
+        return pthread_cond_timedwait(cond, mutex, until);
+    }
+    if (unlikely(gil->cond == NULL)) {
+        gil->cond = cond;
+    }
+    if (thread->request == 0) {
+        thread->request = clock_ticks();
+    }
+    if (!thread->request_written) {
+        /* Written now, so that a thread that never gets the GIL is seen to want it. */
+        thread->request_written = true;
+        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+    }
+    uint64_t switches = gil->switches;
+    int result = pthread_cond_timedwait(cond, mutex, until);
+    if (result == ETIMEDOUT) {
+        /* The interpreter's own condition for asking the holder to drop the GIL. */
+        bool asks = gil->locked && gil->switches == switches;
+        gil->switch_requested |= asks;
+        store_emit(thread, clock_ticks(), GT_TIMEOUT, gil->id, 0, asks ? GT_SWITCH_REQUEST : 0);
+    }
+    return result;
+}
+
+/* An interpreter ends and takes its GIL with it: the address may serve another purpose from now on. */
+static int hook_destroy(pthread_mutex_t *mutex) {
+    struct gil *gil = find(mutex);
+    if (gil != NULL) {
+        gil->cond = gil->switch_cond = NULL;
+        gil->switch_mutex = NULL;
+        atomic_store_explicit(&gil->mutex, NULL, memory_order_release);
+    }
+    return pthread_mutex_destroy(mutex);
+}
+
+const struct elf_redirect gil_redirects[] = {
+    {"pthread_mutex_lock", hook_lock},       {"pthread_mutex_unlock", hook_unlock},
+    {"pthread_cond_signal", hook_signal},    {"pthread_cond_timedwait", hook_timedwait},
+    {"pthread_mutex_destroy", hook_destroy}, {"pthread_create", names_hook_create},
+};
+const size_t gil_redirect_count = sizeof gil_redirects / sizeof gil_redirects[0];

@@ -1,0 +1,81 @@
+/* The bytes of a gil-<pid>-<n>.bin file. FORMAT.md tells what they mean; recording/layout.py is the reader's
+ * side, and a test compares the two through giltrace_layout(). All integers are little endian. */
+#ifndef GILTRACE_LAYOUT_H
+#define GILTRACE_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GT_MAGIC 0x45434152544C4947ull /* "GILTRACE" */
+#define GT_CHUNK_MAGIC 0x4B435447u     /* "GTCK" */
+#define GT_VERSION 1u
+#define GT_HEADER_SIZE 4096u
+#define GT_MAX_GILS 64u
+
+enum gt_clock { GT_CLOCK_MONOTONIC_NS = 0, GT_CLOCK_TSC = 1 };
+
+enum gt_kind {
+    GT_NONE = 0,
+    GT_REQUEST = 1,
+    GT_TIMEOUT = 2,
+    GT_ACQUIRE = 3,
+    GT_RELEASE = 4,
+    GT_THREAD_END = 5,
+};
+
+enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2 };
+
+enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4 };
+
+struct gt_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t pid;
+    uint32_t ppid;
+    uint32_t gil_count;
+    uint64_t lost; /* events of threads that never got a chunk */
+    uint64_t start_ticks;
+    uint64_t start_ns;
+    uint32_t clock;
+    uint32_t status;
+    uint64_t gils[GT_MAX_GILS];
+    char python[128];
+    char executable[512];
+    char cmdline[2048];
+    char note[256];
+};
+
+struct gt_chunk {
+    uint32_t magic;
+    uint32_t size; /* bytes, this head included; a multiple of 4096 */
+    uint32_t thread;
+    uint32_t tid;
+    uint32_t sequence;
+    uint32_t reserved;
+    uint64_t base; /* ticks that the times of the records count from */
+    uint64_t lost; /* events of this thread that found no room, since this chunk began */
+    char name[88];
+};
+
+/* A record is one word, so that it is there whole or not at all:
+ *
+ *   63         51 50    45 44  43 42  40 39                                      0
+ *  +-------------+--------+------+------+-----------------------------------------+
+ *  | core        | GIL id | flag | kind | ticks since the chunk's base            |
+ *  +-------------+--------+------+------+-----------------------------------------+
+ *
+ * Kind 0 means that nothing was written there yet. */
+typedef uint64_t gt_record;
+
+#define GT_TIME_BITS 40
+#define GT_KIND_SHIFT 40
+#define GT_FLAG_SHIFT 43
+#define GT_GIL_SHIFT 45
+#define GT_CORE_SHIFT 51
+#define GT_NO_CORE 0x1FFFu
+
+_Static_assert(sizeof(struct gt_header) <= GT_HEADER_SIZE, "the head fits its page");
+_Static_assert(sizeof(struct gt_chunk) == 128, "a chunk's head is two cache lines");
+_Static_assert(GT_MAX_GILS <= 1u << (GT_CORE_SHIFT - GT_GIL_SHIFT), "a GIL id fits its bits");
+
+#endif

@@ -1,0 +1,153 @@
+/* Thread names as Python knows them.
+ *
+ * `threading.Thread.start` ends in the interpreter's call of pthread_create, made by the parent with the GIL held
+ * and from ordinary C code: the one moment at which the Python API may be used and the Thread object (`self` of the
+ * calling frame) is at hand. Only the instance's own attributes are read, so no Python code runs. Threads made
+ * by other means are named by the kernel's name of them. */
+#include "tracer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+typedef struct python_object PyObject;
+
+static struct {
+    PyObject *(*get_locals)(void);
+    PyObject *(*dict_get)(PyObject *, const char *);
+    PyObject *(*generic_getattr)(PyObject *, PyObject *);
+    PyObject *(*from_string)(const char *);
+    const char *(*as_utf8)(PyObject *, ptrdiff_t *);
+    PyObject *(*error_occurred)(void);
+    void (*error_clear)(void);
+    void (*decref)(PyObject *);
+    bool complete;
+} api;
+
+enum { PENDING_MAX = 256, NAME_SIZE = 96 };
+
+/* Names of threads that were created and have not yet used the GIL; the oldest gives way when all are taken. */
+static struct {
+    pthread_t thread;
+    bool used;
+    char name[NAME_SIZE];
+} pending[PENDING_MAX];
+static unsigned pending_next;
+static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void names_resolve(const struct elf_object *python) {
+    *(void **)&api.get_locals = elf_symbol(python, "PyEval_GetLocals", NULL);
+    *(void **)&api.dict_get = elf_symbol(python, "PyDict_GetItemString", NULL);
+    *(void **)&api.generic_getattr = elf_symbol(python, "PyObject_GenericGetAttr", NULL);
+    *(void **)&api.from_string = elf_symbol(python, "PyUnicode_FromString", NULL);
+    *(void **)&api.as_utf8 = elf_symbol(python, "PyUnicode_AsUTF8AndSize", NULL);
+    *(void **)&api.error_occurred = elf_symbol(python, "PyErr_Occurred", NULL);
+    *(void **)&api.error_clear = elf_symbol(python, "PyErr_Clear", NULL);
+    *(void **)&api.decref = elf_symbol(python, "Py_DecRef", NULL);
+    api.complete = api.get_locals && api.dict_get && api.generic_getattr && api.from_string && api.as_utf8 &&
+                   api.error_occurred && api.error_clear && api.decref;
+}
+
+void names_after_fork(void) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    pending_lock = fresh;
+    memset(pending, 0, sizeof pending);
+}
+
+static PyObject *attribute(PyObject *object, const char *name) {
+    PyObject *key = api.from_string(name);
+    PyObject *value = key == NULL ? NULL : api.generic_getattr(object, key);
+    if (key != NULL) {
+        api.decref(key);
+    }
+    if (value == NULL) {
+        api.error_clear();
+    }
+    return value;
+}
+
+/* Cut at a character's boundary, where the name does not fit. */
+static void copy_utf8(char *out, size_t size, const char *text) {
+    size_t length = strlen(text);
+    if (length >= size) {
+        length = size - 1;
+        while (length > 0 && ((unsigned char)text[length] & 0xC0u) == 0x80u) {
+            length--;
+        }
+    }
+    memcpy(out, text, length);
+    out[length] = 0;
+}
+
+/* The name of the Thread whose `start` is the calling frame; empty if it is not one. */
+static void name_of_starting(char *out) {
+    out[0] = 0;
+    PyObject *locals = api.error_occurred() == NULL ? api.get_locals() : NULL;
+    PyObject *object = locals == NULL ? NULL : api.dict_get(locals, "self");
+    if (object == NULL) {
+        if (locals == NULL && api.error_occurred() != NULL) {
+            api.error_clear();
+        }
+        return;
+    }
+    PyObject *started = attribute(object, "_started"); /* every Thread has one; few other classes do */
+    PyObject *name = started == NULL ? NULL : attribute(object, "_name");
+    if (name != NULL) {
+        const char *text = api.as_utf8(name, NULL);
+        if (text != NULL) {
+            copy_utf8(out, NAME_SIZE, text);
+        } else {
+            api.error_clear();
+        }
+        api.decref(name);
+    }
+    if (started != NULL) {
+        api.decref(started);
+    }
+}
+
+int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg) {
+    char name[NAME_SIZE] = {0};
+    int saved_errno = errno;
+    if (api.complete && self.holds) {
+        name_of_starting(name);
+    }
+    errno = saved_errno;
+    int result = pthread_create(thread, attr, start, arg);
+    if (result == 0 && name[0] != 0) {
+        pthread_mutex_lock(&pending_lock);
+        unsigned slot = pending_next++ % PENDING_MAX;
+        pending[slot].thread = *thread;
+        pending[slot].used = true;
+        memcpy(pending[slot].name, name, sizeof name);
+        pthread_mutex_unlock(&pending_lock);
+    }
+    return result;
+}
+
+/* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now. */
+void names_take(uint32_t tid, char *out, size_t size) {
+    if (tid == (uint32_t)getpid()) {
+        snprintf(out, size, "MainThread");
+        return;
+    }
+    pthread_t me = pthread_self();
+    bool found = false;
+    pthread_mutex_lock(&pending_lock);
+    for (unsigned back = 0; !found && back < PENDING_MAX; back++) {
+        unsigned slot = (pending_next - 1 - back) % PENDING_MAX;
+        if (pending[slot].used && pthread_equal(pending[slot].thread, me)) {
+            pending[slot].used = false;
+            copy_utf8(out, size, pending[slot].name);
+            found = true;
+        }
+    }
+    pthread_mutex_unlock(&pending_lock);
+    if (!found) {
+        char comm[16] = {0};
+        prctl(PR_GET_NAME, comm);
+        copy_utf8(out, size, comm);
+    }
+}

@@ -1,0 +1,232 @@
+/* Where records go: one file per program image and process, mapped piece by piece, in the recording's folder.
+ *
+ * A file is opened for the moment of mapping a piece only: a descriptor kept open would be closed by programs that
+ * close everything they did not open, and its number given to a file of theirs. Space is allocated before it is
+ * mapped, so that a full disk shows as a lost event and not as SIGBUS. */
+#include "tracer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum {
+    FIRST_CHUNK = 4096, /* threads may be many and short */
+    LARGEST_CHUNK = 1 << 20,
+    PATH_TRIES = 1000, /* program images that one process may go through */
+};
+
+__thread struct thread self;
+
+static char path[PATH_MAX];
+static struct gt_header *header;
+static _Atomic uint64_t file_size;
+static _Atomic uint32_t next_thread;
+static pthread_key_t end_key;
+static bool end_key_made;
+
+struct gt_header *store_header(void) {
+    return header;
+}
+
+void store_note(const char *text) {
+    if (header != NULL && header->note[0] == 0) {
+        snprintf(header->note, sizeof header->note, "%s", text);
+    }
+}
+
+/* Map `size` bytes of the file, allocated on disk beforehand. */
+static void *map_piece(int fd, uint64_t offset, size_t size) {
+    int error = posix_fallocate(fd, (off_t)offset, (off_t)size);
+    if (error != 0) {
+        errno = error;
+        return NULL;
+    }
+    void *piece = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+    if (piece == MAP_FAILED) {
+        return NULL;
+    }
+    /* One call instead of a page fault for every 256 records; older kernels just fault. */
+    madvise(piece, size, MADV_POPULATE_WRITE);
+    return piece;
+}
+
+static void read_file(const char *name, char *out, size_t size) {
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t got = read(fd, out, size - 1);
+        out[got > 0 ? got : 0] = 0;
+        close(fd);
+    }
+}
+
+static void describe_process(void) {
+    uint64_t error;
+    header->version = GT_VERSION;
+    header->pid = (uint32_t)getpid();
+    header->ppid = (uint32_t)getppid();
+    header->clock = clock_is_tsc ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
+    clock_pair(&header->start_ticks, &header->start_ns, &error);
+    ssize_t got = readlink("/proc/self/exe", header->executable, sizeof header->executable - 1);
+    header->executable[got > 0 ? got : 0] = 0;
+    read_file("/proc/self/cmdline", header->cmdline, sizeof header->cmdline); /* NUL between the words, as there */
+    header->magic = GT_MAGIC;
+}
+
+/* Create this image's file. Its number tells apart the images that one process executes in turn. */
+bool store_open(void) {
+    const char *folder = getenv("GILTRACE_OUT");
+    int fd = -1;
+    for (int image = 0; fd < 0 && image < PATH_TRIES; image++) {
+        snprintf(path, sizeof path, "%s/gil-%d-%d.bin", folder, (int)getpid(), image);
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (fd < 0 && errno != EEXIST) {
+            return false;
+        }
+    }
+    if (fd < 0) {
+        return false;
+    }
+    header = map_piece(fd, 0, GT_HEADER_SIZE);
+    close(fd);
+    if (header == NULL) {
+        unlink(path);
+        return false;
+    }
+    atomic_store_explicit(&file_size, GT_HEADER_SIZE, memory_order_relaxed);
+    describe_process();
+    return true;
+}
+
+/* Name the calling thread in its current chunk; at its first acquire, because its parent stored the name before it
+ * gave the GIL up for the first time. */
+void store_name(struct thread *thread) {
+    thread->named = true;
+    if (thread->chunk != NULL) {
+        int saved_errno = errno;
+        names_take(thread->tid, thread->chunk->name, sizeof thread->chunk->name);
+        errno = saved_errno;
+    }
+}
+
+static void forget_thread(struct thread *thread) {
+    /* What the thread knows of GILs stays true in a forked child; where its records go does not. */
+    thread->cursor = thread->end = thread->release = NULL;
+    thread->chunk = NULL;
+    thread->registered = thread->starved = thread->named = false;
+    thread->sequence = 0;
+}
+
+/* In the child: the mappings are the parent's file, which only the parent may write. */
+void store_after_fork(void) {
+    forget_thread(&self);
+    header = NULL;
+    atomic_store_explicit(&next_thread, 0, memory_order_relaxed);
+}
+
+static void thread_ends(void *unused) {
+    (void)unused;
+    struct thread *thread = &self;
+    if (thread->chunk != NULL) {
+        store_emit(thread, clock_ticks(), GT_THREAD_END, 0, 0, 0);
+        munmap(thread->chunk, thread->chunk->size);
+        /* Python may still come through here from another destructor: begin a new chunk if so. */
+        thread->chunk = NULL;
+        thread->cursor = thread->end = thread->release = NULL;
+    }
+}
+
+static void make_end_key(void) {
+    end_key_made = pthread_key_create(&end_key, thread_ends) == 0;
+}
+
+static void register_thread(struct thread *thread) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_end_key);
+    thread->registered = true;
+    thread->tid = (uint32_t)syscall(SYS_gettid);
+    thread->index = atomic_fetch_add_explicit(&next_thread, 1, memory_order_relaxed);
+    if (end_key_made) {
+        pthread_setspecific(end_key, thread);
+    }
+}
+
+/* Chunks grow as a thread fills them: 4 KiB, 16 KiB, ... 1 MiB. One that was left because its time ran out (a
+ * thread that slept for minutes) is followed by a small one. */
+static uint32_t next_size(const struct thread *thread) {
+    if (thread->chunk == NULL || thread->cursor != thread->end) {
+        return FIRST_CHUNK;
+    }
+    return thread->chunk_size < LARGEST_CHUNK ? thread->chunk_size * 4 : LARGEST_CHUNK;
+}
+
+static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
+    if (header == NULL && !store_open()) {
+        return NULL;
+    }
+    uint32_t size = next_size(thread);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return NULL;
+    }
+    uint64_t offset = atomic_fetch_add_explicit(&file_size, size, memory_order_relaxed);
+    struct gt_chunk *chunk = map_piece(fd, offset, size);
+    close(fd);
+    if (chunk == NULL) {
+        return NULL;
+    }
+    chunk->size = size;
+    chunk->thread = thread->index;
+    chunk->tid = thread->tid;
+    chunk->base = time;
+    chunk->sequence = thread->sequence++;
+    __atomic_store_n(&chunk->magic, GT_CHUNK_MAGIC, __ATOMIC_RELEASE);
+    return chunk;
+}
+
+/* Count an event that has no room; the counter lives in the thread's newest chunk, or else in the head. */
+static gt_record *lose(struct thread *thread) {
+    if (thread->chunk != NULL) {
+        thread->chunk->lost++;
+    } else if (header != NULL) {
+        __atomic_fetch_add(&header->lost, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* The current chunk is full, or `time` is too far from its base: give the thread another. NULL, and the event
+ * counted, if there is none to be had. */
+gt_record *store_more(struct thread *thread, uint64_t time) {
+    if (thread->starved && thread->cursor == thread->end) {
+        return lose(thread);
+    }
+    int saved_errno = errno;
+    if (!thread->registered) {
+        register_thread(thread);
+    }
+    struct gt_chunk *chunk = begin_chunk(thread, time);
+    if (chunk == NULL) {
+        thread->starved = true; /* trying again at every event would slow the host down */
+        errno = saved_errno;
+        return lose(thread);
+    }
+    if (thread->chunk != NULL) {
+        munmap(thread->chunk, thread->chunk->size);
+    }
+    thread->chunk = chunk;
+    thread->chunk_size = chunk->size;
+    thread->base = time;
+    thread->cursor = (gt_record *)(chunk + 1);
+    thread->end = (gt_record *)((char *)chunk + chunk->size);
+    errno = saved_errno;
+    return thread->cursor;
+}

@@ -1,0 +1,112 @@
+/* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
+#include "tracer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+static struct elf_object python;
+
+/* "3.13.0 experimental free-threading build (main, ...) [GCC ...]" */
+static void describe_python(struct gt_header *header) {
+    const char *(*version)(void);
+    *(void **)&version = elf_symbol(&python, "Py_GetVersion", NULL);
+    if (version != NULL) {
+        snprintf(header->python, sizeof header->python, "%s", version());
+        if (strstr(header->python, "free-threading") != NULL) {
+            header->status |= GT_FREE_THREADED;
+        }
+    }
+}
+
+/* Under Yama's ptrace_scope=1 only descendants may be read: let the recorder, and py-spy below it, read us. */
+static void allow_recorder(void) {
+    const char *recorder = getenv("GILTRACE_RECORDER");
+    if (recorder != NULL) {
+        prctl(PR_SET_PTRACER, strtoul(recorder, NULL, 10), 0, 0, 0);
+    }
+}
+
+static void before_fork(void) {}
+static void after_fork_parent(void) {}
+
+static void after_fork_child(void) {
+    store_after_fork();
+    names_after_fork();
+    gil_after_fork();
+    if (store_open()) {
+        describe_python(store_header());
+        store_header()->status |= GT_HOOKED;
+    }
+    allow_recorder();
+}
+
+__attribute__((constructor)) static void loaded(void) {
+    if (getenv("GILTRACE_OUT") == NULL || !elf_find_defining("_PyRuntime", &python)) {
+        return; /* loaded for its functions, or below the target but not a Python */
+    }
+    clock_choose();
+    if (!store_open()) {
+        return;
+    }
+    struct gt_header *header = store_header();
+    describe_python(header);
+    allow_recorder();
+    gil_choose_core_source();
+    names_resolve(&python);
+    gil_resolve(&python);
+    if (pthread_atfork(before_fork, after_fork_parent, after_fork_child) != 0) {
+        store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
+        return;
+    }
+    if (elf_redirect_imports(&python, gil_redirects, gil_redirect_count) < (int)gil_redirect_count - 1) {
+        store_note("the interpreter does not import the pthread functions that a GIL is made of");
+    } else {
+        header->status |= GT_HOOKED;
+    }
+}
+
+/* For the recorder, through ctypes: out is {ticks, CLOCK_MONOTONIC ns, error ns}; returns enum gt_clock. */
+EXPORT int giltrace_clock_pair(uint64_t out[3]) {
+    clock_choose();
+    clock_pair(&out[0], &out[1], &out[2]);
+    return clock_is_tsc ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
+}
+
+#define FIELD(type, name) #type "." #name, offsetof(struct type, name), sizeof(((struct type *)0)->name)
+#define CONSTANT(name) #name, (size_t)(name), 0
+
+/* For the test that compares layout.h with recording/layout.py: "name offset size" or "name value 0", a line each. */
+EXPORT size_t giltrace_layout(char *out, size_t size) {
+    static const struct {
+        const char *name;
+        size_t one, other;
+    } rows[] = {
+        {FIELD(gt_header, magic)},       {FIELD(gt_header, version)},   {FIELD(gt_header, pid)},
+        {FIELD(gt_header, ppid)},        {FIELD(gt_header, gil_count)}, {FIELD(gt_header, lost)},
+        {FIELD(gt_header, start_ticks)}, {FIELD(gt_header, start_ns)},  {FIELD(gt_header, clock)},
+        {FIELD(gt_header, status)},      {FIELD(gt_header, gils)},      {FIELD(gt_header, python)},
+        {FIELD(gt_header, executable)},  {FIELD(gt_header, cmdline)},   {FIELD(gt_header, note)},
+        {FIELD(gt_chunk, magic)},        {FIELD(gt_chunk, size)},       {FIELD(gt_chunk, thread)},
+        {FIELD(gt_chunk, tid)},          {FIELD(gt_chunk, sequence)},   {FIELD(gt_chunk, reserved)},
+        {FIELD(gt_chunk, base)},         {FIELD(gt_chunk, lost)},       {FIELD(gt_chunk, name)},
+        {CONSTANT(GT_TIME_BITS)},        {CONSTANT(GT_KIND_SHIFT)},     {CONSTANT(GT_FLAG_SHIFT)},
+        {CONSTANT(GT_GIL_SHIFT)},        {CONSTANT(GT_CORE_SHIFT)},     {CONSTANT(GT_MAGIC)},
+        {CONSTANT(GT_CHUNK_MAGIC)},      {CONSTANT(GT_VERSION)},        {CONSTANT(GT_HEADER_SIZE)},
+        {CONSTANT(GT_MAX_GILS)},         {CONSTANT(GT_NO_CORE)},        {CONSTANT(GT_CLOCK_MONOTONIC_NS)},
+        {CONSTANT(GT_CLOCK_TSC)},        {CONSTANT(GT_NONE)},           {CONSTANT(GT_REQUEST)},
+        {CONSTANT(GT_TIMEOUT)},          {CONSTANT(GT_ACQUIRE)},        {CONSTANT(GT_RELEASE)},
+        {CONSTANT(GT_THREAD_END)},       {CONSTANT(GT_FORCED)},         {CONSTANT(GT_SWITCH_REQUEST)},
+        {CONSTANT(GT_HOOKED)},           {CONSTANT(GT_GIL_SEEN)},       {CONSTANT(GT_FREE_THREADED)},
+    };
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        int wrote = snprintf(used < size ? out + used : NULL, used < size ? size - used : 0, "%s %zu %zu\n",
+                             rows[i].name, rows[i].one, rows[i].other);
+        used += (size_t)wrote;
+    }
+    return used;
+}

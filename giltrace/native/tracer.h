@@ -1,0 +1,138 @@
+/* What the units of the tracer share. Each uses those above it only: clock, elf, store, names, gil, tracer. */
+#ifndef GILTRACE_TRACER_H
+#define GILTRACE_TRACER_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* dl_iterate_phdr, sched_getcpu, posix_fallocate */
+#endif
+
+#include "layout.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* --- clock.c ------------------------------------------------------------------------------------------------ */
+
+extern bool clock_is_tsc;
+
+void clock_choose(void);
+void clock_pair(uint64_t *ticks, uint64_t *ns, uint64_t *error_ns);
+
+static inline uint64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline uint64_t clock_ticks(void) {
+#if defined(__x86_64__)
+    if (likely(clock_is_tsc)) {
+        return __builtin_ia32_rdtsc();
+    }
+#endif
+    return clock_ns();
+}
+
+/* --- elf.c -------------------------------------------------------------------------------------------------- */
+
+/* A loaded object: what the dynamic linker knows of it. */
+struct elf_object {
+    uintptr_t base;
+    const void *dynamic;
+    uintptr_t relro_start, relro_end;
+};
+
+struct elf_redirect {
+    const char *symbol;
+    void *target;
+};
+
+bool elf_find_defining(const char *symbol, struct elf_object *object);
+void *elf_symbol(const struct elf_object *object, const char *symbol, size_t *size);
+int elf_redirect_imports(const struct elf_object *object, const struct elf_redirect *redirects, size_t count);
+
+/* --- store.c ------------------------------------------------------------------------------------------------ */
+
+struct gil {
+    pthread_mutex_t *_Atomic mutex; /* A: guards the GIL; NULL while the slot is free */
+    pthread_mutex_t *switch_mutex;  /* B: guards the forced switch */
+    pthread_cond_t *cond;           /* C: "the GIL is free"; NULL until seen */
+    pthread_cond_t *switch_cond;    /* D: "somebody took it" */
+    const void *last_holder;        /* these three change under A only */
+    uint64_t switches;
+    bool locked;
+    bool switch_requested; /* since the last acquire */
+    uint16_t id;
+};
+
+enum { HELD_MAX = 4 };
+
+/* Everything the hooks know of the calling thread. */
+struct thread {
+    struct gil *gil; /* the one it used last */
+    gt_record *cursor, *end;
+    uint64_t base;      /* of the current chunk */
+    gt_record *release; /* its newest RELEASE, if that may yet prove to have been forced */
+    uint64_t request;   /* ticks; 0 when the acquire under way did not have to wait */
+    bool request_written;
+    bool holds;
+    bool registered;
+    bool named;
+    bool starved; /* no room for records any more */
+    uint8_t held_count;
+    uint32_t index, tid, sequence, chunk_size;
+    struct gt_chunk *chunk;
+    pthread_mutex_t *held[HELD_MAX]; /* mutexes of no known GIL, to recognise one by its nesting */
+};
+
+extern __thread struct thread self;
+
+bool store_open(void);
+void store_after_fork(void);
+struct gt_header *store_header(void);
+void store_note(const char *text);
+void store_name(struct thread *thread);
+gt_record *store_more(struct thread *thread, uint64_t time);
+
+/* Append a record of the calling thread; NULL if there was no room. */
+static inline gt_record *store_emit(struct thread *thread, uint64_t time, enum gt_kind kind, uint16_t gil,
+                                    uint32_t core, unsigned flags) {
+    gt_record *record = thread->cursor;
+    uint64_t offset = time - thread->base;
+    if (unlikely(record == thread->end || offset >> GT_TIME_BITS != 0)) {
+        record = store_more(thread, time);
+        if (record == NULL) {
+            return NULL;
+        }
+        offset = time - thread->base;
+    }
+    thread->cursor = record + 1;
+    *record = offset | (uint64_t)kind << GT_KIND_SHIFT | (uint64_t)flags << GT_FLAG_SHIFT |
+              (uint64_t)gil << GT_GIL_SHIFT | (uint64_t)core << GT_CORE_SHIFT;
+    return record;
+}
+
+/* --- names.c ------------------------------------------------------------------------------------------------ */
+
+void names_resolve(const struct elf_object *python);
+void names_after_fork(void);
+void names_take(uint32_t tid, char *out, size_t size);
+int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg);
+
+/* --- gil.c -------------------------------------------------------------------------------------------------- */
+
+extern const struct elf_redirect gil_redirects[];
+extern const size_t gil_redirect_count;
+
+void gil_resolve(const struct elf_object *python);
+void gil_choose_core_source(void);
+void gil_after_fork(void);
+
+#endif
