@@ -1,0 +1,90 @@
+"""What a recording holds, as arrays: the meeting point of the collectors and the timeline.
+
+All times are CLOCK_MONOTONIC nanoseconds in int64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.void]
+
+#: One record of the native tracer, its time already converted from ticks. `thread` indexes
+#: `ProcessEvents.threads`. `kind` is one of `layout.Kind`; `arg` and `flags` depend on it (native/FORMAT.md).
+GIL_EVENT = np.dtype(
+    [("time", "<i8"), ("arg", "<u4"), ("thread", "<u4"), ("gil", "<u2"), ("kind", "u1"), ("flags", "u1")]
+)
+
+#: One switch of a thread onto (`on` = 1) or off (`on` = 0) a core. `preempted` is 1 where a thread that could
+#: have gone on was taken off its core.
+SWITCH = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("cpu", "<i2"), ("on", "u1"), ("preempted", "u1")])
+
+#: Birth (`born` = 1) or end (`born` = 0) of a thread, as the kernel saw it.
+TASK = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("born", "u1")])
+
+#: One function span or run of equal samples. `name` indexes `Spans.names`; `depth` is 0 for the outermost.
+SPAN = np.dtype([("start", "<i8"), ("end", "<i8"), ("tid", "<i4"), ("name", "<u4"), ("depth", "<u2")])
+
+
+@dataclass(frozen=True)
+class ThreadInfo:
+    """A thread that touched a GIL: `tid` is the kernel's id, `lost` its events that could not be stored."""
+
+    tid: int
+    name: str
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class ProcessEvents:
+    """What the native tracer recorded of one program image in one process.
+
+    `gils` holds the address of each GIL's mutex, by GIL id. `note` says why nothing was recorded, if so.
+    `events` is sorted by time; the records of one thread keep their program order.
+    """
+
+    pid: int
+    ppid: int
+    python: str
+    executable: str
+    cmdline: str
+    start: int
+    threads: tuple[ThreadInfo, ...]
+    gils: tuple[int, ...]
+    events: Array
+    lost: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SchedEvents:
+    """Context switches and thread lifetimes of every process below the target.
+
+    `switches` (dtype `SWITCH`) and `tasks` (dtype `TASK`) are sorted by time; `names` maps tid to the kernel's
+    name (comm) of the thread, and `lost` counts the records that the kernel dropped.
+    """
+
+    switches: Array = field(default_factory=lambda: np.empty(0, SWITCH))
+    tasks: Array = field(default_factory=lambda: np.empty(0, TASK))
+    names: dict[int, str] = field(default_factory=dict)
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Spans of one process from one collector: function spans (exact) or runs of samples (`sampled`).
+
+    `spans` has dtype `SPAN` and is sorted by (tid, start, depth); within a thread, spans nest.
+    `clock_error_ns` bounds the error of their times against the GIL records.
+    """
+
+    collector: str
+    pid: int
+    sampled: bool
+    names: tuple[str, ...]
+    spans: Array
+    clock_error_ns: int = 0
+    lost: int = 0

@@ -1,0 +1,46 @@
+"""The NAME.giltrace folder on disk: claimed without losing what was there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from giltrace.errors import OutputError
+
+SUFFIX = ".giltrace"
+
+
+class RecordingFolder:
+    """A new folder at `path`; with `force`, one in the place of an older recording, kept until `keep`."""
+
+    def __init__(self, path: Path, *, force: bool) -> None:
+        self.path = path
+        self._old: Path | None = None
+        if path.exists():
+            if not force:
+                raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
+            if not (path / "meta.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
+                raise OutputError(f"{path} is not a giltrace recording", "it will not be replaced; choose another name")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._old = path.with_name(f"{path.name}.{os.getpid()}.old")
+                path.rename(self._old)
+            path.mkdir()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}", "choose a place that you may write to, with -o"
+            ) from None
+
+    def keep(self) -> None:
+        """The recording has begun for good: what it replaces may go."""
+        if self._old is not None:
+            shutil.rmtree(self._old)
+            self._old = None
+
+    def abandon(self) -> None:
+        """Nothing was recorded: leave things as they were."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._old is not None:
+            self._old.rename(self.path)

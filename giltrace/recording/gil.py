@@ -1,0 +1,164 @@
+"""Read the native tracer's files (native/FORMAT.md); a torn tail costs only the records in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.errors import RecordingError
+from giltrace.recording import layout
+from giltrace.recording.clock import PAIR, TickClock, read_pairs
+from giltrace.recording.events import GIL_EVENT, ProcessEvents, ThreadInfo
+
+#: Chunks begin at multiples of this.
+ALIGNMENT = 4096
+
+
+@dataclass(frozen=True)
+class GilFile:
+    """One mapped file; `header` is a scalar of dtype `layout.HEADER`."""
+
+    path: Path
+    data: npt.NDArray[np.uint8]
+    header: np.void
+
+    @property
+    def clock(self) -> layout.Clock:
+        return layout.Clock(int(self.header["clock"]))
+
+    @property
+    def pair(self) -> npt.NDArray[np.void]:
+        """The reading of both clocks in the head, as an array of one `PAIR`."""
+        return np.array([(self.header["start_ticks"], self.header["start_ns"], 0)], PAIR)
+
+
+def open_files(folder: Path) -> list[GilFile]:
+    """Map every complete `gil-*.bin` of the folder, oldest first.
+
+    Raises `RecordingError` for a file of another version. A file whose head was never finished is left out.
+    """
+    files = []
+    for path in folder.glob("gil-*.bin"):
+        if path.stat().st_size < layout.HEADER_SIZE:
+            continue
+        data = np.memmap(path, np.uint8, "r")
+        header = data[: layout.HEADER.itemsize].view(layout.HEADER)[0]
+        if int(header["magic"]) != layout.MAGIC:
+            continue
+        if int(header["version"]) != layout.VERSION:
+            raise RecordingError(
+                f"{path} has format version {header['version']}, this giltrace reads {layout.VERSION}",
+                "read it with the giltrace that recorded it (see meta.json)",
+            )
+        files.append(GilFile(path, data, header))
+    return sorted(files, key=lambda file: int(file.header["start_ns"]))
+
+
+def _chunks(data: npt.NDArray[np.uint8]) -> Iterator[tuple[np.void, npt.NDArray[np.void]]]:
+    """Each chunk's head and its records; space that was allocated but never begun is stepped over."""
+    at = layout.HEADER_SIZE
+    while at + layout.CHUNK.itemsize <= data.size:
+        head = data[at : at + layout.CHUNK.itemsize].view(layout.CHUNK)[0]
+        size = int(head["size"])
+        if int(head["magic"]) != layout.CHUNK_MAGIC or size < ALIGNMENT or size % ALIGNMENT:
+            at += ALIGNMENT
+            continue
+        end = min(at + size, data.size)
+        body = data[at + layout.CHUNK.itemsize : end - (end - at) % layout.RECORD.itemsize]
+        records = body.view(layout.RECORD)
+        yield head, records[: _filled(records)]
+        at += size
+
+
+def _filled(records: npt.NDArray[np.uint64]) -> int:
+    """How many records were written: they are never 0, and what follows them is."""
+    empty = records == 0
+    return int(empty.argmax()) if empty.any() else records.size
+
+
+def count_records(file: GilFile, kind: layout.Kind) -> int:
+    """How many records of this kind a file holds."""
+    kinds = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, records in _chunks(file.data))
+    return sum(int(np.count_nonzero(each == kind)) for each in kinds)
+
+
+def _decode(records: npt.NDArray[np.uint64], base: int, thread: int, clock: TickClock | None) -> npt.NDArray[np.void]:
+    """Records of one chunk as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already."""
+    events = np.empty(records.size, GIL_EVENT)
+    ticks = (records & np.uint64((1 << layout.TIME_BITS) - 1)) + np.uint64(base)
+    events["time"] = ticks if clock is None else clock.to_ns(ticks)
+    events["arg"] = records >> np.uint64(layout.CORE_SHIFT)
+    events["gil"] = (records >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
+    events["flags"] = (records >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
+    events["kind"] = (records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7)
+    events["thread"] = thread
+    return events
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _cmdline(file: GilFile) -> str:
+    """The words of the command line; they are stored NUL-separated, which a numpy string would end at."""
+    at = int(layout.HEADER.fields["cmdline"][1]) if layout.HEADER.fields else 0
+    size = layout.HEADER["cmdline"].itemsize
+    return _text(file.data[at : at + size].tobytes().rstrip(b"\0")).replace("\0", " ")
+
+
+def read_processes(folder: Path) -> tuple[list[ProcessEvents], int]:
+    """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns."""
+    files = open_files(folder)
+    if not files:
+        return [], 0
+    clock = TickClock(np.concatenate([*(file.pair for file in files), read_pairs(folder)]))
+    return [read_process(file, clock) for file in files], clock.error_ns
+
+
+def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
+    """Decode one file into events sorted by time."""
+    threads: dict[int, ThreadInfo] = {}
+    parts = []
+    ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
+    for head, records in _chunks(file.data):
+        index = int(head["thread"])
+        known = threads.get(index)
+        name = _text(bytes(head["name"])) or (known.name if known else "")
+        lost = int(head["lost"]) + (known.lost if known else 0)
+        threads[index] = ThreadInfo(int(head["tid"]), name, lost)
+        parts.append(_decode(records, int(head["base"]), index, ticking))
+    numbering = {index: position for position, index in enumerate(sorted(threads))}
+    events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
+    if numbering and max(numbering) != len(numbering) - 1:
+        dense = np.zeros(max(numbering) + 1, np.uint32)
+        dense[list(numbering)] = list(numbering.values())
+        events["thread"] = dense[events["thread"]]
+    events = events[np.argsort(events["time"], kind="stable")]
+    header = file.header
+    return ProcessEvents(
+        pid=int(header["pid"]),
+        ppid=int(header["ppid"]),
+        python=_text(bytes(header["python"])),
+        executable=_text(bytes(header["executable"])),
+        cmdline=_cmdline(file),
+        start=int(header["start_ns"]),
+        threads=tuple(threads[index] for index in sorted(threads)),
+        gils=tuple(int(a) for a in header["gils"][: int(header["gil_count"])]),
+        events=events,
+        lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
+        note=_note(header),
+    )
+
+
+def _note(header: np.void) -> str:
+    note = _text(bytes(header["note"]))
+    status = layout.Status(int(header["status"]))
+    if note or layout.Status.GIL_SEEN in status:
+        return note
+    if layout.Status.FREE_THREADED in status:
+        return "free-threaded build: no use of a GIL was seen"
+    return "no use of a GIL was seen"

@@ -1,0 +1,95 @@
+"""The bytes of the native tracer's files, as numpy sees them; `native/layout.h` is the definition.
+
+`tests/native/test_layout.py` compares the two, field by field.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+MAGIC = 0x4543415254_4C4947  # "GILTRACE", little endian
+CHUNK_MAGIC = 0x4B435447  # "GTCK", little endian
+VERSION = 1
+HEADER_SIZE = 4096
+MAX_GILS = 64
+
+#: Head of a file: one per program image and process.
+HEADER = np.dtype(
+    [
+        ("magic", "<u8"),
+        ("version", "<u4"),
+        ("pid", "<u4"),
+        ("ppid", "<u4"),
+        ("gil_count", "<u4"),
+        ("lost", "<u8"),
+        ("start_ticks", "<u8"),
+        ("start_ns", "<u8"),
+        ("clock", "<u4"),
+        ("status", "<u4"),
+        ("gils", "<u8", (MAX_GILS,)),
+        ("python", "S128"),
+        ("executable", "S512"),
+        ("cmdline", "S2048"),
+        ("note", "S256"),
+    ]
+)
+
+#: Head of a chunk; its records follow until its end or the first record of kind 0.
+CHUNK = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("size", "<u4"),
+        ("thread", "<u4"),
+        ("tid", "<u4"),
+        ("sequence", "<u4"),
+        ("reserved", "<u4"),
+        ("base", "<u8"),
+        ("lost", "<u8"),
+        ("name", "S88"),
+    ]
+)
+
+#: One event: a word of bit fields, from the low end: time (ticks since the chunk's base), kind, flags, GIL id, core.
+RECORD = np.dtype("<u8")
+TIME_BITS = 40
+KIND_SHIFT = 40
+FLAG_SHIFT = 43
+GIL_SHIFT = 45
+CORE_SHIFT = 51
+
+
+class Clock(IntEnum):
+    """What a record's time counts."""
+
+    MONOTONIC_NS = 0
+    TSC = 1
+
+
+class Kind(IntEnum):
+    """What a record says. Its core is given for ACQUIRE (NO_CORE if unknown), 0 for the others."""
+
+    NONE = 0
+    REQUEST = 1  #: entered the acquire path and could not have the GIL at once; time is the request
+    TIMEOUT = 2  #: a timed wait ran out
+    ACQUIRE = 3  #: has the GIL
+    RELEASE = 4  #: gave the GIL up
+    THREAD_END = 5  #: the thread ends
+
+
+class RecordFlag(IntFlag):
+    FORCED = 1  #: RELEASE: a switch request made the eval loop yield
+    SWITCH_REQUEST = 2  #: TIMEOUT: nobody had switched meanwhile, so the waiter asked the holder to drop the GIL
+
+
+class Status(IntFlag):
+    """What the tracer found in the process."""
+
+    HOOKED = 1  #: the GOT slots were redirected
+    GIL_SEEN = 2  #: the use of a GIL was recognised
+    FREE_THREADED = 4  #: the interpreter says it was built without a GIL
+
+
+#: The core of an ACQUIRE whose core is not known.
+NO_CORE = 0x1FFF
