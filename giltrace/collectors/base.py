@@ -1,0 +1,45 @@
+"""What every collector offers to the recorder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from giltrace.timeline.model import CollectorReport
+
+
+@dataclass(frozen=True)
+class Session:
+    """One recording under way: its `folder`, the `pid` of the target, and the `python` it is expected to run.
+
+    `python` is None where the target is a command that is not known to be an interpreter.
+    """
+
+    folder: Path
+    pid: int
+    python: str | None
+
+
+class Collector(Protocol):
+    """A source of data about the target. Its life: available, prepare, start, poll..., stop.
+
+    A collector never makes the recording fail: what it cannot do it says in its report's status.
+    """
+
+    name: str
+
+    def available(self, python: str | None) -> str | None:
+        """Say in one line why it cannot run here, remedy included; None when it can."""
+
+    def prepare(self, folder: Path, env: dict[str, str]) -> None:
+        """Change the environment that the target will start with."""
+
+    def start(self, session: Session) -> None:
+        """Begin. The target's process exists but has not yet executed its program."""
+
+    def poll(self) -> None:
+        """Drain buffers and notice new processes; called about 20 times a second while the target runs."""
+
+    def stop(self) -> CollectorReport:
+        """End, once the target has ended (or the recording was cut short), and leave finished files."""

@@ -1,0 +1,93 @@
+"""Run a target under the collectors: from the command line's words to a finished recording."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import giltrace
+from giltrace.collectors.base import Collector, Session
+from giltrace.errors import GiltraceError
+from giltrace.launch.child import Child
+from giltrace.launch.target import Target
+from giltrace.recording.folder import RecordingFolder
+from giltrace.recording.meta import Meta
+from giltrace.timeline.model import CollectorReport
+
+POLL_SECONDS = 0.05
+
+
+class _Crew:
+    """The collectors that can run here, and the reports of those that cannot.
+
+    A collector that fails loses its own data only: its error becomes its status.
+    """
+
+    def __init__(self, collectors: Sequence[Collector], python: str | None) -> None:
+        self.reports: dict[str, CollectorReport] = {}
+        self.active: list[Collector] = []
+        for collector in collectors:
+            reason = collector.available(python)
+            if reason is None:
+                self.active.append(collector)
+            self.reports[collector.name] = CollectorReport(collector.name, reason or "ok")
+
+    def _each(self, step: Callable[[Collector], CollectorReport | None]) -> None:
+        for collector in list(self.active):
+            try:
+                report = step(collector)
+            except (OSError, ValueError, GiltraceError) as error:
+                self.active.remove(collector)
+                report = CollectorReport(collector.name, f"failed: {error}")
+            if report is not None:
+                self.reports[collector.name] = report
+
+    def prepare(self, folder: Path, env: dict[str, str]) -> None:
+        self._each(lambda collector: collector.prepare(folder, env))
+
+    def start(self, session: Session) -> None:
+        self._each(lambda collector: collector.start(session))
+
+    def poll(self) -> None:
+        self._each(lambda collector: collector.poll())
+
+    def stop(self) -> None:
+        self._each(lambda collector: collector.stop())
+
+
+def record(target: Target, path: Path, collectors: Sequence[Collector], *, force: bool = False) -> int:
+    """Record `target` into the new folder `path`; returns its exit status, negative for a signal's number.
+
+    Raises `OutputError` or `TargetError`, in which case nothing was started and `path` is as it was.
+    """
+    folder = RecordingFolder(path, force=force)
+    crew = _Crew(collectors, target.python)
+    env = dict(os.environ)
+    if any(report.name == "sched" and not report.ok for report in crew.reports.values()):
+        env["GILTRACE_CORE"] = "1"  # the cores at each acquire are then the only ones known
+    crew.prepare(path, env)
+    meta = Meta.begin(giltrace.__version__, target.argv)
+    meta.write(path)
+    child = Child(target.argv, env)
+    try:
+        crew.start(Session(path, child.pid, target.python))
+        child.release()
+    except BaseException:
+        crew.stop()
+        folder.abandon()
+        raise
+    folder.keep()
+    status = child.wait(POLL_SECONDS)
+    while status is None:
+        crew.poll()
+        status = child.wait(POLL_SECONDS)
+    meta.end_ns = time.monotonic_ns()
+    meta.exit_status = status
+    crew.stop()
+    meta.collectors = [asdict(report) for report in crew.reports.values()]
+    meta.state = "complete"
+    meta.write(path)
+    return status

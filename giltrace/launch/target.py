@@ -1,0 +1,99 @@
+"""From the words on the command line to what is to be executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from giltrace.errors import TargetError, UsageError
+from giltrace.launch.bundled import bundled
+
+OLDEST = (3, 8)
+
+#: Run by the interpreter in question; without its site packages, since those may do anything.
+PROBE = "import sys, json; print(json.dumps([sys.implementation.name, list(sys.version_info[:3])]))"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to execute: its `argv`, the `python` it names (None for another command), a `name` for the output."""
+
+    argv: list[str]
+    python: str | None
+    name: str
+
+
+def resolve(words: Sequence[str], *, module: str | None, code: str | None, python: str | None) -> Target:
+    """Find out what `words` mean: a script, a bundled workload or a command; or the arguments of -m or -c.
+
+    Raises `UsageError` or `TargetError` for what does not exist or cannot be traced.
+    """
+    if module is not None and code is not None:
+        raise UsageError("-m and -c exclude each other", "name one thing to run")
+    if module is not None or code is not None:
+        interpreter = find_python(python)
+        option = ["-m", module] if module is not None else ["-c", code or ""]
+        return Target([interpreter, *option, *words], interpreter, module or "command")
+    if not words:
+        raise UsageError("nothing to record", "name a script, a workload or a command: `giltrace record SCRIPT.py`")
+    return _resolve_word(words[0], list(words[1:]), python)
+
+
+def _resolve_word(word: str, arguments: list[str], python: str | None) -> Target:
+    path = Path(word)
+    if path.is_file() and (path.suffix in (".py", ".pyz", ".pyw") or not os.access(path, os.X_OK)):
+        interpreter = find_python(python)
+        return Target([interpreter, word, *arguments], interpreter, path.stem)
+    if path.is_dir() and (path / "__main__.py").is_file():
+        interpreter = find_python(python)
+        return Target([interpreter, word, *arguments], interpreter, path.resolve().name)
+    if word in bundled():
+        interpreter = find_python(python)
+        return Target([interpreter, str(bundled()[word]), *arguments], interpreter, word)
+    command = shutil.which(word)
+    if command is None:
+        raise TargetError(
+            f"there is no file, bundled workload or command named {word!r}",
+            "check the path, or list the workloads with `giltrace workloads`",
+        )
+    interpreter_or_none = word if Path(command).name.startswith("python") else None
+    if interpreter_or_none is not None:
+        check_python(command)
+    return Target([word, *arguments], interpreter_or_none and command, Path(command).name)
+
+
+def find_python(asked: str | None) -> str:
+    """The interpreter for scripts and modules: the one asked for, else the active environment's, else our own."""
+    environment = os.environ.get("VIRTUAL_ENV")
+    if asked is not None:
+        found = shutil.which(asked)
+        if found is None:
+            raise TargetError(f"there is no interpreter {asked!r}", "give --python a path or a name on PATH")
+    elif environment and os.access(os.path.join(environment, "bin", "python"), os.X_OK):
+        found = os.path.join(environment, "bin", "python")
+    else:
+        found = sys.executable
+    check_python(found)
+    return found
+
+
+def check_python(python: str) -> None:
+    """Raise `TargetError` unless `python` is a CPython that can be traced."""
+    if os.path.realpath(python) == os.path.realpath(sys.executable):
+        return
+    try:
+        answer = subprocess.run([python, "-I", "-S", "-c", PROBE], capture_output=True, timeout=20, check=True).stdout
+        implementation, version = json.loads(answer)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        raise TargetError(f"{python} does not run as a Python interpreter", "try it by hand: " + python) from None
+    shown = ".".join(map(str, version))
+    if implementation != "cpython":
+        raise TargetError(f"{python} is {implementation} {shown}, which has no CPython GIL", "use a CPython")
+    if tuple(version[:2]) < OLDEST:
+        raise TargetError(f"{python} is Python {shown}; giltrace traces CPython 3.8 and newer", "use a newer Python")
