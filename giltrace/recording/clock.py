@@ -39,7 +39,8 @@ class TickClock:
             ns[before] = relative[before] * self._rate
         if after.any():
             ns[after] = self._ns[-1] + (relative[after] - self._ticks[-1]) * self._rate
-        return np.rint(ns).astype(np.int64) + self._origin_ns
+        rounded: npt.NDArray[np.int64] = np.rint(ns).astype(np.int64) + self._origin_ns
+        return rounded
 
     @property
     def error_ns(self) -> int:

@@ -28,6 +28,7 @@ class GilFile:
 
     @property
     def clock(self) -> layout.Clock:
+        """What its ticks are."""
         return layout.Clock(int(self.header["clock"]))
 
     @property
@@ -58,7 +59,7 @@ def open_files(folder: Path) -> list[GilFile]:
     return sorted(files, key=lambda file: int(file.header["start_ns"]))
 
 
-def _chunks(data: npt.NDArray[np.uint8]) -> Iterator[tuple[np.void, npt.NDArray[np.void]]]:
+def _chunks(data: npt.NDArray[np.uint8]) -> Iterator[tuple[np.void, npt.NDArray[np.uint64]]]:
     """Each chunk's head and its records; space that was allocated but never begun is stepped over."""
     at = layout.HEADER_SIZE
     while at + layout.CHUNK.itemsize <= data.size:

@@ -79,6 +79,8 @@ class Kind(IntEnum):
 
 
 class RecordFlag(IntFlag):
+    """Marks on a record, by its kind."""
+
     FORCED = 1  #: RELEASE: a switch request made the eval loop yield
     SWITCH_REQUEST = 2  #: TIMEOUT: nobody had switched meanwhile, so the waiter asked the holder to drop the GIL
 

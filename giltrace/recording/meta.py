@@ -69,7 +69,8 @@ class Meta:
             data = json.loads((folder / FILE).read_text())
         except FileNotFoundError:
             raise RecordingError(
-                f"{folder} is not a giltrace recording (no {FILE})", "name a NAME.giltrace folder made by `giltrace record`"
+                f"{folder} is not a giltrace recording (no {FILE})",
+                "name a NAME.giltrace folder made by `giltrace record`",
             ) from None
         except ValueError as error:
             raise RecordingError(f"{folder / FILE} is damaged: {error}", "record again") from None

@@ -55,7 +55,7 @@ def read_all_spans(folder: Path) -> list[Spans]:
 
 def _read(path: Path) -> Spans:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())
             rows = file["spans"]
         if about["version"] != _VERSION:
@@ -71,5 +71,5 @@ def _read(path: Path) -> Spans:
             clock_error_ns=about["clock_error_ns"],
             lost=about["lost"],
         )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordingError(f"{path} cannot be read: {error}", "delete that file to go on without it") from error

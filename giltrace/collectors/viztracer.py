@@ -1,0 +1,193 @@
+"""The viztracer collector: exact function spans, traced inside every Python below the target."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from giltrace.collectors.base import Session
+    from giltrace.recording.events import Spans
+    from giltrace.timeline.model import CollectorReport
+
+    Rows = npt.NDArray[np.void]
+
+_TARGET = Path(__file__).parent / "target"
+_PROBE_TIMEOUT_S = 10
+
+#: CPython 3.11 and older run all code more slowly under a profiler; smaller factors are noise.
+_WORTH_SAYING = 1.1
+_PROBE = "import sys, importlib.util as u; sys.exit(sys.version_info < (3, 8) or u.find_spec('viztracer') is None)"
+
+
+class VizTracerCollector:
+    """Puts a start-up module on the target's PYTHONPATH that runs viztracer, and converts what that wrote."""
+
+    name = "viztracer"
+
+    def __init__(self) -> None:
+        self._folder = Path()
+
+    def available(self, python: str | None) -> str | None:
+        """Ask the interpreter `python`, if known, whether it could import viztracer."""
+        return _why_not(python) if python else None
+
+    def prepare(self, folder: Path, env: dict[str, str]) -> None:
+        """Put the start-up module first on PYTHONPATH; inside, sys.path looks as if it were not there."""
+        inherited = env.get("PYTHONPATH")
+        env["PYTHONPATH"] = f"{_TARGET}{os.pathsep}{inherited}" if inherited else str(_TARGET)
+        env["GILTRACE_VIZTRACER"] = str(folder.resolve())
+
+    def start(self, session: Session) -> None:
+        """Nothing to do: the target starts its own tracer."""
+        self._folder = session.folder
+
+    def poll(self) -> None:
+        """Nothing to do: the target keeps its calls in memory until it ends."""
+
+    def stop(self) -> CollectorReport:
+        """Convert what each process wrote at its end into spans and remove the raw files."""
+        from giltrace.recording.spans import write_spans
+        from giltrace.timeline.model import CollectorReport
+
+        found = _Findings()
+        for path in sorted(self._folder.glob("viztracer-*.state")):
+            found.add(path)
+        for spans in found.spans():
+            write_spans(self._folder, spans)
+        for path in self._folder.glob("viztracer-*-*"):
+            if path.suffix in (".state", ".json", ".part"):
+                path.unlink()
+        return CollectorReport(
+            self.name, found.status(), cost=found.cost(), clock_error_ns=found.clock_error_ns, lost=found.lost
+        )
+
+
+@functools.cache
+def _why_not(python: str) -> str | None:
+    try:
+        probe = subprocess.run(
+            [python, "-c", _PROBE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{python} could not be asked for viztracer ({error}): check that it runs"
+    return f"not installed for {python}: {python} -m pip install viztracer" if probe.returncode else None
+
+
+class _Findings:
+    """What the processes of one recording left: their calls, or why there are none."""
+
+    def __init__(self) -> None:
+        self._by_pid: dict[int, list[Rows]] = {}
+        self._names: dict[int, dict[bytes, int]] = {}
+        self._errors: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
+        self._reasons: list[str] = []
+        self._unfinished: list[int] = []
+        self._calls = 0
+        self._added_ns = 0.0
+        self._run_ns = 0
+        self._call_ns: list[float] = []
+        self._slowdown = 1.0
+
+    @property
+    def clock_error_ns(self) -> int:
+        return max(self._errors.values(), default=0)
+
+    @property
+    def lost(self) -> int:
+        return sum(self._lost.values())
+
+    def add(self, path: Path) -> None:
+        """Take in the process that wrote the state file `path`."""
+        from giltrace.collectors._viztracer_calls import parse
+
+        state: dict[str, Any] = json.loads(path.read_text())
+        pid = int(state["pid"])
+        raw = path.with_suffix(".json")
+        if "reason" in state:
+            self._reasons.append(state["reason"])
+            return
+        if "end" not in state or not raw.exists():
+            self._unfinished.append(pid)
+            return
+        data = raw.read_bytes()
+        overflow = b'"overflow":true' in data[-200:]
+        rows = parse(data, self._names.setdefault(pid, {}), state["traced_from"], state["end"])
+        if state.get("forked"):
+            rows["tid"][rows["tid"] == state["forked_by"]] = pid
+        self._by_pid.setdefault(pid, []).append(rows)
+        self._errors[pid] = max(self._errors.get(pid, 0), int(state["clock_error_ns"]))
+        lost = _estimate_lost(rows, state["start"], state["end"]) if overflow else 0
+        self._lost[pid] = self._lost.get(pid, 0) + lost
+        self._calls += len(rows) + lost
+        self._call_ns.append(state["call_ns"])
+        self._slowdown = max(self._slowdown, state["slowdown"])
+        self._added_ns += (len(rows) + lost) * state["call_ns"]
+        self._run_ns += state["end"] - state["start"]
+
+    def spans(self) -> list[Spans]:
+        """Return the spans of each process."""
+        import numpy as np
+
+        from giltrace.recording.events import Spans
+
+        return [
+            Spans(
+                collector="viztracer",
+                pid=pid,
+                sampled=False,
+                names=tuple(json.loads(b'"' + name + b'"', strict=False) for name in self._names[pid]),
+                spans=np.concatenate(parts),
+                clock_error_ns=self._errors[pid],
+                lost=self._lost[pid],
+            )
+            for pid, parts in self._by_pid.items()
+        ]
+
+    def status(self) -> str:
+        """Return "ok" where any process has spans, else why none has."""
+        if self._by_pid:
+            return "ok"
+        if self._unfinished:
+            return f"no function spans: {self._unfinished_text()}; let the program end by itself to get them"
+        if self._reasons:
+            return self._reasons[0]
+        return "no function spans: no Python below the target ran its start-up code (python -I, -E or -S skip it)"
+
+    def cost(self) -> str:
+        """Return in words what tracing added to the run, and which processes are missing."""
+        if not self._by_pid:
+            return ""
+        each = sum(self._call_ns) / len(self._call_ns)
+        share = 100 * self._added_ns / max(1, self._run_ns)
+        text = f"{self._calls:,} calls x {each:.0f} ns = {share:.1f} % of the run"
+        if self._slowdown > _WORTH_SAYING:
+            text += f", and code between calls ran up to {self._slowdown:.1f} times as long"
+        if self.lost:
+            text += f"; the buffer kept the last ones only, about {self.lost:,} earlier ones are lost"
+        if self._unfinished:
+            text += f"; {self._unfinished_text()}"
+        return text + "".join(f"; {reason}" for reason in dict.fromkeys(self._reasons))
+
+    def _unfinished_text(self) -> str:
+        pids = ", ".join(map(str, sorted(set(self._unfinished))[:8]))
+        return f"process {pids} was killed, ended by os._exit or exec, or still runs"
+
+
+def _estimate_lost(rows: Rows, start: int, end: int) -> int:
+    """Guess the calls before those that a full buffer kept, from how often they came afterwards."""
+    first = int(rows["end"].min())  # calls are stored as they end
+    return max(1, round(len(rows) * max(0, first - start) / max(1, end - first)))

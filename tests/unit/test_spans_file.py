@@ -1,0 +1,50 @@
+"""Spans survive the way to the disk and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace.errors import RecordingError
+from giltrace.recording.events import SPAN, Spans
+from giltrace.recording.spans import read_all_spans, read_spans, write_spans
+
+
+def make(collector: str, pid: int, rows: list[tuple[int, int, int, int, int]], names: tuple[str, ...]) -> Spans:
+    return Spans(collector, pid, True, names, np.array(rows, SPAN), clock_error_ns=77, lost=3)
+
+
+def test_round_trip_sorts_by_thread_start_and_depth(tmp_path: Path) -> None:
+    rows = [(5, 6, 2, 1, 0), (1, 9, 2, 0, 1), (1, 9, 2, 0, 0), (7, 8, 1, 0, 0)]
+    write_spans(tmp_path, make("py-spy", 42, rows, ("f", "naïve \ud800 name")))
+    (back,) = read_spans(tmp_path, 42)
+    assert back.spans.tolist() == [(7, 8, 1, 0, 0), (1, 9, 2, 0, 0), (1, 9, 2, 0, 1), (5, 6, 2, 1, 0)]
+    assert (back.collector, back.pid, back.sampled, back.names) == ("py-spy", 42, True, ("f", "naïve \ud800 name"))
+    assert (back.clock_error_ns, back.lost) == (77, 3)
+
+
+def test_only_the_process_asked_for(tmp_path: Path) -> None:
+    for collector, pid in [("viztracer", 2), ("py-spy", 2), ("py-spy", 12)]:
+        write_spans(tmp_path, make(collector, pid, [], ()))
+    assert [(spans.collector, spans.pid) for spans in read_spans(tmp_path, 2)] == [("py-spy", 2), ("viztracer", 2)]
+    assert len(read_all_spans(tmp_path)) == 3
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = write_spans(tmp_path, make("py-spy", 1, [(1, 2, 3, 0, 0)], ("f",)))
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(RecordingError, match=r"py-spy-1\.spans\.npz"):
+        read_spans(tmp_path, 1)
+
+
+def test_objects_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "evil-1.spans.npz", about=np.array([{}], object), spans=np.empty(0, SPAN))
+    with pytest.raises(RecordingError):
+        read_spans(tmp_path, 1)
+
+
+def test_no_half_written_file_bears_the_final_name(tmp_path: Path) -> None:
+    write_spans(tmp_path, make("py-spy", 1, [], ()))
+    assert [path.name for path in tmp_path.iterdir()] == ["py-spy-1.spans.npz"]
