@@ -1,0 +1,67 @@
+"""Small vectorised tools for intervals and for records grouped by thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Later than any time in a recording, with room to add to it.
+NEVER = np.int64(1 << 62)
+
+
+@dataclass(frozen=True)
+class LifeAxis:
+    """The lifetimes of all threads laid end to end on one axis, so that one sort orders every thread's instants.
+
+    Thread i occupies ``[base[i], base[i] + ends[i] - starts[i]]``; `starts` and `ends` are in ns.
+    """
+
+    starts: Ints
+    ends: Ints
+    base: Ints
+
+    @classmethod
+    def of(cls, starts: Ints, ends: Ints) -> LifeAxis:
+        """Lay out threads that live from `starts` to `ends`."""
+        length = ends - starts + 1
+        return cls(starts, ends, np.cumsum(length) - length)
+
+    def place(self, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+        """Positions on the axis of the instants `time` of `thread`, clipped to the thread's lifetime."""
+        if len(self.starts) == 0:
+            return np.empty(0, np.int64)
+        offset = self.base - self.starts
+        position: Ints = time + offset[thread]
+        np.maximum(position, self.base[thread], out=position)
+        np.minimum(position, (self.base + (self.ends - self.starts))[thread], out=position)
+        return position
+
+
+def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
+    """Indices that sort small non-negative integers below `distinct`, equal ones in the order they came in."""
+    narrow = np.uint8 if distinct <= 1 << 8 else np.uint16 if distinct <= 1 << 16 else np.int64
+    return np.argsort(key.astype(narrow), kind="stable")
+
+
+def concatenated_ranges(low: npt.NDArray[Any], high: npt.NDArray[Any]) -> Ints:
+    """``[low[0], ..., high[0] - 1, low[1], ...]`` for ranges that are not reversed."""
+    counts = high - low
+    total = int(counts.sum())
+    first = np.cumsum(counts) - counts
+    ranges: Ints = np.arange(total, dtype=np.int64) + np.repeat(low - first, counts)
+    return ranges
+
+
+def union_length(start: Ints, end: Ints) -> int:
+    """Total length covered by intervals that are sorted by start, overlaps counted once."""
+    if len(start) == 0:
+        return 0
+    reach = np.maximum.accumulate(end)
+    fresh = np.maximum(start[1:], reach[:-1])
+    return int(end[0] - start[0]) + int(np.maximum(end[1:] - fresh, 0).sum())

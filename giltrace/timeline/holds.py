@@ -1,0 +1,285 @@
+"""Match the native tracer's records of one process into holds, waits and switch requests.
+
+Records may be missing (lost, torn by a kill, begun in the middle of a life). Whatever can still be said is
+said, marked `Flag.PARTIAL_START` or `Flag.PARTIAL_END`; what only loss or damage explains is put into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.layout import NO_CORE, Kind, RecordFlag
+from giltrace.timeline.axis import NEVER, Bools, Ints, stable_order
+from giltrace.timeline.model import HOLD, SWITCH_REQUEST, WAIT, Array, Flag, Thread
+
+_ACQUIRE, _RELEASE, _REQUEST, _TIMEOUT = (
+    np.uint8(kind) for kind in (Kind.ACQUIRE, Kind.RELEASE, Kind.REQUEST, Kind.TIMEOUT)
+)
+_NOTHING = np.uint8(Kind.NONE)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How the threads of one process used its GILs; `violations` say what cannot be so without loss."""
+
+    holds: Array
+    waits: Array
+    switch_requests: Array
+    violations: tuple[str, ...]
+
+
+class _Steps:
+    """The records in the order (thread, GIL, time), without the timed-out waits that are only counted.
+
+    `event` is the index of the record among the events; `kind`, `time` and `timeouts` (those until the next
+    step) are per step; `before` and `after` are the kinds of the neighbours of the same thread and GIL.
+    `orphan` marks a timed-out wait whose request is missing: it stands in for the request.
+    """
+
+    def __init__(self, events: Array, threads: int, gils: int) -> None:
+        key = events["thread"].astype(np.int64) * gils + events["gil"] if gils > 1 else events["thread"]
+        order = stable_order(key, threads * gils)
+        kind = events["kind"][order]
+        if (events["kind"] == Kind.THREAD_END).any():
+            order = order[kind != Kind.THREAD_END]
+            kind = events["kind"][order]
+        key = key[order]
+        same = np.zeros(len(key), np.bool_)
+        same[1:] = key[1:] == key[:-1]
+        timeout = kind == _TIMEOUT
+        previous = np.full(len(kind), _NOTHING, np.uint8)
+        previous[1:][same[1:]] = kind[:-1][same[1:]]
+        orphan = timeout & (previous != _REQUEST) & (previous != _TIMEOUT)
+        step = np.flatnonzero(~timeout | orphan)
+        if timeout.any():
+            counted = np.cumsum(timeout, dtype=np.int64)
+            until = np.append(step[1:], len(order))
+            self.timeouts: Ints = counted[until - 1] - counted[step] + orphan[step]
+            order, kind, key, orphan = order[step], kind[step], key[step], orphan[step]
+            kind[orphan] = _REQUEST
+        else:
+            self.timeouts = np.zeros(len(step), np.int64)
+        self.event = order
+        self.kind = kind
+        self.orphan = orphan
+        self.time: Ints = events["time"][order].astype(np.int64)
+        joined = key[1:] == key[:-1]
+        self.before = np.full(len(kind), _NOTHING, np.uint8)
+        self.before[1:][joined] = kind[:-1][joined]
+        self.after = np.full(len(kind), _NOTHING, np.uint8)
+        self.after[:-1][joined] = kind[1:][joined]
+
+
+class _Matcher:
+    def __init__(self, events: Array, threads: Sequence[Thread], gils: int, origin: int) -> None:
+        self.events = events
+        self.threads = threads
+        self.gils = gils
+        self.origin = origin
+        self.thread_start = np.array([t.start for t in threads], np.int64)
+        self.thread_end = np.array([t.end for t in threads], np.int64)
+        self.steps = _Steps(events, len(threads), gils)
+        self.violations: list[str] = []
+
+    def complain(self, what: str, event: Ints | npt.NDArray[np.intp]) -> None:
+        """Put a broken rule into words: how often, and where first."""
+        if len(event) == 0:
+            return
+        first = self.events[int(event.min())]
+        thread = self.threads[int(first["thread"])]
+        after = (int(first["time"]) - self.origin) / 1e9
+        self.violations.append(
+            f"{what}: {len(event)} (first: thread {thread.name!r}, tid {thread.tid}, {after:.9f} s after the start)"
+        )
+
+    def holds(self, *, lossy: bool) -> tuple[Array, Ints]:
+        """All holds in step order, and for each step the number of the last hold that began up to it."""
+        steps = self.steps
+        acquire = steps.kind == _ACQUIRE
+        closed = acquire & (steps.after == _RELEASE)
+        if lossy:
+            at = np.flatnonzero(closed)
+            closed[at] = self._neighbours(steps.event[at])[1] == steps.event[at + 1]
+        begins = steps.kind == _RELEASE
+        begins[1:] &= ~closed[:-1]
+        begins |= acquire
+        row = np.flatnonzero(begins)
+        event = steps.event[row]
+        holds = np.empty(len(row), HOLD)
+        holds["thread"] = self.events["thread"][event]
+        holds["gil"] = self.events["gil"][event]
+        core = self.events["arg"][event]
+        known = acquire[row]
+        holds["core"] = np.where(known & (core != NO_CORE), core, 0).astype(np.int16)
+        holds["core"][~known | (core == NO_CORE)] = -1
+        holds["start"] = steps.time[row]
+        complete = closed[row]
+        last = np.where(complete, row + 1, row)
+        holds["end"] = steps.time[last]
+        released = self.events["flags"][steps.event[last]] & np.uint8(RecordFlag.FORCED)
+        holds["flags"] = np.where(complete | ~known, released * np.uint8(Flag.FORCED), 0)
+        if not complete.all():
+            self._mend(holds, row, np.flatnonzero(known & ~complete), np.flatnonzero(~known))
+        return holds, np.cumsum(begins) - 1
+
+    def _mend(self, holds: Array, row: Ints, open_: Ints, headless: Ints) -> None:
+        """End holds without a release (`open_`) and begin those without an acquire (`headless`)."""
+        steps = self.steps
+        event = steps.event[row[open_]]
+        follows = steps.after[row[open_]] != _NOTHING
+        own = np.where(follows, steps.time[np.minimum(row[open_] + 1, len(steps.time) - 1)], NEVER)
+        elsewhere = self._next_elsewhere(event)
+        _, later = self._neighbours(event)
+        later_time = self._time_of(later, NEVER)
+        end = np.minimum(np.minimum(own, elsewhere), later_time)
+        holds["end"][open_] = np.maximum(
+            np.minimum(end, self.thread_end[holds["thread"][open_]]), holds["start"][open_]
+        )
+        holds["flags"][open_] |= np.uint8(Flag.PARTIAL_END)
+        # An interpreter that ends takes the GIL that it holds with it: the thread goes on with another one.
+        lost = (elsewhere == NEVER) & (follows | (later_time < NEVER))
+        self.complain("holds without a release", event[lost])
+
+        event_l = steps.event[row[headless]]
+        preceded = steps.before[row[headless]] != _NOTHING
+        lower = np.where(
+            preceded, steps.time[np.maximum(row[headless] - 1, 0)], self.thread_start[holds["thread"][headless]]
+        )
+        earlier, _ = self._neighbours(event_l)
+        bound = self._time_of(earlier, -NEVER)
+        # The GIL's last known hold began but never ended on record: this one begins where that one was cut.
+        by_event = np.argsort(event)
+        at = np.minimum(np.searchsorted(event, earlier, sorter=by_event), max(len(event) - 1, 0))
+        if len(event):
+            cut = event[by_event[at]] == earlier
+            bound = np.where(cut, holds["end"][open_][by_event[at]], bound)
+        start = np.minimum(np.maximum(lower, bound), holds["end"][headless])
+        holds["start"][headless] = start
+        holds["flags"][headless] |= np.uint8(Flag.PARTIAL_START)
+        self.complain("releases without an acquire", event_l[preceded | (earlier >= 0)])
+
+    def _time_of(self, event: Ints, missing: np.int64 | int) -> Ints:
+        return np.where(event >= 0, self.events["time"][np.maximum(event, 0)], missing).astype(np.int64)
+
+    def _neighbours(self, event: npt.NDArray[np.intp]) -> tuple[Ints, Ints]:
+        """The last acquire or release of the same GIL before each event, and the first after it; -1 if none."""
+        before = np.full(len(event), -1, np.int64)
+        after = np.full(len(event), -1, np.int64)
+        if len(event) == 0:
+            return before, after
+        gil = self.events["gil"]
+        turns = np.flatnonzero((self.events["kind"] == _ACQUIRE) | (self.events["kind"] == _RELEASE))
+        for one in np.unique(gil[event]):
+            own = turns[gil[turns] == one] if self.gils > 1 else turns
+            where = np.flatnonzero(gil[event] == one)
+            at = np.searchsorted(own, event[where])
+            before[where] = np.where(at > 0, own[np.maximum(at - 1, 0)], -1)
+            after[where] = np.where(at + 1 < len(own), own[np.minimum(at + 1, len(own) - 1)], -1)
+        return before, after
+
+    def _next_elsewhere(self, event: npt.NDArray[np.intp]) -> Ints:
+        """When the thread of each event went on with a different GIL, if that is what it did next; else NEVER."""
+        found = np.full(len(event), NEVER, np.int64)
+        if self.gils == 1 or len(event) == 0:
+            return found
+        usual = np.flatnonzero(self.events["kind"] != Kind.THREAD_END)
+        thread = self.events["thread"][usual].astype(np.int64)
+        order = stable_order(thread, len(self.threads))
+        size = len(self.events)
+        place = thread[order] * size + usual[order]
+        own = self.events["thread"][event].astype(np.int64)
+        at = np.searchsorted(place, own * size + event) + 1
+        inside = at < len(order)
+        following = usual[order[np.minimum(at, len(order) - 1)]]
+        other = inside & (self.events["thread"][following] == own)
+        other &= self.events["gil"][following] != self.events["gil"][event]
+        return np.where(other, self.events["time"][following], found)
+
+    def waits(self, holds: Array, number: Ints) -> Array:
+        """All waits of non-zero length in step order; `number` is the hold that began last up to each step."""
+        steps = self.steps
+        at = np.flatnonzero(steps.kind == _REQUEST)
+        event = steps.event[at]
+        after = steps.after[at]
+        following = np.minimum(at + 1, max(len(steps.time) - 1, 0))
+        waits = np.empty(len(at), WAIT)
+        waits["thread"] = self.events["thread"][event]
+        waits["gil"] = self.events["gil"][event]
+        waits["timeouts"] = steps.timeouts[at]
+        waits["start"] = steps.time[at]
+        waits["end"] = steps.time[following]
+        waits["hold"] = np.where((after == _ACQUIRE) | (after == _RELEASE), number[following], -1)
+        waits["flags"] = np.where(after == _ACQUIRE, 0, np.uint8(Flag.PARTIAL_END))
+        acquired_unseen = after == _RELEASE
+        waits["end"][acquired_unseen] = holds["start"][waits["hold"][acquired_unseen]]
+        self._mend_waits(waits, at, event, after)
+        return waits[waits["end"] > waits["start"]]
+
+    def _mend_waits(self, waits: Array, at: Ints, event: npt.NDArray[np.intp], after: npt.NDArray[np.uint8]) -> None:
+        """End waits that never led to the GIL and begin those whose request is missing."""
+        steps = self.steps
+        unfinished = after == _NOTHING
+        if unfinished.any():
+            elsewhere = self._next_elsewhere(event[unfinished])
+            end = np.minimum(elsewhere, self.thread_end[waits["thread"][unfinished]])
+            waits["end"][unfinished] = np.maximum(end, waits["start"][unfinished])
+            self.complain("requests without an acquire", event[unfinished][elsewhere < NEVER])
+        self.complain("requests without an acquire", event[after == _REQUEST])
+        orphan = steps.orphan[at]
+        if orphan.any():
+            first = orphan & (steps.before[at] == _NOTHING)
+            if self.gils == 1:
+                waits["start"][first] = self.thread_start[waits["thread"][first]]
+            waits["flags"][orphan] |= np.uint8(Flag.PARTIAL_START)
+            self.complain("timed-out waits without a request", event[orphan & ~first])
+
+
+def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, lossy: bool = False) -> Usage:
+    """Match records (dtype `GIL_EVENT`, sorted by time) into holds and waits, each sorted by start.
+
+    `threads` are the threads that `events` index, with their lifetimes; `gils` is one more than the largest GIL
+    id; `origin` is the instant that violations are told relative to. If `lossy`, a hold that spans another thread's
+    use of the same GIL is taken for two holds whose middle was lost; otherwise it stands, and breaks an invariant.
+    """
+    if len(events) == 0:
+        return Usage(np.empty(0, HOLD), np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), ())
+    asks = (events["kind"] == _TIMEOUT) & ((events["flags"] & np.uint8(RecordFlag.SWITCH_REQUEST)) != 0)
+    asking = events[asks]
+    requests = np.empty(len(asking), SWITCH_REQUEST)
+    for name in ("time", "thread", "gil"):
+        requests[name] = asking[name]
+
+    matcher = _Matcher(events, threads, gils, origin)
+    holds, number = matcher.holds(lossy=lossy)
+    waits = matcher.waits(holds, number)
+    del matcher.steps, number
+    order = np.argsort(holds["start"], kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    led = waits["hold"] >= 0
+    waits["hold"][led] = position[waits["hold"][led]]
+    waits = waits[np.argsort(waits["start"], kind="stable")]
+    return Usage(holds[order], waits, requests, tuple(matcher.violations))
+
+
+def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:
+    """Leave out records that make no sense and put the rest in order of time.
+
+    Returns the events, which threads wrote a record of their end (bool per thread), and the damage in words.
+    """
+    problems = []
+    good = (events["kind"] >= Kind.REQUEST) & (events["kind"] <= Kind.THREAD_END) & (events["thread"] < threads)
+    if not good.all():
+        problems.append(f"unreadable records: {int((~good).sum())}")
+        events = events[good]
+    backwards = int(np.count_nonzero(events["time"][1:] < events["time"][:-1]))
+    if backwards:
+        problems.append(f"records out of order of time: {backwards}")
+        events = events[np.argsort(events["time"], kind="stable")]
+    ended = np.zeros(threads, np.bool_)
+    ended[events["thread"][events["kind"] == Kind.THREAD_END]] = True
+    return events, ended, tuple(problems)

@@ -1,0 +1,36 @@
+"""A recording on disk to its timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from giltrace.recording.gil import read_processes
+from giltrace.recording.meta import Meta
+from giltrace.recording.sched import read_sched
+from giltrace.recording.spans import read_all_spans
+from giltrace.timeline.build import build_timeline
+from giltrace.timeline.model import CollectorReport, Timeline
+
+
+def load(folder: Path) -> Timeline:
+    """Read the recording `folder` and build its timeline.
+
+    A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, or was
+    written by another version.
+    """
+    meta = Meta.read(folder)
+    processes, clock_error_ns = read_processes(folder)
+    last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
+    has_sched = any(folder.glob("sched-*.bin"))
+    return build_timeline(
+        processes,
+        read_sched(folder) if has_sched else None,
+        read_all_spans(folder),
+        start=meta.start_ns,
+        end=meta.end_ns or last,
+        realtime_offset=meta.realtime_offset_ns,
+        boottime_offset=meta.boottime_offset_ns,
+        clock_error_ns=clock_error_ns,
+        machine=meta.machine,
+        collectors=[CollectorReport(**report) for report in meta.collectors],
+    )

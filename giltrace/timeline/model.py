@@ -1,0 +1,166 @@
+"""The timeline: who held, wanted or did without the GIL, and on which core, at every instant.
+
+All times are CLOCK_MONOTONIC nanoseconds in int64; all intervals are half open, ``[start, end)``.
+Arrays are numpy record arrays; `thread` indexes `Process.threads` everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.events import Spans
+
+Array = npt.NDArray[np.void]
+
+
+class State(IntEnum):
+    """Exactly one of these holds for each thread at each instant of its life."""
+
+    HOLDING_RUNNING = 0
+    HOLDING_RUNNABLE = 1
+    HOLDING_BLOCKED = 2
+    WAITING = 3
+    OFF_RUNNING = 4
+    OFF_RUNNABLE = 5
+    OFF_BLOCKED = 6
+
+    @property
+    def label(self) -> str:
+        """The name that reports and JSON use: "holding-running"."""
+        return self.name.lower().replace("_", "-")
+
+
+class Flag(IntFlag):
+    """Marks on holds and waits."""
+
+    FORCED = 1  #: the hold ended because another thread's switch request made the eval loop yield
+    PARTIAL_START = 2  #: began before the first record
+    PARTIAL_END = 4  #: had not ended at the last record
+
+
+#: A hold: acquire to release by one thread. `core` is the core at the acquire, -1 if unknown.
+HOLD = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("core", "<i2"), ("flags", "u1")])
+
+#: A wait of non-zero length: request to acquire. `timeouts` counts its timed waits that ran out. `hold`
+#: indexes the hold that it led to, -1 if none.
+WAIT = np.dtype(
+    [
+        ("start", "<i8"),
+        ("end", "<i8"),
+        ("thread", "<u4"),
+        ("gil", "<u2"),
+        ("timeouts", "<u4"),
+        ("hold", "<i8"),
+        ("flags", "u1"),
+    ]
+)
+
+#: A switch request: `thread` asked the holder of `gil` to drop it.
+SWITCH_REQUEST = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
+
+#: A stretch of running on one core. `preempted` is 1 if the thread could have gone on when it was taken off.
+RUN = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("core", "<i2"), ("preempted", "u1")])
+
+#: A stretch in one `State`; per thread they tile its lifetime without gap or overlap.
+STATE = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("state", "u1")])
+
+
+@dataclass(frozen=True)
+class Thread:
+    """One thread that lived in a traced process; it need not ever have touched a GIL."""
+
+    tid: int
+    name: str
+    start: int
+    end: int
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One program image of one process.
+
+    `holds` (dtype `HOLD`) and `waits` (dtype `WAIT`) are sorted by start. `runs` (dtype `RUN`) and `states` (dtype
+    `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is
+    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events.
+    """
+
+    pid: int
+    ppid: int
+    python: str
+    cmdline: str
+    start: int
+    end: int
+    threads: tuple[Thread, ...]
+    gils: int
+    holds: Array
+    waits: Array
+    switch_requests: Array
+    runs: Array
+    states: Array
+    has_sched: bool
+    spans: tuple[Spans, ...] = ()
+    violations: tuple[str, ...] = ()
+    lost: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OtherTask:
+    """A thread of a process that is not Python, or was not traced: known from its context switches only."""
+
+    pid: int
+    tid: int
+    name: str
+
+
+@dataclass(frozen=True)
+class CollectorReport:
+    """What one collector did: `status` is "ok", "off" or the reason why it could not run, in one line."""
+
+    name: str
+    status: str
+    cost: str = ""
+    clock_error_ns: int = 0
+    lost: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Everything known about one recording.
+
+    `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
+    CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
+    keys sysname, release, version, machine (as `os.uname`) and cpus (int).
+    """
+
+    processes: tuple[Process, ...]
+    start: int
+    end: int
+    other_tasks: tuple[OtherTask, ...]
+    other_runs: Array
+    realtime_offset: int
+    boottime_offset: int
+    clock_error_ns: int
+    machine: dict[str, str | int]
+    collectors: tuple[CollectorReport, ...] = ()
+    sched_lost: int = 0
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """The broken invariants of all processes, in words."""
+        return tuple(v for p in self.processes for v in p.violations)
+
+    @property
+    def lost(self) -> int:
+        """GIL events and kernel records that could not be stored."""
+        return sum(p.lost for p in self.processes) + self.sched_lost
