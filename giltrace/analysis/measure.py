@@ -1,0 +1,196 @@
+"""Vectorised measurements of one process that summaries and verdicts are made of; times in ns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.timeline.axis import Ints, LifeAxis, union_length
+from giltrace.timeline.model import Array, Flag, Process, State
+
+_PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
+
+
+def lengths(rows: Array) -> Ints:
+    """Length of each interval."""
+    result: Ints = rows["end"] - rows["start"]
+    return result
+
+
+def _sums(cell: npt.NDArray[Any], length: Ints, cells: int) -> Ints:
+    # bincount adds in float64: exact up to 2**53 ns, which is 104 days.
+    return np.bincount(cell, weights=length, minlength=cells).astype(np.int64)
+
+
+def count_by_thread(process: Process, rows: Array) -> Ints:
+    """How many of the rows each thread has."""
+    return np.bincount(rows["thread"], minlength=len(process.threads)).astype(np.int64)
+
+
+def sum_by_thread(process: Process, rows: Array) -> Ints:
+    """Total length of each thread's rows."""
+    return _sums(rows["thread"], lengths(rows), len(process.threads))
+
+
+def state_sums(process: Process) -> Ints:
+    """Time of each thread in each state, shape (threads, 7)."""
+    cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
+    return _sums(cell, lengths(process.states), len(process.threads) * len(State)).reshape(-1, len(State))
+
+
+def of_gil(rows: Array, gil: int) -> Array:
+    """The rows that concern one GIL."""
+    chosen: Array = rows[rows["gil"] == gil]
+    return chosen
+
+
+class WaitLengths(NamedTuple):
+    """Per thread: longest wait and nearest-rank percentiles; 0 for threads that never waited."""
+
+    longest: Ints
+    p50: Ints
+    p99: Ints
+
+
+def wait_lengths(process: Process) -> WaitLengths:
+    """How long each thread's waits were."""
+    length = lengths(process.waits)
+    order = np.lexsort((length, process.waits["thread"]))
+    length = length[order]
+    count = count_by_thread(process, process.waits)
+    first = np.cumsum(count) - count
+
+    def rank(quantile: float) -> Ints:
+        result = np.zeros(len(count), np.int64)
+        some = count > 0
+        at = np.ceil(quantile * count[some]).astype(np.int64) - 1
+        result[some] = length[first[some] + np.maximum(at, 0)]
+        return result
+
+    return WaitLengths(rank(1.0), rank(0.5), rank(0.99))
+
+
+def contended_ns(process: Process, gil: int) -> int:
+    """How long at least one thread waited for this GIL."""
+    waits = of_gil(process.waits, gil)
+    return union_length(waits["start"], waits["end"])
+
+
+class HandOffs(NamedTuple):
+    """Hand-offs of one GIL: `latency` of each, and whether its taker `waited` already at the release."""
+
+    latency: Ints
+    waited: npt.NDArray[np.bool_]
+
+
+def hand_offs(process: Process, gil: int) -> HandOffs:
+    """Releases followed by an acquire by a different thread, leaving out ends and starts that were not seen."""
+    index = np.flatnonzero(process.holds["gil"] == gil)
+    holds = process.holds[index]
+    passed = holds["thread"][1:] != holds["thread"][:-1]
+    passed &= (holds["flags"][:-1] & np.uint8(Flag.PARTIAL_END)) == 0
+    passed &= (holds["flags"][1:] & np.uint8(Flag.PARTIAL_START)) == 0
+    at = np.flatnonzero(passed)
+    asked = np.full(len(process.holds), np.iinfo(np.int64).max)
+    led = process.waits["hold"] >= 0
+    asked[process.waits["hold"][led]] = process.waits["start"][led]
+    latency: Ints = holds["start"][at + 1] - holds["end"][at]
+    return HandOffs(latency, asked[index[at + 1]] <= holds["end"][at])
+
+
+class Overstays(NamedTuple):
+    """Holds that outlived a switch request: index of the `hold`, and for how long, time without a core left out."""
+
+    hold: Ints
+    length: Ints
+
+
+def overstays(process: Process, at_least: int) -> Overstays:
+    """Holds that went on for `at_least` ns after they were first asked to drop the GIL.
+
+    Time in which the operating system had no core for the holder is not its doing and is taken off.
+    """
+    found, over = [], []
+    for gil in range(process.gils):
+        index = np.flatnonzero(process.holds["gil"] == gil)
+        holds = process.holds[index]
+        asked = of_gil(process.switch_requests, gil)["time"]
+        if len(asked) == 0 or len(holds) == 0:
+            continue
+        first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
+        length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
+        late = length >= at_least
+        length = length[late] - _descheduled(process, holds["thread"][late], first[late], holds["end"][late])
+        keep = length >= at_least
+        found.append(index[late][keep])
+        over.append(length[keep])
+    if not found:
+        return Overstays(np.empty(0, np.int64), np.empty(0, np.int64))
+    return Overstays(np.concatenate(found), np.concatenate(over))
+
+
+def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
+    """How long each thread was `holding-runnable` from start to end."""
+    states = process.states[process.states["state"] == State.HOLDING_RUNNABLE]
+    if len(states) == 0:
+        return np.zeros(len(start), np.int64)
+    axis = LifeAxis.of(
+        np.array([t.start for t in process.threads], np.int64), np.array([t.end for t in process.threads], np.int64)
+    )
+    begin = axis.place(states["thread"], states["start"])
+    spent = np.append(0, np.cumsum(lengths(states)))
+
+    def until(time: Ints) -> Ints:
+        place = axis.place(thread, time)
+        at = np.searchsorted(begin, place, "right")
+        inside = np.minimum(place - begin[np.maximum(at - 1, 0)], lengths(states)[np.maximum(at - 1, 0)])
+        return np.where(at > 0, spent[np.maximum(at - 1, 0)] + inside, 0)
+
+    return until(end) - until(start)
+
+
+class Running(NamedTuple):
+    """Wall time in which at least one thread ran (`any_ns`) and at least two did so at once (`several_ns`).
+
+    Threads that wait for the GIL do not count as running.
+    """
+
+    any_ns: int
+    several_ns: int
+
+
+def running(process: Process) -> Running:
+    """How much the threads of the process ran at the same time."""
+    state = process.states["state"]
+    rows = process.states[(state == State.HOLDING_RUNNING) | (state == State.OFF_RUNNING)]
+    time = np.concatenate([rows["start"], rows["end"]])
+    order = np.argsort(time, kind="stable")
+    level = np.cumsum(np.repeat([1, -1], len(rows))[order])
+    step = np.diff(time[order])
+    return Running(int(step[level[:-1] >= 1].sum()), int(step[level[:-1] >= 2].sum()))
+
+
+class Steps(NamedTuple):
+    """Per thread: holds that look like one step of a convoy, and the median of their waits (0 without any)."""
+
+    number: Ints
+    median_wait: Ints
+
+
+def convoy_steps(process: Process, shortest_wait: int, longest_hold: int) -> Steps:
+    """Short holds given up voluntarily, each after a wait of at least `shortest_wait`."""
+    waited = np.zeros(len(process.holds), np.int64)
+    led = process.waits["hold"] >= 0
+    waited[process.waits["hold"][led]] = lengths(process.waits)[led]
+    unforced = (process.holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
+    step = unforced & (waited >= shortest_wait) & (lengths(process.holds) <= longest_hold)
+    thread, waited = process.holds["thread"][step], waited[step]
+    count = np.bincount(thread, minlength=len(process.threads)).astype(np.int64)
+    first = np.cumsum(count) - count
+    ordered = waited[np.lexsort((waited, thread))]
+    median = np.zeros(len(count), np.int64)
+    some = count > 0
+    median[some] = ordered[(first + count // 2)[some]]
+    return Steps(count, median)

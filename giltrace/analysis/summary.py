@@ -1,0 +1,202 @@
+"""The figures of a recording per process, per thread and per GIL, with a verdict and the quality next to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from giltrace.analysis import measure
+from giltrace.analysis.verdict import Verdict, judge
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.invariants import held_and_free
+from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timeline
+
+
+@dataclass(frozen=True)
+class ThreadSummary:
+    """One thread. Times in ns; shares are of the process's wall time, 1 being all of it.
+
+    `cores` are those it ran on, or without scheduling data those it acquired the GIL on. `states_ns` has all seven
+    states; it is empty and the three `off_*` times are None without scheduling data. `off_gil_ns` is always known.
+    """
+
+    tid: int
+    name: str
+    life_ns: int
+    holds: int
+    held_ns: int
+    held_share: float
+    waits: int
+    waited_ns: int
+    waited_share: float
+    longest_wait_ns: int
+    p50_wait_ns: int
+    p99_wait_ns: int
+    forced_releases: int
+    off_gil_ns: int
+    off_running_ns: int | None
+    off_runnable_ns: int | None
+    off_blocked_ns: int | None
+    cores: tuple[int, ...]
+    states_ns: dict[State, int]
+    lost: int
+
+
+@dataclass(frozen=True)
+class GilSummary:
+    """One GIL. `contended_ns` is how long at least one thread waited for it.
+
+    `latency_median_ns` is over all hand-offs, free time included; `wake_latency_median_ns` over those whose taker
+    already waited at the release. Both are None without such hand-offs.
+    """
+
+    gil: int
+    held_ns: int
+    free_ns: int
+    contended_ns: int
+    hand_offs: int
+    latency_median_ns: int | None
+    wake_latency_median_ns: int | None
+    switch_requests: int
+    forced_releases: int
+
+
+@dataclass(frozen=True)
+class ProcessSummary:
+    """One process; `threads` in the order of the timeline."""
+
+    pid: int
+    ppid: int
+    python: str
+    cmdline: str
+    wall_ns: int
+    has_sched: bool
+    threads: tuple[ThreadSummary, ...]
+    gils: tuple[GilSummary, ...]
+    verdict: Verdict
+    lost: int
+    violations: tuple[str, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored."""
+
+    lost: int
+    sched_lost: int
+    violations: tuple[str, ...]
+    clock_error_ns: int
+    collectors: tuple[CollectorReport, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A recording of `wall_ns`: its processes and the quality of what is known about them."""
+
+    wall_ns: int
+    processes: tuple[ProcessSummary, ...]
+    quality: Quality
+
+
+def summarise(timeline: Timeline) -> Summary:
+    """Summarise a timeline; nothing in it is changed."""
+    return Summary(
+        wall_ns=timeline.end - timeline.start,
+        processes=tuple(_process(process) for process in timeline.processes),
+        quality=Quality(
+            lost=timeline.lost,
+            sched_lost=timeline.sched_lost,
+            violations=timeline.violations,
+            clock_error_ns=timeline.clock_error_ns,
+            collectors=timeline.collectors,
+        ),
+    )
+
+
+def _process(process: Process) -> ProcessSummary:
+    return ProcessSummary(
+        pid=process.pid,
+        ppid=process.ppid,
+        python=process.python,
+        cmdline=process.cmdline,
+        wall_ns=process.end - process.start,
+        has_sched=process.has_sched,
+        threads=_threads(process),
+        gils=tuple(_gil(process, gil) for gil in range(process.gils)),
+        verdict=judge(process),
+        lost=process.lost,
+        violations=process.violations,
+        note=process.note,
+    )
+
+
+def _threads(process: Process) -> tuple[ThreadSummary, ...]:
+    wall = max(process.end - process.start, 1)
+    holds = measure.count_by_thread(process, process.holds).tolist()
+    held = measure.sum_by_thread(process, process.holds).tolist()
+    waits = measure.count_by_thread(process, process.waits).tolist()
+    waited = measure.sum_by_thread(process, process.waits).tolist()
+    forced_rows = process.holds[(process.holds["flags"] & np.uint8(Flag.FORCED)) != 0]
+    forced = measure.count_by_thread(process, forced_rows).tolist()
+    length = measure.wait_lengths(process)
+    longest, p50, p99 = length.longest.tolist(), length.p50.tolist(), length.p99.tolist()
+    states = measure.state_sums(process).tolist()
+    cores = _cores(process)
+    known = process.has_sched
+    return tuple(
+        ThreadSummary(
+            tid=thread.tid,
+            name=thread.name,
+            life_ns=thread.end - thread.start,
+            holds=holds[i],
+            held_ns=held[i],
+            held_share=held[i] / wall,
+            waits=waits[i],
+            waited_ns=waited[i],
+            waited_share=waited[i] / wall,
+            longest_wait_ns=longest[i],
+            p50_wait_ns=p50[i],
+            p99_wait_ns=p99[i],
+            forced_releases=forced[i],
+            off_gil_ns=max(thread.end - thread.start - held[i] - waited[i], 0),
+            off_running_ns=states[i][State.OFF_RUNNING] if known else None,
+            off_runnable_ns=states[i][State.OFF_RUNNABLE] if known else None,
+            off_blocked_ns=states[i][State.OFF_BLOCKED] if known else None,
+            cores=cores[i],
+            states_ns={state: states[i][state] for state in State} if known else {},
+            lost=thread.lost,
+        )
+        for i, thread in enumerate(process.threads)
+    )
+
+
+def _cores(process: Process) -> list[tuple[int, ...]]:
+    rows = process.runs if process.has_sched else process.holds[process.holds["core"] >= 0]
+    pairs = np.unique(rows["thread"].astype(np.int64) << 16 | rows["core"].astype(np.int64))
+    found: list[list[int]] = [[] for _ in process.threads]
+    for pair in pairs.tolist():
+        found[pair >> 16].append(pair & 0xFFFF)
+    return [tuple(cores) for cores in found]
+
+
+def _median(values: Ints) -> int | None:
+    return int(np.median(values)) if len(values) else None
+
+
+def _gil(process: Process, gil: int) -> GilSummary:
+    held, free = held_and_free(process, gil)
+    handed = measure.hand_offs(process, gil)
+    holds = measure.of_gil(process.holds, gil)
+    return GilSummary(
+        gil=gil,
+        held_ns=held,
+        free_ns=free,
+        contended_ns=measure.contended_ns(process, gil),
+        hand_offs=len(handed.latency),
+        latency_median_ns=_median(handed.latency),
+        wake_latency_median_ns=_median(handed.latency[handed.waited]),
+        switch_requests=len(measure.of_gil(process.switch_requests, gil)),
+        forced_releases=int(np.count_nonzero(holds["flags"] & np.uint8(Flag.FORCED))),
+    )

@@ -1,0 +1,306 @@
+"""The verdict on one process: what its threads and its GIL did to each other, and the figures that decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from giltrace.analysis import measure
+from giltrace.analysis.durations import duration, percent
+from giltrace.timeline.model import Process, State
+
+#: `sys.getswitchinterval()` as Python starts with it.
+SWITCH_INTERVAL_NS = 5_000_000
+#: A process with one thread that runs for less than this share of its wall time is idle.
+IDLE_SHARE = 0.05
+#: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
+IDLE_SHARE_SEVERAL = 0.001
+#: A hold is a hog if it goes on for this long after it was asked to drop the GIL.
+HOG_OVERSTAY_NS = 2 * SWITCH_INTERVAL_NS
+#: Hogs decide the verdict if they overstay for this share of the wall time in all.
+HOG_SHARE = 0.05
+#: One step of a convoy waits for at least this long, then holds for at most `CONVOY_HOLD_NS`.
+CONVOY_WAIT_NS = SWITCH_INTERVAL_NS // 2
+CONVOY_HOLD_NS = 1_000_000
+#: A thread is in a convoy if it made so many such steps, they are this share of its holds, and it waited for
+#: this share of its life.
+CONVOY_STEPS = 10
+CONVOY_STEP_SHARE = 0.5
+CONVOY_WAITED_SHARE = 0.25
+#: Parallel: threads ran off the GIL for this many times the held time ...
+PARALLEL_RATIO = 0.8
+#: ... for this share of the wall time, and at least two ran at once for this share of the time that any ran.
+PARALLEL_SHARE = 0.1
+PARALLEL_OVERLAP = 0.1
+#: With several GILs in use, two threads at once for this share is parallel too.
+GILS_OVERLAP = 0.5
+#: Contention: somebody waits for this share of the wall time, the GIL is held for that one ...
+CONTENDED_SHARE = 0.3
+CONTENDED_HELD_SHARE = 0.5
+#: ... and at least two threads wait for this share of their lives.
+CONTENDER_SHARE = 0.1
+#: One thread that has this share of the held time is on its own, as long as nobody waits for more than
+#: `QUIET_SHARE` of the wall time.
+ALONE_SHARE = 0.9
+QUIET_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind` is one of `KINDS`; `summary` says it in a sentence, `advice` what to do; `evidence` holds the figures.
+
+    Names of figures end in their unit: `_ns`, `_share` (of 1), `_ratio`; the others are counts.
+    """
+
+    kind: str
+    summary: str
+    advice: str = ""
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+class _Figures:
+    """What the rules look at, each worked out when it is first asked for."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.wall = max(process.end - process.start, 1)
+        self.lives = np.maximum(np.array([t.end - t.start for t in process.threads], np.int64), 1)
+        self.held = measure.sum_by_thread(process, process.holds)
+        self.waited = measure.sum_by_thread(process, process.waits)
+        self.holds = measure.count_by_thread(process, process.holds)
+        self.holders = int(np.count_nonzero(self.holds))
+        self.held_ns = int(self.held.sum())
+        self.held_share = self.held_ns / self.wall
+        self.gils = len(np.unique(process.holds["gil"]))
+        self.contended_share = (
+            max((measure.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
+        )
+        states = measure.state_sums(process).sum(axis=0)
+        self.off_running_ns = int(states[State.OFF_RUNNING])
+        self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
+        busy = self.running_ns if process.has_sched else self.held_ns
+        self.busy_share = busy / self.wall
+
+    @cached_property
+    def running(self) -> measure.Running:
+        return measure.running(self.process)
+
+    @cached_property
+    def overlap_share(self) -> float:
+        return self.running.several_ns / max(self.running.any_ns, 1)
+
+    @cached_property
+    def overstays(self) -> measure.Overstays:
+        return measure.overstays(self.process, HOG_OVERSTAY_NS)
+
+    @cached_property
+    def convoy(self) -> tuple[list[int], measure.Steps]:
+        """The threads in a convoy, most steps first, and the steps of every thread."""
+        steps = measure.convoy_steps(self.process, CONVOY_WAIT_NS, CONVOY_HOLD_NS)
+        caught = (
+            (steps.number >= CONVOY_STEPS)
+            & (steps.number >= CONVOY_STEP_SHARE * self.holds)
+            & (self.waited >= CONVOY_WAITED_SHARE * self.lives)
+        )
+        return sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps
+
+    @cached_property
+    def contenders(self) -> int:
+        return int(np.count_nonzero(self.waited >= CONTENDER_SHARE * self.lives))
+
+    def name(self, thread: int) -> str:
+        known = self.process.threads[thread]
+        return known.name or f"tid {known.tid}"
+
+
+def judge(process: Process) -> Verdict:
+    """Judge one process. The first rule that applies decides.
+
+    1. *free-threaded*: the interpreter was built without a GIL, and none was used.
+    2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
+    3. *idle*: its threads hardly ran (`IDLE_SHARE`, `IDLE_SHARE_SEVERAL`) and nobody waited.
+    4. *hog*: holds went on for `HOG_OVERSTAY_NS` or more after a switch request, not counting time without a core,
+       for `HOG_SHARE` of the wall time in all.
+    5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval.
+    6. *parallel*: threads ran off the GIL about as long as it was held (`PARALLEL_RATIO`), on more than one core at
+       once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
+    7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`CONTENDED_SHARE`).
+    8. *single-threaded*: one thread had nearly all of the held time (`ALONE_SHARE`) and hardly anyone waited.
+    9. *io-bound-handoff* where the rest is left and waits are few, *cpu-bound-contention* where they are not
+       (`QUIET_SHARE`).
+    """
+    figures = _Figures(process)
+    for rule in _RULES:
+        verdict = rule(figures)
+        if verdict is not None:
+            return verdict
+    return _contention(figures) if figures.contended_share > QUIET_SHARE else _io_bound(figures)
+
+
+def _free_threaded(f: _Figures) -> Verdict | None:
+    told = f"{f.process.python} {f.process.note}".lower()
+    if f.holders or "free-thread" not in told:
+        return None
+    return Verdict(
+        "free-threaded",
+        "The interpreter was built without a GIL: no thread waits for one.",
+        "Only cores, locks and memory limit these threads; the scheduling tracks show the cores.",
+        {"running_share": f.busy_share},
+    )
+
+
+def _not_recorded(f: _Figures) -> Verdict | None:
+    if f.holders:
+        return None
+    why = f" ({f.process.note})" if f.process.note else ""
+    return Verdict("not-recorded", f"No use of a GIL is on record{why}.", "Run `giltrace doctor` to see what it takes.")
+
+
+def _idle(f: _Figures) -> Verdict | None:
+    limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
+    if f.busy_share >= limit or f.contended_share >= limit:
+        return None
+    return Verdict(
+        "idle",
+        f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
+        "Record while the process has work to do.",
+        {"running_share": f.busy_share, "contended_share": f.contended_share},
+    )
+
+
+def _hog(f: _Figures) -> Verdict | None:
+    over = f.overstays
+    share = int(over.length.sum()) / f.wall
+    if share < HOG_SHARE:
+        return None
+    worst = int(over.length.argmax())
+    name = f.name(int(f.process.holds["thread"][over.hold[worst]]))
+    longest = int(over.length[worst])
+    times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
+    return Verdict(
+        "hog",
+        f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
+        f"{duration(longest)}, where Python code takes microseconds.",
+        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+        {"hogs": len(over.hold), "overstay_share": share, "longest_overstay_ns": longest},
+    )
+
+
+def _convoy(f: _Figures) -> Verdict | None:
+    caught, steps = f.convoy
+    if not caught:
+        return None
+    first = caught[0]
+    count, wait = int(steps.number[first]), int(steps.median_wait[first])
+    share = float(f.waited[first] / f.lives[first])
+    more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
+    return Verdict(
+        "convoy",
+        f"Convoy: thread {f.name(first)!r}{more} made {count} short steps and waited {duration(wait)} (median) for the "
+        f"GIL before each: {percent(share)} of its life.",
+        "Move the CPU-bound work to other processes, or lower sys.setswitchinterval() and measure.",
+        {"threads": len(caught), "steps": count, "median_wait_ns": wait, "waited_share": share},
+    )
+
+
+def _parallel(f: _Figures) -> Verdict | None:
+    if not f.process.has_sched:
+        return None
+    off_share = f.off_running_ns / f.wall
+    ratio = f.off_running_ns / max(f.held_ns, 1)
+    native = ratio >= PARALLEL_RATIO and off_share >= PARALLEL_SHARE and f.overlap_share >= PARALLEL_OVERLAP
+    several = f.gils > 1 and f.overlap_share >= GILS_OVERLAP
+    if not native and not several:
+        return None
+    cores = f.running_ns / max(f.running.any_ns, 1)
+    how = "native code off the GIL" if native else f"{f.gils} GILs, held at the same time,"
+    off = f"; threads ran off the GIL {ratio:.1f} times as long as they held it" if native else ""
+    return Verdict(
+        "parallel",
+        f"Parallel: {how} kept {cores:.1f} cores busy on average while anything ran{off}.",
+        "The GIL is not the limit here; more threads help until the cores run out.",
+        {
+            "off_running_ratio": ratio,
+            "off_running_share": off_share,
+            "overlap_share": f.overlap_share,
+            "cores_ratio": cores,
+        },
+    )
+
+
+def _contended(f: _Figures) -> Verdict | None:
+    much = f.contended_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
+    return _contention(f) if much and f.contenders >= 2 else None
+
+
+def _contention(f: _Figures) -> Verdict:
+    requests = len(f.process.switch_requests)
+    waited = int(f.waited.sum())
+    return Verdict(
+        "cpu-bound-contention",
+        f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
+        f"{duration(waited)} in all over {f.contenders} threads; {requests} switch requests.",
+        "Threads cannot speed this up: use processes, sub-interpreters, a free-threaded build, or native code.",
+        {
+            "contended_share": f.contended_share,
+            "held_share": f.held_share,
+            "contenders": f.contenders,
+            "switch_requests": requests,
+            "waited_ns": waited,
+        },
+    )
+
+
+def _single(f: _Figures) -> Verdict | None:
+    top = int(f.held.argmax())
+    share = float(f.held[top] / max(f.held_ns, 1))
+    alone = share >= ALONE_SHARE and f.contended_share <= QUIET_SHARE and f.busy_share >= IDLE_SHARE
+    if f.holders > 1 and not (alone and f.held_share >= CONTENDED_HELD_SHARE):
+        return None
+    return Verdict(
+        "single-threaded",
+        f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
+        f"{percent(f.busy_share)} of {duration(f.wall)}.",
+        "The GIL costs nothing here; speed comes from faster code or from more processes.",
+        {"top_held_share": share, "running_share": f.busy_share, "contended_share": f.contended_share},
+    )
+
+
+def _io_bound(f: _Figures) -> Verdict:
+    off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
+    handed = sum(len(measure.hand_offs(f.process, gil).latency) for gil in range(f.process.gils))
+    return Verdict(
+        "io-bound-handoff",
+        f"I/O-bound: {f.holders} threads spent {percent(off)} of their lives off the GIL and passed it on {handed} "
+        f"times; somebody waited {percent(f.contended_share)} of the time.",
+        "Threads work well here: the GIL is free while they wait for I/O.",
+        {"off_gil_share": off, "held_share": f.held_share, "contended_share": f.contended_share, "hand_offs": handed},
+    )
+
+
+_RULES: tuple[Callable[[_Figures], Verdict | None], ...] = (
+    _free_threaded,
+    _not_recorded,
+    _idle,
+    _hog,
+    _convoy,
+    _parallel,
+    _contended,
+    _single,
+)
+
+#: Every kind of verdict.
+KINDS = (
+    "cpu-bound-contention",
+    "io-bound-handoff",
+    "convoy",
+    "hog",
+    "parallel",
+    "single-threaded",
+    "idle",
+    "free-threaded",
+    "not-recorded",
+)

@@ -1,0 +1,216 @@
+"""The summary of a recording on a terminal, or in a file or pipe: 80 columns and no colour are enough."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary, ThreadSummary
+
+#: So many rows are printed; the rest is folded into one line.
+TOP_THREADS = 12
+TOP_PROCESSES = 8
+TOP_GILS = 4
+TOP_VIOLATIONS = 5
+#: From this width on, durations keep the space before their unit and threads their longer names.
+WIDE = 104
+_NARROW_NAME = 12
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print each process (those that used a GIL most come first), then the quality of the measurement."""
+    processes = sorted(summary.processes, key=_weight, reverse=True)
+    for process in processes[:TOP_PROCESSES]:
+        _print_process(process, console)
+    _print_folded(processes[TOP_PROCESSES:], console)
+    if not processes:
+        console.print(Text("No Python process was recorded."))
+    _print_quality(summary.quality, console)
+
+
+def _paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
+    """Print text wrapped and indented, without the blanks that would fill its lines in a pipe."""
+    lines = textwrap.wrap(
+        text, console.width - 1, initial_indent=indent, subsequent_indent="  ", break_on_hyphens=False
+    )
+    console.print(Text("\n".join(lines), style=style))
+
+
+def _weight(process: ProcessSummary) -> int:
+    return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
+
+
+def _print_process(process: ProcessSummary, console: Console) -> None:
+    head = Text(f"process {process.pid}", style="bold")
+    version = process.python.split()[:1]
+    about = [f"Python {version[0]}"] if version else []
+    about += [duration(process.wall_ns), f"{len(process.threads)} thread{'s' * (len(process.threads) != 1)}"]
+    head.append(f"  {', '.join(about)}", style="not bold")
+    console.print(head)
+    if process.cmdline:
+        command = Text(f"  {' '.join(process.cmdline.split())}", style="dim", no_wrap=True)
+        # Cut by hand: an ellipsis is not in every encoding.
+        command.truncate(console.width, overflow="crop")
+        console.print(command)
+    _paragraph(process.verdict.summary, console, style="bold")
+    if process.verdict.advice:
+        _paragraph(process.verdict.advice, console)
+    if process.threads:
+        console.print(_thread_table(process, wide=console.width >= WIDE))
+    _print_gils(process, console)
+    console.print()
+
+
+def _thread_table(process: ProcessSummary, *, wide: bool) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("thread", no_wrap=True)
+    headings = (
+        "holds",
+        "held",
+        "%",
+        "waits",
+        "waited",
+        "%",
+        "longest\nwait",
+        "for-\nced",
+        "off-GIL\nrunning",
+        "off-GIL\nblocked",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("cores", no_wrap=True)
+    ranked = sorted(process.threads, key=lambda thread: -(thread.held_ns + thread.waited_ns))
+    for thread in ranked[:TOP_THREADS]:
+        table.add_row(*_row(thread, wide=wide))
+    rest = ranked[TOP_THREADS:]
+    if rest:
+        table.add_row(*_folded_row(rest, wide=wide))
+    return table
+
+
+def _row(thread: ThreadSummary, *, wide: bool) -> list[Text]:
+    name = thread.name or f"tid {thread.tid}"
+    longest = thread.longest_wait_ns if thread.waits else None
+    figures = (thread.holds, thread.held_ns, thread.held_share, thread.waits, thread.waited_ns, thread.waited_share)
+    return [
+        Text(name if wide else _cut(name, _NARROW_NAME)),
+        *_figures(figures, longest, thread.forced_releases, thread.off_running_ns, thread.off_blocked_ns, wide=wide),
+        Text(_ranges(thread.cores)),
+    ]
+
+
+def _folded_row(rest: Sequence[ThreadSummary], *, wide: bool) -> list[Text]:
+    known = [t for t in rest if t.off_running_ns is not None]
+    running = sum(t.off_running_ns or 0 for t in known) if known else None
+    blocked = sum(t.off_blocked_ns or 0 for t in known) if known else None
+    figures = (
+        sum(t.holds for t in rest),
+        sum(t.held_ns for t in rest),
+        sum(t.held_share for t in rest),
+        sum(t.waits for t in rest),
+        sum(t.waited_ns for t in rest),
+        sum(t.waited_share for t in rest),
+    )
+    longest = max((t.longest_wait_ns for t in rest if t.waits), default=None)
+    forced = sum(t.forced_releases for t in rest)
+    cores = tuple(sorted({core for t in rest for core in t.cores}))
+    return [
+        Text(f"{len(rest)} more"),
+        *_figures(figures, longest, forced, running, blocked, wide=wide),
+        Text(_ranges(cores)),
+    ]
+
+
+def _figures(
+    use: tuple[int, int, float, int, int, float],
+    longest: int | None,
+    forced: int,
+    running: int | None,
+    blocked: int | None,
+    *,
+    wide: bool,
+) -> list[Text]:
+    def time(ns: int | None) -> str:
+        return duration(ns) if wide else duration(ns).replace(" ", "")
+
+    holds, held, held_share, waits, waited, waited_share = use
+    cells = [_count(holds), time(held), f"{held_share * 100:.0f}", _count(waits), time(waited)]
+    cells += [f"{waited_share * 100:.0f}", time(longest), _count(forced), time(running), time(blocked)]
+    return [Text(cell) for cell in cells]
+
+
+def _count(count: int) -> str:
+    if count < 100_000:
+        return str(count)
+    return f"{count / 1e3:.0f}k" if count < 9_999_500 else f"{count / 1e6:.0f}M"
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 2]}.."
+
+
+def _ranges(cores: Sequence[int]) -> str:
+    """``0-3,6`` for cores 0, 1, 2, 3 and 6; their number where that would be long."""
+    parts: list[list[int]] = []
+    for core in cores:
+        if parts and core == parts[-1][-1] + 1:
+            parts[-1].append(core)
+        else:
+            parts.append([core])
+    told = ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    return told if len(told) <= 5 else f"{len(cores)} x"
+
+
+def _print_gils(process: ProcessSummary, console: Console) -> None:
+    used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
+    for gil in used[:TOP_GILS]:
+        _paragraph(_gil_line(gil, process, len(process.gils) > 1), console)
+    rest = used[TOP_GILS:]
+    if rest:
+        held = duration(sum(gil.held_ns for gil in rest))
+        _paragraph(f"{len(rest)} more GILs, held for {held} in all", console)
+
+
+def _gil_line(gil: GilSummary, process: ProcessSummary, several: bool) -> str:
+    wall = max(process.wall_ns, 1)
+    parts = [
+        f"held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)})",
+        f"free {duration(gil.free_ns)}",
+        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)})",
+    ]
+    latency = (
+        f" (median {duration(gil.wake_latency_median_ns)} to a waiter)"
+        if gil.wake_latency_median_ns is not None
+        else ""
+    )
+    parts += [f"{gil.hand_offs} hand-offs{latency}", f"{gil.switch_requests} switch requests"]
+    return f"GIL{f' {gil.gil}' if several else ''}: {', '.join(parts)}"
+
+
+def _print_folded(rest: Sequence[ProcessSummary], console: Console) -> None:
+    if rest:
+        held = duration(sum(thread.held_ns for process in rest for thread in process.threads))
+        noun = "process" if len(rest) == 1 else "processes"
+        console.print(Text(f"{len(rest)} more {noun}, which held a GIL for {held} in all"))
+        console.print()
+
+
+def _print_quality(quality: Quality, console: Console) -> None:
+    lost = f"{quality.lost} lost events"
+    if quality.sched_lost:
+        lost += f" ({quality.sched_lost} of them scheduling records)"
+    parts = [lost, f"{len(quality.violations)} broken invariants", f"clock error {duration(quality.clock_error_ns)}"]
+    for collector in quality.collectors:
+        told = collector.status if not collector.cost else f"{collector.status} ({collector.cost})"
+        parts.append(f"{collector.name} {told}")
+    style = "yellow" if quality.lost or quality.violations else ""
+    _paragraph(f"quality: {', '.join(parts)}", console, style=style, indent="")
+    for violation in quality.violations[:TOP_VIOLATIONS]:
+        _paragraph(violation, console)
+    if len(quality.violations) > TOP_VIOLATIONS:
+        _paragraph(f"and {len(quality.violations) - TOP_VIOLATIONS} more", console)

@@ -1,0 +1,110 @@
+"""What `record` prints at its end: complete, narrow enough, and plain when piped."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from giltrace.analysis.summary import summarise
+from giltrace.reports.summary import print_summary
+from giltrace.timeline.model import CollectorReport, Timeline
+from tests.unit.gil_events import PID, Kernel, Script, timeline
+from tests.unit.test_summary_verdict import convoy, cpu_bound, idle
+
+REPORTS = (
+    CollectorReport("gil", "ok", "25 ns per pair"),
+    CollectorReport("sched", "perf_event_paranoid is 4; sysctl kernel.perf_event_paranoid=2 allows it"),
+)
+
+
+def printed(built: Timeline, width: int = 80, encoding: str = "utf-8") -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    print_summary(summarise(built), Console(file=stream, width=width))
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def of(made: tuple[Script, Kernel]) -> Timeline:
+    return timeline(*made, collectors=REPORTS)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_fits_the_width_without_colour(width: int) -> None:
+    text = printed(of(cpu_bound()), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
+
+
+def test_says_everything_once() -> None:
+    text = printed(of(cpu_bound()), 120)
+    lines = text.splitlines()
+    assert lines[0].startswith("process 100  Python 3.13.0, 1.00 s, 3 threads")
+    assert "CPU-bound contention: somebody waited for the GIL 99" in text
+    (row,) = [line for line in lines if line.startswith("thread-1 ")]
+    assert row.split()[:5] == ["thread-1", "100", "500", "ms", "50"]
+    assert "  GIL: held 1.00 s (99.6%)" in text
+    assert "199 switch" in text
+    (quality,) = [line for line in lines if line.startswith("quality:")]
+    assert quality.startswith(
+        "quality: 0 lost events, 0 broken invariants, clock error 7 ns, gil ok (25 ns per pair), "
+    )
+    assert "perf_event_paranoid is 4" in text
+
+
+def test_narrow_rows_keep_all_their_figures() -> None:
+    lines = printed(of(cpu_bound()), 80).splitlines()
+    (row,) = [line for line in lines if line.startswith("thread-2 ")]
+    assert row.split()[:7] == ["thread-2", "100", "500ms", "50", "100", "504ms", "50"]
+    assert row.split()[-1] == "0"
+    assert len(row.split()) == 12
+
+
+def test_more_than_twelve_threads_are_folded() -> None:
+    script = Script(tids=[PID + i for i in range(30)])
+    for i in range(30):
+        script.hold(1000 * i, 1000 * i + 500 + i, i)
+    lines = printed(timeline(script)).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("thread-")] == [
+        f"thread-{i}" for i in range(29, 17, -1)
+    ]
+    (folded,) = [line for line in lines if line.startswith("18 more")]
+    assert folded.split()[2:4] == ["18", "9.15us"]
+
+
+def test_the_busiest_process_comes_first_and_many_are_folded() -> None:
+    scripts = [Script(tids=(PID + i,), pid=PID + i).hold(0, 1000 + i, 0) for i in range(12)]
+    lines = printed(timeline([s.events() for s in scripts])).splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("process")] == [str(PID + i) for i in range(11, 3, -1)]
+    assert "4 more processes, which held a GIL for 4.01 us in all" in lines
+
+
+def test_broken_invariants_and_losses_are_printed() -> None:
+    script = Script().acquire(10, 0).acquire(15, 1).release(20, 0).release(30, 1)
+    text = printed(timeline(script), 200)
+    assert "quality: 0 lost events, 2 broken invariants" in text
+    assert "  overlapping holds of GIL 0: 1" in text
+
+
+def test_without_scheduling_data_unknown_figures_are_dashes() -> None:
+    row = next(line for line in printed(timeline(convoy()[0])).splitlines() if line.startswith("thread-2"))
+    assert row.split()[-2:] == ["-", "-"]
+
+
+def test_names_are_not_taken_for_markup_and_long_ones_are_cut() -> None:
+    script, kernel = idle()
+    recorded = script.events()
+    threads = (type(recorded.threads[0])(PID, "[red]a-very-long-thread-name"),)
+    built = timeline([type(recorded)(**{**vars(recorded), "threads": threads})], kernel)
+    assert "[red]a-ver.." in printed(built, 80)
+    assert "[red]a-very-long-thread-name" in printed(built, 120)
+
+
+def test_an_ascii_pipe_is_enough() -> None:
+    assert "quality: 0 lost" in printed(of(convoy()), 80, "ascii")
+
+
+def test_an_empty_recording() -> None:
+    assert printed(timeline([])).splitlines()[0] == "No Python process was recorded."

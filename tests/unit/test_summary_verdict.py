@@ -1,0 +1,213 @@
+"""One synthetic process for each kind of verdict, and the borders between them."""
+
+from __future__ import annotations
+
+from giltrace.analysis.verdict import KINDS, judge
+from giltrace.timeline.model import Process
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+
+
+def cpu_bound(*, forced_every: int = 5 * MS, turns: int = 200) -> tuple[Script, Kernel]:
+    """Two threads count; each drops the GIL as soon as it is asked to."""
+    script = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0)
+    last_release = {1: 20 * US, 2: 20 * US}
+    kernel, at = Kernel(), 50 * US
+    for turn in range(turns):
+        thread = 1 + turn % 2
+        end = at + forced_every
+        script.hold(at, end, thread, asked=last_release[thread], forced=True)
+        kernel.run(at - 5 * US, end, 100 + thread, thread % 2)
+        last_release[thread] = end + 5 * US
+        at = end + 20 * US
+    for tid in (PID, 101, 102):
+        kernel.ended(at, tid)
+    return script, kernel.run(0, 15 * US, PID)
+
+
+def convoy(steps: int = 100) -> tuple[Script, Kernel]:
+    """Thread 1 counts; thread 2 sleeps 1 ms, waits about 5 ms, holds 10 us."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()
+    at = 20 * US
+    asked: int | None = None
+    for _ in range(steps):
+        wants = at + MS
+        end = wants + 5 * MS + 10 * US
+        script.hold(at, end, 1, asked=asked, forced=True).request(wants, 2).timeout(wants + 5 * MS, 2)
+        kernel.run(at, end, 101, 1)
+        asked = end + US
+        script.acquire(end + 10 * US, 2).release(end + 20 * US, 2)
+        kernel.run(end + 5 * US, end + 25 * US, 102, 0)
+        at = end + 30 * US
+    return script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+
+
+def hog() -> tuple[Script, Kernel]:
+    """Thread 1 keeps the GIL in C code for 300 ms at a time, thread 2 wants it."""
+    script, kernel, at = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel(), 20 * US
+    for _ in range(5):
+        script.hold(at, at + 300 * MS, 1).request(at + MS, 2)
+        for i in range(1, 59):
+            script.timeout(at + MS + i * 5 * MS, 2)
+        script.acquire(at + 300 * MS + 10 * US, 2).release(at + 300 * MS + 30 * US, 2)
+        kernel.run(at, at + 300 * MS, 101, 1)
+        at += 301 * MS
+    return script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+
+
+def parallel() -> tuple[Script, Kernel]:
+    """Two threads hash: 100 us with the GIL, 10 ms without it, at the same time on two cores."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()
+    end = 0
+    for step in range(50):
+        for thread in (1, 2):
+            at = MS + step * 10 * MS + thread * 200 * US
+            script.hold(at, at + 100 * US, thread)
+            kernel.run(at, at + 9900 * US, 100 + thread, thread - 1)
+            end = at + 10 * MS
+    return script, kernel.ended(end, PID).ended(end, 101).ended(end, 102)
+
+
+def io_bound() -> tuple[Script, Kernel]:
+    """Two threads sleep 2 s, the main thread joins them."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 20 * MS, 0), Kernel().run(0, 20 * MS, PID)
+    for thread, tid in ((1, 101), (2, 102)):
+        at = 21 * MS + thread * MS
+        kernel.born(at - 100 * US, tid)
+        for begin in (at, at + 2000 * MS):
+            script.hold(begin, begin + 50 * US, thread)
+            kernel.run(begin - 10 * US, begin + 60 * US, tid, thread - 1)
+        kernel.ended(at + 2001 * MS, tid)
+    script.hold(2030 * MS, 2032 * MS, 0)
+    return script, kernel.run(2030 * MS, 2033 * MS, PID).ended(2033 * MS, PID)
+
+
+def single() -> tuple[Script, Kernel]:
+    return Script(tids=(PID,)).hold(0, 900 * MS, 0), Kernel().run(0, 950 * MS, PID).ended(1000 * MS, PID)
+
+
+def idle() -> tuple[Script, Kernel]:
+    return Script(tids=(PID,)).hold(0, 10 * MS, 0), Kernel().run(0, 11 * MS, PID).ended(5000 * MS, PID)
+
+
+def kind(script: Script, kernel: Kernel | None) -> str:
+    return judge(process(script, kernel)).kind
+
+
+def test_cpu_bound_contention() -> None:
+    verdict = judge(process(*cpu_bound()))
+    assert verdict.kind == "cpu-bound-contention"
+    assert verdict.evidence["contenders"] == 2
+    assert verdict.evidence["contended_share"] > 0.9
+    # Each turn but the very first was asked for after 5 ms.
+    assert verdict.evidence["switch_requests"] == 199
+    assert "199 switch requests" in verdict.summary
+
+
+def test_convoy() -> None:
+    verdict = judge(process(*convoy()))
+    assert verdict.kind == "convoy"
+    assert verdict.evidence["steps"] == 100
+    assert verdict.evidence["median_wait_ns"] == 5 * MS + 20 * US
+    assert "'thread-2' made 100 short steps" in verdict.summary
+
+
+def test_a_few_steps_are_no_convoy() -> None:
+    assert kind(*convoy(steps=9)) != "convoy"
+
+
+def test_hog() -> None:
+    verdict = judge(process(*hog()))
+    assert verdict.kind == "hog"
+    assert verdict.evidence["hogs"] == 5
+    assert verdict.evidence["longest_overstay_ns"] == 294 * MS
+    assert "'thread-1'" in verdict.summary
+
+
+def test_a_holder_without_a_core_is_no_hog() -> None:
+    script, kernel = hog()
+    kernel.switches = [s for s in kernel.switches if s[2] != 101]
+    at = 20 * US
+    for _ in range(5):
+        kernel.run(at, at + 8 * MS, 101, 1, preempted=True).run(at + 299 * MS, at + 300 * MS, 101, 1)
+        at += 301 * MS
+    assert kind(script, kernel) != "hog"
+
+
+def test_parallel() -> None:
+    verdict = judge(process(*parallel()))
+    assert verdict.kind == "parallel"
+    assert verdict.evidence["off_running_ratio"] > 50
+    assert 1.5 < verdict.evidence["cores_ratio"] <= 2
+
+
+def test_native_code_one_after_the_other_is_not_parallel() -> None:
+    script, kernel = Script(tids=(PID, 101)).hold(0, US, 0), Kernel().run(0, 500 * MS, PID)
+    script.hold(500 * MS, 500 * MS + US, 1)
+    kernel.run(500 * MS, 1000 * MS, 101).ended(1000 * MS, PID).ended(1000 * MS, 101)
+    assert kind(script, kernel) != "parallel"
+
+
+def test_interpreters_with_a_gil_each_are_parallel() -> None:
+    script = Script(tids=(PID, 101), gils=2).acquire(0, 0, gil=0).acquire(MS, 1, gil=1)
+    script.release(500 * MS, 0, gil=0).release(500 * MS, 1, gil=1)
+    kernel = Kernel().run(0, 501 * MS, PID).run(MS, 501 * MS, 101, 1).ended(501 * MS, PID).ended(501 * MS, 101)
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "parallel"
+    assert "2 GILs, held at the same time, kept 2.0 cores busy" in verdict.summary
+
+
+def test_io_bound_handoff() -> None:
+    verdict = judge(process(*io_bound()))
+    assert verdict.kind == "io-bound-handoff"
+    assert verdict.evidence["contended_share"] == 0
+    assert verdict.evidence["off_gil_share"] > 0.98
+
+
+def test_single_threaded() -> None:
+    verdict = judge(process(*single()))
+    assert verdict.kind == "single-threaded"
+    assert verdict.evidence["top_held_share"] == 1
+
+
+def test_one_busy_thread_among_sleepers_is_single_threaded() -> None:
+    script, kernel = single()
+    script.tids = (PID, 101)
+    script.hold(901 * MS, 902 * MS, 1)
+    assert kind(script, kernel.run(901 * MS, 902 * MS, 101)) == "single-threaded"
+
+
+def test_idle() -> None:
+    verdict = judge(process(*idle()))
+    assert verdict.kind == "idle"
+    assert verdict.evidence["running_share"] < 0.01
+
+
+def test_free_threaded_by_the_interpreter_s_own_word() -> None:
+    script = Script(tids=(), python="3.14.0 free-threading build (main)")
+    assert kind(script, Kernel().run(0, 100 * MS, PID)) == "free-threaded"
+    assert kind(Script(tids=(), note="free-threaded build: no use of a GIL was seen"), None) == "free-threaded"
+
+
+def test_a_free_threaded_build_with_its_gil_enabled_is_judged_like_any_other() -> None:
+    script, kernel = single()
+    script.python = "3.14.0 free-threading build (main)"
+    assert kind(script, kernel) == "single-threaded"
+
+
+def test_without_records_nothing_is_claimed() -> None:
+    verdict = judge(process(Script(tids=(), note="static build without symbols")))
+    assert verdict.kind == "not-recorded"
+    assert "static build without symbols" in verdict.summary
+
+
+def test_the_kinds_that_need_no_cores_are_found_without_scheduling_data() -> None:
+    found = [kind(make()[0], None) for make in (cpu_bound, convoy, hog, io_bound, single)]
+    assert found == ["cpu-bound-contention", "convoy", "hog", "io-bound-handoff", "single-threaded"]
+
+
+def test_every_kind_has_a_sentence_and_advice() -> None:
+    made: list[Process] = [process(*make()) for make in (cpu_bound, convoy, hog, parallel, io_bound, single, idle)]
+    made += [process(Script(tids=())), process(Script(tids=(), note="free-threaded build"))]
+    verdicts = [judge(one) for one in made]
+    assert {v.kind for v in verdicts} == set(KINDS)
+    assert all(v.summary.endswith(".") and v.advice.endswith((".", "takes.")) for v in verdicts)
