@@ -1,0 +1,167 @@
+"""The group of one GIL: who holds it, how many wait for it, who asked for it, how good its recording is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from giltrace.exporters import _colours
+from giltrace.exporters._gil_threads import end_shape
+from giltrace.exporters._packets import Bytes, Field, Ints, Shape
+from giltrace.exporters._protos import packet, pb
+from giltrace.exporters._relations import Relations
+from giltrace.exporters._sink import Sink
+from giltrace.exporters._slices import PIECE, Slices, write_slices
+from giltrace.timeline.model import Process, Timeline
+
+
+def group_track(sink: Sink, process: Process, gil: int) -> int:
+    """Return the uuid of a GIL's group; at the root, because below its process it would end under all threads."""
+    name = f"GIL (pid {process.pid})" if process.gils <= 1 else f"GIL {gil} (pid {process.pid})"
+    return sink.track(("group", process.pid, gil), name=name)
+
+
+def write_group(sink: Sink, process: Process, gil: int, names: list[str], labels: Ints, relations: Relations) -> None:
+    """Write the tracks of one GIL. `names` has each thread's name, `labels` its interned annotation value."""
+    group = group_track(sink, process, gil)
+    _write_holder(sink, process, gil, group, sink.names(names))
+    _write_waiting(sink, process, gil, group)
+    _write_requests(sink, process, gil, group, labels, relations)
+
+
+def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
+    """Say in the process's first group how far the recording can be trusted, as one instant at its start."""
+    violations = process.violations
+    held = f"{len(violations)} VIOLATIONS" if violations else "invariants hold"
+    title = f"{held}, {process.lost} events lost, clock error {timeline.clock_error_ns} ns"
+    notes = [sink.annotation(f"violation {at}", string_value=text) for at, text in enumerate(violations, 1)]
+    facts: dict[str, str | int] = {
+        "note": process.note,
+        "lost events": process.lost,
+        "lost context switches": timeline.sched_lost,
+        "clock error (ns)": timeline.clock_error_ns,
+        "python": process.python,
+        "command": process.cmdline,
+    }
+    for report in timeline.collectors:
+        quality = f"clock error {report.clock_error_ns} ns; lost {report.lost}"
+        facts[f"collector {report.name}"] = f"{report.status}; {quality}"
+    for name, fact in facts.items():
+        if fact != "":
+            value = {"int_value": fact} if isinstance(fact, int) else {"string_value": fact}
+            notes.append(sink.annotation(name, **value))
+    group = group_track(sink, process, 0)
+    event = pb.TrackEvent(
+        type=pb.TrackEvent.TYPE_INSTANT,
+        track_uuid=sink.track(("quality", group), group, name="recording", rank=3),
+        category_iids=[int(sink.categories(["gil"])[0])],
+        name_iid=int(sink.names([title])[0]),
+        debug_annotations=notes,
+    )
+    sink.write(packet(timestamp=process.start, track_event=event))
+
+
+def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Ints) -> None:
+    """One slice per hold, named and coloured by its thread."""
+    holds = process.holds[process.holds["gil"] == gil]
+    track = sink.track(("holder", group), group, name="holder", rank=0)
+    palette = [_colours.correlation_id("thread ", *colour) for colour in _colours.HOLDERS[: len(process.threads)]]
+    colour_ids = sink.colours(palette)
+    category = int(sink.categories(["gil"])[0])
+
+    def build(value: Mapping[str, int]) -> Any:
+        event = pb.TrackEvent(
+            type=pb.TrackEvent.TYPE_SLICE_BEGIN,
+            track_uuid=value["uuid"],
+            category_iids=[category],
+            name_iid=value["name"],
+            correlation_id_str_iid=value["colour"],
+        )
+        return packet(timestamp=value["time"], track_event=event)
+
+    shape = Shape(build, {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID, "colour": Field.SMALL})
+
+    def begin(kind: int, rows: Ints) -> Bytes:
+        thread = holds["thread"][rows]
+        return shape.fill(
+            time=holds["start"][rows],
+            uuid=np.full(len(rows), track),
+            name=names[thread],
+            colour=colour_ids[thread % len(colour_ids)],
+        )
+
+    def finish(kind: int, rows: Ints) -> Bytes:
+        return end_shape(False).fill(time=holds["end"][rows], uuid=np.full(len(rows), track))
+
+    no_kind = np.zeros(len(holds), np.int64)
+    write_slices(sink, (Slices(holds["start"], holds["end"], no_kind, no_kind, begin, finish),))
+
+
+def waiting_counts(process: Process, gil: int) -> tuple[Ints, Ints]:
+    """Return the times at which the number of waiting threads changes, and the number from then on."""
+    waits = process.waits[process.waits["gil"] == gil]
+    times = np.concatenate(([process.start], waits["start"], waits["end"]))
+    steps = np.repeat([0, 1, -1], [1, len(waits), len(waits)])
+    order = np.argsort(times, kind="stable")
+    times, counts = times[order], np.cumsum(steps[order])
+    last = np.append(times[1:] != times[:-1], True)
+    return times[last], counts[last]
+
+
+def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
+    track = sink.track(
+        ("waiting", group),
+        group,
+        name="threads waiting for the GIL",
+        rank=1,
+        counter=pb.CounterDescriptor(unit_name="threads"),
+    )
+    times, counts = waiting_counts(process, gil)
+
+    def build(value: Mapping[str, int]) -> Any:
+        event = pb.TrackEvent(type=pb.TrackEvent.TYPE_COUNTER, track_uuid=track, counter_value=value["count"])
+        return packet(timestamp=value["time"], track_event=event)
+
+    shape = Shape(build, {"time": Field.TIME, "count": Field.SMALL})
+    for at in range(0, len(times), PIECE):
+        piece = slice(at, at + PIECE)
+        sink.write_raw(shape.fill(time=times[piece], count=counts[piece]))
+
+
+def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:
+    """An instant per switch request, with who asked and who was asked."""
+    track = sink.track(("requests", group), group, name="switch requests", rank=2)
+    requests = process.switch_requests
+    rows = np.flatnonzero(requests["gil"] == gil)
+    shape = _request_shapes(sink, track)
+    for known in (False, True):
+        chosen = rows[(relations.asked[rows] >= 0) == known]
+        for at in range(0, len(chosen), PIECE):
+            piece = chosen[at : at + PIECE]
+            columns = {"time": requests["time"][piece], "by": labels[requests["thread"][piece]]}
+            sink.write_raw(shape(known).fill(**columns, holder=labels[relations.asked[piece]]))
+
+
+def _request_shapes(sink: Sink, track: int) -> Callable[[bool], Shape]:
+    @cache
+    def shape(holder_known: bool) -> Shape:
+        def build(value: Mapping[str, int]) -> Any:
+            notes = [sink.annotation("by", string_value_iid=value["by"])]
+            if holder_known:
+                notes.append(sink.annotation("holder", string_value_iid=value["holder"]))
+            event = pb.TrackEvent(
+                type=pb.TrackEvent.TYPE_INSTANT,
+                track_uuid=track,
+                category_iids=[int(sink.categories(["gil"])[0])],
+                name_iid=int(sink.names(["switch request"])[0]),
+                correlation_id_str_iid=int(sink.colours([_colours.correlation_id("switch ", *_colours.RED)])[0]),
+                debug_annotations=notes,
+            )
+            return packet(timestamp=value["time"], track_event=event)
+
+        return Shape(build, {"time": Field.TIME, "by": Field.IID} | ({"holder": Field.IID} if holder_known else {}))
+
+    return shape

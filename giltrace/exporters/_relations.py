@@ -1,0 +1,70 @@
+"""What holds, waits and switch requests have to do with each other, as index arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from giltrace.exporters._packets import Bools, Ints
+from giltrace.timeline.model import Flag, Process
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
+    (`arrow_in`) or leaves from its end (`arrow_out`). Per wait and per switch request: the thread that held the GIL at
+    its start (`culprit`, `asked`; -1: nobody).
+    """
+
+    following: Ints
+    arrow_in: Bools
+    arrow_out: Bools
+    culprit: Ints
+    asked: Ints
+
+
+def relate(process: Process) -> Relations:
+    """Find the relations of one process."""
+    holds, waits, requests = process.holds, process.waits, process.switch_requests
+    following = np.full(len(holds), -1, np.int64)
+    culprit = np.full(len(waits), -1, np.int64)
+    asked = np.full(len(requests), -1, np.int64)
+    for gil in range(process.gils):
+        own = np.flatnonzero(holds["gil"] == gil)
+        following[own[:-1]] = own[1:]
+        for table, times, result in ((waits, "start", culprit), (requests, "time", asked)):
+            rows = np.flatnonzero(table["gil"] == gil)
+            result[rows] = _holder_at(process, own, table[times][rows])
+    return Relations(following, *_arrows(process, following), culprit, asked)
+
+
+def _holder_at(process: Process, own: Ints, times: Ints) -> Ints:
+    """Return the thread that held a GIL, whose holds are the rows `own`, at each of `times`; -1 for nobody."""
+    if not len(own):
+        return np.full(len(times), -1, np.int64)
+    holds = process.holds
+    last = np.maximum(np.searchsorted(holds["start"][own], times, side="right") - 1, 0)
+    rows = own[last]
+    held = (holds["start"][rows] <= times) & (times < holds["end"][rows])
+    return np.where(held, holds["thread"][rows].astype(np.int64), -1)
+
+
+def _arrows(process: Process, following: Ints) -> tuple[Bools, Bools]:
+    """An arrow goes from a release to the next hold if that is another thread's, which waited since before it."""
+    holds, waits = process.holds, process.waits
+    count = len(holds)
+    waited_since = np.full(count, np.iinfo(np.int64).max)
+    led = waits[waits["hold"] >= 0]
+    waited_since[led["hold"]] = led["start"]
+    arrow_in, arrow_out = np.zeros(count, bool), np.zeros(count, bool)
+    before = np.flatnonzero(following >= 0)
+    after = following[before]
+    drawn = (
+        (holds["thread"][before] != holds["thread"][after])
+        & (waited_since[after] <= holds["end"][before])
+        & (holds["flags"][before] & int(Flag.PARTIAL_END) == 0)
+    )
+    arrow_out[before[drawn]] = True
+    arrow_in[after[drawn]] = True
+    return arrow_in, arrow_out

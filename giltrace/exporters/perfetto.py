@@ -1,0 +1,90 @@
+"""A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
+
+From top to bottom it shows CPU scheduling, a group per GIL (holder, waiting threads, switch requests), then the
+processes: above each thread's Running/Runnable track its GIL track, its function spans and its samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from giltrace.errors import OutputError
+from giltrace.exporters._gil_group import write_group, write_quality
+from giltrace.exporters._gil_threads import write_thread_tracks
+from giltrace.exporters._protos import SEQUENCE, STATE_CLEARED, pb
+from giltrace.exporters._relations import relate
+from giltrace.exporters._sched import write_sched
+from giltrace.exporters._sink import Sink
+from giltrace.exporters._spans import write_spans
+from giltrace.exporters._threads import describe_others, describe_process, labels
+from giltrace.timeline.model import Process, Timeline
+
+_BUFFER = 1 << 20
+#: Tracks of a thread: GILs come first (their ids are their places), then function spans, then samples.
+_RANK_SPANS, _RANK_SAMPLES = 1 << 16, (1 << 16) + 1
+
+
+def write(timeline: Timeline, path: Path) -> None:
+    """Write `timeline` to `path`, which then holds either the whole trace or what it held before.
+
+    Raises `OutputError` if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb", buffering=_BUFFER) as file:
+            _write(timeline, Sink(file))
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}", "Choose a folder that can be written and has space.") from error
+    finally:
+        # Gone if all went well, never there if its folder was not.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write(timeline: Timeline, sink: Sink) -> None:
+    sink.write(*_preamble(timeline))
+    describe_others(sink, timeline)
+    flow = 1
+    for process in timeline.processes:
+        _write_process(sink, timeline, process, flow)
+        flow += len(process.holds)
+    write_sched(sink, timeline)
+
+
+def _preamble(timeline: Timeline) -> tuple[object, ...]:
+    """Return clocks and machine; the clocks make SQL's `ts` the CLOCK_MONOTONIC value and give absolute times."""
+    offsets = {
+        pb.BUILTIN_CLOCK_MONOTONIC: 0,
+        pb.BUILTIN_CLOCK_BOOTTIME: timeline.boottime_offset,
+        pb.BUILTIN_CLOCK_REALTIME: timeline.realtime_offset,
+    }
+    clocks = [{"clock_id": clock, "timestamp": timeline.start + offset} for clock, offset in offsets.items()]
+    machine = {name: str(timeline.machine.get(name, "")) for name in ("sysname", "release", "version", "machine")}
+    first = pb.TracePacket(
+        trusted_packet_sequence_id=SEQUENCE,
+        sequence_flags=STATE_CLEARED,
+        trace_packet_defaults={"timestamp_clock_id": pb.BUILTIN_CLOCK_MONOTONIC},
+        clock_snapshot={"clocks": clocks, "primary_trace_clock": pb.BUILTIN_CLOCK_MONOTONIC},
+    )
+    system = pb.SystemInfo(utsname=machine, num_cpus=int(timeline.machine.get("cpus", 0)))
+    return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
+
+
+def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> None:
+    threads = describe_process(sink, process)
+    write_quality(sink, timeline, process)
+    if process.gils:
+        names = labels(process)
+        values = sink.argument_values(names)
+        relations = relate(process)
+        for gil in range(process.gils):
+            write_group(sink, process, gil, names, values, relations)
+        write_thread_tracks(sink, process, threads, values, relations, first_flow)
+    by_tid = dict(zip((thread.tid for thread in process.threads), np.asarray(threads).tolist(), strict=True))
+    for spans in process.spans:
+        write_spans(sink, spans, by_tid, _RANK_SAMPLES if spans.sampled else _RANK_SPANS)
