@@ -1,0 +1,203 @@
+"""The truths that a workload's docstring states, and whether a recording of it shows them.
+
+A truth is one line, ``Truth: METRIC OP VALUE`` or ``Truth: METRIC(THREADS) OP VALUE``. OP is one of ``= >= <= > <``.
+THREADS is a shell pattern of thread names; without it a metric speaks of all worker threads: those that are not a
+process's main thread, or that one where it is the only one. The metrics, computed here from the bare timeline (but
+for the verdict) so that they check the analyses instead of repeating them:
+
+====================  ============================================================================================
+verdict               the kind of verdict on the process that held its GIL the longest
+held_share            time that the GIL is held / life of the process, over all processes
+wait_share            time spent waiting / life of the threads
+blocked_share         time off-GIL and blocked / life of the threads; needs scheduling data
+holds, waits          how many there are, of all the threads together
+forced                how many holds ended by force
+handoffs              how often a hold follows one by a different thread, over all GILs
+longest_hold_ms       the longest hold
+longest_wait_ms       the longest wait
+median_wait_ms        the median of the waits that there were
+gils_at_once          held time of all GILs / time during which at least one is held
+processes             how many processes have a GIL
+cores                 running time of all threads / length of the recording; needs scheduling data
+off_running_cores     time off-GIL and running / length of the recording; needs scheduling data
+====================  ============================================================================================
+
+A truth holds on a busy machine too, where threads also wait for a core: its bounds leave room for that.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from giltrace.analysis.verdict import KINDS, judge
+from giltrace.timeline.model import Array, Flag, Process, State, Timeline
+
+_LINE = re.compile(r"^Truth: (?P<metric>[a-z_]+)(?:\((?P<threads>[^)]+)\))? (?P<op>>=|<=|=|>|<) (?P<value>\S+)$", re.M)
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One line of a docstring: `threads` is a pattern, or "" for the worker threads."""
+
+    metric: str
+    op: str
+    value: float | str
+    threads: str = ""
+
+    def __str__(self) -> str:
+        threads = f"({self.threads})" if self.threads else ""
+        return f"{self.metric}{threads} {self.op} {self.value}"
+
+
+def truths(path: Path) -> list[Truth]:
+    """Return the truths that the program at `path` states.
+
+    Raises:
+        ValueError: a line starts with "Truth:" and is none, or names an unknown metric.
+    """
+    text = path.read_text(encoding="utf-8")
+    found = [
+        Truth(m["metric"], m["op"], m["value"] if m["metric"] == "verdict" else float(m["value"]), m["threads"] or "")
+        for m in _LINE.finditer(text)
+    ]
+    if len(found) != text.count("Truth:"):
+        raise ValueError(f"{path}: {text.count('Truth:')} lines say 'Truth:', {len(found)} of them can be read")
+    for truth in found:
+        known = truth.value in KINDS if truth.metric == "verdict" else truth.metric in METRICS
+        if not known:
+            raise ValueError(f"{path}: unknown metric or verdict: {truth}")
+    return found
+
+
+def broken(stated: list[Truth], timeline: Timeline) -> list[str]:
+    """Return, in words, each of the `stated` truths that `timeline` does not show.
+
+    Truths that need scheduling data are not judged where the recording has none.
+    """
+    wrong = []
+    for truth in stated:
+        shown = measure(truth, timeline)
+        if shown is not None and not _OPERATORS[truth.op](shown, truth.value):
+            wrong.append(f"{truth}: the recording shows {shown if isinstance(shown, str) else round(shown, 4)}")
+    return wrong
+
+
+def measure(truth: Truth, timeline: Timeline) -> float | str | None:
+    """Return what `timeline` shows for the metric of `truth`; None where it lacks the data for it."""
+    view = _View(timeline, truth.threads)
+    if truth.metric == "verdict":
+        return judge(max(view.processes, key=lambda p: int((p.holds["end"] - p.holds["start"]).sum()))).kind
+    if truth.metric in _NEED_SCHED and not view.has_sched:
+        return None
+    return METRICS[truth.metric](view)
+
+
+class _View:
+    """A timeline seen through a pattern of thread names."""
+
+    def __init__(self, timeline: Timeline, pattern: str) -> None:
+        self.timeline = timeline
+        self.processes = [p for p in timeline.processes if len(p.holds)]
+        self.has_sched = all(p.has_sched for p in self.processes)
+        self._chosen = [(p, _chosen(p, pattern)) for p in self.processes]
+
+    def life(self) -> int:
+        return sum(p.threads[t].end - p.threads[t].start for p, chosen in self._chosen for t in chosen)
+
+    def rows(self, name: str) -> Array:
+        """Return the chosen threads' rows of the array `name` of every process."""
+        parts = [getattr(p, name) for p, _ in self._chosen]
+        kept = [a[np.isin(a["thread"], chosen)] for a, (_, chosen) in zip(parts, self._chosen, strict=True)]
+        return np.concatenate(kept)
+
+    def lengths(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        rows = self.rows(name)
+        return np.asarray(rows["end"] - rows["start"], dtype=np.int64)
+
+    def in_state(self, state: State) -> int:
+        rows = self.rows("states")
+        return int((rows["end"] - rows["start"])[rows["state"] == state].sum())
+
+    def wall(self) -> int:
+        return self.timeline.end - self.timeline.start
+
+
+def _chosen(process: Process, pattern: str) -> list[int]:
+    threads = [t for t, thread in enumerate(process.threads) if not pattern or fnmatchcase(thread.name, pattern)]
+    workers = [t for t in threads if process.threads[t].tid != process.pid]
+    return threads if pattern else (workers or threads)
+
+
+def _held_share(view: _View) -> float:
+    held = sum(int((p.holds["end"] - p.holds["start"]).sum()) for p in view.processes)
+    return held / sum(p.end - p.start for p in view.processes)
+
+
+def _handoffs(view: _View) -> float:
+    total = 0
+    for process in view.processes:
+        for gil in range(process.gils):
+            owners = process.holds["thread"][process.holds["gil"] == gil]
+            total += int((owners[1:] != owners[:-1]).sum())
+    return total
+
+
+def _gils_at_once(view: _View) -> float:
+    holds = np.concatenate([p.holds for p in view.processes])
+    holds = holds[np.argsort(holds["start"], kind="stable")]
+    # Each hold adds to the union what lies beyond the latest end so far.
+    latest = np.maximum.accumulate(np.concatenate(([holds["start"][0]], holds["end"][:-1])))
+    union = np.maximum(holds["end"] - np.maximum(holds["start"], latest), 0).sum()
+    return float((holds["end"] - holds["start"]).sum() / union)
+
+
+def _longest_ms(name: str) -> Callable[[_View], float]:
+    return lambda view: float(view.lengths(name).max(initial=0)) / _MS
+
+
+def _median_wait_ms(view: _View) -> float:
+    lengths = view.lengths("waits")
+    return float(np.median(lengths)) / _MS if len(lengths) else 0.0
+
+
+def _forced(view: _View) -> float:
+    return float(((view.rows("holds")["flags"] & Flag.FORCED) != 0).sum())
+
+
+def _cores(view: _View) -> float:
+    return sum(int((p.runs["end"] - p.runs["start"]).sum()) for p in view.processes) / view.wall()
+
+
+METRICS: dict[str, Callable[[_View], float]] = {
+    "held_share": _held_share,
+    "wait_share": lambda view: float(view.lengths("waits").sum()) / view.life(),
+    "blocked_share": lambda view: view.in_state(State.OFF_BLOCKED) / view.life(),
+    "holds": lambda view: float(len(view.rows("holds"))),
+    "waits": lambda view: float(len(view.rows("waits"))),
+    "forced": _forced,
+    "handoffs": _handoffs,
+    "longest_hold_ms": _longest_ms("holds"),
+    "longest_wait_ms": _longest_ms("waits"),
+    "median_wait_ms": _median_wait_ms,
+    "gils_at_once": _gils_at_once,
+    "processes": lambda view: float(len(view.processes)),
+    "cores": _cores,
+    "off_running_cores": lambda view: view.in_state(State.OFF_RUNNING) / view.wall(),
+}
+_NEED_SCHED = frozenset({"blocked_share", "cores", "off_running_cores"})
