@@ -17,7 +17,11 @@ from giltrace.launch.bundled import bundled
 OLDEST = (3, 8)
 
 #: Run by the interpreter in question; without its site packages, since those may do anything.
-PROBE = "import sys, json; print(json.dumps([sys.implementation.name, list(sys.version_info[:3])]))"
+PROBE = """
+import json, sys, sysconfig
+free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), free_threaded]))
+"""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,6 @@ def resolve(words: Sequence[str], *, module: str | None, code: str | None, pytho
 
     Raises `UsageError` or `TargetError` for what does not exist or cannot be traced.
     """
-    if module is not None and code is not None:
-        raise UsageError("-m and -c exclude each other", "name one thing to run")
     if module is not None or code is not None:
         interpreter = find_python(python)
         option = ["-m", module] if module is not None else ["-c", code or ""]
@@ -87,13 +89,24 @@ def check_python(python: str) -> None:
     """Raise `TargetError` unless `python` is a CPython that can be traced."""
     if os.path.realpath(python) == os.path.realpath(sys.executable):
         return
-    try:
-        answer = subprocess.run([python, "-I", "-S", "-c", PROBE], capture_output=True, timeout=20, check=True).stdout
-        implementation, version = json.loads(answer)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        raise TargetError(f"{python} does not run as a Python interpreter", "try it by hand: " + python) from None
+    implementation, version, _ = _ask(python)
     shown = ".".join(map(str, version))
     if implementation != "cpython":
         raise TargetError(f"{python} is {implementation} {shown}, which has no CPython GIL", "use a CPython")
-    if tuple(version[:2]) < OLDEST:
+    if version[:2] < OLDEST:
         raise TargetError(f"{python} is Python {shown}; giltrace traces CPython 3.8 and newer", "use a newer Python")
+
+
+def describe_python(python: str) -> str:
+    """What kind of interpreter `python` is, in a few words: "cpython 3.13.0, free-threaded"."""
+    implementation, version, free_threaded = _ask(python)
+    return f"{implementation} {'.'.join(map(str, version))}" + (", free-threaded" if free_threaded else "")
+
+
+def _ask(python: str) -> tuple[str, tuple[int, ...], bool]:
+    try:
+        answer = subprocess.run([python, "-I", "-S", "-c", PROBE], capture_output=True, timeout=20, check=True).stdout
+        implementation, version, free_threaded = json.loads(answer)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        raise TargetError(f"{python} does not run as a Python interpreter", f"try it by hand: {python} -V") from None
+    return implementation, tuple(version), free_threaded

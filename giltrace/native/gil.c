@@ -182,13 +182,17 @@ static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
     if (unlikely(thread->release != NULL)) {
         if (!called_through_api()) {
             *thread->release |= (uint64_t)GT_FORCED << GT_FLAG_SHIFT;
+            /* The eval loop never stopped wanting the GIL: what it lost since then was lost to the switch. */
+            thread->request = thread->base + (*thread->release & (((uint64_t)1 << GT_TIME_BITS) - 1));
         }
         thread->release = NULL;
     }
     if (likely(pthread_mutex_trylock(mutex) == 0)) {
         return 0;
     }
-    thread->request = clock_ticks();
+    if (thread->request == 0) {
+        thread->request = clock_ticks();
+    }
     return pthread_mutex_lock(mutex);
 }
 
