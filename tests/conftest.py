@@ -1,0 +1,122 @@
+"""What all tests share: the interpreters, tools that may be absent, and what happens when a test hangs or litters."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests import processes
+from tests.interpreters import Interpreter, interpreters
+
+#: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
+REQUIRE = frozenset(filter(None, os.environ.get("GILTRACE_REQUIRE", "").split(",")))
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _has_program(*names: str) -> Callable[[], bool]:
+    return lambda: any(shutil.which(name) for name in names)
+
+
+def _has_version(*version: int) -> Callable[[], bool]:
+    return lambda: any(i.version[:2] == version for i in interpreters())
+
+
+def _can_probe_kernel() -> bool:
+    return os.geteuid() == 0 and os.access("/sys/kernel/tracing/uprobe_events", os.W_OK)
+
+
+#: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.
+TOOLS: dict[str, Callable[[], bool]] = {
+    "cc": _has_program("cc"),
+    "clang-format": _has_program("clang-format"),
+    "perf": _has_program("perf"),
+    "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
+    "chromedriver": _has_program("chromedriver"),
+    "uprobes": _can_probe_kernel,
+    "python3.14": _has_version(3, 14),
+    "python3.15": _has_version(3, 15),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = REQUIRE - TOOLS.keys()
+    if unknown:
+        raise pytest.UsageError(f"GILTRACE_REQUIRE: unknown {', '.join(sorted(unknown))}; known: {', '.join(TOOLS)}")
+    # Orphans of a test's processes become ours, so that none can hide.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            if not TOOLS[tool]():
+                pytest.skip(f"needs {tool}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        missed = [tool for tool in sorted(REQUIRE) if re.search(rf"(?<![\w/-]){re.escape(tool)}(?![\w-])", reason)]
+        if missed:
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: skipped for want of {', '.join(missed)}, which is required: {reason}"
+    return report
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `interpreter` each interpreter that has a GIL, and `any_interpreter` the free-threaded ones too."""
+    for name, chosen in (
+        ("interpreter", [i for i in interpreters() if not i.free_threaded]),
+        ("any_interpreter", list(interpreters())),
+    ):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, chosen, ids=_interpreter_id)
+
+
+def _interpreter_id(interpreter: Interpreter) -> str:
+    return interpreter.id
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left_over() -> Iterator[None]:
+    """Fail a test that leaves a process behind, and end that process; those of wider fixtures may stay."""
+    before = frozenset(processes.descendants(os.getpid()))
+    yield
+    late = processes.end(processes.descendants(os.getpid(), before), grace=2.0)
+    assert not late, "the test left processes behind:\n" + "\n".join(late)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """Time a test out as pytest-timeout does, but show first what its child processes hang on."""
+
+    def out_of_time(signum: int, frame: FrameType | None) -> None:
+        stacks = "\n".join(processes.describe(pid) for pid in processes.descendants(os.getpid()))
+        pytest.fail(f"hung for {settings.timeout} s; its child processes then:\n{stacks or 'none'}")
+
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+    # A test that is stuck in C never runs the signal's handler: show where, and end the run.
+    faulthandler.dump_traceback_later(settings.timeout + 60, exit=True, file=sys.__stderr__ or sys.stderr)
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.cancel_dump_traceback_later()
+    return True

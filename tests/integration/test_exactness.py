@@ -1,0 +1,88 @@
+"""What the tracer records, event for event, on every interpreter of the machine."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace.recording import layout
+from tests import uprobes
+from tests.interpreters import Interpreter
+from tests.tracing import TARGETS, WORKLOADS, environment, of_kind, overlaps, read, traced_environment, write_pair
+
+PROGRAMS = {"convoy": WORKLOADS / "convoy.py", "churn": TARGETS / "churn.py"}
+
+
+@pytest.mark.needs("perf", "uprobes")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, program: str, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    with uprobes.placed(interpreter) as probes:
+        if probes is None:
+            pytest.skip(f"{interpreter.path} has no symbols for take_gil and drop_gil")
+        taken, dropped = probes.count([str(interpreter.path), str(PROGRAMS[program])], environment(tmp_path))
+    (process,) = read(tmp_path)
+    assert (len(of_kind(process.events, layout.Kind.ACQUIRE)), len(of_kind(process.events, layout.Kind.RELEASE))) == (
+        taken,
+        dropped,
+    )
+    assert process.lost == 0
+    assert overlaps(process.events) == 0
+
+
+def test_thousand_brief_threads_are_all_there_with_their_names(interpreter: Interpreter, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    command = [interpreter.path, TARGETS / "churn.py"]
+    subprocess.run(command, env=traced_environment(tmp_path), check=True, timeout=60)
+    (process,) = read(tmp_path)
+    names = [thread.name for thread in process.threads]
+    assert sorted(names) == sorted(["MainThread", *(f"brief-{i}" for i in range(1000))])
+    assert overlaps(process.events) == 0
+    assert process.lost == 0
+
+
+def test_each_sleep_of_the_convoy_is_a_hand_off_with_its_wait(interpreter: Interpreter, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    subprocess.run(
+        [interpreter.path, WORKLOADS / "convoy.py"], env=traced_environment(tmp_path), check=True, timeout=60, stdout=-3
+    )
+    (process,) = read(tmp_path)
+    (sleeper,) = (i for i, thread in enumerate(process.threads) if thread.name.startswith("io"))
+    own = process.events[process.events["thread"] == sleeper]
+    # The holds between are short; nearly every sleep is followed by a request, timed-out waits, and the acquire.
+    assert len(of_kind(own, layout.Kind.ACQUIRE)) >= 201
+    assert len(of_kind(own, layout.Kind.REQUEST)) >= 190
+    assert len(of_kind(own, layout.Kind.TIMEOUT)) >= 190
+    requested = of_kind(process.events, layout.Kind.TIMEOUT)
+    requested = requested[requested["flags"] & layout.RecordFlag.SWITCH_REQUEST != 0]
+    released = of_kind(process.events, layout.Kind.RELEASE)
+    forced = released[released["flags"] & layout.RecordFlag.FORCED != 0]
+    assert len(requested) >= 190
+    assert sleeper not in forced["thread"]
+    # Several waiters may ask the same holder. Each hold that was asked to end is forced, or was ending by itself.
+    asked = np.unique(np.searchsorted(released["time"], requested["time"])).size
+    assert 0.95 * asked <= len(forced) <= asked
+
+
+def test_times_are_within_the_run_and_in_program_order(interpreter: Interpreter, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    code = "import time; print(time.monotonic_ns()); time.sleep(0.02); print(time.monotonic_ns())"
+    ran = subprocess.run(
+        [interpreter.path, "-c", code], env=traced_environment(tmp_path), check=True, timeout=60, stdout=subprocess.PIPE
+    )
+    before, after = map(int, ran.stdout.split())
+    (process,) = read(tmp_path)
+    times = process.events["time"]
+    releases = of_kind(process.events, layout.Kind.RELEASE)["time"]
+    acquires = of_kind(process.events, layout.Kind.ACQUIRE)["time"]
+    left = releases[(releases > before) & (releases < after)]
+    back = acquires[(acquires > before) & (acquires < after)]
+    assert np.all(np.diff(times) >= 0)
+    # Between the two readings of the clock the thread was off the GIL for the sleep, as it sees itself.
+    off = max(int(acquires[acquires > at][0]) - int(at) for at in left)
+    assert left.size >= 1
+    assert back.size >= 1
+    assert 20_000_000 <= off <= after - before

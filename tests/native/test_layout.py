@@ -1,0 +1,44 @@
+"""layout.h and recording/layout.py describe the same bytes."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from giltrace import native
+from giltrace.recording import layout
+
+
+def c_rows() -> dict[str, tuple[int, int]]:
+    size = native.library().giltrace_layout(None, 0)
+    buffer = ctypes.create_string_buffer(size + 1)
+    native.library().giltrace_layout(buffer, size + 1)
+    rows = (line.split() for line in buffer.value.decode().splitlines())
+    return {name: (int(one), int(other)) for name, one, other in rows}
+
+
+def python_fields(prefix: str, dtype: np.dtype[np.void]) -> dict[str, tuple[int, int]]:
+    assert dtype.fields is not None
+    return {f"{prefix}.{name}": (int(field[1]), field[0].itemsize) for name, field in dtype.fields.items()}
+
+
+def python_constants() -> dict[str, tuple[int, int]]:
+    plain = ("MAGIC", "CHUNK_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
+    shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT")
+    constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in plain + shifts}
+    constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
+    for enumeration in (layout.Kind, layout.RecordFlag, layout.Status):
+        constants |= {f"GT_{member.name}": (int(member), 0) for member in enumeration}
+    return constants
+
+
+def test_c_and_python_agree_on_every_field_and_constant() -> None:
+    expected = python_fields("gt_header", layout.HEADER) | python_fields("gt_chunk", layout.CHUNK) | python_constants()
+    assert c_rows() == expected
+
+
+def test_heads_have_no_gaps_that_only_one_side_knows() -> None:
+    rows = c_rows()
+    for prefix, dtype in (("gt_header", layout.HEADER), ("gt_chunk", layout.CHUNK)):
+        assert max(offset + size for name, (offset, size) in rows.items() if name.startswith(prefix)) == dtype.itemsize

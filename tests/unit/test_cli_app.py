@@ -1,0 +1,113 @@
+"""The command line's entry: what it lists, what it imports, and how an error ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from giltrace import __version__, errors
+from giltrace.cli import app, workloads
+from giltrace.cli.parsing import set_off
+from giltrace.launch.bundled import bundled
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "giltrace", *arguments], capture_output=True, text=True)
+
+
+def exit_status(arguments: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        app.main(arguments)
+    return ended.value.code
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in app.COMMANDS:
+        assert f"  {command.name}  " in shown
+        assert command.summary.split()[0] in shown
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom giltrace.cli.app import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "typer" in loaded
+    assert not loaded & {"rich", "numpy", "perfetto", "google", "viztracer", "pygments"}
+
+
+@pytest.mark.parametrize("command", app.COMMANDS, ids=lambda c: c.name)
+def test_every_command_can_be_loaded_and_explains_itself(
+    command: app.Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status([command.name, "--help"]) == 0
+    assert f"giltrace {command.name}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(["--version"]) == 0
+    assert capsys.readouterr().out == f"giltrace {__version__}\n"
+
+
+def test_unknown_command_is_one_error_and_status_2() -> None:
+    done = run("recrod")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "recrod" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [errors.UsageError, errors.OutputError, errors.TargetError, errors.RecordingError])
+def test_expected_errors_become_cause_and_remedy(
+    kind: type[errors.GiltraceError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise kind("the cause", "the remedy")
+
+    monkeypatch.setattr(workloads, "workloads", fail)
+    assert exit_status(["workloads"]) == kind.exit_code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "giltrace: error: the cause\n  the remedy\n"
+
+
+def test_error_without_remedy_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise errors.UsageError("the cause")
+
+    monkeypatch.setattr(workloads, "workloads", fail)
+    assert exit_status(["workloads"]) == 2
+    assert capsys.readouterr().err == "giltrace: error: the cause\n"
+
+
+def test_workloads_are_listed_with_what_each_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(["workloads"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in bundled():
+        assert any(line.startswith(f"{name} ") and len(line.split()) > 5 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("-m http.server --bind ::1", "-m http.server -- --bind ::1"),
+        ("-o out -m http.server -d x", "-o out -m http.server -- -d x"),
+        ("-mhttp.server -d x", "-mhttp.server -- -d x"),
+        ("--light -c pass -v", "--light -c pass -- -v"),
+        ("-m http.server -- -d x", "-m http.server -- -d x"),
+        ("script.py -m x", "script.py -m x"),
+        ("--light script.py -m x", "--light script.py -m x"),
+        ("-- gunicorn -c x", "-- gunicorn -c x"),
+        ("-o -m script.py", "-o -m script.py"),
+        ("--light", "--light"),
+        ("", ""),
+    ],
+)
+def test_sets_the_target_off(given: str, parsed: str) -> None:
+    assert set_off(given.split(), frozenset({"-o", "-m", "-c"})) == parsed.split()

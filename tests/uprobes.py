@@ -1,0 +1,59 @@
+"""An independent count of GIL events: kernel uprobes on the interpreter's own take_gil and drop_gil."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.interpreters import Interpreter
+
+SYMBOLS = ("take_gil", "drop_gil")
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Probes in place under the perf event group `group`."""
+
+    group: str
+
+    def count(self, command: list[str], env: dict[str, str]) -> tuple[int, int]:
+        """Run `command` and return how often it entered take_gil and drop_gil."""
+        words = [f"{name}={value}" for name, value in env.items()]
+        # `env` sets the variables below perf: perf itself has an interpreter inside that must not be traced.
+        events = [word for symbol in SYMBOLS for word in ("-e", f"{self.group}:{symbol}")]
+        counted = ["perf", "stat", "-x;", *events, "--", "env", *words, *command]
+        ran = subprocess.run(counted, capture_output=True, text=True, check=True, timeout=100)
+        found = dict.fromkeys(SYMBOLS, 0)
+        for line in ran.stderr.splitlines():
+            for symbol in SYMBOLS:
+                if f"{self.group}:{symbol}" in line:
+                    found[symbol] += int(line.split(";")[0])
+        return found["take_gil"], found["drop_gil"]
+
+
+def binary(interpreter: Interpreter) -> Path:
+    """The file that holds the interpreter's code."""
+    if not interpreter.shared:
+        return interpreter.path
+    major, minor, _ = interpreter.version
+    folder = interpreter.path.parent.parent / "lib"
+    return next(folder.glob(f"libpython{major}.{minor}*.so.1.0"))
+
+
+@contextlib.contextmanager
+def placed(interpreter: Interpreter) -> Iterator[Probes | None]:
+    """Place the probes for the time of the block; None where the binary has no such symbols."""
+    group = f"giltrace_test_{os.getpid()}"
+    try:
+        for symbol in SYMBOLS:
+            add = ["perf", "probe", "-q", "-x", str(binary(interpreter)), f"{group}:{symbol}={symbol}"]
+            if subprocess.run(add, capture_output=True, timeout=100, check=False).returncode != 0:
+                yield None
+                return
+        yield Probes(group)
+    finally:
+        subprocess.run(["perf", "probe", "-q", "-d", f"{group}:*"], capture_output=True, timeout=100, check=False)
