@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Python
+from giltrace.cli.options import Python, StackDepth
 
 
 def record(
@@ -32,6 +32,9 @@ def record(
         list[str] | None,
         typer.Option("--without", metavar="COLLECTOR", help="Leave out gil, sched, py-spy or viztracer; repeatable."),
     ] = None,
+    stacks: Annotated[
+        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
+    ] = StackDepth.full,
     python: Python = None,
 ) -> None:
     """Run a Python program and record who held the GIL, on which core, and who waited.
@@ -61,7 +64,8 @@ def record(
         from giltrace.errors import OutputError
 
         raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
-    status = run(target, folder, choose(light=light, without=without or []), force=force)
+    settings = {"gil": {"depth": stacks.frames}}
+    status = run(target, folder, choose(light=light, without=without or [], settings=settings), force=force)
     try:
         _show(folder, trace)
     except KeyboardInterrupt:

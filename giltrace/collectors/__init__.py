@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +23,13 @@ def registry() -> tuple[type[Collector], ...]:
     return GilCollector, SchedCollector, PySpyCollector, VizTracerCollector
 
 
-def choose(*, light: bool, without: Sequence[str]) -> list[Collector]:
+def choose(
+    *, light: bool, without: Sequence[str], settings: Mapping[str, Mapping[str, int]] | None = None
+) -> list[Collector]:
     """Return new collectors: all, or with `light` the cheap ones, but none of those named in `without`.
 
-    Raises UsageError where `without` has a name that no collector bears.
+    `settings` has arguments for the constructors, by the collector's name. Raises UsageError where `without` has a name
+    that no collector bears.
     """
     unknown = sorted(set(without) - set(NAMES))
     if unknown:
@@ -34,4 +37,6 @@ def choose(*, light: bool, without: Sequence[str]) -> list[Collector]:
 
         raise UsageError(f"no collector is called {unknown[0]}", f"choose from {', '.join(NAMES)}")
     wanted = set(LIGHT if light else NAMES) - set(without)
-    return [collector() for collector in registry() if collector.name in wanted]
+    given = settings or {}
+    makers: list[tuple[str, Callable[..., Collector]]] = [(kind.name, kind) for kind in registry()]
+    return [make(**given.get(name, {})) for name, make in makers if name in wanted]

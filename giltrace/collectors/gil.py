@@ -22,11 +22,16 @@ PAIR_INTERVAL_NS = 250_000_000
 
 
 class GilCollector:
-    """Preloads the tracer library and keeps its clock compared with CLOCK_MONOTONIC."""
+    """Preloads the tracer library and keeps its clock compared with CLOCK_MONOTONIC.
+
+    `depth` (0 to 128) is how many frames of a Python stack are recorded at each release, innermost first; deeper
+    stacks are cut at their outer end and marked so.
+    """
 
     name = "gil"
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 128) -> None:
+        self._depth = depth
         self._folder = Path()
         self._pairs: BinaryIO | None = None
         self._next_pair_ns = 0
@@ -56,6 +61,7 @@ class GilCollector:
         env["LD_PRELOAD"] = ":".join(filter(None, (library, env.get("LD_PRELOAD"))))
         env["GILTRACE_OUT"] = str(folder.absolute())
         env["GILTRACE_RECORDER"] = str(os.getpid())
+        env["GILTRACE_STACKS"] = str(self._depth)
 
     def start(self, session: Session) -> None:
         """See `Collector.start`."""

@@ -155,11 +155,13 @@ static void acquired(struct thread *thread, struct gil *gil) {
     store_emit(thread, now, GT_ACQUIRE, gil->id, current_core(), 0);
     if (unlikely(!thread->named)) {
         store_name(thread);
+        thread->state = stacks_state();
     }
     thread->request = 0;
     thread->request_written = false;
     thread->holds = true;
     gil->locked = true;
+    gil->holder_state = thread->state;
     gil->switch_requested = false;
     if (gil->last_holder != thread) {
         gil->last_holder = thread;
@@ -169,6 +171,11 @@ static void acquired(struct thread *thread, struct gil *gil) {
 }
 
 static void released(struct thread *thread, struct gil *gil) {
+    uint32_t stack = stacks_own(thread);
+    if (stack != thread->stack) {
+        thread->stack = stack;
+        store_number(thread, GT_STACK, stack);
+    }
     gt_record *release = store_emit(thread, clock_ticks(), GT_RELEASE, gil->id, 0, 0);
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
@@ -285,6 +292,12 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         /* The interpreter's own condition for asking the holder to drop the GIL. */
         bool asks = gil->locked && gil->switches == switches;
         gil->switch_requested |= asks;
+        if (asks) {
+            uint32_t stack = stacks_of_holder(gil->holder_state);
+            if (stack != 0) {
+                store_number(thread, GT_HOLDER_STACK, stack);
+            }
+        }
         store_emit(thread, clock_ticks(), GT_TIMEOUT, gil->id, 0, asks ? GT_SWITCH_REQUEST : 0);
     }
     return result;

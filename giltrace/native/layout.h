@@ -21,6 +21,8 @@ enum gt_kind {
     GT_ACQUIRE = 3,
     GT_RELEASE = 4,
     GT_THREAD_END = 5,
+    GT_STACK = 6,
+    GT_HOLDER_STACK = 7,
 };
 
 enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2 };
@@ -64,7 +66,8 @@ struct gt_chunk {
  *  | core        | GIL id | flag | kind | ticks since the chunk's base            |
  *  +-------------+--------+------+------+-----------------------------------------+
  *
- * Kind 0 means that nothing was written there yet. */
+ * In a STACK or HOLDER_STACK the number of a stack takes the place of the time. Kind 0 means that nothing was written
+ * there yet. */
 typedef uint64_t gt_record;
 
 #define GT_TIME_BITS 40

@@ -60,6 +60,16 @@ static void *map_piece(int fd, uint64_t offset, size_t size) {
     return piece;
 }
 
+/* The path of this image's file whose name begins with `prefix` instead of "gil"; false if there is no image's file. */
+bool store_sibling(char *out, size_t size, const char *prefix) {
+    const char *name = strrchr(path, '/');
+    if (header == NULL || name == NULL) {
+        return false;
+    }
+    int wrote = snprintf(out, size, "%.*s/%s%s", (int)(name - path), path, prefix, name + strlen("/gil"));
+    return wrote > 0 && (size_t)wrote < size;
+}
+
 static void read_file(const char *name, char *out, size_t size) {
     int fd = open(name, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
@@ -123,7 +133,7 @@ static void forget_thread(struct thread *thread) {
     thread->cursor = thread->end = thread->release = NULL;
     thread->chunk = NULL;
     thread->registered = thread->starved = thread->named = false;
-    thread->sequence = 0;
+    thread->sequence = thread->stack = 0;
 }
 
 /* In the child: the mappings are the parent's file, which only the parent may write. */
@@ -136,6 +146,7 @@ void store_after_fork(void) {
 static void thread_ends(void *unused) {
     (void)unused;
     struct thread *thread = &self;
+    stacks_end(thread);
     if (thread->chunk != NULL) {
         store_emit(thread, clock_ticks(), GT_THREAD_END, 0, 0, 0);
         munmap(thread->chunk, thread->chunk->size);

@@ -36,6 +36,7 @@ static void after_fork_parent(void) {}
 static void after_fork_child(void) {
     store_after_fork();
     names_after_fork();
+    stacks_after_fork();
     gil_after_fork();
     if (store_open()) {
         describe_python(store_header());
@@ -58,6 +59,7 @@ __attribute__((constructor)) static void loaded(void) {
     gil_choose_core_source();
     names_resolve(&python);
     gil_resolve(&python);
+    stacks_start(&python, header->python);
     if (pthread_atfork(before_fork, after_fork_parent, after_fork_child) != 0) {
         store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
         return;
@@ -99,8 +101,9 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_MAX_GILS)},         {CONSTANT(GT_NO_CORE)},        {CONSTANT(GT_CLOCK_MONOTONIC_NS)},
         {CONSTANT(GT_CLOCK_TSC)},        {CONSTANT(GT_NONE)},           {CONSTANT(GT_REQUEST)},
         {CONSTANT(GT_TIMEOUT)},          {CONSTANT(GT_ACQUIRE)},        {CONSTANT(GT_RELEASE)},
-        {CONSTANT(GT_THREAD_END)},       {CONSTANT(GT_FORCED)},         {CONSTANT(GT_SWITCH_REQUEST)},
-        {CONSTANT(GT_HOOKED)},           {CONSTANT(GT_GIL_SEEN)},       {CONSTANT(GT_FREE_THREADED)},
+        {CONSTANT(GT_THREAD_END)},       {CONSTANT(GT_STACK)},          {CONSTANT(GT_HOLDER_STACK)},
+        {CONSTANT(GT_FORCED)},           {CONSTANT(GT_SWITCH_REQUEST)}, {CONSTANT(GT_HOOKED)},
+        {CONSTANT(GT_GIL_SEEN)},         {CONSTANT(GT_FREE_THREADED)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -69,6 +69,7 @@ struct gil {
     uint64_t switches;
     bool locked;
     bool switch_requested; /* since the last acquire */
+    void *holder_state;    /* the holder's PyThreadState, if known */
     uint16_t id;
 };
 
@@ -88,6 +89,9 @@ struct thread {
     bool starved; /* no room for records any more */
     uint8_t held_count;
     uint32_t index, tid, sequence, chunk_size;
+    uint32_t stack;    /* the number that the thread's newest STACK gives */
+    void *state;       /* its PyThreadState when it last released */
+    void *stack_cache; /* of stacks.c */
     struct gt_chunk *chunk;
     pthread_mutex_t *held[HELD_MAX]; /* mutexes of no known GIL, to recognise one by its nesting */
 };
@@ -98,6 +102,7 @@ bool store_open(void);
 void store_after_fork(void);
 struct gt_header *store_header(void);
 void store_note(const char *text);
+bool store_sibling(char *out, size_t size, const char *prefix);
 void store_name(struct thread *thread);
 gt_record *store_more(struct thread *thread, uint64_t time);
 
@@ -119,12 +124,34 @@ static inline gt_record *store_emit(struct thread *thread, uint64_t time, enum g
     return record;
 }
 
+/* Append a record that holds a number and no time. */
+static inline void store_number(struct thread *thread, enum gt_kind kind, uint32_t number) {
+    gt_record *record = thread->cursor;
+    if (unlikely(record == thread->end)) {
+        record = store_more(thread, clock_ticks());
+        if (record == NULL) {
+            return;
+        }
+    }
+    thread->cursor = record + 1;
+    *record = (uint64_t)kind << GT_KIND_SHIFT | number;
+}
+
 /* --- names.c ------------------------------------------------------------------------------------------------ */
 
 void names_resolve(const struct elf_object *python);
 void names_after_fork(void);
 void names_take(uint32_t tid, char *out, size_t size);
 int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg);
+
+/* --- stacks.c ----------------------------------------------------------------------------------------------- */
+
+void stacks_start(const struct elf_object *python, const char *version);
+void *stacks_state(void);
+uint32_t stacks_own(struct thread *thread);
+uint32_t stacks_of_holder(const void *state);
+void stacks_end(struct thread *thread);
+void stacks_after_fork(void);
 
 /* --- gil.c -------------------------------------------------------------------------------------------------- */
 

@@ -14,8 +14,17 @@ Array = npt.NDArray[np.void]
 
 #: One record of the native tracer, its time already converted from ticks. `thread` indexes
 #: `ProcessEvents.threads`. `kind` is one of `layout.Kind`; `arg` and `flags` depend on it (native/FORMAT.md).
+#: `stack` numbers `ProcessEvents.stacks`: of the thread itself at a RELEASE, of the holder at a TIMEOUT; -1 if unknown.
 GIL_EVENT = np.dtype(
-    [("time", "<i8"), ("arg", "<u4"), ("thread", "<u4"), ("gil", "<u2"), ("kind", "u1"), ("flags", "u1")]
+    [
+        ("time", "<i8"),
+        ("arg", "<u4"),
+        ("thread", "<u4"),
+        ("gil", "<u2"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("stack", "<i4"),
+    ]
 )
 
 #: One switch of a thread onto (`on` = 1) or off (`on` = 0) a core. `preempted` is 1 where a thread that could
@@ -27,6 +36,26 @@ TASK = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("born", "u1")
 
 #: One function span or run of equal samples. `name` indexes `Spans.names`; `depth` is 0 for the outermost.
 SPAN = np.dtype([("start", "<i8"), ("end", "<i8"), ("tid", "<i4"), ("name", "<u4"), ("depth", "<u2")])
+
+#: One Python frame: indices into `StackTable.strings`, and the line of the instruction (0 if unknown).
+FRAME = np.dtype([("function", "<u4"), ("file", "<u4"), ("line", "<i4")])
+
+
+@dataclass(frozen=True)
+class StackTable:
+    """The distinct Python stacks of one process, numbered from 0.
+
+    Stack `i` is ``frames[offsets[i]:offsets[i + 1]]`` (dtype `FRAME`), innermost first; `offsets` is int64 and one
+    longer than the number of stacks. `truncated[i]` (bool) says that outer frames were cut off.
+    """
+
+    frames: Array
+    offsets: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+    strings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.truncated)
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,7 @@ class ProcessEvents:
     events: Array
     lost: int = 0
     note: str = ""
+    stacks: StackTable | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from giltrace.errors import RecordingError
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
-from giltrace.recording.events import GIL_EVENT, ProcessEvents, ThreadInfo
+from giltrace.recording.events import GIL_EVENT, ProcessEvents, StackTable, ThreadInfo
+from giltrace.recording.stacks import read_stacks
 
 #: Chunks begin at multiples of this.
 ALIGNMENT = 4096
@@ -87,17 +89,54 @@ def count_records(file: GilFile, kind: layout.Kind) -> int:
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
-def _decode(records: npt.NDArray[np.uint64], base: int, thread: int, clock: TickClock | None) -> npt.NDArray[np.void]:
-    """Records of one chunk as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already."""
-    events = np.empty(records.size, GIL_EVENT)
-    ticks = (records & np.uint64((1 << layout.TIME_BITS) - 1)) + np.uint64(base)
+def _decode(
+    records: npt.NDArray[np.uint64], base: int, thread: int, clock: TickClock | None, carried: int
+) -> tuple[npt.NDArray[np.void], int]:
+    """Records of one chunk as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already.
+
+    `carried` is the number of the thread's stack when the chunk began; the one when it ended is returned too.
+    """
+    kind = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7)).astype(np.uint8)
+    number = (records & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    stack = _last_number(kind == layout.Kind.STACK, number, carried)
+    timed = (kind != layout.Kind.STACK) & (kind != layout.Kind.HOLDER_STACK)
+    after_sample = np.zeros(records.size, np.bool_)
+    after_sample[1:] = kind[:-1] == layout.Kind.HOLDER_STACK
+    sampled = (kind == layout.Kind.TIMEOUT) & after_sample
+    own = np.where(kind == layout.Kind.RELEASE, stack, 0)
+    own[sampled] = number[np.flatnonzero(sampled) - 1]
+
+    kept = records[timed]
+    events = np.empty(kept.size, GIL_EVENT)
+    ticks = (kept & np.uint64((1 << layout.TIME_BITS) - 1)) + np.uint64(base)
     events["time"] = ticks if clock is None else clock.to_ns(ticks)
-    events["arg"] = records >> np.uint64(layout.CORE_SHIFT)
-    events["gil"] = (records >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
-    events["flags"] = (records >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
-    events["kind"] = (records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7)
+    events["arg"] = kept >> np.uint64(layout.CORE_SHIFT)
+    events["gil"] = (kept >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
+    events["flags"] = (kept >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
+    events["kind"] = kind[timed]
     events["thread"] = thread
-    return events
+    events["stack"] = own[timed]
+    return events, int(stack[-1]) if stack.size else carried
+
+
+def _last_number(given: npt.NDArray[np.bool_], number: npt.NDArray[np.int64], carried: int) -> npt.NDArray[np.int64]:
+    """For each record the number that the last one marked in `given` gave, `carried` before the first."""
+    at = np.cumsum(given)
+    return np.concatenate([[carried], number[given]])[at]
+
+
+def _resolve_stacks(file: GilFile, events: npt.NDArray[np.void]) -> StackTable | None:
+    """Read the stacks beside `file` and turn the tracer's numbers in `events` into places in the table, -1 for none."""
+    version = re.match(rb"3\.(\d+)\.", bytes(file.header["python"]))
+    path = file.path.with_name("stacks" + file.path.name.removeprefix("gil"))
+    read = read_stacks(path, (3, int(version[1]))) if version else None
+    if read is None:
+        events["stack"] = -1
+        return None
+    table, place = read
+    known = events["stack"] < place.size
+    events["stack"] = np.where(known, place[np.where(known, events["stack"], 0)], -1)
+    return table
 
 
 def _text(value: bytes) -> str:
@@ -124,6 +163,7 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
     """Decode one file into events sorted by time."""
     threads: dict[int, ThreadInfo] = {}
     parts = []
+    stack: dict[int, int] = {}
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
     for head, records in _chunks(file.data):
         index = int(head["thread"])
@@ -131,7 +171,8 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
         name = _text(bytes(head["name"])) or (known.name if known else "")
         lost = int(head["lost"]) + (known.lost if known else 0)
         threads[index] = ThreadInfo(int(head["tid"]), name, lost)
-        parts.append(_decode(records, int(head["base"]), index, ticking))
+        part, stack[index] = _decode(records, int(head["base"]), index, ticking, stack.get(index, 0))
+        parts.append(part)
     numbering = {index: position for position, index in enumerate(sorted(threads))}
     events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
     if numbering and max(numbering) != len(numbering) - 1:
@@ -152,6 +193,7 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
         events=events,
         lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
         note=_note(header),
+        stacks=_resolve_stacks(file, events),
     )
 
 

@@ -76,6 +76,8 @@ class Kind(IntEnum):
     ACQUIRE = 3  #: has the GIL
     RELEASE = 4  #: gave the GIL up
     THREAD_END = 5  #: the thread ends
+    STACK = 6  #: the stack of this thread's releases from here on; its number takes the place of the time
+    HOLDER_STACK = 7  #: the holder's stack as sampled at the following TIMEOUT; likewise
 
 
 class RecordFlag(IntFlag):

@@ -14,6 +14,7 @@ from giltrace.timeline.axis import NEVER, Ints
 from giltrace.timeline.holds import match, usable
 from giltrace.timeline.kernel import Kernel, Life, Slot
 from giltrace.timeline.model import RUN, STATE, Array, CollectorReport, OtherTask, Process, Timeline
+from giltrace.timeline.stacks import attribute
 from giltrace.timeline.states import thread_states
 from giltrace.timeline.threads import Cast, Image, cast
 
@@ -195,5 +196,8 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         spans=image.spans,
         lost=recorded.lost,
         note=recorded.note,
+        stacks=None
+        if recorded.stacks is None
+        else attribute(recorded.stacks, usage.holds, usage.waits, usage.hold_stacks, usage.request_stacks),
     )
     return replace(process, violations=(*image.problems, *usage.violations, *invariants.check(process)))

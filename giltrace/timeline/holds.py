@@ -24,12 +24,18 @@ _NOTHING = np.uint8(Kind.NONE)
 
 @dataclass(frozen=True)
 class Usage:
-    """How the threads of one process used its GILs; `violations` say what cannot be so without loss."""
+    """How the threads of one process used its GILs; `violations` say what cannot be so without loss.
+
+    `hold_stacks` and `request_stacks` (int32, one per hold and per switch request) number the stack at the release
+    and the sampled one of the holder, -1 where there is none.
+    """
 
     holds: Array
     waits: Array
     switch_requests: Array
     violations: tuple[str, ...]
+    hold_stacks: npt.NDArray[np.int32]
+    request_stacks: npt.NDArray[np.int32]
 
 
 class _Steps:
@@ -96,8 +102,8 @@ class _Matcher:
             f"{what}: {len(event)} (first: thread {thread.name!r}, tid {thread.tid}, {after:.9f} s after the start)"
         )
 
-    def holds(self, *, lossy: bool) -> tuple[Array, Ints]:
-        """All holds in step order, and for each step the number of the last hold that began up to it."""
+    def holds(self, *, lossy: bool) -> tuple[Array, Ints, npt.NDArray[np.int32]]:
+        """All holds in step order, the number of the last hold that began up to each step, and the holds' stacks."""
         steps = self.steps
         acquire = steps.kind == _ACQUIRE
         closed = acquire & (steps.after == _RELEASE)
@@ -124,7 +130,8 @@ class _Matcher:
         holds["flags"] = np.where(complete | ~known, released * np.uint8(Flag.FORCED), 0)
         if not complete.all():
             self._mend(holds, row, np.flatnonzero(known & ~complete), np.flatnonzero(~known))
-        return holds, np.cumsum(begins) - 1
+        stacks = np.where(complete | ~known, self.events["stack"][steps.event[last]], -1).astype(np.int32)
+        return holds, np.cumsum(begins) - 1, stacks
 
     def _mend(self, holds: Array, row: Ints, open_: Ints, headless: Ints) -> None:
         """End holds without a release (`open_`) and begin those without an acquire (`headless`)."""
@@ -246,7 +253,8 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     use of the same GIL is taken for two holds whose middle was lost; otherwise it stands, and breaks an invariant.
     """
     if len(events) == 0:
-        return Usage(np.empty(0, HOLD), np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), ())
+        none = np.empty(0, np.int32)
+        return Usage(np.empty(0, HOLD), np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), (), none, none)
     asks = (events["kind"] == _TIMEOUT) & ((events["flags"] & np.uint8(RecordFlag.SWITCH_REQUEST)) != 0)
     asking = events[asks]
     requests = np.empty(len(asking), SWITCH_REQUEST)
@@ -254,7 +262,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
         requests[name] = asking[name]
 
     matcher = _Matcher(events, threads, gils, origin)
-    holds, number = matcher.holds(lossy=lossy)
+    holds, number, stacks = matcher.holds(lossy=lossy)
     waits = matcher.waits(holds, number)
     del matcher.steps, number
     order = np.argsort(holds["start"], kind="stable")
@@ -263,7 +271,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     led = waits["hold"] >= 0
     waits["hold"][led] = position[waits["hold"][led]]
     waits = waits[np.argsort(waits["start"], kind="stable")]
-    return Usage(holds[order], waits, requests, tuple(matcher.violations))
+    return Usage(holds[order], waits, requests, tuple(matcher.violations), stacks[order], asking["stack"])
 
 
 def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:

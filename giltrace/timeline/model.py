@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import Spans
+from giltrace.recording.events import Spans, StackTable
 
 Array = npt.NDArray[np.void]
 
@@ -70,6 +70,22 @@ STATE = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("state",
 
 
 @dataclass(frozen=True)
+class Stacks:
+    """Which Python stack belongs to what: numbers into `table`, int32, -1 where none is known.
+
+    `hold_begin` and `hold_end` (one per hold) are exact: the holder's own stack at its acquire and at its release.
+    `wait` (one per wait) is exact too: where the waiter waited. `request` (one per switch request) is a sample: the
+    holder's stack as the waiter read it when its timed wait ran out.
+    """
+
+    table: StackTable
+    hold_begin: npt.NDArray[np.int32]
+    hold_end: npt.NDArray[np.int32]
+    wait: npt.NDArray[np.int32]
+    request: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
 class Thread:
     """One thread that lived in a traced process; it need not ever have touched a GIL."""
 
@@ -107,6 +123,7 @@ class Process:
     violations: tuple[str, ...] = ()
     lost: int = 0
     note: str = ""
+    stacks: Stacks | None = None
 
 
 @dataclass(frozen=True)

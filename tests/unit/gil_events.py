@@ -27,10 +27,10 @@ class Script:
     gils: int = 1
     note: str = ""
     python: str = "3.13.0 (main)"
-    records: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    records: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
 
     def add(self, kind: Kind, time: int, thread: int, *, gil: int = 0, arg: int = 0, flags: int = 0) -> Script:
-        self.records.append((time, arg, thread, gil, int(kind), int(flags)))
+        self.records.append((time, arg, thread, gil, int(kind), int(flags), -1))
         return self
 
     def request(self, time: int, thread: int, gil: int = 0) -> Script:

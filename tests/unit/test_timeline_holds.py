@@ -171,7 +171,7 @@ def busy_script(seed: int, turns: int, threads: int, gils: int) -> Script:
 def naive_holds(recorded: ProcessEvents) -> list[tuple[int, ...]]:
     began: dict[tuple[int, int], int] = {}
     found = []
-    for time, _, thread, gil, kind, flags in recorded.events.tolist():
+    for time, _, thread, gil, kind, flags, _ in recorded.events.tolist():
         if kind == Kind.ACQUIRE:
             began[thread, gil] = time
         elif kind == Kind.RELEASE:

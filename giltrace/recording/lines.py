@@ -1,0 +1,89 @@
+"""From an instruction's offset to its line, for the line tables of CPython 3.8 to 3.15.
+
+The formats are those of CPython's Objects/lnotab_notes.txt (3.8-3.10) and Objects/locations.md (3.11 and later).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+#: Line of an instruction that belongs to none.
+NO_LINE = 0
+
+
+class LineTable:
+    """Lines of one code object: `line(offset)` gives that of the instruction at a byte offset, or `NO_LINE`."""
+
+    def __init__(self, version: tuple[int, int], first_line: int, table: bytes) -> None:
+        if version >= (3, 11):
+            entries = _locations(first_line, table)
+        elif version == (3, 10):
+            entries = _ranges(first_line, table)
+        else:
+            entries = _lnotab(first_line, table)
+        self._starts: list[int] = []
+        self._lines: list[int] = []
+        for start, line in entries:
+            self._starts.append(start)
+            self._lines.append(line)
+
+    def line(self, offset: int) -> int:
+        """The line of the instruction that begins at `offset` bytes into the code."""
+        at = bisect_right(self._starts, offset) - 1
+        return self._lines[at] if at >= 0 else NO_LINE
+
+
+def _signed(byte: int) -> int:
+    return byte - 256 if byte >= 128 else byte
+
+
+def _lnotab(line: int, table: bytes) -> Iterator[tuple[int, int]]:
+    """3.8, 3.9: pairs of (bytes of code since the last, lines since the last), the latter signed."""
+    start = 0
+    yield start, line
+    for step, lines in zip(table[::2], table[1::2], strict=False):
+        start += step
+        line += _signed(lines)
+        yield start, line
+
+
+def _ranges(line: int, table: bytes) -> Iterator[tuple[int, int]]:
+    """3.10: pairs of (length of a range, its line relative to the last); -128 is a range without a line."""
+    start = 0
+    for length, lines in zip(table[::2], table[1::2], strict=False):
+        delta = _signed(lines)
+        if delta != -128:
+            line += delta
+        yield start, NO_LINE if delta == -128 else line
+        start += length
+
+
+def _locations(line: int, table: bytes) -> Iterator[tuple[int, int]]:
+    """3.11 and later: entries of one head byte (1, 4 bits of kind, 3 bits of length) and what the kind asks for."""
+    start = at = 0
+    while at < len(table):
+        head = table[at]
+        kind, length = (head >> 3) & 15, (head & 7) + 1
+        at += 1
+        if kind in (13, 14):
+            delta, _ = _varint(table, at)
+            line += -(delta >> 1) if delta & 1 else delta >> 1
+        elif kind in (10, 11, 12):
+            line += kind - 10
+        yield start, NO_LINE if kind == 15 else line
+        start += 2 * length
+        while at < len(table) and not table[at] & 0x80:
+            at += 1
+
+
+def _varint(table: bytes, at: int) -> tuple[int, int]:
+    """Six bits a byte, lowest first; bit 6 says that another byte follows."""
+    value = shift = 0
+    while at < len(table):
+        value |= (table[at] & 63) << shift
+        shift += 6
+        at += 1
+        if not table[at - 1] & 64:
+            break
+    return value, at

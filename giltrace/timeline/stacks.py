@@ -1,0 +1,43 @@
+"""Say which Python stack belongs to which hold, wait and switch request."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.events import StackTable
+from giltrace.timeline.model import Array, Stacks
+
+Numbers = npt.NDArray[np.int32]
+
+
+def attribute(table: StackTable, holds: Array, waits: Array, hold_end: Numbers, request: Numbers) -> Stacks:
+    """Complete what was recorded: `hold_end` and `request` are known, per hold and per switch request.
+
+    A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
+    during the wait before it, is that of the thread's release before.
+    """
+    order = np.lexsort((holds["start"], holds["thread"]))
+    thread = holds["thread"][order]
+    begin = np.full(len(holds), -1, np.int32)
+    again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
+    begin[order[again]] = hold_end[order[again - 1]]
+    return Stacks(table, begin, hold_end, _during(holds, waits, order, begin, hold_end), request)
+
+
+def _during(holds: Array, waits: Array, order: npt.NDArray[np.intp], begin: Numbers, hold_end: Numbers) -> Numbers:
+    """The stack of each waiter: of the hold that it came to, or of its last hold before if it came to none."""
+    led = waits["hold"] >= 0
+    stack = np.full(len(waits), -1, np.int32)
+    stack[led] = begin[waits["hold"][led]]
+    rest = waits[~led]
+    if len(rest) and len(holds):
+        origin = min(int(holds["start"].min()), int(rest["start"].min()))
+        span = max(int(holds["start"].max()), int(rest["start"].max())) - origin + 1
+        place = holds["thread"][order].astype(np.int64) * span + (holds["start"][order] - origin)
+        wanted = rest["thread"].astype(np.int64) * span + (rest["start"] - origin)
+        at = np.searchsorted(place, wanted, side="right") - 1
+        before = order[np.maximum(at, 0)]
+        own = (at >= 0) & (holds["thread"][before] == rest["thread"])
+        stack[~led] = np.where(own, hold_end[before], -1)
+    return stack

@@ -1,0 +1,103 @@
+"""The Python stacks that the tracer records are where the program itself says that it stands."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace.recording import layout
+from giltrace.recording.events import ProcessEvents
+from tests.interpreters import Interpreter
+from tests.tracing import TARGETS, of_kind, read, traced_environment, write_pair
+
+
+def frames(process: ProcessEvents, stack: int) -> list[tuple[str, str, int]]:
+    """A stack as (function, file, line), innermost first; the class's name is cut off."""
+    table = process.stacks
+    assert table is not None
+    rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]]
+    return [
+        (table.strings[row["function"]].rpartition(".")[2], table.strings[row["file"]], int(row["line"])) for row in rows
+    ]
+
+
+def run(interpreter: Interpreter, folder: Path, program: list[str], depth: int = 128) -> tuple[str, ProcessEvents]:
+    write_pair(folder)
+    env = traced_environment(folder) | {"GILTRACE_STACKS": str(depth)}
+    ran = subprocess.run(
+        [interpreter.path, *program], env=env, check=True, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    (process,) = read(folder)
+    return ran.stdout, process
+
+
+def test_every_release_has_the_line_that_the_program_logs(interpreter: Interpreter, tmp_path: Path) -> None:
+    output, process = run(interpreter, tmp_path, [str(TARGETS / "stands.py")])
+    releases = of_kind(process.events, layout.Kind.RELEASE)
+    tids = np.array([thread.tid for thread in process.threads])
+    checked = 0
+    for row in output.splitlines():
+        tid, before, after, line, function = row.split(maxsplit=4)
+        own = releases[tids[releases["thread"]] == int(tid)]
+        inside = own[(own["time"] > int(before)) & (own["time"] < int(after))]
+        assert inside.size >= 1, row
+        for release in inside:
+            top = frames(process, int(release["stack"]))[0]
+            assert (top[0], top[2]) == (function, int(line)), row
+            checked += 1
+    assert checked >= 50 * 8 + 200 + 20
+
+
+def test_code_objects_that_were_freed_keep_their_names(interpreter: Interpreter, tmp_path: Path) -> None:
+    _, process = run(interpreter, tmp_path, [str(TARGETS / "stands.py")])
+    assert process.stacks is not None
+    assert {f"<made-{number}>" for number in range(0, 700, 100)} <= set(process.stacks.strings)
+
+
+def test_deep_stacks_are_cut_and_marked(interpreter: Interpreter, tmp_path: Path) -> None:
+    _, process = run(interpreter, tmp_path, [str(TARGETS / "stands.py")])
+    table = process.stacks
+    assert table is not None
+    depths = np.diff(table.offsets)
+    assert depths.max() == 128
+    assert table.truncated[depths == 128].all()
+    # 3.12's entry frames count as frames when the tracer cuts, and are left out when the stack is read.
+    assert not table.truncated[depths < 120].any()
+    assert {name for name, _, _ in frames(process, int(np.flatnonzero(depths == 128)[0]))} == {"recursive"}
+
+
+def test_waiters_sample_the_line_of_the_holder(interpreter: Interpreter, tmp_path: Path) -> None:
+    code = """
+import threading
+def spin():
+    n = 0
+    while n < 3000000:
+        n += 1
+threads = [threading.Thread(target=spin) for _ in range(2)]
+for t in threads: t.start()
+for t in threads: t.join()
+"""
+    _, process = run(interpreter, tmp_path, ["-c", code])
+    asked = of_kind(process.events, layout.Kind.TIMEOUT)
+    asked = asked[asked["flags"] & layout.RecordFlag.SWITCH_REQUEST != 0]
+    sampled = asked[asked["stack"] >= 0]
+    assert sampled.size >= 0.9 * asked.size > 0
+    tops = [frames(process, int(stack))[0] for stack in sampled["stack"]]
+    assert all(name in ("spin", "<module>", "run", "_bootstrap_inner", "start", "join", "wait") for name, _, _ in tops)
+    inside = [line for name, _, line in tops if name == "spin"]
+    assert len(inside) >= 0.8 * len(tops)
+    assert set(inside) <= {4, 5, 6}
+
+
+@pytest.mark.parametrize(("depth", "most"), [(0, 0), (1, 1), (5, 5)])
+def test_depth_is_as_asked(interpreter: Interpreter, tmp_path: Path, depth: int, most: int) -> None:
+    _, process = run(interpreter, tmp_path, [str(TARGETS / "stands.py")], depth)
+    if most == 0:
+        assert process.stacks is None
+        assert (process.events["stack"] == -1).all()
+    else:
+        assert process.stacks is not None
+        assert np.diff(process.stacks.offsets).max() == most
