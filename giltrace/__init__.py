@@ -1,5 +1,42 @@
-"""giltrace: who held the GIL, on which core, for how long, and what every other thread lost to it."""
+"""giltrace: who held the GIL, on which core, for how long, and what every other thread lost to it.
+
+``giltrace.load("out.giltrace")`` reads a recording; docs/api.md shows what can be done with it. Importing this package
+starts nothing and imports nothing: the names below come with their first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from giltrace.analysis.report import analyse
+    from giltrace.analysis.results import Report
+    from giltrace.api import Recording, load
+    from giltrace.errors import GiltraceError
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "load"]
+
+#: Where each public name is defined.
+_HOMES = {
+    "GiltraceError": "giltrace.errors",
+    "Recording": "giltrace.api",
+    "Report": "giltrace.analysis.results",
+    "analyse": "giltrace.analysis.report",
+    "load": "giltrace.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'giltrace' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

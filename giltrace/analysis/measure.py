@@ -34,6 +34,13 @@ def sum_by_thread(process: Process, rows: Array) -> Ints:
     return _sums(rows["thread"], lengths(rows), len(process.threads))
 
 
+def longest_by_thread(process: Process, rows: Array) -> Ints:
+    """The longest of each thread's rows, 0 without any."""
+    result = np.zeros(len(process.threads), np.int64)
+    np.maximum.at(result, rows["thread"], lengths(rows))
+    return result
+
+
 def state_sums(process: Process) -> Ints:
     """Time of each thread in each state, shape (threads, 7)."""
     cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
@@ -152,9 +159,9 @@ def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: I
 
 
 class Running(NamedTuple):
-    """Wall time in which at least one thread ran (`any_ns`) and at least two did so at once (`several_ns`).
+    """Wall time in which at least one thread ran (`any_ns`), and in which at least two could have (`several_ns`).
 
-    Threads that wait for the GIL do not count as running.
+    A thread that is runnable could have run, had there been a core. Threads that wait for the GIL could not.
     """
 
     any_ns: int
@@ -162,14 +169,19 @@ class Running(NamedTuple):
 
 
 def running(process: Process) -> Running:
-    """How much the threads of the process ran at the same time."""
-    state = process.states["state"]
-    rows = process.states[(state == State.HOLDING_RUNNING) | (state == State.OFF_RUNNING)]
+    """How much the threads of the process ran, or were ready to run, at the same time."""
+    ran = _level_ns(process, (State.HOLDING_RUNNING, State.OFF_RUNNING), 1)
+    ready = (State.HOLDING_RUNNING, State.OFF_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
+    return Running(ran, min(_level_ns(process, ready, 2), ran))
+
+
+def _level_ns(process: Process, states: tuple[State, ...], at_least: int) -> int:
+    """Wall time in which so many threads were in one of the states."""
+    rows = process.states[np.isin(process.states["state"], states)]
     time = np.concatenate([rows["start"], rows["end"]])
     order = np.argsort(time, kind="stable")
     level = np.cumsum(np.repeat([1, -1], len(rows))[order])
-    step = np.diff(time[order])
-    return Running(int(step[level[:-1] >= 1].sum()), int(step[level[:-1] >= 2].sum()))
+    return int(np.diff(time[order])[level[:-1] >= at_least].sum())
 
 
 class Steps(NamedTuple):

@@ -104,7 +104,7 @@ def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(_process(process) for process in timeline.processes),
+        processes=tuple(summarise_process(process) for process in timeline.processes),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,
@@ -115,7 +115,8 @@ def summarise(timeline: Timeline) -> Summary:
     )
 
 
-def _process(process: Process) -> ProcessSummary:
+def summarise_process(process: Process) -> ProcessSummary:
+    """Summarise one process; nothing in it is changed."""
     return ProcessSummary(
         pid=process.pid,
         ppid=process.ppid,

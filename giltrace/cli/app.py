@@ -43,6 +43,13 @@ COMMANDS: tuple[Command, ...] = (
         "Run a Python program and record who held the GIL, on which core, and who waited.",
         TargetCommand,
     ),
+    Command(
+        "report",
+        "giltrace.cli.report:report",
+        "Say what a recording means, and which line made which line wait.",
+    ),
+    Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
+    Command("check", "giltrace.cli.check:check", "Check a recording against limits, for continuous integration."),
     Command("doctor", "giltrace.cli.doctor:doctor", "Say what can be captured here, and how to get the rest."),
     Command("workloads", "giltrace.cli.workloads:workloads", "List the bundled workloads with what each shows."),
 )

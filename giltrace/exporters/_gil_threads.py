@@ -32,20 +32,21 @@ _PARTIAL = {
 
 def write_thread_tracks(
     sink: Sink, process: Process, threads: Ints, labels: Ints, relations: Relations, first_flow: int
-) -> None:
-    """Write the holds and waits of all threads of a process.
+) -> Ints:
+    """Write the holds and waits of all threads of a process; the uuids of their tracks, shape (threads, gils).
 
     `threads` has the uuid and `labels` the interned annotation value of each thread, shape (threads,). The arrow into
-    hold i has the flow id `first_flow` + i.
+    hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
     """
     tracks = _tracks(sink, process, threads)
     waits = _waits(sink, process, tracks, labels, relations)
     holds = _holds(sink, process, tracks, relations, first_flow)
     write_slices(sink, (waits, holds))
+    return tracks
 
 
 def _tracks(sink: Sink, process: Process, threads: Ints) -> Ints:
-    """Return uuids of the GIL tracks, shape (threads, gils); 0 where a thread never met that GIL."""
+    """Describe the GIL tracks."""
     tracks = np.zeros((len(process.threads), max(process.gils, 1)), np.int64)
     met = np.zeros(tracks.shape, bool)
     for table in (process.holds, process.waits):

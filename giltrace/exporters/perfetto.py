@@ -1,7 +1,7 @@
 """A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
 
 From top to bottom it shows CPU scheduling, a group per GIL (holder, waiting threads, switch requests), then the
-processes: above each thread's Running/Runnable track its GIL track, its function spans and its samples.
+processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and samples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from giltrace.errors import OutputError
 from giltrace.exporters._gil_group import write_group, write_quality
 from giltrace.exporters._gil_threads import write_thread_tracks
+from giltrace.exporters._packets import Ints
 from giltrace.exporters._protos import SEQUENCE, STATE_CLEARED, pb
 from giltrace.exporters._relations import relate
 from giltrace.exporters._sched import write_sched
@@ -24,8 +25,8 @@ from giltrace.exporters._threads import describe_others, describe_process, label
 from giltrace.timeline.model import Process, Timeline
 
 _BUFFER = 1 << 20
-#: Tracks of a thread: GILs come first (their ids are their places), then function spans, then samples.
-_RANK_SPANS, _RANK_SAMPLES = 1 << 16, (1 << 16) + 1
+#: Places of the tracks that a thread's GIL track unfolds to.
+_RANK_SPANS, _RANK_SAMPLES = 0, 1
 
 
 def write(timeline: Timeline, path: Path) -> None:
@@ -78,13 +79,26 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
 def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> None:
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process)
+    above = threads
     if process.gils:
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
         for gil in range(process.gils):
             write_group(sink, process, gil, names, values, relations)
-        write_thread_tracks(sink, process, threads, values, relations, first_flow)
-    by_tid = dict(zip((thread.tid for thread in process.threads), np.asarray(threads).tolist(), strict=True))
+        tracks = write_thread_tracks(sink, process, threads, values, relations, first_flow)
+        above = _above_spans(threads, tracks)
+    by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:
         write_spans(sink, spans, by_tid, _RANK_SAMPLES if spans.sampled else _RANK_SPANS)
+
+
+def _above_spans(threads: Ints, tracks: Ints) -> Ints:
+    """Return what each thread's spans hang from: its first GIL track, or the thread itself where it has none.
+
+    Beside the GIL track, the UI would place them above or below the Running track depending on how many tracks the
+    whole trace has, and stacks of fifty frames would push the other threads off the screen. Below it they are folded.
+    """
+    met = tracks > 0
+    first = tracks[np.arange(len(tracks)), met.argmax(axis=1)]
+    return np.where(met.any(axis=1), first, threads)

@@ -30,10 +30,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     _print_folded(processes[TOP_PROCESSES:], console)
     if not processes:
         console.print(Text("No Python process was recorded."))
-    _print_quality(summary.quality, console)
+    print_quality(summary.quality, console)
 
 
-def _paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
+def paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
     """Print text wrapped and indented, without the blanks that would fill its lines in a pipe."""
     lines = textwrap.wrap(
         text, console.width - 1, initial_indent=indent, subsequent_indent="  ", break_on_hyphens=False
@@ -57,16 +57,17 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
         # Cut by hand: an ellipsis is not in every encoding.
         command.truncate(console.width, overflow="crop")
         console.print(command)
-    _paragraph(process.verdict.summary, console, style="bold")
+    paragraph(process.verdict.summary, console, style="bold")
     if process.verdict.advice:
-        _paragraph(process.verdict.advice, console)
+        paragraph(process.verdict.advice, console)
     if process.threads:
-        console.print(_thread_table(process, wide=console.width >= WIDE))
+        console.print(thread_table(process.threads, wide=console.width >= WIDE))
     _print_gils(process, console)
     console.print()
 
 
-def _thread_table(process: ProcessSummary, *, wide: bool) -> Table:
+def thread_table(threads: Sequence[ThreadSummary], *, wide: bool) -> Table:
+    """Return the table of threads, those that used the GIL most first and all but `TOP_THREADS` folded into one row."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("thread", no_wrap=True)
     headings = (
@@ -84,7 +85,7 @@ def _thread_table(process: ProcessSummary, *, wide: bool) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("cores", no_wrap=True)
-    ranked = sorted(process.threads, key=lambda thread: -(thread.held_ns + thread.waited_ns))
+    ranked = sorted(threads, key=lambda thread: -(thread.held_ns + thread.waited_ns))
     for thread in ranked[:TOP_THREADS]:
         table.add_row(*_row(thread, wide=wide))
     rest = ranked[TOP_THREADS:]
@@ -169,11 +170,11 @@ def _ranges(cores: Sequence[int]) -> str:
 def _print_gils(process: ProcessSummary, console: Console) -> None:
     used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
     for gil in used[:TOP_GILS]:
-        _paragraph(_gil_line(gil, process, len(process.gils) > 1), console)
+        paragraph(_gil_line(gil, process, len(process.gils) > 1), console)
     rest = used[TOP_GILS:]
     if rest:
         held = duration(sum(gil.held_ns for gil in rest))
-        _paragraph(f"{len(rest)} more GILs, held for {held} in all", console)
+        paragraph(f"{len(rest)} more GILs, held for {held} in all", console)
 
 
 def _gil_line(gil: GilSummary, process: ProcessSummary, several: bool) -> str:
@@ -200,7 +201,8 @@ def _print_folded(rest: Sequence[ProcessSummary], console: Console) -> None:
         console.print()
 
 
-def _print_quality(quality: Quality, console: Console) -> None:
+def print_quality(quality: Quality, console: Console) -> None:
+    """Print losses, broken invariants, the clock's error and each collector's status and cost."""
     lost = f"{quality.lost} lost events"
     if quality.sched_lost:
         lost += f" ({quality.sched_lost} of them scheduling records)"
@@ -209,8 +211,8 @@ def _print_quality(quality: Quality, console: Console) -> None:
         told = collector.status if not collector.cost else f"{collector.status} ({collector.cost})"
         parts.append(f"{collector.name} {told}")
     style = "yellow" if quality.lost or quality.violations else ""
-    _paragraph(f"quality: {', '.join(parts)}", console, style=style, indent="")
+    paragraph(f"quality: {', '.join(parts)}", console, style=style, indent="")
     for violation in quality.violations[:TOP_VIOLATIONS]:
-        _paragraph(violation, console)
+        paragraph(violation, console)
     if len(quality.violations) > TOP_VIOLATIONS:
-        _paragraph(f"and {len(quality.violations) - TOP_VIOLATIONS} more", console)
+        paragraph(f"and {len(quality.violations) - TOP_VIOLATIONS} more", console)

@@ -182,7 +182,7 @@ def naive_holds(recorded: ProcessEvents) -> list[tuple[int, ...]]:
 def naive_waits(recorded: ProcessEvents) -> list[tuple[int, ...]]:
     asked: dict[tuple[int, int], tuple[int, int]] = {}
     found = []
-    for time, _, thread, gil, kind, _flags in recorded.events.tolist():
+    for time, _, thread, gil, kind, _flags, _ in recorded.events.tolist():
         key = thread, gil
         if kind == Kind.REQUEST:
             asked[key] = time, 0
