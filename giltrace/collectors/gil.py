@@ -85,7 +85,11 @@ class GilCollector:
             self._pairs.close()
         if self._link is not None:
             self._link.cleanup()
-        files = gil.open_files(self._folder)
+        return self.report(self._folder)
+
+    def report(self, folder: Path) -> CollectorReport:
+        """Say what the finished recording in `folder` holds and what it cost."""
+        files = gil.open_files(folder)
         if not files:
             return CollectorReport(
                 self.name,
@@ -96,6 +100,6 @@ class GilCollector:
         each = native.pair_cost_ns()
         cost = f"{pairs} release+acquire pairs x {each:.0f} ns = {pairs * each / 1e6:.1f} ms"
         error = clock.TickClock(
-            np.concatenate([*(file.pair for file in files), clock.read_pairs(self._folder)])
+            np.concatenate([*(file.pair for file in files), clock.read_pairs(folder)])
         ).error_ns
         return CollectorReport(self.name, "ok", cost, error)

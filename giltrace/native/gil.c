@@ -95,6 +95,14 @@ static __attribute__((noinline)) bool called_through_api(void) {
     return walk.found;
 }
 
+/* A later recording in the same process: whoever starts it has the GIL. */
+void gil_start(void) {
+    for (uint32_t i = 0; i < gil_count; i++) {
+        gils[i].locked = true;
+        gils[i].switch_requested = false;
+    }
+}
+
 static struct gil *find(const pthread_mutex_t *mutex) {
     uint32_t count = atomic_load_explicit(&gil_count, memory_order_acquire);
     for (uint32_t i = 0; i < count; i++) {
@@ -147,7 +155,15 @@ static void publish(const struct gil *gil) {
     }
 }
 
+/* A recording in this process may have ended and another begun since the thread's last record. */
+static inline void follow_recording(struct thread *thread) {
+    if (unlikely(thread->generation != atomic_load_explicit(&store_generation, memory_order_relaxed))) {
+        store_forget(thread);
+    }
+}
+
 static void acquired(struct thread *thread, struct gil *gil) {
+    follow_recording(thread);
     uint64_t now = clock_ticks();
     if (thread->request != 0 && !thread->request_written) {
         store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
@@ -184,6 +200,7 @@ static void released(struct thread *thread, struct gil *gil) {
 }
 
 static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
+    follow_recording(thread);
     thread->request = 0;
     thread->request_written = false;
     if (unlikely(thread->release != NULL)) {
@@ -318,5 +335,10 @@ const struct elf_redirect gil_redirects[] = {
     {"pthread_mutex_lock", hook_lock},       {"pthread_mutex_unlock", hook_unlock},
     {"pthread_cond_signal", hook_signal},    {"pthread_cond_timedwait", hook_timedwait},
     {"pthread_mutex_destroy", hook_destroy}, {"pthread_create", names_hook_create},
+};
+const struct elf_redirect gil_originals[] = {
+    {"pthread_mutex_lock", pthread_mutex_lock},       {"pthread_mutex_unlock", pthread_mutex_unlock},
+    {"pthread_cond_signal", pthread_cond_signal},     {"pthread_cond_timedwait", pthread_cond_timedwait},
+    {"pthread_mutex_destroy", pthread_mutex_destroy}, {"pthread_create", pthread_create},
 };
 const size_t gil_redirect_count = sizeof gil_redirects / sizeof gil_redirects[0];

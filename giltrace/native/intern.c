@@ -280,14 +280,32 @@ static void *table(size_t count, size_t size) {
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* Begin a new file, to which nothing is known yet. The epoch makes every remembered hash miss. */
+static void intern_reset(void) {
+    if (stacks != NULL) {
+        madvise(stacks, STACK_SLOTS * sizeof *stacks, MADV_DONTNEED);
+        madvise(codes, CODE_SLOTS * sizeof *codes, MADV_DONTNEED);
+    }
+    stack_count = code_count = 0;
+    atomic_fetch_add_explicit(&intern_epoch, 2, memory_order_relaxed);
+}
+
+void intern_after_fork(void) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    intern_lock = fresh;
+    intern_reset();
+}
+
 /* Prepare for the interpreter at hand; false if its stacks cannot or shall not be read. */
-bool intern_start(const struct elf_object *python, const char *version) {
-    const char *depth = getenv("GILTRACE_STACKS");
-    intern_depth = depth == NULL ? 0 : (uint32_t)strtoul(depth, NULL, 10);
-    if (intern_depth == 0) {
+bool intern_start(const struct elf_object *python, const char *version, unsigned depth) {
+    intern_depth = depth < STACK_DEPTH_MAX ? depth : STACK_DEPTH_MAX;
+    if (depth == 0) {
         return false;
     }
-    intern_depth = intern_depth < STACK_DEPTH_MAX ? intern_depth : STACK_DEPTH_MAX;
+    if (stacks != NULL) {
+        intern_reset(); /* a later recording in the same process */
+        return true;
+    }
     code_type = elf_symbol(python, "PyCode_Type", NULL);
     if (code_type == NULL || !frames_layout(elf_symbol(python, "_PyRuntime", NULL), version, &intern_layout)) {
         store_note("this interpreter's frames are not known: recorded without Python stacks");
@@ -302,16 +320,4 @@ bool intern_start(const struct elf_object *python, const char *version) {
     *(void **)&real_dealloc = *dealloc;
     *dealloc = (void *)(uintptr_t)forget_code;
     return true;
-}
-
-/* In the child: a new file, to which nothing is known yet. The epoch makes every remembered hash miss. */
-void intern_after_fork(void) {
-    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    intern_lock = fresh;
-    if (stacks != NULL) {
-        madvise(stacks, STACK_SLOTS * sizeof *stacks, MADV_DONTNEED);
-        madvise(codes, CODE_SLOTS * sizeof *codes, MADV_DONTNEED);
-    }
-    stack_count = code_count = 0;
-    atomic_fetch_add_explicit(&intern_epoch, 2, memory_order_relaxed);
 }

@@ -108,6 +108,16 @@ static void name_of_starting(char *out) {
     }
 }
 
+/* Remember the name of a thread until it uses the GIL. */
+void names_announce(pthread_t thread, const char *name) {
+    pthread_mutex_lock(&pending_lock);
+    unsigned slot = pending_next++ % PENDING_MAX;
+    pending[slot].thread = thread;
+    pending[slot].used = true;
+    copy_utf8(pending[slot].name, sizeof pending[slot].name, name);
+    pthread_mutex_unlock(&pending_lock);
+}
+
 int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg) {
     char name[NAME_SIZE] = {0};
     int saved_errno = errno;
@@ -117,12 +127,7 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
     errno = saved_errno;
     int result = pthread_create(thread, attr, start, arg);
     if (result == 0 && name[0] != 0) {
-        pthread_mutex_lock(&pending_lock);
-        unsigned slot = pending_next++ % PENDING_MAX;
-        pending[slot].thread = *thread;
-        pending[slot].used = true;
-        memcpy(pending[slot].name, name, sizeof name);
-        pthread_mutex_unlock(&pending_lock);
+        names_announce(*thread, name);
     }
     return result;
 }

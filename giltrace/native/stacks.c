@@ -15,9 +15,9 @@ struct cached {
 static void *(*this_thread_state)(void);
 static bool walking;
 
-void stacks_start(const struct elf_object *python, const char *version) {
+void stacks_start(const struct elf_object *python, const char *version, unsigned depth) {
     *(void **)&this_thread_state = elf_symbol(python, "PyGILState_GetThisThreadState", NULL);
-    walking = this_thread_state != NULL && intern_start(python, version);
+    walking = this_thread_state != NULL && intern_start(python, version, depth);
 }
 
 void *stacks_state(void) {

@@ -27,7 +27,9 @@ enum {
 
 __thread struct thread self;
 
-static char path[PATH_MAX];
+_Atomic uint32_t store_generation;
+
+static char path[PATH_MAX], folder[PATH_MAX - 64]; /* room for the name of a file in it */
 static struct gt_header *header;
 static _Atomic uint64_t file_size;
 static _Atomic uint32_t next_thread;
@@ -92,9 +94,12 @@ static void describe_process(void) {
     header->magic = GT_MAGIC;
 }
 
+void store_choose(const char *where) {
+    snprintf(folder, sizeof folder, "%s", where);
+}
+
 /* Create this image's file. Its number tells apart the images that one process executes in turn. */
 bool store_open(void) {
-    const char *folder = getenv("GILTRACE_OUT");
     int fd = -1;
     for (int image = 0; fd < 0 && image < PATH_TRIES; image++) {
         snprintf(path, sizeof path, "%s/gil-%d-%d.bin", folder, (int)getpid(), image);
@@ -128,8 +133,12 @@ void store_name(struct thread *thread) {
     }
 }
 
-static void forget_thread(struct thread *thread) {
-    /* What the thread knows of GILs stays true in a forked child; where its records go does not. */
+/* What a thread knows of GILs stays true in a forked child and in a later recording; where its records go does not. */
+void store_forget(struct thread *thread) {
+    if (thread->chunk != NULL) {
+        munmap(thread->chunk, thread->chunk_size);
+    }
+    thread->generation = atomic_load_explicit(&store_generation, memory_order_relaxed);
     thread->cursor = thread->end = thread->release = NULL;
     thread->chunk = NULL;
     thread->registered = thread->starved = thread->named = false;
@@ -138,9 +147,15 @@ static void forget_thread(struct thread *thread) {
 
 /* In the child: the mappings are the parent's file, which only the parent may write. */
 void store_after_fork(void) {
-    forget_thread(&self);
+    store_close();
+    store_forget(&self);
+}
+
+/* Begin anew with the next `store_open`. Records that are on their way still go to the old file. */
+void store_close(void) {
     header = NULL;
     atomic_store_explicit(&next_thread, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&store_generation, 1, memory_order_relaxed);
 }
 
 static void thread_ends(void *unused) {

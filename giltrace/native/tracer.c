@@ -30,10 +30,12 @@ static void allow_recorder(void) {
     }
 }
 
-static void before_fork(void) {}
-static void after_fork_parent(void) {}
+static bool active, fork_watched;
 
 static void after_fork_child(void) {
+    if (!active) {
+        return;
+    }
     store_after_fork();
     names_after_fork();
     stacks_after_fork();
@@ -45,13 +47,15 @@ static void after_fork_child(void) {
     allow_recorder();
 }
 
-__attribute__((constructor)) static void loaded(void) {
-    if (getenv("GILTRACE_OUT") == NULL || !elf_find_defining("_PyRuntime", &python)) {
-        return; /* loaded for its functions, or below the target but not a Python */
+/* Trace this process from now on; false, and nothing changed, if it is none that can be traced. */
+static bool start(const char *folder, unsigned depth) {
+    if (!elf_find_defining("_PyRuntime", &python)) {
+        return false;
     }
     clock_choose();
+    store_choose(folder);
     if (!store_open()) {
-        return;
+        return false;
     }
     struct gt_header *header = store_header();
     describe_python(header);
@@ -59,16 +63,51 @@ __attribute__((constructor)) static void loaded(void) {
     gil_choose_core_source();
     names_resolve(&python);
     gil_resolve(&python);
-    stacks_start(&python, header->python);
-    if (pthread_atfork(before_fork, after_fork_parent, after_fork_child) != 0) {
+    gil_start();
+    stacks_start(&python, header->python, depth);
+    if (!fork_watched && pthread_atfork(NULL, NULL, after_fork_child) != 0) {
         store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
-        return;
+        return false;
     }
+    fork_watched = active = true;
     if (elf_redirect_imports(&python, gil_redirects, gil_redirect_count) < (int)gil_redirect_count - 1) {
         store_note("the interpreter does not import the pthread functions that a GIL is made of");
-    } else {
-        header->status |= GT_HOOKED;
+        elf_redirect_imports(&python, gil_originals, gil_redirect_count);
+        active = false;
+        return false;
     }
+    header->status |= GT_HOOKED;
+    return true;
+}
+
+__attribute__((constructor)) static void loaded(void) {
+    const char *folder = getenv("GILTRACE_OUT"), *depth = getenv("GILTRACE_STACKS");
+    if (folder != NULL) {
+        /* Without effect below the target where there is no Python. */
+        start(folder, depth == NULL ? 0 : (unsigned)strtoul(depth, NULL, 10));
+    }
+}
+
+/* For giltrace.trace(): called through ctypes with the GIL held. Returns 0, or 1 if tracing is already under way (by
+ * `giltrace record`, for one), or 2 if it cannot be. */
+EXPORT int giltrace_start(const char *folder, unsigned depth) {
+    if (active) {
+        return 1;
+    }
+    return start(folder, depth) ? 0 : 2;
+}
+
+EXPORT void giltrace_stop(void) {
+    if (active) {
+        active = false;
+        elf_redirect_imports(&python, gil_originals, gil_redirect_count);
+        store_close();
+    }
+}
+
+/* For giltrace.trace(): the name of a thread that runs already. */
+EXPORT void giltrace_name_thread(unsigned long ident, const char *name) {
+    names_announce((pthread_t)ident, name);
 }
 
 /* For the recorder, through ctypes: out is {ticks, CLOCK_MONOTONIC ns, error ns}; returns enum gt_clock. */

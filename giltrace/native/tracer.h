@@ -88,6 +88,7 @@ struct thread {
     bool named;
     bool starved; /* no room for records any more */
     uint8_t held_count;
+    uint32_t generation; /* of the recording that the rest belongs to */
     uint32_t index, tid, sequence, chunk_size;
     uint32_t stack;    /* the number that the thread's newest STACK gives */
     void *state;       /* its PyThreadState when it last released */
@@ -98,7 +99,12 @@ struct thread {
 
 extern __thread struct thread self;
 
+extern _Atomic uint32_t store_generation; /* of recordings in this process */
+
+void store_choose(const char *folder);
 bool store_open(void);
+void store_close(void);
+void store_forget(struct thread *thread);
 void store_after_fork(void);
 struct gt_header *store_header(void);
 void store_note(const char *text);
@@ -141,12 +147,13 @@ static inline void store_number(struct thread *thread, enum gt_kind kind, uint32
 
 void names_resolve(const struct elf_object *python);
 void names_after_fork(void);
+void names_announce(pthread_t thread, const char *name);
 void names_take(uint32_t tid, char *out, size_t size);
 int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg);
 
 /* --- stacks.c ----------------------------------------------------------------------------------------------- */
 
-void stacks_start(const struct elf_object *python, const char *version);
+void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
 void *stacks_state(void);
 uint32_t stacks_own(struct thread *thread);
 uint32_t stacks_of_holder(const void *state);
@@ -155,11 +162,12 @@ void stacks_after_fork(void);
 
 /* --- gil.c -------------------------------------------------------------------------------------------------- */
 
-extern const struct elf_redirect gil_redirects[];
+extern const struct elf_redirect gil_redirects[], gil_originals[];
 extern const size_t gil_redirect_count;
 
 void gil_resolve(const struct elf_object *python);
 void gil_choose_core_source(void);
 void gil_after_fork(void);
+void gil_start(void);
 
 #endif

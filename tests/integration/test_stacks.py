@@ -15,12 +15,13 @@ from tests.tracing import TARGETS, of_kind, read, traced_environment, write_pair
 
 
 def frames(process: ProcessEvents, stack: int) -> list[tuple[str, str, int]]:
-    """A stack as (function, file, line), innermost first; the class's name is cut off."""
+    """A stack as (function, file, line), innermost first, without the classes of functions."""
     table = process.stacks
     assert table is not None
     rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]]
     return [
-        (table.strings[row["function"]].rpartition(".")[2], table.strings[row["file"]], int(row["line"])) for row in rows
+        (table.strings[row["function"]].rpartition(".")[2], table.strings[row["file"]], int(row["line"]))
+        for row in rows
     ]
 
 

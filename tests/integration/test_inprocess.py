@@ -1,0 +1,41 @@
+"""`giltrace.trace`: start and stop the tracer within a running process, again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tracing import TARGETS, traced_environment
+
+
+def run(folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, TARGETS / "inprocess.py", folder]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
+
+
+def test_a_process_traces_itself_again_and_again(tmp_path: Path) -> None:
+    ran = run(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    for number, recording in enumerate(found["recordings"]):
+        assert recording["violations"] == []
+        assert recording["lost"] == 0
+        # A thread that only ever waited for its first turn may not have had one; the block's own did.
+        assert {"MainThread", f"brief-{number}"} <= set(recording["threads"])
+        assert set(recording["threads"]) <= {"MainThread", "old-spinner", f"brief-{number}"}
+        assert recording["brief"] >= 21
+        assert recording["lines"] > 3
+    assert found["refused"] == "this process is traced already"
+    assert not (tmp_path / "inner.giltrace").exists()
+    assert len([name for name in os.listdir(tmp_path / "run-0.giltrace") if name.startswith("gil-")]) == 1
+
+
+def test_refuses_where_giltrace_record_is_at_work(tmp_path: Path) -> None:
+    (tmp_path / "recorder").mkdir()
+    ran = run(tmp_path, traced_environment(tmp_path / "recorder"))
+    assert ran.returncode != 0
+    assert "this process is traced already" in ran.stderr
+    assert not (tmp_path / "run-0.giltrace").exists()
