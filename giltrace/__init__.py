@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from giltrace.analysis.results import Report
     from giltrace.api import Recording, load
     from giltrace.errors import GiltraceError
+    from giltrace.launch.inprocess import trace
 
 __version__ = "0.1.0"
 
-__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "load"]
+__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "load", "trace"]
 
 #: Where each public name is defined.
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Report": "giltrace.analysis.results",
     "analyse": "giltrace.analysis.report",
     "load": "giltrace.api",
+    "trace": "giltrace.launch.inprocess",
 }
 
 

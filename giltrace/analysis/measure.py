@@ -49,7 +49,9 @@ def state_sums(process: Process) -> Ints:
 
 def of_gil(rows: Array, gil: int) -> Array:
     """The rows that concern one GIL."""
-    chosen: Array = rows[rows["gil"] == gil]
+    mine = rows["gil"] == gil
+    # Nearly always there is one GIL: no need to copy all rows.
+    chosen: Array = rows if mine.all() else rows[mine]
     return chosen
 
 
@@ -95,7 +97,7 @@ class HandOffs(NamedTuple):
 def hand_offs(process: Process, gil: int) -> HandOffs:
     """Releases followed by an acquire by a different thread, leaving out ends and starts that were not seen."""
     index = np.flatnonzero(process.holds["gil"] == gil)
-    holds = process.holds[index]
+    holds = of_gil(process.holds, gil)
     passed = holds["thread"][1:] != holds["thread"][:-1]
     passed &= (holds["flags"][:-1] & np.uint8(Flag.PARTIAL_END)) == 0
     passed &= (holds["flags"][1:] & np.uint8(Flag.PARTIAL_START)) == 0
@@ -121,11 +123,11 @@ def overstays(process: Process, at_least: int) -> Overstays:
     """
     found, over = [], []
     for gil in range(process.gils):
-        index = np.flatnonzero(process.holds["gil"] == gil)
-        holds = process.holds[index]
+        holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
         if len(asked) == 0 or len(holds) == 0:
             continue
+        index = np.flatnonzero(process.holds["gil"] == gil)
         first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
         length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
         late = length >= at_least

@@ -1,0 +1,37 @@
+"""Holds of one GIL as disjoint turns, and what of them falls into waits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process
+
+
+class Turns(NamedTuple):
+    """The holds of one GIL that took time: number of each `hold`, its `start` and `end`; disjoint and sorted."""
+
+    hold: Ints
+    start: Ints
+    end: Ints
+
+
+def disjoint(start: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """Clip intervals that are sorted by start so that none overlaps an earlier one; some may become empty."""
+    if len(start) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    reach = np.maximum.accumulate(end)
+    first = np.array(start, np.int64)
+    np.maximum(first[1:], reach[:-1], out=first[1:])
+    return first, np.maximum(end, first).astype(np.int64)
+
+
+def turns(process: Process, gil: int) -> Turns:
+    """The turns of one GIL. Where a damaged recording has two holders at once, the earlier one counts."""
+    hold = np.flatnonzero(process.holds["gil"] == gil)
+    start, end = disjoint(process.holds["start"][hold], process.holds["end"][hold])
+    kept = end > start
+    return Turns(hold[kept], start[kept], end[kept])

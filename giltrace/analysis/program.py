@@ -1,0 +1,306 @@
+"""What each thread would do without a GIL: its program order as steps of delay and CPU demand.
+
+Waits fall away, and so does time in which other threads of the process had all the cores. What a thread slept, it
+sleeps again; what it ran, it runs again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.timeline.axis import Bools, Ints, LifeAxis
+from giltrace.timeline.model import HOLD, Process, State
+
+#: A thread that stops being blocked so near to another's end was joining it.
+JOIN_SLACK_NS = 1_000_000
+#: So many ends before and after it are looked at for each delay.
+NEIGHBOURS = 4
+#: Threads with more steps than this together are replayed in coarser ones.
+MOST_STEPS = 10_000
+#: So many delays are tied to the thread that ended them, the longest ones.
+MOST_WAKES = 4_000
+#: Who blocks in code of these files is woken by another thread, not by the world.
+_LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
+
+
+@dataclass(frozen=True)
+class Program:
+    """The steps of all threads, those of thread i being ``first[i]:first[i + 1]``.
+
+    A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then needs a core for `cpu` ns.
+    Then it starts the threads `spawns[step]`. `roots` maps threads that no step starts to when they start, in ns.
+    For `tail` ns after the last step of all nothing happens.
+    """
+
+    first: Ints
+    delay: Ints
+    cpu: Ints
+    awaits: Ints
+    spawns: dict[int, list[int]]
+    roots: dict[int, int]
+    tail: int
+
+
+_DELAY, _CPU, _READY, _HELD = range(4)
+_KIND = np.full(len(State), -1, np.int64)
+_KIND[[State.HOLDING_RUNNING, State.OFF_RUNNING]] = _CPU
+_KIND[State.OFF_BLOCKED] = _DELAY
+_KIND[State.HOLDING_BLOCKED] = _HELD
+_KIND[[State.HOLDING_RUNNABLE, State.OFF_RUNNABLE]] = _READY
+
+
+@dataclass
+class _Rows:
+    """Stretches of each `kind`, sorted by (thread, start).
+
+    Of delay off the GIL and with it held, of CPU demand, and of being ready without a core.
+    """
+
+    thread: Ints
+    start: Ints
+    end: Ints
+    kind: Ints
+
+    def keep(self, chosen: npt.NDArray[Any]) -> _Rows:
+        return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
+
+
+def read_program(process: Process, cores: int) -> Program:
+    """Work out what the threads of a process do without a GIL. Without scheduling data holds count as CPU demand.
+
+    A thread that is ready while its process has fewer than all `cores` is kept waiting by something else: other
+    programs, a limit. Removing the GIL would not change that, so this time is kept as a delay.
+    """
+    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
+    starts = np.array([t.start for t in process.threads], np.int64)
+    ends = np.array([t.end for t in process.threads], np.int64)
+    axis = LifeAxis.of(starts, ends)
+    rows = _without_tails(rows, len(starts))
+    parent = _parents(process, starts, ends)
+    child = np.flatnonzero(parent >= 0)
+    woken = _wakes(process, rows, axis)
+    rows = _cut(rows, axis, np.append(parent[child], woken.waker), np.append(starts[child], woken.time))
+    spawner = _last_row(rows, axis, parent[child], starts[child])
+    awaited = _joins(rows, starts, ends)
+    waker = _last_row(rows, axis, woken.waker, woken.time)
+    sleeper = _last_row(rows, axis, woken.thread, woken.time)
+    free = (waker >= 0) & (sleeper >= 0)
+    free[free] = awaited[sleeper[free]] < 0
+    awaited[sleeper[free]] = waker[free]
+    # A step ends where another thread depends on it.
+    borders = np.unique(np.concatenate([spawner, awaited]))
+    step = _steps(rows, awaited >= 0, borders[borders >= 0])
+    return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
+
+
+def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:
+    """Add rows up to their steps; `awaited` (per row) and `spawner` (per thread that was started) are rows."""
+    count = int(step[-1]) + 1 if len(step) else 0
+    length = rows.end - rows.start
+    ready = np.flatnonzero(rows.kind == _READY)
+    length[ready] = _spare(process, cores, rows.start[ready], rows.end[ready])
+    head = np.searchsorted(step, np.arange(count))
+    delay = np.where((rows.kind == _CPU) | (awaited >= 0), 0, length)
+    program = Program(
+        first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
+        delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
+        cpu=np.bincount(step, weights=np.where(rows.kind == _CPU, length, 0), minlength=count).astype(np.int64),
+        awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
+        spawns={},
+        roots={},
+        tail=process.end - int(rows.end.max(initial=process.start)),
+    )
+    for thread, known in enumerate(process.threads):
+        row = spawner.get(thread, -1)
+        if row >= 0:
+            program.spawns.setdefault(int(step[row]), []).append(thread)
+        else:
+            program.roots[thread] = known.start - process.start
+    return program
+
+
+def _without_tails(rows: _Rows, threads: int) -> _Rows:
+    """Leave out what comes after the last time that each thread ran or held a GIL: nothing waits for it."""
+    last = np.full(threads, -1, np.int64)
+    ran = np.flatnonzero((rows.kind == _CPU) | (rows.kind == _HELD))
+    np.maximum.at(last, rows.thread[ran], ran)
+    return rows.keep(np.arange(len(rows.thread)) <= last[rows.thread])
+
+
+def _last_row(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> Ints:
+    """The last row of each thread that ended by that time, -1 if none did."""
+    if len(rows.thread) == 0 or len(thread) == 0:
+        return np.full(len(thread), -1, np.int64)
+    at = np.searchsorted(axis.place(rows.thread, rows.end), axis.place(thread, time), "right") - 1
+    return np.where((at >= 0) & (rows.thread[np.maximum(at, 0)] == thread), at, -1)
+
+
+class _Wakes(NamedTuple):
+    """Delays of `thread` that ended at `time` because of what `waker` did."""
+
+    thread: Ints
+    time: Ints
+    waker: Ints
+
+
+def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
+    """Delays that began in the code of locks and queues, and who held a GIL when they ended.
+
+    Without stacks nothing is known about them.
+    """
+    none = np.empty(0, np.int64)
+    delay = np.flatnonzero(rows.kind == _DELAY)
+    if process.stacks is None or len(process.stacks.table) == 0 or len(process.holds) == 0 or len(delay) == 0:
+        return _Wakes(none, none, none)
+    table, holds = process.stacks.table, process.holds
+    locks = np.array([f"/{name}".endswith(_LOCK_FILES) for name in table.strings], np.bool_)
+    filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
+    in_lock = np.zeros(len(table) + 1, np.bool_)
+    in_lock[filled] = locks[table.frames["file"][table.offsets[filled]]]
+    by_end = np.argsort(axis.place(holds["thread"], holds["end"]), kind="stable")
+    released = axis.place(holds["thread"], holds["end"])[by_end]
+    before = np.searchsorted(released, axis.place(rows.thread[delay], rows.start[delay]), "right") - 1
+    hold = by_end[np.maximum(before, 0)]
+    fits = (before >= 0) & (holds["thread"][hold] == rows.thread[delay]) & in_lock[process.stacks.hold_end[hold]]
+    delay = delay[fits]
+    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
+    holder = np.maximum(at, 0)
+    fits = (at >= 0) & (holds["end"][holder] >= rows.end[delay] - JOIN_SLACK_NS)
+    fits &= holds["thread"][holder] != rows.thread[delay]
+    delay, holder = delay[fits], holder[fits]
+    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
+    delay, holder = delay[longest], holder[longest]
+    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+
+
+def _from_states(process: Process) -> _Rows:
+    kind = _KIND[process.states["state"]]
+    states, kind = process.states[kind >= 0], kind[kind >= 0]
+    return _Rows(states["thread"].astype(np.int64), states["start"], states["end"], kind)
+
+
+def _spare(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
+    """For how much of each interval the process ran on fewer than all cores."""
+    time = np.concatenate([process.runs["start"], process.runs["end"]])
+    if len(time) == 0:
+        return end - start
+    order = np.argsort(time, kind="stable")
+    time = time[order]
+    level = np.cumsum(np.repeat([1, -1], len(process.runs))[order])
+    full = np.append(0, np.cumsum(np.diff(time) * (level[:-1] >= cores)))
+
+    def until(instant: Ints) -> Ints:
+        at = np.searchsorted(time, instant, "right") - 1
+        inside = np.maximum(at, 0)
+        return np.where(at >= 0, full[inside] + (instant - time[inside]) * (level[inside] >= cores), 0)
+
+    return end - start - (until(end) - until(start))
+
+
+def _from_holds(process: Process) -> _Rows:
+    """Holds are CPU demand; what lies between a thread's holds and waits is delay."""
+    used = np.concatenate([process.holds[["start", "end", "thread"]], process.waits[["start", "end", "thread"]]])
+    is_hold = np.arange(len(used)) < len(process.holds)
+    order = np.lexsort((used["end"], used["start"], used["thread"]))
+    used, is_hold = used[order], is_hold[order]
+    thread = used["thread"].astype(np.int64)
+    fresh = np.ones(len(used), np.bool_)
+    fresh[1:] = thread[1:] != thread[:-1]
+    born = np.array([t.start for t in process.threads], np.int64)
+    before = np.where(fresh, born[thread], np.append(0, used["end"][:-1]))
+    gap = used["start"] > before
+    # The same thread may hold two GILs at once, one within the other: only what is new of a hold counts.
+    start = np.maximum(used["start"], np.where(fresh, used["start"], before))
+    whole = _Rows(
+        np.concatenate([thread[gap], thread[is_hold]]),
+        np.concatenate([before[gap], start[is_hold]]),
+        np.concatenate([used["start"][gap], np.maximum(used["end"], start)[is_hold]]),
+        np.repeat([_DELAY, _CPU], [int(gap.sum()), int(is_hold.sum())]),
+    )
+    order = np.lexsort((whole.start, whole.thread))
+    return whole.keep(order)
+
+
+def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
+    """Which thread started each one: the one that held a GIL then, or held it last; -1 if none is known.
+
+    A new thread is created by code that holds the GIL.
+    """
+    holds = process.holds if len(process.holds) else np.empty(0, HOLD)
+    at = np.searchsorted(holds["start"], starts, "left") - 1
+    parent = np.full(len(starts), -1, np.int64)
+    some = at >= 0
+    parent[some] = holds["thread"][at[some]]
+    living = (parent >= 0) & (starts[parent] < starts) & (ends[parent] >= starts)
+    # A thread that is there from the start was not started by another.
+    return np.where(living & (starts > process.start), parent, -1)
+
+
+def _cut(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> _Rows:
+    """Cut the rows of threads at instants, so that each instant in a row becomes the end of one."""
+    if len(rows.thread) == 0 or len(thread) == 0:
+        return rows
+    place = axis.place(thread, time)
+    order = np.argsort(place, kind="stable")
+    place, time, thread = place[order], time[order], thread[order]
+    row = np.searchsorted(axis.place(rows.thread, rows.start), place, "right") - 1
+    safe = np.maximum(row, 0)
+    inside = (row >= 0) & (rows.thread[safe] == thread) & (rows.start[safe] < time) & (time < rows.end[safe])
+    inside[1:] &= place[1:] != place[:-1]
+    row, time = row[inside], time[inside]
+    # A row that is cut comes twice (or more often) and is then shortened to its parts.
+    cut = rows.keep(np.sort(np.concatenate([np.arange(len(rows.thread)), row])))
+    at = row + 1 + np.arange(len(row))
+    cut.start[at] = time
+    cut.end[at - 1] = time
+    return cut
+
+
+def _joins(rows: _Rows, starts: Ints, ends: Ints) -> Ints:
+    """For each row the last row of the thread whose end it waits for, -1 if none: delays that end as a thread ends.
+
+    Only threads that began before the delay and ended before the delayed one can be joined by it.
+    """
+    joined = np.full(len(rows.thread), -1, np.int64)
+    delay = np.flatnonzero(rows.kind == _DELAY)
+    if len(ends) == 0 or len(delay) == 0:
+        return joined
+    final = np.searchsorted(rows.thread, np.arange(len(ends)), "right") - 1
+    empty = rows.thread[np.maximum(final, 0)] != np.arange(len(ends))
+    by_end = np.argsort(ends, kind="stable")
+    nearest = np.searchsorted(ends[by_end], rows.end[delay])
+    own, begin, finish = rows.thread[delay], rows.start[delay], rows.end[delay]
+    best = np.full(len(delay), JOIN_SLACK_NS + 1)
+    for offset in range(-NEIGHBOURS, NEIGHBOURS):
+        other = by_end[np.clip(nearest + offset, 0, len(ends) - 1)]
+        apart = np.abs(ends[other] - finish)
+        fits = (apart < best) & (other != own) & (starts[other] <= begin) & ~empty[other]
+        fits &= (ends[other] > begin) & (ends[other] < ends[own])
+        joined[delay[fits]] = final[other[fits]]
+        best = np.where(fits, apart, best)
+    return joined
+
+
+def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
+    """The number of each row's step: a delay and the CPU demand after it, or many of both if there are too many."""
+    count = len(rows.thread)
+    if count == 0:
+        return np.empty(0, np.int64)
+    border = np.zeros(count, np.bool_)
+    border[1:] = rows.thread[1:] != rows.thread[:-1]
+    border |= awaiting
+    after = borders + 1
+    border[after[after < count]] = True
+    fine = border.copy()
+    fine[1:] |= (rows.kind[1:] != _CPU) & (rows.kind[:-1] == _CPU)
+    if int(fine.sum()) > MOST_STEPS:
+        span = int(rows.end.max() - rows.start.min())
+        bucket = rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
+        fine = border
+        fine[1:] |= bucket[1:] != bucket[:-1]
+    fine[0] = False
+    return np.cumsum(fine)

@@ -1,0 +1,113 @@
+"""Every analysis of a recording in one report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis import measure
+from giltrace.analysis.blame import find_blame
+from giltrace.analysis.convoy import find_convoys
+from giltrace.analysis.decomposition import decompose
+from giltrace.analysis.event_loops import find_event_loops
+from giltrace.analysis.hogs import find_hogs
+from giltrace.analysis.results import (
+    SCHEMA,
+    GilReport,
+    ProcessReport,
+    Quality,
+    Report,
+    ThreadReport,
+)
+from giltrace.analysis.sites import roles
+from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
+from giltrace.analysis.what_if import what_if
+from giltrace.timeline.model import Flag, Process, Timeline
+
+
+def analyse(timeline: Timeline) -> Report:
+    """Analyse a timeline; nothing in it is changed. Works without scheduling data and without stacks."""
+    return Report(
+        schema=SCHEMA,
+        duration_ns=timeline.end - timeline.start,
+        processes=tuple(_process(process, timeline) for process in timeline.processes),
+        quality=_quality(timeline, timeline.lost, timeline.violations),
+    )
+
+
+def _quality(timeline: Timeline, lost: int, violations: tuple[str, ...]) -> Quality:
+    return Quality(
+        lost_events=lost,
+        invariant_violations=len(violations),
+        clock_error_ns=timeline.clock_error_ns,
+        collectors=timeline.collectors,
+        violations=violations,
+    )
+
+
+def _process(process: Process, timeline: Timeline) -> ProcessReport:
+    known = summarise_process(process)
+    named = roles(process)
+    longest = measure.longest_by_thread(process, process.holds).tolist()
+    blame = find_blame(process)
+    return ProcessReport(
+        pid=process.pid,
+        ppid=process.ppid,
+        python=process.python,
+        cmdline=process.cmdline,
+        note=process.note,
+        duration_ns=process.end - process.start,
+        has_sched=process.has_sched,
+        has_stacks=process.stacks is not None,
+        gils=tuple(_gil(process, gil) for gil in known.gils),
+        threads=tuple(
+            _thread(thread, role, hold_max)
+            for thread, role, hold_max in zip(known.threads, named, longest, strict=True)
+        ),
+        wait_decomposition_ns=decompose(process),
+        blame=blame.pairs,
+        victims=blame.victims,
+        culprits=blame.culprits,
+        hogs=find_hogs(process),
+        convoys=find_convoys(process),
+        event_loops=find_event_loops(process),
+        what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
+        verdict=known.verdict,
+        quality=_quality(timeline, process.lost, process.violations),
+    )
+
+
+def _gil(process: Process, known: GilSummary) -> GilReport:
+    holds = measure.of_gil(process.holds, known.gil)
+    released = np.count_nonzero((holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0)
+    return GilReport(
+        gil=known.gil,
+        held_ns=known.held_ns,
+        free_ns=known.free_ns,
+        contended_ns=known.contended_ns,
+        holds=len(holds),
+        handoffs=known.hand_offs,
+        forced=known.forced_releases,
+        voluntary=int(released) - known.forced_releases,
+        switch_requests=known.switch_requests,
+    )
+
+
+def _thread(known: ThreadSummary, role: str, hold_max: int) -> ThreadReport:
+    return ThreadReport(
+        tid=known.tid,
+        name=known.name,
+        role=role,
+        life_ns=known.life_ns,
+        holds=known.holds,
+        held_ns=known.held_ns,
+        hold_max_ns=hold_max,
+        waits=known.waits,
+        waited_ns=known.waited_ns,
+        wait_p50_ns=known.p50_wait_ns,
+        wait_p99_ns=known.p99_wait_ns,
+        wait_max_ns=known.longest_wait_ns,
+        forced=known.forced_releases,
+        states_ns={state.label: ns for state, ns in known.states_ns.items()},
+        cores=known.cores,
+        lost_events=known.lost,
+    )

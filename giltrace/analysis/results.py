@@ -1,0 +1,254 @@
+"""What the analyses of a recording find, as frozen dataclasses; `giltrace/reports/json.py` writes them as they are.
+
+All times are nanoseconds (int), all shares parts of 1. A stack is a tuple of ``function (file:line)``, innermost first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from giltrace.analysis.verdict import Verdict
+from giltrace.timeline.model import CollectorReport
+
+#: The version of the report: fields are added under it, never renamed or removed.
+SCHEMA = "giltrace-report-1"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a thread was: its role (`analysis.sites.roles`) and its innermost Python frame.
+
+    Without a stack `function` and `file` are empty and `line` is 0.
+    """
+
+    thread: str
+    function: str = ""
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What waits at `victim` lost to holds at `culprit`: `ns` in all over `waits` waits, `max_ns` in one of them.
+
+    The stacks are one example each: those of the longest such wait.
+    """
+
+    victim: Site
+    culprit: Site
+    ns: int
+    waits: int
+    max_ns: int
+    victim_stack: tuple[str, ...] = ()
+    culprit_stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlameTotal:
+    """One side of the blame: what a victim lost to all culprits, or what a culprit cost all victims."""
+
+    site: Site
+    ns: int
+    waits: int
+    max_ns: int
+    stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WaitDecomposition:
+    """Where the waited time went; the four add up to it.
+
+    `holder_c_ns` is time past a switch request that the holder did not heed, `holder_off_core_ns` time in which the
+    holder had no core or was blocked, `wake_up_ns` time in which nobody held the GIL.
+    """
+
+    holder_python_ns: int
+    holder_c_ns: int
+    holder_off_core_ns: int
+    wake_up_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """All waited time."""
+        return self.holder_python_ns + self.holder_c_ns + self.holder_off_core_ns + self.wake_up_ns
+
+
+@dataclass(frozen=True)
+class Hog:
+    """Holds at one site that went on after a switch request: `ns` over it in all, `max_ns` the longest.
+
+    `held_ns` is the whole length of these holds. Time in which the holder had no core is left out of `ns` and `max_ns`.
+    """
+
+    site: Site
+    count: int
+    ns: int
+    max_ns: int
+    held_ns: int
+    stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IntervalEstimate:
+    """What a convoy would probably make of another `sys.setswitchinterval`: an estimate, not a measurement."""
+
+    switch_interval_ns: int
+    wait_per_step_ns: int
+    steps_per_s: float
+
+
+@dataclass(frozen=True)
+class Convoy:
+    """A thread whose short steps each wait for about a switch interval.
+
+    `steps_per_s` is over the thread's life. `switch_interval_ns` is the interval seen in its timed-out waits.
+    """
+
+    site: Site
+    tid: int
+    steps: int
+    steps_per_s: float
+    wait_p50_ns: int
+    waited_ns: int
+    waited_share: float
+    switch_interval_ns: int
+    estimates: tuple[IntervalEstimate, ...] = ()
+    stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventLoop:
+    """A thread that runs an asyncio loop (`loop` is "asyncio" or "uvloop"), and who made it wait most.
+
+    `culprit` is None if it never waited for anyone; `culprit_ns` is what it lost to that one.
+    """
+
+    thread: str
+    tid: int
+    loop: str
+    waits: int
+    waited_ns: int
+    wait_max_ns: int
+    culprit: Site | None = None
+    culprit_ns: int = 0
+    culprit_stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WhatIfPoint:
+    """The replay on so many cores: how long it takes, and by how much that beats what was measured, at most."""
+
+    cores: int
+    makespan_ns: int
+    speedup_bound: float
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The recording replayed without a GIL: a bound on what removing it can bring, not a prediction.
+
+    `cores`, `makespan_ns` and `speedup_bound` are for all of the machine's cores; `by_cores` has 1, 2, ... cores.
+    """
+
+    cores: int
+    measured_ns: int
+    makespan_ns: int
+    speedup_bound: float
+    by_cores: tuple[WhatIfPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class GilReport:
+    """One GIL. `contended_ns` is how long at least one thread waited for it.
+
+    `forced` and `voluntary` add up to every release on record.
+    """
+
+    gil: int
+    held_ns: int
+    free_ns: int
+    contended_ns: int
+    holds: int
+    handoffs: int
+    forced: int
+    voluntary: int
+    switch_requests: int
+
+
+@dataclass(frozen=True)
+class ThreadReport:
+    """One thread. `role` is the name under which blame counts it.
+
+    `states_ns` has the seven states by label, in order; it is empty without scheduling data. `cores` are those
+    it ran on, or without scheduling data those it acquired the GIL on.
+    """
+
+    tid: int
+    name: str
+    role: str
+    life_ns: int
+    holds: int
+    held_ns: int
+    hold_max_ns: int
+    waits: int
+    waited_ns: int
+    wait_p50_ns: int
+    wait_p99_ns: int
+    wait_max_ns: int
+    forced: int
+    states_ns: dict[str, int]
+    cores: tuple[int, ...]
+    lost_events: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good the measurement is. `lost_events` includes scheduling records.
+
+    `violations` says in words which invariants are broken, `invariant_violations` how many.
+    """
+
+    lost_events: int
+    invariant_violations: int
+    clock_error_ns: int
+    collectors: tuple[CollectorReport, ...]
+    violations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """One process. Everything that is ranked has the largest first.
+
+    `victims` and `culprits` are the two directions of `blame`, each summed over the other side.
+    """
+
+    pid: int
+    ppid: int
+    python: str
+    cmdline: str
+    note: str
+    duration_ns: int
+    has_sched: bool
+    has_stacks: bool
+    gils: tuple[GilReport, ...]
+    threads: tuple[ThreadReport, ...]
+    wait_decomposition_ns: WaitDecomposition
+    blame: tuple[Blame, ...]
+    victims: tuple[BlameTotal, ...]
+    culprits: tuple[BlameTotal, ...]
+    hogs: tuple[Hog, ...]
+    convoys: tuple[Convoy, ...]
+    event_loops: tuple[EventLoop, ...]
+    what_if: WhatIf
+    verdict: Verdict
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class Report:
+    """A recording of `duration_ns`: its processes in the order of the timeline."""
+
+    schema: str
+    duration_ns: int
+    processes: tuple[ProcessReport, ...]
+    quality: Quality

@@ -1,0 +1,128 @@
+"""Where threads were: the roles of threads, the innermost frames of stacks, and the stack that stands for a hold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.results import Site
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process, Stacks
+
+_NUMBER = re.compile(r"\d+")
+
+
+def roles(process: Process) -> tuple[str, ...]:
+    """The role of each thread: its name, its numbers replaced by ``*`` where several threads then share it.
+
+    A pool's "worker-1" and "worker-2" are both "worker-*"; a thread without a namesake keeps its name.
+    """
+    patterns = [_NUMBER.sub("*", thread.name) for thread in process.threads]
+    shared = Counter(patterns)
+    return tuple(
+        pattern if thread.name and shared[pattern] > 1 else thread.name or f"tid {thread.tid}"
+        for pattern, thread in zip(patterns, process.threads, strict=True)
+    )
+
+
+class Classes(NamedTuple):
+    """Rows sorted into sites: the class of each row, and what each class is."""
+
+    of_row: Ints
+    sites: tuple[Site, ...]
+
+
+class Sites:
+    """The sites of one process, with or without stacks."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.roles = roles(process)
+        names = sorted(set(self.roles))
+        number = {name: i for i, name in enumerate(names)}
+        self._names = names
+        self._role_of = np.array([number[role] for role in self.roles], np.int64)
+        self._top, self._tops = _tops(process.stacks)
+
+    def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
+        """Sort rows by (role, innermost frame); `stack` is -1 where none is known. Unused classes are left out."""
+        width = len(self._tops) + 1
+        # Class 0 of each role is "no stack known".
+        top = np.append(self._top, -1)[stack] + 1
+        key = self._role_of[thread] * width + top
+        used = np.zeros(len(self._names) * width + 1, np.bool_)
+        used[key] = True
+        keys = np.flatnonzero(used)
+        dense = np.cumsum(used) - 1
+        return Classes(dense[key].astype(np.int64), tuple(self._site(k // width, k % width) for k in keys.tolist()))
+
+    def _site(self, role: int, top: int) -> Site:
+        if top == 0:
+            return Site(self._names[role])
+        return Site(self._names[role], *self._tops[top - 1])
+
+    def wait_stacks(self) -> npt.NDArray[np.int32]:
+        """The stack of each wait, -1 if unknown."""
+        known = self.process.stacks
+        return known.wait if known is not None else np.full(len(self.process.waits), -1, np.int32)
+
+    def hold_stacks(self) -> npt.NDArray[np.int32]:
+        """The stack that stands for each hold, -1 if unknown.
+
+        It is what the first waiter read when it asked for the GIL, that is what kept it busy then; else the
+        stack at the release, else the one at the acquire.
+        """
+        known = self.process.stacks
+        if known is None:
+            return np.full(len(self.process.holds), -1, np.int32)
+        chosen = np.where(known.hold_end >= 0, known.hold_end, known.hold_begin).astype(np.int32)
+        asked = requested_holds(self.process)
+        seen = np.flatnonzero((asked >= 0) & (known.request >= 0))
+        # Of several requests to one hold the first counts: it is assigned last.
+        chosen[asked[seen[::-1]]] = known.request[seen[::-1]]
+        return chosen
+
+    def stack(self, number: int) -> tuple[str, ...]:
+        """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
+        known = self.process.stacks
+        if known is None or number < 0:
+            return ()
+        table = known.table
+        frames = table.frames[table.offsets[number] : table.offsets[number + 1]]
+        told = [f"{table.strings[f['function']]} ({table.strings[f['file']]}:{f['line']})" for f in frames]
+        return (*told, "...") if table.truncated[number] else tuple(told)
+
+
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[tuple[str, str, int]]]:
+    """For each stack the number of its innermost frame (-1 if it has none), and these frames."""
+    if stacks is None or len(stacks.table) == 0:
+        return np.empty(0, np.int64), []
+    table = stacks.table
+    filled = table.offsets[1:] > table.offsets[:-1]
+    top = np.full(len(table), -1, np.int64)
+    frames, inverse = np.unique(table.frames[table.offsets[:-1][filled]], return_inverse=True)
+    # Equal strings may have several numbers: what counts is what they say.
+    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in frames]
+    number: dict[tuple[str, str, int], int] = {}
+    same = np.array([number.setdefault(name, len(number)) for name in named], np.int64)
+    top[filled] = same[inverse.ravel()] if len(same) else -1
+    return top, list(number)
+
+
+def requested_holds(process: Process) -> Ints:
+    """The hold that each switch request was made to, -1 where nobody held the GIL."""
+    asked = np.full(len(process.switch_requests), -1, np.int64)
+    for gil in range(process.gils):
+        holds = np.flatnonzero(process.holds["gil"] == gil)
+        mine = np.flatnonzero(process.switch_requests["gil"] == gil)
+        if len(holds) == 0 or len(mine) == 0:
+            continue
+        time = process.switch_requests["time"][mine]
+        at = np.searchsorted(process.holds["start"][holds], time, "right") - 1
+        hold = holds[np.maximum(at, 0)]
+        asked[mine] = np.where((at >= 0) & (time < process.holds["end"][hold]), hold, -1)
+    return asked

@@ -1,0 +1,256 @@
+"""The Python interface: a recording as numpy record arrays, pandas frames and the results of its analyses."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.errors import UsageError
+from giltrace.recording.locate import locate
+from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Array, Flag, State, Timeline
+
+if TYPE_CHECKING:
+    from giltrace.analysis.results import Report
+    from giltrace.analysis.summary import Summary
+
+#: Structured rows whose fields are attributes too: ``holds.start`` is ``holds["start"]``.
+Records = np.recarray[Any, Any]
+
+
+def load(path: str | os.PathLike[str]) -> Recording:
+    """Load the recording at `path`: ``"out.giltrace"``, or ``"out"`` for short.
+
+    One that was cut short is read as far as it goes. Raises `RecordingError` if there is none, or if it was written by
+    another version.
+    """
+    from giltrace.timeline.load import load as load_timeline
+
+    folder = locate(Path(path))
+    return Recording(folder, load_timeline(folder))
+
+
+class Recording:
+    """One recording. All times are CLOCK_MONOTONIC nanoseconds (int64), all intervals half open.
+
+    The arrays are read-only and span all processes, one after the other; within a process, `holds`, `waits` and
+    `switch_requests` are sorted by time, `states` and `runs` by thread and time. Their `thread` is a row of `threads`,
+    whose `process` is a row of `processes`; `waits["hold"]` is a row of `holds`, -1 for none. A `gil` counts within its
+    process.
+    """
+
+    def __init__(self, path: Path, timeline: Timeline) -> None:
+        self.path = path
+        #: The whole model, with what the arrays leave out: stacks, spans, other tasks, the machine.
+        self.timeline = timeline
+
+    def __repr__(self) -> str:
+        return f"<Recording {str(self.path)!r}: {len(self.processes)} processes, {len(self.holds)} holds>"
+
+    @cached_property
+    def processes(self) -> Records:
+        """One row per process: `pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`."""
+        rows = self.timeline.processes
+        return _records(
+            pid=np.array([p.pid for p in rows], np.int64),
+            ppid=np.array([p.ppid for p in rows], np.int64),
+            python=_texts([p.python for p in rows]),
+            cmdline=_texts([p.cmdline for p in rows]),
+            start=np.array([p.start for p in rows], np.int64),
+            end=np.array([p.end for p in rows], np.int64),
+            gils=np.array([p.gils for p in rows], np.int64),
+            has_sched=np.array([p.has_sched for p in rows], np.bool_),
+            lost=np.array([p.lost for p in rows], np.int64),
+        )
+
+    @cached_property
+    def threads(self) -> Records:
+        """One row per thread: `process`, `pid`, `tid`, `name`, `start`, `end`, `lost`."""
+        rows = [(at, p.pid, t) for at, p in enumerate(self.timeline.processes) for t in p.threads]
+        return _records(
+            process=np.array([at for at, _, _ in rows], np.int64),
+            pid=np.array([pid for _, pid, _ in rows], np.int64),
+            tid=np.array([t.tid for _, _, t in rows], np.int64),
+            name=_texts([t.name for _, _, t in rows]),
+            start=np.array([t.start for _, _, t in rows], np.int64),
+            end=np.array([t.end for _, _, t in rows], np.int64),
+            lost=np.array([t.lost for _, _, t in rows], np.int64),
+        )
+
+    @cached_property
+    def holds(self) -> Records:
+        """One row per hold: `start`, `end`, `thread`, `gil`, `core` (-1 if unknown), `flags` (`timeline.model.Flag`).
+
+        ``holds.flags`` is numpy's own attribute: write ``holds["flags"]``.
+        """
+        return self._joined("holds", HOLD)
+
+    @cached_property
+    def waits(self) -> Records:
+        """One row per wait of non-zero length: `start`, `end`, `thread`, `gil`, `timeouts`, `hold`, `flags`."""
+        return self._joined("waits", WAIT)
+
+    @cached_property
+    def switch_requests(self) -> Records:
+        """One row per switch request: `time`, `thread` (who asked), `gil`."""
+        return self._joined("switch_requests", SWITCH_REQUEST)
+
+    @cached_property
+    def states(self) -> Records:
+        """One row per stretch in one state: `start`, `end`, `thread`, `state` (`timeline.model.State`).
+
+        Per thread they add up to its life. Empty without scheduling data.
+        """
+        return self._joined("states", STATE)
+
+    @cached_property
+    def runs(self) -> Records:
+        """One row per stretch on one core: `start`, `end`, `thread`, `core`, `preempted`.
+
+        Empty without scheduling data.
+        """
+        return self._joined("runs", RUN)
+
+    def report(self) -> Report:
+        """All analyses: blame, hogs, convoys, what-if, verdict. Worked out once."""
+        return self._report
+
+    def summary(self) -> Summary:
+        """The figures per process, thread and GIL that ``giltrace record`` prints. Worked out once."""
+        return self._summary
+
+    def to_pandas(self) -> Frames:
+        """The same as pandas data frames, each made when it is first asked for.
+
+        Raises `UsageError` if pandas is not installed: it is the extra ``giltrace[pandas]``.
+        """
+        return Frames(self)
+
+    @cached_property
+    def _report(self) -> Report:
+        from giltrace.analysis.report import analyse
+
+        return analyse(self.timeline)
+
+    @cached_property
+    def _summary(self) -> Summary:
+        from giltrace.analysis.summary import summarise
+
+        return summarise(self.timeline)
+
+    def _joined(self, table: str, dtype: np.dtype[np.void]) -> Records:
+        """The rows of all processes, their indices counting over all processes; a single process's are not copied."""
+        parts: list[Array] = [getattr(process, table) for process in self.timeline.processes]
+        if len(parts) == 1:
+            return _read_only(parts[0])
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype)
+        at = threads = holds = 0
+        for process, part in zip(self.timeline.processes, parts, strict=True):
+            own = rows[at : at + len(part)]
+            own["thread"] += np.uint32(threads)
+            if table == "waits":
+                own["hold"][own["hold"] >= 0] += holds
+            at, threads, holds = at + len(part), threads + len(process.threads), holds + len(process.holds)
+        return _read_only(rows)
+
+
+class Frames:
+    """A recording as pandas data frames. Times are ns; `duration` is `end` minus `start`.
+
+    Rows of threads come with `pid`, `tid` and `thread`, the thread's name as a category; `state` is a category with the
+    seven states in order. The index of a frame is the row of the array of the same name.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        try:
+            import pandas
+        except ImportError:
+            raise UsageError("pandas is not installed", "pip install 'giltrace[pandas]'") from None
+        self._pandas: Any = pandas
+        self._recording = recording
+
+    @cached_property
+    def processes(self) -> Any:
+        """`pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`, `duration`."""
+        return self._timed(self._plain(self._recording.processes))
+
+    @cached_property
+    def threads(self) -> Any:
+        """`process`, `pid`, `tid`, `name`, `start`, `end`, `lost`, `duration`."""
+        return self._timed(self._plain(self._recording.threads))
+
+    @cached_property
+    def holds(self) -> Any:
+        """`pid`, `tid`, `thread`, `start`, `end`, `gil`, `core`, `forced`, `partial`, `duration`."""
+        return self._timed(self._of_threads(self._recording.holds, forced=True))
+
+    @cached_property
+    def waits(self) -> Any:
+        """`pid`, `tid`, `thread`, `start`, `end`, `gil`, `timeouts`, `hold`, `partial`, `duration`."""
+        return self._timed(self._of_threads(self._recording.waits))
+
+    @cached_property
+    def switch_requests(self) -> Any:
+        """`pid`, `tid`, `thread`, `time`, `gil`."""
+        return self._of_threads(self._recording.switch_requests)
+
+    @cached_property
+    def states(self) -> Any:
+        """`pid`, `tid`, `thread`, `start`, `end`, `state`, `duration`."""
+        frame = self._timed(self._of_threads(self._recording.states))
+        labels = [state.label for state in State]
+        frame["state"] = self._pandas.Categorical.from_codes(frame["state"], labels, ordered=False)
+        return frame
+
+    @cached_property
+    def runs(self) -> Any:
+        """`pid`, `tid`, `thread`, `start`, `end`, `core`, `preempted`, `duration`."""
+        frame = self._timed(self._of_threads(self._recording.runs))
+        frame["preempted"] = frame["preempted"] != 0
+        return frame
+
+    def _plain(self, rows: Records) -> Any:
+        return self._pandas.DataFrame({name: np.asarray(rows[name]) for name in rows.dtype.names})
+
+    def _of_threads(self, rows: Records, *, forced: bool = False) -> Any:
+        threads = self._recording.threads
+        names, code = np.unique(np.asarray(threads["name"]), return_inverse=True)
+        thread = np.asarray(rows["thread"])
+        columns = {
+            "pid": np.asarray(threads["pid"])[thread],
+            "tid": np.asarray(threads["tid"])[thread],
+            "thread": self._pandas.Categorical.from_codes(code[thread], names.tolist()),
+        }
+        columns |= {name: np.asarray(rows[name]) for name in rows.dtype.names if name not in ("thread", "flags")}
+        if "flags" in rows.dtype.names:
+            flags = np.asarray(rows["flags"])
+            if forced:
+                columns["forced"] = (flags & np.uint8(Flag.FORCED)) != 0
+            columns["partial"] = (flags & np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)) != 0
+        return self._pandas.DataFrame(columns)
+
+    @staticmethod
+    def _timed(frame: Any) -> Any:
+        frame["duration"] = frame["end"] - frame["start"]
+        return frame
+
+
+def _texts(texts: list[str]) -> npt.NDArray[np.str_]:
+    return np.array(texts, np.str_) if texts else np.empty(0, "U1")
+
+
+def _records(**columns: npt.NDArray[Any]) -> Records:
+    rows = np.empty(len(next(iter(columns.values()))), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        rows[name] = column
+    return _read_only(rows)
+
+
+def _read_only(rows: Array) -> Records:
+    view = rows.view(np.recarray)
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,85 @@
+"""`giltrace check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from giltrace.cli.values import parse_duration, parse_share
+
+
+def _limit(option: str, text: str, metavar: str, parser: Any) -> Any:
+    return typer.Option(option, metavar=metavar, help=text, parser=parser, show_default=False)
+
+
+def check(
+    name: Annotated[Path, typer.Argument(metavar="NAME", help="The recording.", show_default=False)],
+    max_wait: Annotated[int | None, _limit("--max-wait", "Longest wait of any thread.", "TIME", parse_duration)] = None,
+    max_wait_p99: Annotated[
+        int | None, _limit("--max-wait-p99", "99th percentile of the waits of a role.", "TIME", parse_duration)
+    ] = None,
+    max_wait_share: Annotated[
+        float | None, _limit("--max-wait-share", "Share of a role's life spent waiting.", "SHARE", parse_share)
+    ] = None,
+    max_hold: Annotated[int | None, _limit("--max-hold", "Longest hold.", "TIME", parse_duration)] = None,
+    max_overstay: Annotated[
+        int | None, _limit("--max-overstay", "Longest hold past a switch request.", "TIME", parse_duration)
+    ] = None,
+    verdict: Annotated[
+        list[str] | None,
+        typer.Option("--verdict", metavar="KIND", help="Wanted verdict; repeat to allow several.", show_default=False),
+    ] = None,
+    verdict_not: Annotated[
+        list[str] | None,
+        typer.Option("--verdict-not", metavar="KIND", help="Verdict that fails; repeatable.", show_default=False),
+    ] = None,
+    max_lost: Annotated[
+        int | None, typer.Option("--max-lost", min=0, metavar="N", help="Lost events.", show_default=False)
+    ] = None,
+    thread: Annotated[
+        str, typer.Option("--thread", metavar="GLOB", help="Only threads of that name or role.", show_default=False)
+    ] = "",
+    process: Annotated[
+        str,
+        typer.Option(
+            "--process", metavar="PID|GLOB", help="Only the process of that pid or command line.", show_default=False
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Check a recording against limits: a line per rule, exit status 0 if all pass and 1 if one fails.
+
+    \b
+    giltrace check out/app --max-wait-p99 10ms --max-wait-share 20% --thread 'io-*'
+    giltrace check out/app --verdict-not convoy --verdict-not hog --max-lost 0
+
+    A TIME has a unit (5us, 10ms, 1.5s), a SHARE is 20% or 0.2. At least one rule is needed. Exit status 2 means that
+    nothing was checked: the command line or the recording is at fault.
+
+    A role is all threads of a process whose names differ in their number only.
+    """
+    from giltrace.analysis.check import Rule
+    from giltrace.analysis.check import check as run
+    from giltrace.recording.locate import locate
+    from giltrace.reports.check import as_json as json_of
+    from giltrace.reports.check import lines
+    from giltrace.timeline.load import load
+
+    limits = {
+        "max-wait": max_wait,
+        "max-wait-p99": max_wait_p99,
+        "max-wait-share": max_wait_share,
+        "max-hold": max_hold,
+        "max-overstay": max_overstay,
+        "max-lost": max_lost,
+    }
+    rules = [Rule(rule, limit) for rule, limit in limits.items() if limit is not None]
+    rules += [Rule("verdict", tuple(verdict))] if verdict else []
+    rules += [Rule("verdict-not", (kind,)) for kind in verdict_not or []]
+    folder = locate(name)
+    result = run(load(folder), rules, thread=thread, process=process)
+    print(json_of(result, str(folder)) if as_json else "\n".join(lines(result)))
+    if not result.passed:
+        raise typer.Exit(1)

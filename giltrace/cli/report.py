@@ -1,0 +1,74 @@
+"""`giltrace report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from giltrace.analysis.results import Report
+    from giltrace.timeline.model import Timeline
+
+
+def report(
+    name: Annotated[Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser that works offline.")
+    ] = None,
+    process: Annotated[int | None, typer.Option("--process", metavar="PID", help="Only this process.")] = None,
+) -> None:
+    """Say what a recording means: the verdict, what the GIL cost, and which line made which line wait.
+
+    \b
+    giltrace report slow                       on the terminal
+    giltrace report slow --html slow.html      one file for a browser, with the timeline
+    giltrace report slow --json                for programs
+
+    In this order: the verdict with its evidence and advice; the waited time and where it went; victims and culprits,
+    largest first; what would change without a GIL; how good the measurement is.
+    """
+    from giltrace.analysis.report import analyse
+    from giltrace.recording.locate import locate
+    from giltrace.timeline.load import load
+
+    folder = locate(name)
+    timeline = load(folder)
+    if process is not None:
+        timeline = _only(timeline, process)
+    told = analyse(timeline)
+    if html is not None:
+        from giltrace.reports.html import write_html
+
+        write_html(timeline, told, html, folder.name.removesuffix(".giltrace"))
+        print(f"giltrace: wrote {html}", file=sys.stderr)
+    if as_json:
+        from giltrace.reports.json import to_json
+
+        print(to_json(told))
+    elif html is None:
+        _print(told)
+
+
+def _only(timeline: Timeline, pid: int) -> Timeline:
+    """The timeline with the processes of this `pid` alone: several if it executed another interpreter."""
+    import dataclasses
+
+    from giltrace.errors import UsageError
+
+    chosen = tuple(one for one in timeline.processes if one.pid == pid)
+    if not chosen:
+        known = ", ".join(dict.fromkeys(str(one.pid) for one in timeline.processes)) or "none"
+        raise UsageError(f"the recording has no process {pid}", f"processes with Python: {known}")
+    return dataclasses.replace(timeline, processes=chosen)
+
+
+def _print(told: Report) -> None:
+    from rich.console import Console
+
+    from giltrace.reports.terminal import print_report
+
+    print_report(told, Console())

@@ -1,0 +1,103 @@
+"use strict";
+// Everything that people read: made as text, never as markup, since names come from the recorded program.
+
+const STATES = ["holding-running", "holding-runnable", "holding-blocked", "waiting", "off-running", "off-runnable",
+  "off-blocked", "off"];
+const STATE_TEXT = {
+  "holding-running": "holds the GIL, runs", "holding-runnable": "holds the GIL, has no core",
+  "holding-blocked": "holds the GIL, sleeps", "waiting": "waits for the GIL", "off-running": "off the GIL, runs",
+  "off-runnable": "off the GIL, has no core", "off-blocked": "off the GIL, sleeps", "off": "off the GIL",
+};
+
+function element(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "style") Object.assign(made.style, value);
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function drawn(tag, options = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "style") Object.assign(made.style, value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function duration(ns) {
+  if (ns === null || ns === undefined) return "-";
+  for (const [unit, size] of [["s", 1e9], ["ms", 1e6], ["µs", 1e3]]) {
+    if (Math.abs(ns) >= size * 0.9995) {
+      const value = ns / size;
+      return `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${unit}`;
+    }
+  }
+  return `${Math.round(ns)} ns`;
+}
+
+const percent = (share) => `${(share * 100).toFixed(1)}%`;
+const whole = (number) => number.toLocaleString("en");
+const plural = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+// Names of figures end in their unit: _ns, _share, _ratio; the others are counts.
+function figure(name, value) {
+  const [, stem, unit] = /^(.*?)(?:_(ns|share|ratio))?$/.exec(name);
+  const told = unit === "ns" ? duration(value) : unit === "share" ? percent(value)
+    : unit === "ratio" ? `${value.toFixed(2)} x` : Number.isInteger(value) ? whole(value) : value.toFixed(2);
+  return [stem.replaceAll("_", " "), told];
+}
+
+const file = (path) => path.slice(path.lastIndexOf("/") + 1);
+
+function place(site) {
+  return site.function ? `${site.function} (${file(site.file)}:${site.line})` : "";
+}
+
+const siteName = (site) => (site.function ? `${site.thread}: ${place(site)}` : site.thread);
+
+function ranges(cores) {
+  const parts = [];
+  for (const core of cores) {
+    const last = parts[parts.length - 1];
+    if (last && core === last[1] + 1) last[1] = core;
+    else parts.push([core, core]);
+  }
+  return parts.map(([low, high]) => (low === high ? `${low}` : `${low}-${high}`)).join(",");
+}
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+// Neighbours on the golden angle are far apart in hue, whatever the number of threads.
+function threadColour(at) {
+  return `hsl(${(212 + at * 137.508) % 360} ${at % 2 ? 52 : 62}% ${colour("thread-light")})`;
+}
+
+const tip = {
+  show(event, title, lines) {
+    const box = document.getElementById("tip");
+    box.replaceChildren(element("b", {}, title), ...lines.filter(Boolean).map((line) => element("div", {}, line)));
+    box.hidden = false;
+    const x = Math.min(event.clientX + 14, innerWidth - box.offsetWidth - 8);
+    const below = event.clientY + 16;
+    const y = below + box.offsetHeight > innerHeight ? event.clientY - box.offsetHeight - 10 : below;
+    box.style.left = `${Math.max(x, 4)}px`;
+    box.style.top = `${Math.max(y, 4)}px`;
+  },
+  hide() {
+    document.getElementById("tip").hidden = true;
+  },
+};
+
+function tipped(made, title, ...lines) {
+  made.addEventListener("pointermove", (event) => tip.show(event, title, lines));
+  made.addEventListener("pointerleave", tip.hide);
+  return made;
+}

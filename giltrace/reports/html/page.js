@@ -1,0 +1,62 @@
+// The page: one process at a time, light or dark.
+
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const main = document.getElementById("main");
+  let chosen = null;
+  let lanes = null;
+
+  function paint() {
+    root.dataset.theme = chosen || (dark.matches ? "dark" : "light");
+    const button = document.getElementById("theme");
+    button.textContent = root.dataset.theme === "dark" ? "Light" : "Dark";
+    button.setAttribute("aria-label", `Switch to ${button.textContent.toLowerCase()} colours`);
+    button.setAttribute("aria-pressed", String(root.dataset.theme === "dark"));
+  }
+
+  function show(at) {
+    const process = data.processes[at];
+    // What was drawn before must not be drawn again.
+    if (lanes) lanes.observer.disconnect();
+    document.getElementById("subtitle").textContent =
+      [`process ${process.pid}`, process.python ? `Python ${process.python.split(" ")[0]}` : "", duration(process.duration_ns),
+        plural(process.threads.length + process.more_threads, "thread"), process.cmdline].filter(Boolean).join("  ·  ");
+    const timeline = lanesCard(data, process);
+    lanes = timeline.lanes;
+    main.replaceChildren(...[verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process),
+      threadsCard(process), blameCard(process), patternsCard(process), ...waitsCards(process), qualityCard(data)]
+      .filter(Boolean));
+    lanes.draw();
+    return process;
+  }
+
+  function start() {
+    document.title = `${data.title} - giltrace report`;
+    document.getElementById("title").textContent = data.title;
+    if (!data.processes.length) {
+      main.replaceChildren(card("No Python process was recorded", "", {}), qualityCard(data));
+      return;
+    }
+    const choice = document.getElementById("process");
+    choice.append(...data.processes.map((process, at) =>
+      element("option", { value: at }, `${process.pid} · ${KIND_TEXT[process.verdict.kind] || process.verdict.kind}`)));
+    document.getElementById("choose").hidden = data.processes.length < 2;
+    choice.addEventListener("change", () => show(Number(choice.value)));
+    show(0);
+  }
+
+  document.getElementById("theme").addEventListener("click", () => {
+    chosen = root.dataset.theme === "dark" ? "light" : "dark";
+    paint();
+    // Colours that were worked out by script are worked out again; the view stays.
+    if (!lanes) return;
+    const view = lanes.view;
+    show(Number(document.getElementById("process").value));
+    lanes.show(...view);
+  });
+  dark.addEventListener("change", () => { paint(); if (lanes) lanes.draw(); });
+  paint();
+  start();
+})();

@@ -1,0 +1,153 @@
+"""The page: data, style and scripts put into one file that loads nothing and lets nothing else run."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from giltrace import __version__
+from giltrace.analysis.results import ProcessReport, Report
+from giltrace.errors import OutputError
+from giltrace.reports.html import lanes as lanes_of
+from giltrace.reports.html.lanes import FREE, Lane
+from giltrace.reports.html.waits import flame_graph, histogram
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process, Timeline
+
+#: So much is put into a page; what is left out is counted there.
+MOST_PROCESSES = 24
+MOST_THREADS = 64
+MOST_GILS = 8
+MOST_BLAME = 400
+MOST_EXAMPLES = 50
+MOST_FRAMES = 40
+
+SCRIPTS = ("format.js", "lanes.js", "charts.js", "sections.js", "page.js")
+
+Json = dict[str, Any]
+
+
+def write_html(timeline: Timeline, report: Report, path: Path, title: str = "") -> None:
+    """Write the report as one HTML file, replacing `path` whole or not at all.
+
+    `timeline` is the one that `report` was made from; `title` names the recording (default: by `path`). Raises
+    `OutputError` if the file cannot be written.
+    """
+    page = _page(_data(timeline, report, title or path.stem))
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            scratch.write_text(page, encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", "name another file with --html") from error
+
+
+def _page(data: Json) -> str:
+    style = _part("style.css")
+    script = "\n".join(_part(name) for name in SCRIPTS)
+    template = _part("page.html")
+    parts = {
+        "STYLE-HASH": _hash(style),
+        "SCRIPT-HASH": _hash(script),
+        "STYLE": style,
+        "SCRIPT": script,
+        "DATA": _json(data),
+    }
+    # Split first, so that nothing inserted is taken for a place to insert at.
+    head, *rest = template.split("<!--#")
+    pieces = [head]
+    for piece in rest:
+        name, _, text = piece.partition("#-->")
+        pieces += [parts[name], text]
+    return "".join(pieces)
+
+
+def _part(name: str) -> str:
+    return (resources.files("giltrace.reports.html") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(data: Json) -> str:
+    """JSON that cannot end the element it stands in: names in it are whatever the recorded program chose."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _data(timeline: Timeline, report: Report, title: str) -> Json:
+    pairs = sorted(zip(timeline.processes, report.processes, strict=True), key=lambda pair: -_weight(pair[1]))
+    shown = pairs[:MOST_PROCESSES]
+    made = [_lanes(process, told, timeline.start, timeline.end) for process, told in shown]
+    tick = lanes_of.resolution([lane for gils, threads in made for lane in gils + threads])
+    return {
+        "title": title,
+        "version": __version__,
+        "schema": report.schema,
+        "duration_ns": report.duration_ns,
+        "tick_ns": tick,
+        "machine": timeline.machine,
+        "more_processes": len(pairs) - len(shown),
+        "quality": dataclasses.asdict(report.quality),
+        "processes": [
+            {
+                **_told(told),
+                "histogram": histogram(process),
+                "flame": flame_graph(process, told),
+                "gil_lanes": [lanes_of.packed(lane, tick) for lane in gils],
+                "thread_lanes": [lanes_of.packed(lane, tick) for lane in threads],
+            }
+            for (process, told), (gils, threads) in zip(shown, made, strict=True)
+        ],
+    }
+
+
+def _weight(report: ProcessReport) -> int:
+    return sum(thread.held_ns + thread.waited_ns for thread in report.threads)
+
+
+def _busiest(report: ProcessReport) -> list[int]:
+    """Indices of the threads that get a lane: those that used the GIL most, in the order of the timeline."""
+    use = [-(thread.held_ns + thread.waited_ns) for thread in report.threads]
+    return sorted(sorted(range(len(use)), key=use.__getitem__)[:MOST_THREADS])
+
+
+def _lanes(process: Process, report: ProcessReport, start: int, end: int) -> tuple[list[Lane], list[Lane]]:
+    chosen = _busiest(report)
+    lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
+    lane_of[chosen] = np.arange(len(chosen))
+    gils = [lanes_of.gil_lane(process, gil, lane_of, start, end) for gil in range(min(process.gils, MOST_GILS))]
+    return gils, lanes_of.thread_lanes(process, chosen, start, end)
+
+
+def _told(report: ProcessReport) -> Json:
+    """Everything but the lanes, cut to what a page shows; threads that have a lane come first, in its order."""
+    chosen = _busiest(report)
+    others = [at for at in range(len(report.threads)) if at not in set(chosen)]
+    threads = [dataclasses.asdict(report.threads[at]) for at in chosen + others[: 4 * MOST_THREADS]]
+    return {
+        **dataclasses.asdict(dataclasses.replace(report, blame=(), victims=(), culprits=(), threads=())),
+        "threads": threads,
+        "more_threads": len(report.threads) - len(threads),
+        "blame": [_short(dataclasses.asdict(row), at) for at, row in enumerate(report.blame[:MOST_BLAME])],
+        "more_blame": max(len(report.blame) - MOST_BLAME, 0),
+    }
+
+
+def _short(blame: Json, at: int) -> Json:
+    """Example stacks are for the first rows only, and not endless."""
+    for side in ("victim_stack", "culprit_stack"):
+        blame[side] = blame[side][:MOST_FRAMES] if at < MOST_EXAMPLES else ()
+    return blame

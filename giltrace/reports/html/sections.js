@@ -1,0 +1,201 @@
+// The sections of the page for one process, in the order in which a report answers.
+
+const GOOD = ["parallel", "single-threaded", "io-bound-handoff", "idle", "free-threaded"];
+const KIND_TEXT = {
+  "cpu-bound-contention": "CPU-bound contention", "io-bound-handoff": "I/O-bound hand-off", convoy: "Convoy", hog: "GIL hog",
+  parallel: "Parallel", "single-threaded": "Single-threaded", idle: "Idle", "free-threaded": "Free-threaded",
+  "not-recorded": "Not recorded",
+};
+
+function card(title, about, options, ...children) {
+  const head = title ? element("header", {}, element("h2", {}, title), about ? element("p", { class: "soft small" }, about) : null) : null;
+  return element("section", { ...options, class: `card ${options.class || ""}` }, head, ...children);
+}
+
+const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
+const share = (part, all) => percent(part / Math.max(all, 1));
+
+function verdictCard(process) {
+  const { verdict } = process;
+  const told = Object.entries(verdict.evidence).flatMap(([name, value]) => {
+    const [term, value_] = figure(name, value);
+    return [element("dt", {}, term), element("dd", {}, value_)];
+  });
+  const good = GOOD.includes(verdict.kind);
+  return card("", "", { id: "verdict" }, element("div", { class: "verdict" },
+    element("div", {},
+      element("span", { class: `badge ${good ? "good" : "bad"}` }, KIND_TEXT[verdict.kind] || verdict.kind),
+      element("p", { class: "summary" }, verdict.summary),
+      verdict.advice ? element("p", { class: "advice" }, verdict.advice) : null,
+      process.note ? element("p", { class: "soft small" }, process.note) : null),
+    element("dl", { class: "evidence" }, ...told)));
+}
+
+function tiles(process) {
+  const { threads, gils, what_if: whatIf } = process;
+  const longest = Math.max(0, ...threads.map((thread) => thread.wait_max_ns));
+  const all = [
+    [duration(sum(threads, "waited_ns")), "waited, all threads together"],
+    [share(sum(gils, "contended_ns"), process.duration_ns * Math.max(gils.length, 1)), "of the time somebody waited"],
+    [share(sum(gils, "held_ns"), process.duration_ns * Math.max(gils.length, 1)), "of the time it was held"],
+    [duration(longest), "the longest wait"],
+    [whole(sum(gils, "handoffs")), "hand-offs"],
+    [whole(sum(gils, "switch_requests")), "switch requests"],
+    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${plural(whatIf.cores, "core")}`],
+  ];
+  return element("div", { class: "tiles" },
+    ...all.map(([value, about]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, about))));
+}
+
+function costCard(process) {
+  const parts = process.wait_decomposition_ns;
+  return card("Where the waited time went", "what the holder did meanwhile", { class: "half", id: "cost" }, ...stackedBar([
+    { name: "the holder ran Python", ns: parts.holder_python_ns, colour: "python" },
+    { name: "the holder was in C, past a switch request", ns: parts.holder_c_ns, colour: "native" },
+    { name: "the holder had no core or slept", ns: parts.holder_off_core_ns, colour: "off-core" },
+    { name: "nobody held it: wake-up latency", ns: parts.wake_up_ns, colour: "wake-up" },
+  ]));
+}
+
+function whatIfCard(process) {
+  const { what_if: whatIf } = process;
+  const rows = whatIf.by_cores.map((point) => element("tr", {},
+    element("td", {}, plural(point.cores, "core")), element("td", {}, duration(point.makespan_ns)),
+    element("td", {}, `≤ ${point.speedup_bound.toFixed(2)} x`)));
+  return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
+    { class: "half", id: "what-if" }, element("div", { class: "scroll" }, element("table", {},
+      element("thead", {}, element("tr", {}, ...["on", "at least", "faster by"].map((name) => element("th", {}, name)))),
+      element("tbody", {}, element("tr", {}, element("td", {}, "as recorded"), element("td", {}, duration(whatIf.measured_ns)),
+        element("td", {}, "1 x")), ...rows))));
+}
+
+function lanesCard(data, process) {
+  const shown = process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"];
+  const canvas = element("canvas", { tabindex: "0", role: "img",
+    "aria-label": "Timeline: who held the GIL and what each thread did. Zoom with + and -, move with the arrow keys. The table of threads below has the sums." });
+  const lanes = new Lanes(canvas, data, process);
+  const button = (text, label, act) => element("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
+  const legend = shown.map((state) => element("li", {}, element("i", { style: { background: `var(--${state})` } }), STATE_TEXT[state]));
+  const left = process.threads.length + process.more_threads - process.thread_lanes.length;
+  const about = `resolution ${duration(data.tick_ns)}${left ? `; ${plural(left, "thread")} that used the GIL less left out` : ""}`;
+  const made = card("Timeline", `${about}. Wheel or + − to zoom, drag or arrows to move, 0 for everything`, { id: "timeline" },
+    element("div", { class: "lanes" }, canvas),
+    element("ul", { class: "legend", style: { marginTop: "8px" } }, ...legend));
+  made.firstChild.append(element("div", { class: "buttons" },
+    button("+", "Zoom in", () => lanes.zoom(2)), button("−", "Zoom out", () => lanes.zoom(0.5)),
+    button("←", "Earlier", () => lanes.pan(-0.3)), button("→", "Later", () => lanes.pan(0.3)),
+    button("All", "Show everything", () => lanes.show(0, lanes.length))));
+  made.lanes = lanes;
+  return made;
+}
+
+function stateBar(thread) {
+  const total = Math.max(sum(Object.values(thread.states_ns).map((ns) => ({ ns })), "ns"), 1);
+  const parts = Object.entries(thread.states_ns).filter(([, ns]) => ns > 0);
+  return tipped(element("div", { class: "states" }, ...parts.map(([state, ns]) => element("span",
+    { style: { width: `${(ns / total) * 100}%`, background: `var(--${state})` } }))),
+  thread.name || `tid ${thread.tid}`, ...parts.map(([state, ns]) => `${STATE_TEXT[state]}: ${duration(ns)}, ${percent(ns / total)}`));
+}
+
+function threadsCard(process) {
+  const names = ["thread", "holds", "held", "%", "waits", "waited", "%", "median", "p99", "longest", "forced", "states", "cores"];
+  const order = process.threads.map((thread, at) => [thread, at])
+    .sort(([one], [other]) => other.held_ns + other.waited_ns - one.held_ns - one.waited_ns);
+  const row = ([thread, at]) => element("tr", {},
+    element("td", {}, element("span", { class: "swatch", style: { background: threadColour(at) } }), thread.name || `tid ${thread.tid}`),
+    ...[whole(thread.holds), duration(thread.held_ns), (100 * thread.held_ns / Math.max(process.duration_ns, 1)).toFixed(0),
+      whole(thread.waits), duration(thread.waited_ns), (100 * thread.waited_ns / Math.max(process.duration_ns, 1)).toFixed(0),
+      ...["wait_p50_ns", "wait_p99_ns", "wait_max_ns"].map((name) => duration(thread.waits ? thread[name] : null)),
+      whole(thread.forced)].map((text) => element("td", {}, text)),
+    element("td", {}, stateBar(thread)), element("td", {}, ranges(thread.cores)));
+  const more = process.more_threads ? `${plural(process.more_threads, "thread")} more left out` : "";
+  return card("Threads", more, { id: "threads" }, element("div", { class: "scroll" }, element("table", {},
+    element("thead", {}, element("tr", {}, ...names.map((name) => element("th", {}, name)))),
+    element("tbody", {}, ...order.map(row)))));
+}
+
+function stackOf(title, frames) {
+  if (!frames || frames.length < 2) return null;
+  return element("details", {}, element("summary", {}, title), element("ol", {}, ...frames.map((frame) => element("li", {}, frame))));
+}
+
+function siteCell(site, stack) {
+  return element("td", { class: "site" }, place(site) || site.thread,
+    site.function ? element("small", { title: site.file }, `${site.thread}`) : null, stackOf("stack", stack));
+}
+
+function blameTable(blame) {
+  const row = (one) => element("tr", {}, siteCell(one.victim, one.victim_stack), siteCell(one.culprit, one.culprit_stack),
+    ...[duration(one.ns), whole(one.waits), duration(one.max_ns)].map((text) => element("td", {}, text)));
+  const body = element("tbody", {}, ...blame.slice(0, 12).map(row));
+  const table = element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {},
+    element("th", {}, "who waited"), element("th", { class: "left" }, "who held the GIL"),
+    ...["waited", "waits", "longest"].map((name) => element("th", {}, name)))), body));
+  const rest = blame.slice(12);
+  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
+    body.append(...rest.map(row));
+    more.remove();
+  } }, `${whole(rest.length)} more`) : null;
+  return [table, more];
+}
+
+function blameCard(process) {
+  const { blame } = process;
+  if (!blame.length) {
+    return card("Who made whom wait", "", { id: "blame" }, element("p", { class: "soft" }, "Nobody waited for anybody."));
+  }
+  const room = element("div", { class: "scroll", id: "matrix" });
+  const choices = [["threads", (site) => site.thread]];
+  if (process.has_stacks) choices.push(["lines", siteName]);
+  const buttons = choices.map(([text, name]) => element("button", { type: "button", class: "choice", onclick: (event) => {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+    room.replaceChildren(blameMatrix(blame, name));
+  } }, text));
+  const about = process.has_stacks ? "by line, from the stacks at the moment of the wait and of the release" : "by thread; recorded without stacks";
+  const made = card("Who made whom wait", process.more_blame ? `${about}; ${whole(process.more_blame)} smaller pairs left out` : about,
+    { id: "blame" }, room, element("h3", {}, "Largest first"), ...blameTable(blame));
+  if (buttons.length > 1) made.firstChild.append(element("div", { class: "buttons" }, ...buttons));
+  buttons[buttons.length - 1].click();
+  return made;
+}
+
+function patternsCard(process) {
+  const found = [
+    ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}`,
+      `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most`, hog.stack]),
+    ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
+      `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
+      + `${convoy.steps_per_s.toFixed(1)} steps per second`
+      + (convoy.estimates.length ? `. Estimates for another switch interval: ${convoy.estimates.map((one) =>
+        `${duration(one.switch_interval_ns)}: ${duration(one.wait_per_step_ns)} per step, ${one.steps_per_s.toFixed(0)} steps per second`).join("; ")}` : ""), convoy.stack]),
+    ...process.event_loops.map((loop) => [`Event loop (${loop.loop}): ${loop.thread}`,
+      loop.culprit ? `waited ${duration(loop.waited_ns)}, ${duration(loop.wait_max_ns)} at most; most of it for ${siteName(loop.culprit)} (${duration(loop.culprit_ns)})`
+        : "never waited for another thread", loop.culprit_stack]),
+  ];
+  if (!found.length) return null;
+  return card("Patterns", "hogs, convoys and event loops", { id: "patterns" }, element("ul", { class: "plain" },
+    ...found.slice(0, 20).map(([title, text, stack]) => element("li", {}, element("b", {}, title), element("div", { class: "soft" }, text), stackOf("stack", stack)))));
+}
+
+function waitsCards(process) {
+  if (!process.histogram.length) return [];
+  const legend = element("ul", { class: "legend" },
+    element("li", {}, element("i", { style: { background: "var(--off-running)" } }), "share of the waits"),
+    element("li", {}, element("i", { style: { background: "var(--waiting)" } }), "share of the waited time"));
+  return [
+    card("How long the waits were", "logarithmic", { class: "half", id: "histogram" }, legend, histogram(process.histogram)),
+    card("Waiting", process.has_stacks ? "by thread and the stack that waited; click to enlarge"
+      : "by thread and by who held the GIL; click to enlarge", { class: "half", id: "flame" }, flameGraph(process.flame)),
+  ];
+}
+
+function qualityCard(data) {
+  const { quality } = data;
+  const line = (good, text) => element("li", {}, element("span", { class: good ? "ok" : "notok" }, good ? "✓ " : "✗ "), text);
+  return card("How good the measurement is", "", { id: "quality" }, element("ul", { class: "plain small" },
+    line(quality.lost_events === 0, `${whole(quality.lost_events)} lost events`),
+    line(quality.invariant_violations === 0, `${whole(quality.invariant_violations)} broken invariants (one holder at a time; each thread's states add up to its life)`),
+    ...quality.violations.slice(0, 10).map((text) => element("li", { class: "soft" }, text)),
+    line(true, `clock error ${duration(quality.clock_error_ns)}`),
+    ...quality.collectors.map((one) => line(one.status === "ok", `${one.name}: ${one.status}${one.cost ? ` (${one.cost})` : ""}`))));
+}

@@ -1,0 +1,288 @@
+"""The report on a terminal, or in a file or pipe: 80 columns and no colour are enough.
+
+Per process it answers in this order: the verdict, what the GIL cost, who did it to whom, what would change without a
+GIL; and at the end how good the measurement is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.results import (
+    Blame,
+    Convoy,
+    EventLoop,
+    GilReport,
+    Hog,
+    ProcessReport,
+    Report,
+    Site,
+    ThreadReport,
+    WaitDecomposition,
+    WhatIf,
+)
+from giltrace.analysis.summary import Quality, ThreadSummary
+from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, WIDE, paragraph, print_quality, thread_table
+from giltrace.timeline.model import State
+
+#: So many rows are printed of each ranking; the rest is counted in one line.
+TOP_BLAME = 10
+TOP_PATTERNS = 5
+_BAR = 16
+
+
+def print_report(report: Report, console: Console, pid: int | None = None) -> None:
+    """Print the report: every process (those that used a GIL most come first), or only those with this `pid`."""
+    processes = [process for process in report.processes if pid is None or process.pid == pid]
+    processes.sort(key=_weight, reverse=True)
+    for process in processes[:TOP_PROCESSES]:
+        _print_process(process, console)
+    rest = processes[TOP_PROCESSES:]
+    if rest:
+        paragraph(f"{len(rest)} more processes, which used the GIL less; --process PID shows one", console, indent="")
+        console.print()
+    if not processes:
+        console.print(Text("No Python process was recorded."))
+    _heading("How good the measurement is", console)
+    print_quality(_quality(report), console)
+
+
+def _weight(process: ProcessReport) -> int:
+    return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
+
+
+def _heading(text: str, console: Console) -> None:
+    console.print(Text(text, style="bold cyan"))
+
+
+def _print_process(process: ProcessReport, console: Console) -> None:
+    _print_verdict(process, console)
+    _print_cost(process, console)
+    _heading("Who made whom wait", console)
+    _print_blame(process.blame, console)
+    _print_patterns(process, console)
+    _heading("What would change without a GIL", console)
+    _print_what_if(process.what_if, console)
+    console.print()
+
+
+def _print_verdict(process: ProcessReport, console: Console) -> None:
+    head = Text(f"process {process.pid}", style="bold")
+    about = [f"Python {process.python.split()[0]}"] if process.python.split() else []
+    about += [duration(process.duration_ns), _plural(len(process.threads), "thread")]
+    head.append(f"  {', '.join(about)}", style="not bold")
+    console.print(head)
+    if process.cmdline:
+        command = Text(f"  {' '.join(process.cmdline.split())}", style="dim", no_wrap=True)
+        # Cut by hand: an ellipsis is not in every encoding.
+        command.truncate(console.width, overflow="crop")
+        console.print(command)
+    if process.note:
+        paragraph(process.note, console)
+    console.print()
+    _heading(f"Verdict: {process.verdict.kind}", console)
+    paragraph(process.verdict.summary, console, style="bold")
+    if process.verdict.advice:
+        paragraph(process.verdict.advice, console)
+    if process.verdict.evidence:
+        told = ", ".join(_figure(name, value) for name, value in process.verdict.evidence.items())
+        paragraph(f"Evidence: {told}.", console)
+    console.print()
+
+
+def _figure(name: str, value: float) -> str:
+    """Write a figure of the evidence: its name ends in its unit."""
+    stem, _, unit = name.rpartition("_")
+    if unit == "ns":
+        return f"{stem.replace('_', ' ')} {duration(value)}"
+    if unit == "share":
+        return f"{stem.replace('_', ' ')} {percent(value)}"
+    if unit == "ratio":
+        return f"{stem.replace('_', ' ')} {value:.2f} x"
+    return f"{name.replace('_', ' ')} {value:g}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _print_cost(process: ProcessReport, console: Console) -> None:
+    _heading("What the GIL cost", console)
+    parts = process.wait_decomposition_ns
+    if parts.total_ns:
+        waits = sum(thread.waits for thread in process.threads)
+        paragraph(f"Threads waited {duration(parts.total_ns)} in {_plural(waits, 'wait')}; in that time:", console)
+        console.print(_decomposition(parts))
+    else:
+        paragraph("No thread ever waited for the GIL.", console)
+    console.print()
+    if process.threads:
+        threads = [_summary(thread, process) for thread in process.threads]
+        console.print(thread_table(threads, wide=console.width >= WIDE))
+    used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
+    for gil in used[:TOP_GILS]:
+        paragraph(_gil_line(gil, process), console)
+    if len(used) > TOP_GILS:
+        held = duration(sum(gil.held_ns for gil in used[TOP_GILS:]))
+        paragraph(f"{len(used) - TOP_GILS} more GILs, held for {held} in all", console)
+    console.print()
+
+
+def _decomposition(parts: WaitDecomposition) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    rows = (
+        ("holder running Python", parts.holder_python_ns),
+        ("holder in C, past a switch request", parts.holder_c_ns),
+        ("holder without a core, or asleep", parts.holder_off_core_ns),
+        ("nobody held it: wake-up latency", parts.wake_up_ns),
+    )
+    for name, ns in rows:
+        share = ns / max(parts.total_ns, 1)
+        bar = Text("#" * round(share * _BAR), style="red")
+        table.add_row(Text(f"  {name}"), Text(duration(ns)), Text(percent(share)), bar)
+    return table
+
+
+def _summary(thread: ThreadReport, process: ProcessReport) -> ThreadSummary:
+    """The same thread as the summary's table takes it."""
+    wall = max(process.duration_ns, 1)
+    states = {state: thread.states_ns[state.label] for state in State} if thread.states_ns else {}
+    return ThreadSummary(
+        tid=thread.tid,
+        name=thread.name,
+        life_ns=thread.life_ns,
+        holds=thread.holds,
+        held_ns=thread.held_ns,
+        held_share=thread.held_ns / wall,
+        waits=thread.waits,
+        waited_ns=thread.waited_ns,
+        waited_share=thread.waited_ns / wall,
+        longest_wait_ns=thread.wait_max_ns,
+        p50_wait_ns=thread.wait_p50_ns,
+        p99_wait_ns=thread.wait_p99_ns,
+        forced_releases=thread.forced,
+        off_gil_ns=max(thread.life_ns - thread.held_ns - thread.waited_ns, 0),
+        off_running_ns=states.get(State.OFF_RUNNING),
+        off_runnable_ns=states.get(State.OFF_RUNNABLE),
+        off_blocked_ns=states.get(State.OFF_BLOCKED),
+        cores=thread.cores,
+        states_ns=states,
+        lost=thread.lost_events,
+    )
+
+
+def _gil_line(gil: GilReport, process: ProcessReport) -> str:
+    wall = max(process.duration_ns, 1)
+    name = f"GIL {gil.gil}" if len(process.gils) > 1 else "GIL"
+    return (
+        f"{name}: held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)}), free {duration(gil.free_ns)}, "
+        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)}), "
+        f"{_plural(gil.handoffs, 'hand-off')}, {_plural(gil.switch_requests, 'switch request')}, "
+        f"{gil.forced} forced and {gil.voluntary} voluntary releases"
+    )
+
+
+def site_name(site: Site, *, thread: bool = True) -> str:
+    """Return ``role: function (file:line)``, without the line if no stack is known; the file's last part only."""
+    if not site.function:
+        return site.thread
+    place = f"{site.function} ({site.file.rpartition('/')[2]}:{site.line})"
+    return f"{site.thread}: {place}" if thread else place
+
+
+def _print_blame(blame: Sequence[Blame], console: Console) -> None:
+    if not blame:
+        paragraph("Nobody waited for anybody.", console)
+        console.print()
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", width=console.width - 1)
+    table.add_column("  who waited", ratio=1, overflow="fold")
+    table.add_column("who held the GIL", ratio=1, overflow="fold")
+    for heading in ("waited", "waits", "longest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in blame[:TOP_BLAME]:
+        times = (duration(row.ns), str(row.waits), duration(row.max_ns))
+        victim, culprit = Text(f"  {site_name(row.victim)}"), Text(site_name(row.culprit), style="red")
+        table.add_row(victim, culprit, *map(Text, times))
+    console.print(table)
+    rest = blame[TOP_BLAME:]
+    if rest:
+        waited = duration(sum(row.ns for row in rest))
+        paragraph(f"{_plural(len(rest), 'more pair')}, {waited} in all", console)
+    console.print()
+
+
+def _print_patterns(process: ProcessReport, console: Console) -> None:
+    told = [_hog(hog) for hog in process.hogs[:TOP_PATTERNS]]
+    told += [_convoy(convoy) for convoy in process.convoys[:TOP_PATTERNS]]
+    told += [_event_loop(loop) for loop in process.event_loops[:TOP_PATTERNS]]
+    for text in told:
+        paragraph(text, console)
+    more = sum(max(len(found) - TOP_PATTERNS, 0) for found in (process.hogs, process.convoys, process.event_loops))
+    if more:
+        paragraph(f"{more} more hogs, convoys and event loops: see --json", console)
+    if told:
+        console.print()
+
+
+def _hog(hog: Hog) -> str:
+    return (
+        f"Hog: {site_name(hog.site)} kept the GIL {_plural(hog.count, 'time')} after it was asked to drop it, "
+        f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most."
+    )
+
+
+def _convoy(convoy: Convoy) -> str:
+    text = (
+        f"Convoy: {site_name(convoy.site)} made {_plural(convoy.steps, 'short step')} "
+        f"({convoy.steps_per_s:.1f} per second) and waited {duration(convoy.wait_p50_ns)} (median) before each, "
+        f"{percent(convoy.waited_share)} of its life."
+    )
+    for one in convoy.estimates:
+        text += (
+            f" With sys.setswitchinterval({one.switch_interval_ns / 1e9:g}) about {duration(one.wait_per_step_ns)} "
+            f"per step, {one.steps_per_s:.0f} steps per second."
+        )
+    return text
+
+
+def _event_loop(loop: EventLoop) -> str:
+    text = (
+        f"Event loop ({loop.loop}) on {loop.thread}: waited {duration(loop.waited_ns)} for the GIL, "
+        f"{duration(loop.wait_max_ns)} at most"
+    )
+    if loop.culprit is None:
+        return f"{text}."
+    return f"{text}; most of it for {site_name(loop.culprit)} ({duration(loop.culprit_ns)})."
+
+
+def _print_what_if(found: WhatIf, console: Console) -> None:
+    points = [point for point in found.by_cores if point.cores != found.cores]
+    others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
+    paragraph(
+        f"A bound: at most {found.speedup_bound:.2f} x as fast on {_plural(found.cores, 'core')} "
+        f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})"
+        + (f"; {others}." if others else "."),
+        console,
+    )
+
+
+def _quality(report: Report) -> Quality:
+    known = report.quality
+    in_processes = sum(process.quality.lost_events for process in report.processes)
+    return Quality(
+        lost=known.lost_events,
+        sched_lost=max(known.lost_events - in_processes, 0),
+        violations=known.violations,
+        clock_error_ns=known.clock_error_ns,
+        collectors=known.collectors,
+    )
