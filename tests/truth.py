@@ -7,7 +7,7 @@ for the verdict) so that they check the analyses instead of repeating them:
 
 ====================  ============================================================================================
 verdict               the kind of verdict on the process that held its GIL the longest
-held_share            time that the GIL is held / life of the process, over all processes
+held_share            time that the GIL is held while any of the threads lives / that time, over all processes
 wait_share            time spent waiting / life of the threads
 blocked_share         time off-GIL and blocked / life of the threads; needs scheduling data
 holds, waits          how many there are, of all the threads together
@@ -20,6 +20,7 @@ gils_at_once          held time of all GILs / time during which at least one is 
 processes             how many processes have a GIL
 cores                 running time of all threads / length of the recording; needs scheduling data
 off_running_cores     time off-GIL and running / length of the recording; needs scheduling data
+off_ready_share       time off-GIL and running, or ready to if there were a core / life of the threads; needs the same
 ====================  ============================================================================================
 
 A truth holds on a busy machine too, where threads also wait for a core: its bounds leave room for that.
@@ -134,6 +135,11 @@ class _View:
         rows = self.rows("states")
         return int((rows["end"] - rows["start"])[rows["state"] == state].sum())
 
+    def spells(self) -> list[tuple[Process, int, int]]:
+        """Return when the chosen threads of each process that has some lived, from the first birth to the last end."""
+        lives = [(p, [p.threads[t] for t in chosen]) for p, chosen in self._chosen if chosen]
+        return [(p, min(t.start for t in threads), max(t.end for t in threads)) for p, threads in lives]
+
     def wall(self) -> int:
         return self.timeline.end - self.timeline.start
 
@@ -145,8 +151,13 @@ def _chosen(process: Process, pattern: str) -> list[int]:
 
 
 def _held_share(view: _View) -> float:
-    held = sum(int((p.holds["end"] - p.holds["start"]).sum()) for p in view.processes)
-    return held / sum(p.end - p.start for p in view.processes)
+    # Not the life of the process: loading modules takes the longer, the busier the machine is.
+    held = lived = 0
+    for process, start, end in view.spells():
+        inside = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], start)
+        held += int(np.maximum(inside, 0).sum())
+        lived += end - start
+    return held / lived
 
 
 def _handoffs(view: _View) -> float:
@@ -199,5 +210,6 @@ METRICS: dict[str, Callable[[_View], float]] = {
     "processes": lambda view: float(len(view.processes)),
     "cores": _cores,
     "off_running_cores": lambda view: view.in_state(State.OFF_RUNNING) / view.wall(),
+    "off_ready_share": lambda v: (v.in_state(State.OFF_RUNNING) + v.in_state(State.OFF_RUNNABLE)) / v.life(),
 }
-_NEED_SCHED = frozenset({"blocked_share", "cores", "off_running_cores"})
+_NEED_SCHED = frozenset({"blocked_share", "cores", "off_running_cores", "off_ready_share"})

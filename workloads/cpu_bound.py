@@ -3,7 +3,7 @@
 Each thread holds the GIL until the other's switch request takes it away, 5 ms later, and waits in between.
 
 Truth: verdict = cpu-bound-contention
-Truth: held_share >= 0.9
+Truth: held_share >= 0.8
 Truth: wait_share >= 0.2
 Truth: forced(cpu-*) >= 10
 Truth: off_running_cores <= 0.2

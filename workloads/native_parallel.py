@@ -7,7 +7,7 @@ Truth: held_share <= 0.2
 Truth: wait_share <= 0.1
 Truth: forced(hash-*) <= 5
 Truth: holds(hash-*) >= 240
-Truth: off_running_cores >= 0.5
+Truth: off_ready_share >= 0.8
 """
 
 import argparse

@@ -35,7 +35,7 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
     found = []
     for runner in runners:
         loop = EventLoop(
-            thread=process.threads[runner].name,
+            thread=process.threads[runner].name or f"tid {process.threads[runner].tid}",
             tid=process.threads[runner].tid,
             loop=_LOOPS[kind[runner]],
             waits=int(waits[runner]),

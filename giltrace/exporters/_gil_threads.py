@@ -46,7 +46,10 @@ def write_thread_tracks(
 
 
 def _tracks(sink: Sink, process: Process, threads: Ints) -> Ints:
-    """Describe the GIL tracks."""
+    """Describe the GIL tracks.
+
+    The UI shows the first nine of a trace above their threads' Running tracks, later ones below.
+    """
     tracks = np.zeros((len(process.threads), max(process.gils, 1)), np.int64)
     met = np.zeros(tracks.shape, bool)
     for table in (process.holds, process.waits):

@@ -147,6 +147,7 @@ def timeline() -> Timeline:
         ("processes", "", 1),
         ("cores", "", 1.3),
         ("off_running_cores", "", 0.4),
+        ("off_ready_share", "", 40 / 200),
     ],
 )
 def test_measures(timeline: Timeline, metric: str, threads: str, value: float) -> None:

@@ -1,0 +1,133 @@
+"""Hogs, convoys and event loops, in processes made up to have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from giltrace.analysis.convoy import find_convoys
+from giltrace.analysis.event_loops import find_event_loops
+from giltrace.analysis.hogs import find_hogs
+from giltrace.analysis.results import Site
+from giltrace.analysis.verdict import judge
+from giltrace.timeline.model import Process
+from tests.unit.analysis_stacks import Frame, with_stacks
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
+
+STEP: Frame = ("step", "io.py", 12)
+
+
+def made(what: tuple[Script, Kernel], *, sched: bool = True) -> Process:
+    script, kernel = what
+    return process(script, kernel if sched else None)
+
+
+@pytest.mark.parametrize("sched", [True, False])
+def test_hogs(sched: bool) -> None:
+    found = made(hog(), sched=sched)
+    told = with_stacks(found, [[("crunch", "c.py", 3)], [("give", "c.py", 4)]], hold={1: 1}, request={0: 0})
+    first, second = find_hogs(told)
+    # Each of the five holds takes 300 ms and is asked after 6 ms; the first one was sampled.
+    assert (first.site, first.count, first.ns) == (Site("thread-*", "give", "c.py", 4), 4, 4 * 294 * MS)
+    assert (second.site, second.count, second.ns) == (Site("thread-*", "crunch", "c.py", 3), 1, 294 * MS)
+    assert (second.max_ns, second.held_ns, second.stack) == (294 * MS, 300 * MS, ("crunch (c.py:3)",))
+
+
+def test_threads_that_drop_the_gil_when_asked_are_no_hogs() -> None:
+    assert find_hogs(made(cpu_bound())) == ()
+
+
+@pytest.mark.parametrize("sched", [True, False])
+def test_convoy(sched: bool) -> None:
+    told = with_stacks(made(convoy(100), sched=sched), [[STEP]], wait={2: 0})
+    (found,) = find_convoys(told)
+    assert found.site == Site("thread-*", "step", "io.py", 12)
+    assert (found.steps, found.stack) == (100, ("step (io.py:12)",))
+    assert found.wait_p50_ns == 5 * MS + 20 * US
+    assert found.switch_interval_ns == 5 * MS
+    assert [e.switch_interval_ns for e in found.estimates] == [1 * MS, 500 * US, 100 * US]
+    # A step waits out one interval: with one of 1 ms it would take 2 ms instead of 6.
+    assert found.estimates[0].wait_per_step_ns == 1 * MS + 20 * US
+    rates = [found.steps_per_s, *(e.steps_per_s for e in found.estimates)]
+    assert rates == sorted(rates)
+    assert rates[1] == pytest.approx(1e9 / (1e9 / found.steps_per_s - 4 * MS))
+
+
+def test_without_stacks_a_convoy_is_known_by_its_thread() -> None:
+    (found,) = find_convoys(made(convoy(100)))
+    assert (found.site, found.stack) == (Site("thread-*"), ())
+
+
+def test_waits_behind_hogs_are_no_convoy() -> None:
+    script, at = Script(), 0
+    for _ in range(20):
+        script.acquire(at, 1).request(at + MS, 2).timeout(at + 6 * MS, 2).release(at + 60 * MS, 1)
+        script.acquire(at + 61 * MS, 2).release(at + 61 * MS + 10 * US, 2)
+        at += 62 * MS
+    assert find_convoys(process(script)) == ()
+
+
+def test_counting_threads_are_no_convoy() -> None:
+    assert find_convoys(made(cpu_bound())) == ()
+
+
+LOOP: list[Frame] = [
+    ("handle", "app.py", 5),
+    ("BaseEventLoop._run_once", "/usr/lib/python3.13/asyncio/base_events.py", 2000),
+    ("BaseEventLoop.run_forever", "/usr/lib/python3.13/asyncio/base_events.py", 600),
+]
+
+
+def behind() -> Process:
+    """Thread 0 waits 2-12 ms for thread 1, and 20-21 ms for thread 2."""
+    script = Script().acquire(0, 1).request(2 * MS, 0).timeout(7 * MS, 0).release(12 * MS, 1)
+    script.acquire(12 * MS, 0).release(13 * MS, 0).acquire(19 * MS, 2).request(20 * MS, 0).release(21 * MS, 2)
+    return process(script.acquire(21 * MS, 0).release(22 * MS, 0))
+
+
+def test_an_event_loop_and_its_culprit() -> None:
+    told = with_stacks(
+        behind(), [LOOP, [("crunch", "c.py", 3)], [("other", "d.py", 1)]], wait={0: 0}, hold={1: 1, 2: 2}
+    )
+    (loop,) = find_event_loops(told)
+    assert (loop.thread, loop.tid, loop.loop) == ("thread-0", PID, "asyncio")
+    assert (loop.waits, loop.waited_ns, loop.wait_max_ns) == (2, 11 * MS, 10 * MS)
+    assert loop.culprit == Site("thread-*", "crunch", "c.py", 3)
+    assert (loop.culprit_ns, loop.culprit_stack) == (10 * MS, ("crunch (c.py:3)",))
+
+
+def test_uvloop_shows_by_its_own_frames() -> None:
+    frames: list[Frame] = [("handle", "app.py", 5), ("run", "/site-packages/uvloop/__init__.py", 109)]
+    (loop,) = find_event_loops(with_stacks(behind(), [frames], hold={0: 0}))
+    assert loop.loop == "uvloop"
+
+
+def test_a_loop_that_never_waits_has_no_culprit() -> None:
+    calm = process(Script().acquire(0, 0).release(MS, 0))
+    (loop,) = find_event_loops(with_stacks(calm, [LOOP], hold={0: 0}))
+    assert (loop.waits, loop.culprit) == (0, None)
+
+
+def test_no_loop_without_its_frames_or_without_stacks() -> None:
+    assert find_event_loops(behind()) == ()
+    imitation: list[Frame] = [("run_forever", "/srv/app/daemon.py", 5)]
+    assert find_event_loops(with_stacks(behind(), [imitation], wait={0: 0}, hold={0: 0})) == ()
+
+
+def one_core(*, native: bool) -> Process:
+    """Two threads that share one core in turns of 10 ms, off the GIL or, if not `native`, holding and wanting it."""
+    script, kernel = Script(tids=(PID, 101)), Kernel().born(0, 101)
+    for turn in range(40):
+        thread, at = turn % 2, turn * 10 * MS
+        length = 100 * US if native else 10 * MS
+        script.hold(at, at + length, thread)
+        if not native and turn < 39:
+            script.request(at + 10 * US, 1 - thread)
+        kernel.run(at, at + 10 * MS, (PID, 101)[thread], preempted=True)
+    kernel.ended(400 * MS, PID).ended(400 * MS, 101)
+    return process(script, kernel)
+
+
+def test_native_code_that_shares_its_only_core_is_parallel_all_the_same() -> None:
+    assert judge(one_core(native=True)).kind == "parallel"
+    assert judge(one_core(native=False)).kind == "cpu-bound-contention"
