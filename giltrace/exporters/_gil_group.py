@@ -15,6 +15,7 @@ from giltrace.exporters._protos import packet, pb
 from giltrace.exporters._relations import Relations
 from giltrace.exporters._sink import Sink
 from giltrace.exporters._slices import PIECE, Slices, write_slices
+from giltrace.exporters._stacks import StackTexts
 from giltrace.timeline.model import Process, Timeline
 
 
@@ -24,12 +25,15 @@ def group_track(sink: Sink, process: Process, gil: int) -> int:
     return sink.track(("group", process.pid, gil), name=name)
 
 
-def write_group(sink: Sink, process: Process, gil: int, names: list[str], labels: Ints, relations: Relations) -> None:
+def write_group(
+    sink: Sink, process: Process, gil: int, names: list[str], labels: Ints, relations: Relations, texts: StackTexts
+) -> None:
     """Write the tracks of one GIL. `names` has each thread's name, `labels` its interned annotation value."""
     group = group_track(sink, process, gil)
     _write_holder(sink, process, gil, group, sink.names(names))
     _write_waiting(sink, process, gil, group)
     _write_requests(sink, process, gil, group, labels, relations)
+    _write_culprits(sink, process, gil, group, texts)
 
 
 def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
@@ -56,7 +60,7 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
     group = group_track(sink, process, 0)
     event = pb.TrackEvent(
         type=pb.TrackEvent.TYPE_INSTANT,
-        track_uuid=sink.track(("quality", group), group, name="recording", rank=3),
+        track_uuid=sink.track(("quality", group), group, name="recording", rank=4),
         category_iids=[int(sink.categories(["gil"])[0])],
         name_iid=int(sink.names([title])[0]),
         debug_annotations=notes,
@@ -129,6 +133,43 @@ def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
     for at in range(0, len(times), PIECE):
         piece = slice(at, at + PIECE)
         sink.write_raw(shape.fill(time=times[piece], count=counts[piece]))
+
+
+def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: StackTexts) -> None:
+    """What ran while others waited: from the first waiter on, each hold as a slice named by the line it stood at."""
+    rows = np.flatnonzero((process.holds["gil"] == gil) & (texts.lines > 0))
+    holds = process.holds[rows]
+    times, counts = waiting_counts(process, gil)
+    at = np.maximum(np.searchsorted(times, holds["start"], "right") - 1, 0)
+    # Between two changes of the count it is zero on one side at least, or somebody waits already.
+    at = np.where(counts[at] > 0, at, np.minimum(at + 1, len(times) - 1))
+    start = np.maximum(times[at], holds["start"])
+    kept = np.flatnonzero((counts[at] > 0) & (start < holds["end"]))
+    if not len(kept):
+        return
+    track = sink.track(("culprits", group), group, name="culprits (while others wait)", rank=3)
+    start, end, line = start[kept], holds["end"][kept], texts.lines[rows[kept]]
+    category = int(sink.categories(["gil"])[0])
+
+    def build(value: Mapping[str, int]) -> Any:
+        event = pb.TrackEvent(
+            type=pb.TrackEvent.TYPE_SLICE_BEGIN,
+            track_uuid=value["uuid"],
+            category_iids=[category],
+            name_iid=value["name"],
+        )
+        return packet(timestamp=value["time"], track_event=event)
+
+    shape = Shape(build, {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID})
+
+    def begin(kind: int, chosen: Ints) -> Bytes:
+        return shape.fill(time=start[chosen], uuid=np.full(len(chosen), track), name=line[chosen])
+
+    def finish(kind: int, chosen: Ints) -> Bytes:
+        return end_shape(False).fill(time=end[chosen], uuid=np.full(len(chosen), track))
+
+    no_kind = np.zeros(len(kept), np.int64)
+    write_slices(sink, (Slices(start, end, no_kind, no_kind, begin, finish),))
 
 
 def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:

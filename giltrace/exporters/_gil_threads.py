@@ -14,6 +14,7 @@ from giltrace.exporters._protos import packet, pb
 from giltrace.exporters._relations import Relations
 from giltrace.exporters._sink import Sink
 from giltrace.exporters._slices import Slices, write_slices
+from giltrace.exporters._stacks import StackTexts
 from giltrace.timeline.model import Flag, Process
 
 # What a packet carries besides what all carry, as bits of its kind; from _FLAGS_SHIFT on, the kind holds the `Flag`s.
@@ -21,7 +22,9 @@ _ARROW = 1
 _CORE = 2
 _LED_TO = 1
 _CULPRIT = 2
-_FLAGS_SHIFT = 2
+_STACK = 4
+_CULPRIT_STACK = 8
+_FLAGS_SHIFT = 4
 
 _PARTIAL = {
     int(Flag.PARTIAL_START): "began before the first record",
@@ -31,7 +34,13 @@ _PARTIAL = {
 
 
 def write_thread_tracks(
-    sink: Sink, process: Process, threads: Ints, labels: Ints, relations: Relations, first_flow: int
+    sink: Sink,
+    process: Process,
+    threads: Ints,
+    labels: Ints,
+    relations: Relations,
+    texts: StackTexts,
+    first_flow: int,
 ) -> Ints:
     """Write the holds and waits of all threads of a process; the uuids of their tracks, shape (threads, gils).
 
@@ -39,8 +48,8 @@ def write_thread_tracks(
     hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
     """
     tracks = _tracks(sink, process, threads)
-    waits = _waits(sink, process, tracks, labels, relations)
-    holds = _holds(sink, process, tracks, relations, first_flow)
+    waits = _waits(sink, process, tracks, labels, relations, texts)
+    holds = _holds(sink, process, tracks, relations, texts, first_flow)
     write_slices(sink, (waits, holds))
     return tracks
 
@@ -61,7 +70,9 @@ def _tracks(sink: Sink, process: Process, threads: Ints) -> Ints:
     return tracks
 
 
-def _holds(sink: Sink, process: Process, tracks: Ints, relations: Relations, first_flow: int) -> Slices:
+def _holds(
+    sink: Sink, process: Process, tracks: Ints, relations: Relations, texts: StackTexts, first_flow: int
+) -> Slices:
     holds = process.holds
     flow = first_flow + np.arange(len(holds), dtype=np.int64)
     uuid = tracks[holds["thread"], holds["gil"]]
@@ -73,7 +84,13 @@ def _holds(sink: Sink, process: Process, tracks: Ints, relations: Relations, fir
     def begin(kind: int, rows: Ints) -> Bytes:
         chosen = holds[rows]
         return shape(kind).fill(
-            time=chosen["start"], uuid=uuid[rows], gil=chosen["gil"], hold=rows, core=chosen["core"], flow=flow[rows]
+            time=chosen["start"],
+            uuid=uuid[rows],
+            gil=chosen["gil"],
+            hold=rows,
+            core=chosen["core"],
+            flow=flow[rows],
+            stack=texts.hold[rows],
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
@@ -81,11 +98,11 @@ def _holds(sink: Sink, process: Process, tracks: Ints, relations: Relations, fir
         return end_shape(bool(kind)).fill(time=holds["end"][rows], uuid=uuid[rows], flow=arrow)
 
     flags = holds["flags"].astype(np.int64) << _FLAGS_SHIFT
-    kind = flags | _ARROW * relations.arrow_in | _CORE * (holds["core"] >= 0)
+    kind = flags | _ARROW * relations.arrow_in | _CORE * (holds["core"] >= 0) | _STACK * (texts.hold > 0)
     return Slices(holds["start"], holds["end"], kind, relations.arrow_out.astype(np.int64), begin, finish)
 
 
-def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: Relations) -> Slices:
+def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: Relations, texts: StackTexts) -> Slices:
     waits = process.waits
     uuid = tracks[waits["thread"], waits["gil"]]
 
@@ -101,6 +118,8 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: 
             timeouts=chosen["timeouts"],
             hold=chosen["hold"],
             culprit=labels[relations.culprit[rows]],
+            stack=texts.wait[rows],
+            culprit_stack=texts.culprit[rows],
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
@@ -110,6 +129,8 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: 
         (waits["flags"].astype(np.int64) << _FLAGS_SHIFT)
         | _LED_TO * (waits["hold"] >= 0)
         | _CULPRIT * (relations.culprit >= 0)
+        | _STACK * (texts.wait > 0)
+        | _CULPRIT_STACK * (texts.culprit > 0)
     )
     return Slices(waits["start"], waits["end"], kind, np.zeros(len(waits), np.int64), begin, finish)
 
@@ -155,6 +176,8 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("core", uint_value=value["core"]))
         notes.append(sink.annotation("gil", uint_value=value["gil"]))
         notes.append(sink.annotation("hold", uint_value=value["hold"]))
+        if kind & _STACK:
+            notes.append(sink.annotation("stack", string_value_iid=value["stack"]))
         event = _begin(sink, value["uuid"], "holds GIL", _colours.GREEN, notes + _partial(sink, flags))
         if kind & _ARROW:
             event.terminating_flow_ids.append(value["flow"])
@@ -162,6 +185,7 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
 
     columns = {"time": Field.TIME, "uuid": Field.UUID, "gil": Field.SMALL, "hold": Field.COUNT}
     columns |= {"core": Field.SMALL} if kind & _CORE else {}
+    columns |= {"stack": Field.IID} if kind & _STACK else {}
     return Shape(build, columns | ({"flow": Field.FLOW} if kind & _ARROW else {}))
 
 
@@ -172,10 +196,16 @@ def _wait_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("led to hold", uint_value=value["hold"]))
         if kind & _CULPRIT:
             notes.append(sink.annotation("culprit", string_value_iid=value["culprit"]))
+        if kind & _CULPRIT_STACK:
+            notes.append(sink.annotation("culprit stack", string_value_iid=value["culprit_stack"]))
+        if kind & _STACK:
+            notes.append(sink.annotation("stack", string_value_iid=value["stack"]))
         notes += _partial(sink, kind >> _FLAGS_SHIFT)
         event = _begin(sink, value["uuid"], "waits for GIL", _colours.RED, notes)
         return packet(timestamp=value["time"], track_event=event)
 
     columns = {"time": Field.TIME, "uuid": Field.UUID, "timeouts": Field.COUNT}
     columns |= {"hold": Field.COUNT} if kind & _LED_TO else {}
+    columns |= {"stack": Field.IID} if kind & _STACK else {}
+    columns |= {"culprit_stack": Field.IID} if kind & _CULPRIT_STACK else {}
     return Shape(build, columns | ({"culprit": Field.IID} if kind & _CULPRIT else {}))

@@ -14,7 +14,7 @@ from giltrace.timeline.model import Flag, Process
 class Relations:
     """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
     (`arrow_in`) or leaves from its end (`arrow_out`). Per wait and per switch request: the thread that held the GIL at
-    its start (`culprit`, `asked`; -1: nobody).
+    its start (`culprit`, `asked`; -1: nobody); per wait also that hold (`culprit_hold`).
     """
 
     following: Ints
@@ -22,32 +22,34 @@ class Relations:
     arrow_out: Bools
     culprit: Ints
     asked: Ints
+    culprit_hold: Ints
 
 
 def relate(process: Process) -> Relations:
     """Find the relations of one process."""
     holds, waits, requests = process.holds, process.waits, process.switch_requests
     following = np.full(len(holds), -1, np.int64)
-    culprit = np.full(len(waits), -1, np.int64)
-    asked = np.full(len(requests), -1, np.int64)
+    culprit_hold = np.full(len(waits), -1, np.int64)
+    asked_hold = np.full(len(requests), -1, np.int64)
     for gil in range(process.gils):
         own = np.flatnonzero(holds["gil"] == gil)
         following[own[:-1]] = own[1:]
-        for table, times, result in ((waits, "start", culprit), (requests, "time", asked)):
+        for table, times, result in ((waits, "start", culprit_hold), (requests, "time", asked_hold)):
             rows = np.flatnonzero(table["gil"] == gil)
-            result[rows] = _holder_at(process, own, table[times][rows])
-    return Relations(following, *_arrows(process, following), culprit, asked)
+            result[rows] = _hold_at(process, own, table[times][rows])
+    holder = np.append(holds["thread"].astype(np.int64), -1)
+    return Relations(following, *_arrows(process, following), holder[culprit_hold], holder[asked_hold], culprit_hold)
 
 
-def _holder_at(process: Process, own: Ints, times: Ints) -> Ints:
-    """Return the thread that held a GIL, whose holds are the rows `own`, at each of `times`; -1 for nobody."""
+def _hold_at(process: Process, own: Ints, times: Ints) -> Ints:
+    """Return which of a GIL's holds, the rows `own`, was under way at each of `times`; -1 for none."""
     if not len(own):
         return np.full(len(times), -1, np.int64)
     holds = process.holds
     last = np.maximum(np.searchsorted(holds["start"][own], times, side="right") - 1, 0)
     rows = own[last]
     held = (holds["start"][rows] <= times) & (times < holds["end"][rows])
-    return np.where(held, holds["thread"][rows].astype(np.int64), -1)
+    return np.where(held, rows, -1)
 
 
 def _arrows(process: Process, following: Ints) -> tuple[Bools, Bools]:

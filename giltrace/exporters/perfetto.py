@@ -21,6 +21,7 @@ from giltrace.exporters._relations import relate
 from giltrace.exporters._sched import write_sched
 from giltrace.exporters._sink import Sink
 from giltrace.exporters._spans import write_spans
+from giltrace.exporters._stacks import stack_texts
 from giltrace.exporters._threads import describe_others, describe_process, labels
 from giltrace.timeline.model import Process, Timeline
 
@@ -84,9 +85,10 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
+        texts = stack_texts(sink, process, relations)
         for gil in range(process.gils):
-            write_group(sink, process, gil, names, values, relations)
-        tracks = write_thread_tracks(sink, process, threads, values, relations, first_flow)
+            write_group(sink, process, gil, names, values, relations, texts)
+        tracks = write_thread_tracks(sink, process, threads, values, relations, texts, first_flow)
         above = _above_spans(threads, tracks)
     by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from giltrace.analysis.sites import Sites
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process, Timeline
 from giltrace.views.trace_processor import TraceProcessor, Value, unavailable
@@ -31,6 +32,8 @@ WORKLOADS = {
     "multiprocess": ("--light", "multiprocess", "--processes", "3", "--count", "1000000"),
     "all collectors": ("convoy", "--steps", "60"),
 }
+
+WAITS = "waits for GIL"
 
 #: Joins that lead from slice `s` to its thread's track.
 OF_THREAD = "join thread_track k on s.track_id = k.id join thread t using (utid) join process p using (upid)"
@@ -218,3 +221,28 @@ def test_a_gil_track_unfolds_to_its_threads_spans(recording: Recording) -> None:
     )
     for name, above in rows:
         assert (name in ("viztracer", "py-spy samples") and above == "GIL") or (name == "GIL" and above is None)
+
+
+def test_details_show_where_waiters_and_holders_stood(recording: Recording) -> None:
+    expected: Rows = Counter()
+    for process in recording.timeline.processes:
+        sites = Sites(process)
+        for wait, stack in zip(process.waits, sites.wait_stacks(), strict=True):
+            told = sites.stack(int(stack))
+            if told:
+                expected[int(wait["start"]), process.threads[wait["thread"]].tid, told[0]] += 1
+    found: Rows = Counter()
+    sql = f"select s.ts, t.tid, extract_arg(s.arg_set_id, 'debug.stack') from slice s {OF_THREAD} where s.name = '{WAITS}'"
+    for (ts, tid, text), count in recording.rows(sql).items():
+        if text is not None:
+            found[ts, tid, str(text).split(" < ")[0]] += count
+    assert found == expected
+
+
+def test_culprits_are_named_by_their_lines_while_others_wait(recording: Recording) -> None:
+    culprits = recording.rows(
+        "select distinct s.name from slice s join track k on s.track_id = k.id where k.name glob 'culprits*'"
+    )
+    contended = any(len(process.waits) for process in recording.timeline.processes)
+    assert bool(culprits) == contended
+    assert all(str(name).endswith(")") and ":" in str(name) for (name,) in culprits if name != "no Python frame")
