@@ -50,6 +50,8 @@ void gil_after_fork(void) {
     learn_lock = fresh;
     for (uint32_t i = 0; i < gil_count; i++) {
         gils[i].locked = false; /* the child makes its GILs anew, at the same addresses */
+        gils[i].switch_requested = false;
+        gils[i].last_holder = NULL; /* so that the next acquire, though by the same thread, tells the new head */
     }
     self.holds = false;
     self.held_count = 0;
@@ -100,6 +102,7 @@ void gil_start(void) {
     for (uint32_t i = 0; i < gil_count; i++) {
         gils[i].locked = true;
         gils[i].switch_requested = false;
+        gils[i].last_holder = NULL; /* so that the next acquire tells the new head */
     }
 }
 
@@ -162,9 +165,29 @@ static inline void follow_recording(struct thread *thread) {
     }
 }
 
+static void released(struct thread *thread, struct gil *gil) {
+    uint32_t stack = stacks_own(thread);
+    if (stack != thread->stack) {
+        thread->stack = stack;
+        store_number(thread, GT_STACK, stack);
+    }
+    /* After the request that it answers, if there was one. */
+    uint64_t now = likely(!gil->switch_requested) ? clock_ticks() : clock_ticks_in_order();
+    gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
+    thread->release = gil->switch_requested ? release : NULL;
+    thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
+    thread->holds = false;
+    gil->locked = false;
+}
+
 static void acquired(struct thread *thread, struct gil *gil) {
     follow_recording(thread);
-    uint64_t now = clock_ticks();
+    if (unlikely(gil->locked && gil->last_holder == thread && thread->holds)) {
+        /* Up to 3.11 an interpreter ends with its GIL held, and the next one makes it anew at the same address. */
+        released(thread, gil);
+    }
+    /* Only a hand-off is to be ordered against another thread's record, so only it pays for that. */
+    uint64_t now = likely(gil->last_holder == thread) ? clock_ticks() : clock_ticks_in_order();
     if (thread->request != 0 && !thread->request_written) {
         store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
     }
@@ -184,19 +207,6 @@ static void acquired(struct thread *thread, struct gil *gil) {
         gil->switches++;
         publish(gil);
     }
-}
-
-static void released(struct thread *thread, struct gil *gil) {
-    uint32_t stack = stacks_own(thread);
-    if (stack != thread->stack) {
-        thread->stack = stack;
-        store_number(thread, GT_STACK, stack);
-    }
-    gt_record *release = store_emit(thread, clock_ticks(), GT_RELEASE, gil->id, 0, 0);
-    thread->release = gil->switch_requested ? release : NULL;
-    thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
-    thread->holds = false;
-    gil->locked = false;
 }
 
 static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
@@ -264,6 +274,7 @@ static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
         if (gil != NULL) {
             thread->gil = gil;
             thread->held_count = 0;
+            thread->release = NULL; /* of another GIL, which it left for this one: not forced */
             acquired(thread, gil);
         }
     } else if (gil != NULL && gil->mutex != NULL && gil->cond == NULL && thread->holds &&
@@ -315,7 +326,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
                 store_number(thread, GT_HOLDER_STACK, stack);
             }
         }
-        store_emit(thread, clock_ticks(), GT_TIMEOUT, gil->id, 0, asks ? GT_SWITCH_REQUEST : 0);
+        store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, 0, asks ? GT_SWITCH_REQUEST : 0);
     }
     return result;
 }

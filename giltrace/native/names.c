@@ -2,8 +2,9 @@
  *
  * `threading.Thread.start` ends in the interpreter's call of pthread_create, made by the parent with the GIL held
  * and from ordinary C code: the one moment at which the Python API may be used and the Thread object (`self` of the
- * calling frame) is at hand. Only the instance's own attributes are read, so no Python code runs. Threads made
- * by other means are named by the kernel's name of them. */
+ * calling frame) is at hand. Other frames are left alone, because asking for their locals keeps them alive, and only
+ * the instance's own dict is read, so no Python code runs. Threads made by other means are named by the kernel's
+ * name of them. */
 #include "tracer.h"
 
 #include <errno.h>
@@ -15,10 +16,10 @@
 typedef struct python_object PyObject;
 
 static struct {
+    PyObject *(*get_globals)(void);
     PyObject *(*get_locals)(void);
+    PyObject *(*get_dict)(PyObject *, void *);
     PyObject *(*dict_get)(PyObject *, const char *);
-    PyObject *(*generic_getattr)(PyObject *, PyObject *);
-    PyObject *(*from_string)(const char *);
     const char *(*as_utf8)(PyObject *, ptrdiff_t *);
     PyObject *(*error_occurred)(void);
     void (*error_clear)(void);
@@ -38,15 +39,15 @@ static unsigned pending_next;
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void names_resolve(const struct elf_object *python) {
+    *(void **)&api.get_globals = elf_symbol(python, "PyEval_GetGlobals", NULL);
     *(void **)&api.get_locals = elf_symbol(python, "PyEval_GetLocals", NULL);
     *(void **)&api.dict_get = elf_symbol(python, "PyDict_GetItemString", NULL);
-    *(void **)&api.generic_getattr = elf_symbol(python, "PyObject_GenericGetAttr", NULL);
-    *(void **)&api.from_string = elf_symbol(python, "PyUnicode_FromString", NULL);
+    *(void **)&api.get_dict = elf_symbol(python, "PyObject_GenericGetDict", NULL);
     *(void **)&api.as_utf8 = elf_symbol(python, "PyUnicode_AsUTF8AndSize", NULL);
     *(void **)&api.error_occurred = elf_symbol(python, "PyErr_Occurred", NULL);
     *(void **)&api.error_clear = elf_symbol(python, "PyErr_Clear", NULL);
     *(void **)&api.decref = elf_symbol(python, "Py_DecRef", NULL);
-    api.complete = api.get_locals && api.dict_get && api.generic_getattr && api.from_string && api.as_utf8 &&
+    api.complete = api.get_globals && api.get_locals && api.get_dict && api.dict_get && api.as_utf8 &&
                    api.error_occurred && api.error_clear && api.decref;
 }
 
@@ -54,18 +55,6 @@ void names_after_fork(void) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     pending_lock = fresh;
     memset(pending, 0, sizeof pending);
-}
-
-static PyObject *attribute(PyObject *object, const char *name) {
-    PyObject *key = api.from_string(name);
-    PyObject *value = key == NULL ? NULL : api.generic_getattr(object, key);
-    if (key != NULL) {
-        api.decref(key);
-    }
-    if (value == NULL) {
-        api.error_clear();
-    }
-    return value;
 }
 
 /* Cut at a character's boundary, where the name does not fit. */
@@ -81,30 +70,35 @@ static void copy_utf8(char *out, size_t size, const char *text) {
     out[length] = 0;
 }
 
+/* A text of a dict, borrowed; NULL if it has none by that name. */
+static const char *text_of(PyObject *dict, const char *name) {
+    PyObject *value = dict == NULL ? NULL : api.dict_get(dict, name);
+    const char *text = value == NULL ? NULL : api.as_utf8(value, NULL);
+    if (text == NULL && api.error_occurred() != NULL) {
+        api.error_clear();
+    }
+    return text;
+}
+
 /* The name of the Thread whose `start` is the calling frame; empty if it is not one. */
 static void name_of_starting(char *out) {
     out[0] = 0;
-    PyObject *locals = api.error_occurred() == NULL ? api.get_locals() : NULL;
-    PyObject *object = locals == NULL ? NULL : api.dict_get(locals, "self");
-    if (object == NULL) {
-        if (locals == NULL && api.error_occurred() != NULL) {
-            api.error_clear();
-        }
+    if (api.error_occurred() != NULL) {
         return;
     }
-    PyObject *started = attribute(object, "_started"); /* every Thread has one; few other classes do */
-    PyObject *name = started == NULL ? NULL : attribute(object, "_name");
-    if (name != NULL) {
-        const char *text = api.as_utf8(name, NULL);
-        if (text != NULL) {
-            copy_utf8(out, NAME_SIZE, text);
-        } else {
-            api.error_clear();
-        }
-        api.decref(name);
+    const char *module = text_of(api.get_globals(), "__name__");
+    if (module == NULL || strcmp(module, "threading") != 0) {
+        return;
     }
-    if (started != NULL) {
-        api.decref(started);
+    PyObject *locals = api.get_locals();
+    PyObject *object = locals == NULL ? NULL : api.dict_get(locals, "self");
+    PyObject *attributes = object == NULL ? NULL : api.get_dict(object, NULL);
+    const char *name = text_of(attributes, "_name"); /* also clears what the calls before it may have raised */
+    if (name != NULL) {
+        copy_utf8(out, NAME_SIZE, name);
+    }
+    if (attributes != NULL) {
+        api.decref(attributes);
     }
 }
 
@@ -141,11 +135,13 @@ void names_take(uint32_t tid, char *out, size_t size) {
     pthread_t me = pthread_self();
     bool found = false;
     pthread_mutex_lock(&pending_lock);
-    for (unsigned back = 0; !found && back < PENDING_MAX; back++) {
+    for (unsigned back = 0; back < PENDING_MAX; back++) {
         unsigned slot = (pending_next - 1 - back) % PENDING_MAX;
         if (pending[slot].used && pthread_equal(pending[slot].thread, me)) {
             pending[slot].used = false;
-            copy_utf8(out, size, pending[slot].name);
+            if (!found) { /* older ones are of threads that ended without the GIL and left their address to this one */
+                copy_utf8(out, size, pending[slot].name);
+            }
             found = true;
         }
     }

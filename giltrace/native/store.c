@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 enum {
     FIRST_CHUNK = 4096, /* threads may be many and short */
     LARGEST_CHUNK = 1 << 20,
+    FALLOCATE_TRIES = 100,
     PATH_TRIES = 1000, /* program images that one process may go through */
 };
 
@@ -31,10 +33,14 @@ _Atomic uint32_t store_generation;
 
 static char path[PATH_MAX], folder[PATH_MAX - 64]; /* room for the name of a file in it */
 static struct gt_header *header;
+/* What a forked child's head takes over. */
+static char parent_python[sizeof header->python];
+static uint32_t parent_status;
 static _Atomic uint64_t file_size;
 static _Atomic uint32_t next_thread;
 static pthread_key_t end_key;
 static bool end_key_made;
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct gt_header *store_header(void) {
     return header;
@@ -46,9 +52,21 @@ void store_note(const char *text) {
     }
 }
 
+/* Beyond RLIMIT_FSIZE, growing the file would raise SIGXFSZ, which ends a host that does not ignore it. */
+static bool may_grow_to(uint64_t size) {
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
+}
+
 /* Map `size` bytes of the file, allocated on disk beforehand. */
 static void *map_piece(int fd, uint64_t offset, size_t size) {
-    int error = posix_fallocate(fd, (off_t)offset, (off_t)size);
+    int error = EFBIG;
+    if (may_grow_to(offset + size)) {
+        int tries = 0;
+        do { /* a host with a busy interval timer interrupts it */
+            error = posix_fallocate(fd, (off_t)offset, (off_t)size);
+        } while (error == EINTR && ++tries < FALLOCATE_TRIES);
+    }
     if (error != 0) {
         errno = error;
         return NULL;
@@ -91,15 +109,21 @@ static void describe_process(void) {
     ssize_t got = readlink("/proc/self/exe", header->executable, sizeof header->executable - 1);
     header->executable[got > 0 ? got : 0] = 0;
     read_file("/proc/self/cmdline", header->cmdline, sizeof header->cmdline); /* NUL between the words, as there */
-    header->magic = GT_MAGIC;
+    memcpy(header->python, parent_python, sizeof parent_python);
+    header->status |= parent_status;
+    __atomic_store_n(&header->magic, GT_MAGIC, __ATOMIC_RELEASE);
 }
 
+/* Where `store_open` is to create its file; nowhere, if that is empty. */
 void store_choose(const char *where) {
     snprintf(folder, sizeof folder, "%s", where);
 }
 
 /* Create this image's file. Its number tells apart the images that one process executes in turn. */
 bool store_open(void) {
+    if (folder[0] == 0) {
+        return false;
+    }
     int fd = -1;
     for (int image = 0; fd < 0 && image < PATH_TRIES; image++) {
         snprintf(path, sizeof path, "%s/gil-%d-%d.bin", folder, (int)getpid(), image);
@@ -145,10 +169,20 @@ void store_forget(struct thread *thread) {
     thread->sequence = thread->stack = 0;
 }
 
-/* In the child: the mappings are the parent's file, which only the parent may write. */
+/* In the child: the mappings are the parent's file, which only the parent may write. Without a GIL there will be no
+ * first use of one, so then the child's file is opened at once. */
 void store_after_fork(void) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    open_lock = fresh;
+    if (header != NULL) {
+        memcpy(parent_python, header->python, sizeof parent_python);
+        parent_status = header->status & (GT_HOOKED | GT_FREE_THREADED);
+    }
     store_close();
     store_forget(&self);
+    if ((parent_status & GT_FREE_THREADED) != 0) {
+        store_open();
+    }
 }
 
 /* Begin anew with the next `store_open`. Records that are on their way still go to the old file. */
@@ -161,11 +195,15 @@ void store_close(void) {
 static void thread_ends(void *unused) {
     (void)unused;
     struct thread *thread = &self;
+    if (++thread->ending < PTHREAD_DESTRUCTOR_ITERATIONS) {
+        pthread_setspecific(end_key, thread); /* other destructors may still use the GIL: come back after them */
+        return;
+    }
     stacks_end(thread);
     if (thread->chunk != NULL) {
         store_emit(thread, clock_ticks(), GT_THREAD_END, 0, 0, 0);
         munmap(thread->chunk, thread->chunk->size);
-        /* Python may still come through here from another destructor: begin a new chunk if so. */
+        /* A destructor of the last round may still come through here: begin a new chunk if so. */
         thread->chunk = NULL;
         thread->cursor = thread->end = thread->release = NULL;
     }
@@ -195,8 +233,16 @@ static uint32_t next_size(const struct thread *thread) {
     return thread->chunk_size < LARGEST_CHUNK ? thread->chunk_size * 4 : LARGEST_CHUNK;
 }
 
+/* A forked child opens its file when it first uses a GIL: most children only execute another program. */
+static bool ensure_open(void) {
+    pthread_mutex_lock(&open_lock);
+    bool opened = header != NULL || store_open();
+    pthread_mutex_unlock(&open_lock);
+    return opened;
+}
+
 static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
-    if (header == NULL && !store_open()) {
+    if (!ensure_open()) {
         return NULL;
     }
     uint32_t size = next_size(thread);
@@ -232,14 +278,18 @@ static gt_record *lose(struct thread *thread) {
 /* The current chunk is full, or `time` is too far from its base: give the thread another. NULL, and the event
  * counted, if there is none to be had. */
 gt_record *store_more(struct thread *thread, uint64_t time) {
-    if (thread->starved && thread->cursor == thread->end) {
+    if (thread->starved) {
         return lose(thread);
     }
     int saved_errno = errno;
     if (!thread->registered) {
         register_thread(thread);
     }
+    /* To open a file is a cancellation point, where the host has none: a thread cancelled in it would keep the GIL. */
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     struct gt_chunk *chunk = begin_chunk(thread, time);
+    pthread_setcancelstate(cancel_state, NULL);
     if (chunk == NULL) {
         thread->starved = true; /* trying again at every event would slow the host down */
         errno = saved_errno;

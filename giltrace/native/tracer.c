@@ -40,10 +40,6 @@ static void after_fork_child(void) {
     names_after_fork();
     stacks_after_fork();
     gil_after_fork();
-    if (store_open()) {
-        describe_python(store_header());
-        store_header()->status |= GT_HOOKED;
-    }
     allow_recorder();
 }
 
@@ -101,6 +97,7 @@ EXPORT void giltrace_stop(void) {
     if (active) {
         active = false;
         elf_redirect_imports(&python, gil_originals, gil_redirect_count);
+        store_choose("");
         store_close();
     }
 }

@@ -40,6 +40,15 @@ static inline uint64_t clock_ticks(void) {
     return clock_ns();
 }
 
+/* The ticks after everything before, such as taking a lock: a core may otherwise read the TSC while it still waits
+ * for the lock, some hundred ticks before another thread's reading under that lock. */
+static inline uint64_t clock_ticks_in_order(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_lfence();
+#endif
+    return clock_ticks();
+}
+
 /* --- elf.c -------------------------------------------------------------------------------------------------- */
 
 /* A loaded object: what the dynamic linker knows of it. */
@@ -86,7 +95,8 @@ struct thread {
     bool holds;
     bool registered;
     bool named;
-    bool starved; /* no room for records any more */
+    bool starved;   /* no room for records any more */
+    uint8_t ending; /* rounds of destructors since the thread ended */
     uint8_t held_count;
     uint32_t generation; /* of the recording that the rest belongs to */
     uint32_t index, tid, sequence, chunk_size;

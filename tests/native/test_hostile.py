@@ -23,7 +23,7 @@ from tests.tracing import of_kind, overlaps, read, traced_environment, write_pai
 def run(
     interpreter: Interpreter, program: str, folder: Path, *words: str | Path, before: Callable[[], None] | None = None
 ) -> str:
-    """Run `program` traced into `folder`; returns what it printed. `before` runs in the child, before the interpreter."""
+    """Run `program` traced into `folder`; returns what it printed. `before` runs in the child, before Python."""
     return execute([interpreter.path, "-W", "ignore", "-c", textwrap.dedent(program), *words], folder, before)
 
 
@@ -46,7 +46,9 @@ def check(process: ProcessEvents) -> None:
 
 
 def compiled(source: str, out: Path, *words: str | Path) -> Path:
-    subprocess.run(["cc", "-x", "c", "-", "-o", out, *words], input=source, text=True, check=True, timeout=60)
+    subprocess.run(
+        ["cc", "-x", "c", "-", "-x", "none", "-o", out, *words], input=source, text=True, check=True, timeout=60
+    )
     return out
 
 
@@ -165,7 +167,8 @@ def test_file_size_limit_costs_records_only(interpreter: Interpreter, size: int,
 
 def test_want_of_descriptors_is_counted_and_passes_with_the_thread(interpreter: Interpreter, tmp_path: Path) -> None:
     program = """
-        import os, resource, threading, time
+        import ctypes, os, resource, threading, time
+        ctypes.CDLL("libgcc_s.so.1") # pthread_exit would open it, and abort where it cannot
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         taken = []
         def work():
@@ -344,7 +347,7 @@ def test_program_that_embeds_python_again_and_again(interpreter: Interpreter, tm
 
 def test_segfault_is_still_the_hosts_own(interpreter: Interpreter, tmp_path: Path) -> None:
     write_pair(tmp_path)
-    command = [interpreter.path, "-X", "faulthandler", "-c", "import ctypes; ctypes.string_at(0)"]
+    command: list[str | Path] = [interpreter.path, "-X", "faulthandler", "-c", "import ctypes; ctypes.string_at(0)"]
     ran = subprocess.run(
         command, env=traced_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
     )
