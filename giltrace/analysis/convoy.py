@@ -14,6 +14,9 @@ from giltrace.timeline.model import Process
 #: For these switch intervals the effect on a convoy is estimated.
 OTHER_INTERVALS_NS = (1_000_000, 500_000, 100_000)
 
+#: What is left of a wait after whole switch intervals counts as wake-up latency up to this part of an interval.
+LATENCY_SHARE = 0.1
+
 
 def find_convoys(process: Process) -> tuple[Convoy, ...]:
     """The threads in a convoy, by the rule of the verdict, most waited time first.
@@ -96,13 +99,18 @@ def _switch_intervals(process: Process) -> Ints:
 
 
 def _estimates(steps: int, life: int, median: int, interval: int) -> tuple[IntervalEstimate, ...]:
-    """Each interval that a step waits out becomes the other interval; the rest of the step stays."""
-    waited_out = median // max(interval, 1)
+    """Each interval that a step waits out becomes the other interval, and what a short rest is stays: wake-up latency.
+
+    A long rest is part of another thread's turn, which is as long as the interval too.
+    """
+    waited_out = median / max(interval, 1)
+    if waited_out % 1 < LATENCY_SHARE:
+        waited_out = float(int(waited_out))
     rest = median - waited_out * interval
     period = life / steps
     estimates = []
     for other in OTHER_INTERVALS_NS:
         if other < interval:
-            wait = rest + waited_out * other
+            wait = round(rest + waited_out * other)
             estimates.append(IntervalEstimate(other, wait, 1e9 / max(period - (median - wait), wait, 1)))
     return tuple(estimates)

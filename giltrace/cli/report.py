@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    name: Annotated[Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)],
+    name: Annotated[
+        Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser that works offline.")

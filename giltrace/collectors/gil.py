@@ -99,7 +99,5 @@ class GilCollector:
         pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in files)
         each = native.pair_cost_ns()
         cost = f"{pairs} release+acquire pairs x {each:.0f} ns = {pairs * each / 1e6:.1f} ms"
-        error = clock.TickClock(
-            np.concatenate([*(file.pair for file in files), clock.read_pairs(folder)])
-        ).error_ns
+        error = clock.TickClock(np.concatenate([*(file.pair for file in files), clock.read_pairs(folder)])).error_ns
         return CollectorReport(self.name, "ok", cost, error)

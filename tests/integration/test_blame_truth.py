@@ -40,7 +40,8 @@ def record(folder: Path, hold_ms: float, free_ms: float, rounds: int) -> Mix:
     command = [sys.executable, "-m", "giltrace", "record", "--light", "--python", sys.executable, "-o", "mix"]
     target = [str(TARGETS / "hold_mix.py"), str(hold_ms), str(free_ms), str(rounds)]
     ran = subprocess.run([*command, *target], cwd=folder, capture_output=True, text=True, timeout=90, check=True)
-    return Mix(giltrace.load(folder / "mix"), *map(int, ran.stdout.split()), rounds)
+    start, end, held_ns, hold_line, victim_line = map(int, ran.stdout.split())
+    return Mix(giltrace.load(folder / "mix"), start, end, held_ns, hold_line, victim_line, rounds)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.tracing import TARGETS, traced_environment
 
 
 def run(folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, TARGETS / "inprocess.py", folder]
+    command = [sys.executable, str(TARGETS / "inprocess.py"), str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
 
 

@@ -228,11 +228,12 @@ def test_details_show_where_waiters_and_holders_stood(recording: Recording) -> N
     for process in recording.timeline.processes:
         sites = Sites(process)
         for wait, stack in zip(process.waits, sites.wait_stacks(), strict=True):
-            told = sites.stack(int(stack))
-            if told:
-                expected[int(wait["start"]), process.threads[wait["thread"]].tid, told[0]] += 1
+            frames = sites.stack(int(stack))
+            if frames:
+                expected[int(wait["start"]), process.threads[wait["thread"]].tid, frames[0]] += 1
     found: Rows = Counter()
-    sql = f"select s.ts, t.tid, extract_arg(s.arg_set_id, 'debug.stack') from slice s {OF_THREAD} where s.name = '{WAITS}'"
+    told = "extract_arg(s.arg_set_id, 'debug.stack')"
+    sql = f"select s.ts, t.tid, {told} from slice s {OF_THREAD} where s.name = '{WAITS}'"
     for (ts, tid, text), count in recording.rows(sql).items():
         if text is not None:
             found[ts, tid, str(text).split(" < ")[0]] += count

@@ -28,10 +28,7 @@ def plain():
 
 def across_lines():
     before = time.monotonic_ns()
-    time.sleep(
-        0.0001 *
-        1
-    )
+    time.sleep(0.0001 * 1)
     note(before, time.monotonic_ns(), sys._getframe().f_lineno - 4, "across_lines")
 
 

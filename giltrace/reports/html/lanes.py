@@ -62,9 +62,7 @@ def _known_by_gil(process: Process, thread: int, start: int, end: int) -> Lane:
     kind = np.repeat([int(State.HOLDING_RUNNING), int(State.WAITING)], [len(holds), len(waits)])[order]
     life = process.threads[thread]
     inner = _tiled(begin[order], finish, kind, OFF, life.start, life.end)
-    return _tiled(
-        life.start + np.append(0, inner.ends[:-1]), life.start + inner.ends, inner.value, NOTHING, start, end
-    )
+    return _tiled(life.start + np.append(0, inner.ends[:-1]), life.start + inner.ends, inner.value, NOTHING, start, end)
 
 
 def gil_lane(process: Process, gil: int, lane_of: Ints, start: int, end: int) -> Lane:
