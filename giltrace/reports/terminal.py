@@ -62,6 +62,10 @@ def _heading(text: str, console: Console) -> None:
 
 def _print_process(process: ProcessReport, console: Console) -> None:
     _print_verdict(process, console)
+    if not any(gil.holds for gil in process.gils):
+        paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
+        console.print()
+        return
     _print_cost(process, console)
     _heading("Who made whom wait", console)
     _print_blame(process.blame, console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
+from tests.browser.chromium import browser
 
 pytestmark = [
     pytest.mark.needs("chromium"),
@@ -29,21 +29,10 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Nothing but this machine is asked for anything.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
-
 #: What the UI logs as errors wherever it is served like this: an outdated policy word, and servers that may be absent.
 HARMLESS = ("Content-Security-Policy directive 'navigate-to'", "is_internal_user", ":9001/status", "live_reload", "SSE")
+
+CULPRITS = "culprits (while others wait)"
 
 COMMANDS = [
     {"id": "dev.perfetto.PinTracksByRegex", "args": ["^holder$"]},
@@ -128,29 +117,15 @@ def address(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(folder: Path, address: str) -> Iterator[Page]:
-    from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
-        options.add_argument(flag)
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    options.binary_location = browser
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Both paths are given, so that selenium downloads nothing.
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
-        size = {"width": 1800, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    with browser(folder / "profile", 1800, 1000) as driver:
         commands = quote(json.dumps(COMMANDS))
         driver.get(f"{address}#!/?url={address}trace&hideSidebar=true&startupCommands={commands}")
         waiting = WebDriverWait(driver, 120)
         waiting.until(lambda d: d.execute_script("return !!window.app?.trace && !window.app.isLoadingTrace"))
         waiting.until(lambda d: d.execute_script("return window.app.trace.workspace.pinnedTracks.length > 0"))
         yield Page(driver, load(folder / "x.giltrace"))
-    finally:
-        driver.quit()
 
 
 def test_it_opens_without_errors(page: Page, tmp_path: Path) -> None:
@@ -166,7 +141,7 @@ def test_it_opens_without_errors(page: Page, tmp_path: Path) -> None:
 def test_the_gils_group_shows_holder_waiting_threads_and_switch_requests(page: Page) -> None:
     (process,) = page.timeline.processes
     names = [name for name, _ in page.tracks(f"GIL (pid {process.pid})")]
-    assert names == ["holder", "threads waiting for the GIL", "switch requests", "recording"]
+    assert names == ["holder", "threads waiting for the GIL", "switch requests", CULPRITS, "recording"]
     pinned = page.driver.execute_script("return window.app.trace.workspace.pinnedTracks.map(node => node.name)")
     assert pinned == ["holder"]
 

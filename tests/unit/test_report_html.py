@@ -1,0 +1,63 @@
+"""The page for a browser: one file, nothing from elsewhere, and no way out for hostile names."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from giltrace.analysis.report import analyse
+from giltrace.errors import OutputError
+from giltrace.reports.html import write_html
+from giltrace.timeline.model import Timeline
+from tests.synthetic import make_process, make_timeline
+
+HOSTILE = "</script><script>alert(1)</script><!--"
+
+
+def page(timeline: Timeline, folder: Path) -> str:
+    write_html(timeline, analyse(timeline), folder / "page.html")
+    return (folder / "page.html").read_text()
+
+
+def data_of(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    assert isinstance(data, dict)
+    return data
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
+    text = page(make_timeline(make_process()), tmp_path)
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", text)
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r"<!--.*?-->", "", text))
+
+
+def test_hostile_names_stay_data(tmp_path: Path) -> None:
+    timeline = make_timeline(make_process())
+    process = timeline.processes[0]
+    threads = tuple(replace(thread, name=HOSTILE) for thread in process.threads)
+    bad = replace(timeline, processes=(replace(process, threads=threads, cmdline=HOSTILE),))
+    text = page(bad, tmp_path)
+    assert text.count("<script") == 2
+    assert "alert(1)</" not in text
+    assert HOSTILE in json.dumps(data_of(text), ensure_ascii=False)
+
+
+def test_large_recordings_make_small_pages(tmp_path: Path) -> None:
+    timeline = make_timeline(make_process(threads=12, holds=200_000))
+    assert len(page(timeline, tmp_path)) < 4_000_000
+
+
+def test_unwritable_places_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    timeline = make_timeline(make_process())
+    with pytest.raises(OutputError) as caught:
+        write_html(timeline, analyse(timeline), tmp_path / "gone" / "page.html")
+    assert caught.value.remedy
+    assert list(tmp_path.iterdir()) == []

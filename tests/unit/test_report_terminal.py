@@ -1,0 +1,70 @@
+"""The report on a terminal: in the promised order, narrow enough, and honest where nothing is known."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from giltrace.analysis.report import analyse
+from giltrace.reports.terminal import print_report
+from giltrace.timeline.model import Timeline
+from tests.synthetic import make_process, make_timeline
+from tests.unit.gil_events import MS, Script
+from tests.unit.gil_events import timeline as recorded
+
+HEADINGS = ["Verdict", "What the GIL cost", "Who made whom wait", "What would change", "How good the measurement is"]
+
+
+def printed(timeline: Timeline, width: int = 80) -> str:
+    out = io.StringIO()
+    print_report(analyse(timeline), Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_answers_come_in_their_order_within_80_columns_and_without_colour() -> None:
+    text = printed(make_timeline(make_process()))
+    places = [text.index(heading) for heading in HEADINGS]
+    assert places == sorted(places)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "\x1b" not in text
+
+
+def test_blame_adds_up_to_what_the_report_says_was_waited() -> None:
+    report = analyse(make_timeline(make_process()))
+    for process in report.processes:
+        assert sum(blame.ns for blame in process.blame) <= process.wait_decomposition_ns.total_ns
+        assert sum(thread.waited_ns for thread in process.threads) == process.wait_decomposition_ns.total_ns
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_any_width_keeps_every_section(width: int) -> None:
+    text = " ".join(printed(make_timeline(make_process()), width).split())
+    assert all(heading in text for heading in HEADINGS)
+
+
+def test_without_a_gil_on_record_nothing_is_claimed_of_it() -> None:
+    timeline = make_timeline(make_process())
+    silent = tuple(
+        replace(p, holds=p.holds[:0], waits=p.waits[:0], switch_requests=p.switch_requests[:0], note="nothing seen")
+        for p in timeline.processes
+    )
+    text = printed(replace(timeline, processes=silent))
+    assert "not known" in text
+    assert "No thread ever waited" not in text
+    assert "Nobody waited" not in text
+
+
+def test_losses_and_broken_invariants_are_said() -> None:
+    timeline = make_timeline(make_process())
+    hurt = tuple(replace(p, lost=7, violations=("two holders at once: 3",)) for p in timeline.processes)
+    text = printed(replace(timeline, processes=hurt))
+    assert f"{7 * len(hurt)} lost events" in text
+    assert f"{len(hurt)} broken invariant" in text
+
+
+def test_nobody_waits_in_a_recording_of_one_thread() -> None:
+    script = Script(tids=(100,)).hold(0, 5 * MS, 0).hold(6 * MS, 9 * MS, 0)
+    assert "No thread ever waited for the GIL." in printed(recorded(script))
