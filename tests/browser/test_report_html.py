@@ -21,8 +21,10 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-#: How many colours the lanes show, and a sum that changes with what they show.
+#: How many colours the lanes show, and a sum that changes with what they show; read after the next frames are drawn.
 DRAWN = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => {
 const canvas = document.querySelector('canvas');
 const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
 const colours = new Set();
@@ -32,7 +34,8 @@ for (let at = 0; at < pixels.length; at += 4) {
   colours.add(colour);
   sum = (sum * 31 + colour) % 1000000007;
 }
-return [colours.size, sum];
+done([colours.size, sum]);
+}));
 """
 
 
@@ -49,7 +52,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_it_draws_its_lanes_without_a_word_on_the_console(driver: Any, tmp_path: Path) -> None:
     driver.save_screenshot(str(tmp_path / "page.png"))
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-    colours, _ = driver.execute_script(DRAWN)
+    colours, _ = driver.execute_async_script(DRAWN)
     assert colours >= 3
     assert "</script>" in driver.execute_script("return document.body.innerText")
 
@@ -59,12 +62,13 @@ def test_keys_zoom_and_reset(driver: Any) -> None:
         "const canvas = document.querySelector('canvas');"
         "canvas.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}));"
     )
-    _, whole = driver.execute_script(DRAWN)
+    driver.execute_script(press, "0")
+    _, whole = driver.execute_async_script(DRAWN)
     for _ in range(3):
         driver.execute_script(press, "+")
-    _, closer = driver.execute_script(DRAWN)
+    _, closer = driver.execute_async_script(DRAWN)
     driver.execute_script(press, "0")
-    _, again = driver.execute_script(DRAWN)
+    _, again = driver.execute_async_script(DRAWN)
     assert closer != whole
     assert again == whole
 

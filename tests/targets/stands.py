@@ -28,8 +28,13 @@ def plain():
 
 def across_lines():
     before = time.monotonic_ns()
-    time.sleep(0.0001 * 1)
-    note(before, time.monotonic_ns(), sys._getframe().f_lineno - 4, "across_lines")
+    # fmt: off
+    time.sleep(
+        0.0001 *
+        1
+    )
+    # fmt: on
+    note(before, time.monotonic_ns(), sys._getframe().f_lineno - 5, "across_lines")
 
 
 def generator():
