@@ -36,15 +36,13 @@ _GIL_FILE = re.compile(r"gil-(\d+)-(\d+)\.bin")
 class PySpyCollector:
     """Starts one py-spy for each Python process that appears, and puts what it saw on the recording's clock.
 
-    `rate` is in samples per second; `native` adds the frames of C extensions.
+    `rate` is in samples per second. Frames of C extensions are left out: py-spy stops the process to read them.
     """
 
     name = "py-spy"
 
-    def __init__(self, rate: int = 100, native: bool = False) -> None:
+    def __init__(self, rate: int = 100) -> None:
         self._options = ["--nonblocking", "--idle", "--threads", "-f", "chrometrace", "-r", str(rate)]
-        if native:
-            self._options.append("--native")
         self._folder = Path()
         self._pid = 0
         self._images: dict[int, int] = {}
