@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace import native
 from giltrace.recording import layout
-from giltrace.recording.clock import FILE, PAIR
+from giltrace.recording.clock import append_pair
 from giltrace.recording.events import Array, ProcessEvents
 from giltrace.recording.gil import read_processes
 
@@ -26,14 +26,8 @@ def traced_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, **environment(folder)}
 
 
-def write_pair(folder: Path) -> None:
-    """Compare the clocks now, as the recorder does: once before the target runs and once after."""
-    with (folder / FILE).open("ab") as file:
-        file.write(np.array([native.clock_pair()], PAIR).tobytes())
-
-
 def read(folder: Path) -> list[ProcessEvents]:
-    write_pair(folder)
+    append_pair(folder)
     return read_processes(folder)[0]
 
 

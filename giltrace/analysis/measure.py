@@ -13,6 +13,21 @@ from giltrace.timeline.model import Array, Flag, Process, State
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 
 
+def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:
+    """Which hold of GIL `gil` was under way at each `time` (both one per row); -1 for none."""
+    found = np.full(len(time), -1, np.int64)
+    holds = process.holds
+    for one in range(process.gils):
+        own = np.flatnonzero(holds["gil"] == one)
+        rows = np.flatnonzero(gil == one)
+        if len(own) == 0 or len(rows) == 0:
+            continue
+        at = np.searchsorted(holds["start"][own], time[rows], "right") - 1
+        hold = own[np.maximum(at, 0)]
+        found[rows] = np.where((at >= 0) & (time[rows] < holds["end"][hold]), hold, -1)
+    return found
+
+
 def lengths(rows: Array) -> Ints:
     """Length of each interval."""
     result: Ints = rows["end"] - rows["start"]

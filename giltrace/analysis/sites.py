@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure import hold_at
 from giltrace.analysis.results import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
@@ -122,14 +123,4 @@ def _tops(stacks: Stacks | None) -> tuple[Ints, list[tuple[str, str, int]]]:
 
 def requested_holds(process: Process) -> Ints:
     """The hold that each switch request was made to, -1 where nobody held the GIL."""
-    asked = np.full(len(process.switch_requests), -1, np.int64)
-    for gil in range(process.gils):
-        holds = np.flatnonzero(process.holds["gil"] == gil)
-        mine = np.flatnonzero(process.switch_requests["gil"] == gil)
-        if len(holds) == 0 or len(mine) == 0:
-            continue
-        time = process.switch_requests["time"][mine]
-        at = np.searchsorted(process.holds["start"][holds], time, "right") - 1
-        hold = holds[np.maximum(at, 0)]
-        asked[mine] = np.where((at >= 0) & (time < process.holds["end"][hold]), hold, -1)
-    return asked
+    return hold_at(process, process.switch_requests["gil"], process.switch_requests["time"])

@@ -100,6 +100,7 @@ def _exit_like(status: int) -> None:
 
         # The target has dumped core if it was to; ours would only be in the way.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        signal.signal(-status, signal.SIG_DFL) if -status not in (signal.SIGKILL, signal.SIGSTOP) else None
+        if -status != signal.SIGKILL:  # which has no handler to reset
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     raise typer.Exit(status)

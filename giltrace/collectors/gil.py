@@ -8,9 +8,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 from giltrace import native
 from giltrace.collectors.base import Session
@@ -33,7 +30,6 @@ class GilCollector:
     def __init__(self, depth: int = 128) -> None:
         self._depth = depth
         self._folder = Path()
-        self._pairs: BinaryIO | None = None
         self._next_pair_ns = 0
         self._link: tempfile.TemporaryDirectory[str] | None = None
 
@@ -65,24 +61,20 @@ class GilCollector:
 
     def start(self, session: Session) -> None:
         """See `Collector.start`."""
-        self._pairs = (self._folder / clock.FILE).open("wb", buffering=0)
-        self._write_pair()
+        self._compare_clocks()
 
-    def _write_pair(self) -> None:
-        if self._pairs is not None:
-            self._pairs.write(np.array([native.clock_pair()], clock.PAIR).tobytes())
+    def _compare_clocks(self) -> None:
+        clock.append_pair(self._folder)
         self._next_pair_ns = time.monotonic_ns() + PAIR_INTERVAL_NS
 
     def poll(self) -> None:
         """See `Collector.poll`."""
         if time.monotonic_ns() >= self._next_pair_ns:
-            self._write_pair()
+            self._compare_clocks()
 
     def stop(self) -> CollectorReport:
         """See `Collector.stop`."""
-        self._write_pair()
-        if self._pairs is not None:
-            self._pairs.close()
+        self._compare_clocks()
         if self._link is not None:
             self._link.cleanup()
         return self.report(self._folder)
@@ -99,5 +91,4 @@ class GilCollector:
         pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in files)
         each = native.pair_cost_ns()
         cost = f"{pairs} release+acquire pairs x {each:.0f} ns = {pairs * each / 1e6:.1f} ms"
-        error = clock.TickClock(np.concatenate([*(file.pair for file in files), clock.read_pairs(folder)])).error_ns
-        return CollectorReport(self.name, "ok", cost, error)
+        return CollectorReport(self.name, "ok", cost, gil.tick_clock(folder, files).error_ns)

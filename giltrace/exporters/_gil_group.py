@@ -73,7 +73,12 @@ def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Int
     holds = process.holds[process.holds["gil"] == gil]
     track = sink.track(("holder", group), group, name="holder", rank=0)
     palette = [_colours.correlation_id("thread ", *colour) for colour in _colours.HOLDERS[: len(process.threads)]]
-    colour_ids = sink.colours(palette)
+    colours = sink.colours(palette)[holds["thread"] % max(len(palette), 1)]
+    _write_named(sink, track, holds["start"], holds["end"], names[holds["thread"]], colours)
+
+
+def _write_named(sink: Sink, track: int, start: Ints, end: Ints, name: Ints, colour: Ints | None = None) -> None:
+    """Write slices of one track, sorted by start, with their interned names and colours (default: by name)."""
     category = int(sink.categories(["gil"])[0])
 
     def build(value: Mapping[str, int]) -> Any:
@@ -82,26 +87,23 @@ def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Int
             track_uuid=value["uuid"],
             category_iids=[category],
             name_iid=value["name"],
-            correlation_id_str_iid=value["colour"],
         )
+        if colour is not None:
+            event.correlation_id_str_iid = value["colour"]
         return packet(timestamp=value["time"], track_event=event)
 
-    shape = Shape(build, {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID, "colour": Field.SMALL})
+    columns = {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID}
+    shape = Shape(build, columns | ({"colour": Field.SMALL} if colour is not None else {}))
 
     def begin(kind: int, rows: Ints) -> Bytes:
-        thread = holds["thread"][rows]
-        return shape.fill(
-            time=holds["start"][rows],
-            uuid=np.full(len(rows), track),
-            name=names[thread],
-            colour=colour_ids[thread % len(colour_ids)],
-        )
+        coloured = {} if colour is None else {"colour": colour[rows]}
+        return shape.fill(time=start[rows], uuid=np.full(len(rows), track), name=name[rows], **coloured)
 
     def finish(kind: int, rows: Ints) -> Bytes:
-        return end_shape(False).fill(time=holds["end"][rows], uuid=np.full(len(rows), track))
+        return end_shape(False).fill(time=end[rows], uuid=np.full(len(rows), track))
 
-    no_kind = np.zeros(len(holds), np.int64)
-    write_slices(sink, (Slices(holds["start"], holds["end"], no_kind, no_kind, begin, finish),))
+    no_kind = np.zeros(len(start), np.int64)
+    write_slices(sink, (Slices(start, end, no_kind, no_kind, begin, finish),))
 
 
 def waiting_counts(process: Process, gil: int) -> tuple[Ints, Ints]:
@@ -148,28 +150,7 @@ def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: S
     if not len(kept):
         return
     track = sink.track(("culprits", group), group, name="culprits (while others wait)", rank=3)
-    start, end, line = start[kept], holds["end"][kept], texts.lines[rows[kept]]
-    category = int(sink.categories(["gil"])[0])
-
-    def build(value: Mapping[str, int]) -> Any:
-        event = pb.TrackEvent(
-            type=pb.TrackEvent.TYPE_SLICE_BEGIN,
-            track_uuid=value["uuid"],
-            category_iids=[category],
-            name_iid=value["name"],
-        )
-        return packet(timestamp=value["time"], track_event=event)
-
-    shape = Shape(build, {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID})
-
-    def begin(kind: int, chosen: Ints) -> Bytes:
-        return shape.fill(time=start[chosen], uuid=np.full(len(chosen), track), name=line[chosen])
-
-    def finish(kind: int, chosen: Ints) -> Bytes:
-        return end_shape(False).fill(time=end[chosen], uuid=np.full(len(chosen), track))
-
-    no_kind = np.zeros(len(kept), np.int64)
-    write_slices(sink, (Slices(start, end, no_kind, no_kind, begin, finish),))
+    _write_named(sink, track, start[kept], holds["end"][kept], texts.lines[rows[kept]])
 
 
 def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from giltrace.analysis.measure import hold_at
+from giltrace.analysis.sites import requested_holds
 from giltrace.exporters._packets import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 
@@ -27,29 +29,15 @@ class Relations:
 
 def relate(process: Process) -> Relations:
     """Find the relations of one process."""
-    holds, waits, requests = process.holds, process.waits, process.switch_requests
+    holds, waits = process.holds, process.waits
     following = np.full(len(holds), -1, np.int64)
-    culprit_hold = np.full(len(waits), -1, np.int64)
-    asked_hold = np.full(len(requests), -1, np.int64)
     for gil in range(process.gils):
         own = np.flatnonzero(holds["gil"] == gil)
         following[own[:-1]] = own[1:]
-        for table, times, result in ((waits, "start", culprit_hold), (requests, "time", asked_hold)):
-            rows = np.flatnonzero(table["gil"] == gil)
-            result[rows] = _hold_at(process, own, table[times][rows])
+    culprit_hold = hold_at(process, waits["gil"], waits["start"])
     holder = np.append(holds["thread"].astype(np.int64), -1)
-    return Relations(following, *_arrows(process, following), holder[culprit_hold], holder[asked_hold], culprit_hold)
-
-
-def _hold_at(process: Process, own: Ints, times: Ints) -> Ints:
-    """Return which of a GIL's holds, the rows `own`, was under way at each of `times`; -1 for none."""
-    if not len(own):
-        return np.full(len(times), -1, np.int64)
-    holds = process.holds
-    last = np.maximum(np.searchsorted(holds["start"][own], times, side="right") - 1, 0)
-    rows = own[last]
-    held = (holds["start"][rows] <= times) & (times < holds["end"][rows])
-    return np.where(held, rows, -1)
+    asked = holder[requested_holds(process)]
+    return Relations(following, *_arrows(process, following), holder[culprit_hold], asked, culprit_hold)
 
 
 def _arrows(process: Process, following: Ints) -> tuple[Bools, Bools]:

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 import giltrace
 from giltrace import native
 from giltrace.collectors.gil import GilCollector
@@ -48,7 +46,7 @@ def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = Fals
     meta.write(path)
     # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.
     library = ctypes.PyDLL(str(native.LIBRARY))
-    _write_pair(path)
+    clock.append_pair(path)
     for thread in threading.enumerate():
         if thread.ident is not None:
             library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
@@ -63,14 +61,8 @@ def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = Fals
         yield path
     finally:
         library.giltrace_stop()
-        _write_pair(path)
+        clock.append_pair(path)
         meta.end_ns = time.monotonic_ns()
-        collector = GilCollector()
-        meta.collectors = [asdict(collector.report(path))]
+        meta.collectors = [asdict(GilCollector().report(path))]
         meta.state = "complete"
         meta.write(path)
-
-
-def _write_pair(path: Path) -> None:
-    with (path / clock.FILE).open("ab") as file:
-        file.write(np.array([native.clock_pair()], clock.PAIR).tobytes())

@@ -73,7 +73,11 @@ def record(target: Target, path: Path, collectors: Sequence[Collector], *, force
     meta.write(path)
     child = Child(target.argv, env)
     try:
-        crew.start(Session(path, child.pid, target.python))
+        try:
+            crew.start(Session(path, child.pid, target.python))
+        except BaseException:
+            child.cancel()
+            raise
         child.release()
     except BaseException:
         crew.stop()

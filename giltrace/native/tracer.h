@@ -1,4 +1,5 @@
-/* What the units of the tracer share. Each uses those above it only: clock, elf, store, names, gil, tracer. */
+/* What the units of the tracer share. Each uses those above it only: clock, elf, store, names, stacks
+ * (with frames and intern below it), gil, tracer. */
 #ifndef GILTRACE_TRACER_H
 #define GILTRACE_TRACER_H
 

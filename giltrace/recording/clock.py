@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from giltrace import native
+
 FILE = "clock.bin"
 
 #: One simultaneous reading of both clocks; `error` bounds how far apart the two readings were, in ns.
@@ -16,8 +18,7 @@ PAIR = np.dtype([("ticks", "<u8"), ("ns", "<u8"), ("error", "<u8")])
 class TickClock:
     """Piecewise linear through the pairs that were read during the recording (sorted, at least one).
 
-    Beyond the first and last pair the overall rate is continued; with a single pair the rate is unknown and
-    `extra` pairs (the heads of the tracer's files) must supply a second one.
+    Beyond the first and last pair the overall rate is continued; with a single pair a tick is taken for a ns.
     """
 
     def __init__(self, pairs: npt.NDArray[np.void]) -> None:
@@ -51,6 +52,12 @@ class TickClock:
             self._ticks[2:] - self._ticks[:-2]
         )
         return self._reading_error + int(np.ceil(np.abs(guess - self._ns[1:-1]).max()))
+
+
+def append_pair(folder: Path) -> None:
+    """Read both clocks now and append the pair to the recording's `clock.bin`."""
+    with (folder / FILE).open("ab") as file:
+        file.write(np.array([native.clock_pair()], PAIR).tobytes())
 
 
 def read_pairs(folder: Path) -> npt.NDArray[np.void]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,12 +150,17 @@ def _cmdline(file: GilFile) -> str:
     return _text(file.data[at : at + size].tobytes().rstrip(b"\0")).replace("\0", " ")
 
 
+def tick_clock(folder: Path, files: Sequence[GilFile]) -> TickClock:
+    """The clock of a recording with at least one file: through the heads' readings and those of `clock.bin`."""
+    return TickClock(np.concatenate([*(file.pair for file in files), read_pairs(folder)]))
+
+
 def read_processes(folder: Path) -> tuple[list[ProcessEvents], int]:
     """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns."""
     files = open_files(folder)
     if not files:
         return [], 0
-    clock = TickClock(np.concatenate([*(file.pair for file in files), read_pairs(folder)]))
+    clock = tick_clock(folder, files)
     return [read_process(file, clock) for file in files], clock.error_ns
 
 

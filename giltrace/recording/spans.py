@@ -40,17 +40,12 @@ def write_spans(folder: Path, spans: Spans) -> Path:
     return path
 
 
-def read_spans(folder: Path, pid: int) -> list[Spans]:
-    """Read the spans of process `pid` from every collector, ordered by the collector's name.
+def read_spans(folder: Path, pid: int | None = None) -> list[Spans]:
+    """Read the spans from every collector, of process `pid` or of all, ordered by the collector's name.
 
     Raises RecordingError where a file is damaged or from another version.
     """
-    return [_read(path) for path in sorted(folder.glob(f"*-{pid}.spans.npz"))]
-
-
-def read_all_spans(folder: Path) -> list[Spans]:
-    """Read the spans of every process from every collector; raises as `read_spans` does."""
-    return [_read(path) for path in sorted(folder.glob("*.spans.npz"))]
+    return [_read(path) for path in sorted(folder.glob(f"*-{'*' if pid is None else pid}.spans.npz"))]
 
 
 def _read(path: Path) -> Spans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,11 +95,9 @@ def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.N
     except FileNotFoundError:
         return None
     table = _Table(version)
-    try:
+    with contextlib.suppress(_Torn, KeyError):  # a torn tail costs only the stacks in it
         while reader.at < len(reader.data):
             table.add(reader)
-    except (_Torn, KeyError):
-        pass  # a torn tail costs only the stacks in it
     place = np.full(max(table.number, default=0) + 1, -1, np.int32)
     if table.number:
         place[list(table.number)] = list(table.number.values())

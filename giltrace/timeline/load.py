@@ -7,7 +7,7 @@ from pathlib import Path
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
 from giltrace.recording.sched import read_sched
-from giltrace.recording.spans import read_all_spans
+from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.model import CollectorReport, Timeline
 
@@ -25,7 +25,7 @@ def load(folder: Path) -> Timeline:
     return build_timeline(
         processes,
         read_sched(folder) if has_sched else None,
-        read_all_spans(folder),
+        read_spans(folder),
         start=meta.start_ns,
         end=meta.end_ns or last,
         realtime_offset=meta.realtime_offset_ns,

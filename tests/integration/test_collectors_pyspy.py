@@ -16,7 +16,7 @@ from giltrace.collectors.pyspy import PySpyCollector
 from giltrace.collectors.sched import SchedCollector
 from giltrace.launch.child import Child
 from giltrace.recording.events import Spans
-from giltrace.recording.spans import read_all_spans
+from giltrace.recording.spans import read_spans
 from tests.collecting import check_nesting, record
 from tests.interpreters import Interpreter
 
@@ -85,7 +85,7 @@ def test_pyspy_agrees_with_the_programs_own_log(folder: Path, tmp_path: Path, wi
         collectors.insert(0, SchedCollector())
     argv = [sys.executable, TARGETS / "phases.py", tmp_path / "log"]
     _, reports = record(folder, collectors, argv, until_sampled(folder))
-    (spans,) = read_all_spans(folder)
+    (spans,) = read_spans(folder)
     rests = read_log(tmp_path / "log")
     assert (reports[-1].status, reports[-1].lost, spans.sampled) == ("ok", 0, True)
     assert set(spans.spans["tid"].tolist()) == rests.keys()
@@ -100,7 +100,7 @@ def test_pyspy_finds_the_kernels_thread_ids(folder: Path, tmp_path: Path, interp
         pytest.skip("py-spy does not know this version")
     argv = [interpreter.path, TARGETS / "phases.py", tmp_path / "log"]
     _, (report,) = record(folder, [PySpyCollector()], argv, until_sampled(folder))
-    (spans,) = read_all_spans(folder)
+    (spans,) = read_spans(folder)
     rests = read_log(tmp_path / "log")
     assert (report.status, report.lost) == ("ok", 0)
     assert set(spans.spans["tid"].tolist()) == rests.keys()
@@ -116,7 +116,7 @@ def test_pyspy_without_perf_knows_its_clock_less_well(
     monkeypatch.setattr(_perf, "open_switches", refuse)
     argv = [sys.executable, TARGETS / "phases.py", tmp_path / "log"]
     record(folder, [PySpyCollector()], argv, until_sampled(folder))
-    (spans,) = read_all_spans(folder)
+    (spans,) = read_spans(folder)
     assert spans.clock_error_ns > 0
     assert check_rests(spans, read_log(tmp_path / "log")) > 5
 
@@ -136,7 +136,7 @@ def test_pyspy_ends_before_the_program_when_the_recording_is_cut_short(folder: P
     os.kill(child.pid, 9)
     assert child.wait(10) == -9
     assert report.status == "ok"
-    assert read_all_spans(folder)[0].spans["tid"].tolist() == [child.pid]
+    assert read_spans(folder)[0].spans["tid"].tolist() == [child.pid]
 
 
 def test_pyspy_says_why_it_has_nothing(folder: Path) -> None:

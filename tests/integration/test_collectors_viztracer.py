@@ -12,7 +12,7 @@ import pytest
 
 from giltrace.collectors.base import Session
 from giltrace.collectors.viztracer import VizTracerCollector
-from giltrace.recording.spans import read_all_spans
+from giltrace.recording.spans import read_spans
 from tests.collecting import check_nesting, record, script
 from tests.interpreters import Interpreter
 
@@ -47,7 +47,7 @@ def test_viztracer_changes_nothing_that_the_program_sees(folder: Path, tmp_path:
     collector.start(Session(folder, 0, None))
     assert (traced.returncode, traced.stdout, traced.stderr) == (bare.returncode, bare.stdout, bare.stderr)
     assert collector.stop().status == "ok"
-    assert any(name.startswith("fail (") for spans in read_all_spans(folder) for name in spans.names)
+    assert any(name.startswith("fail (") for spans in read_spans(folder) for name in spans.names)
 
 
 def test_viztracer_leaves_other_interpreters_as_they_are(
@@ -108,7 +108,7 @@ def test_viztracer_spans_lie_where_the_program_says(folder: Path, tmp_path: Path
     argv = [sys.executable, script(tmp_path, MARKED), tmp_path / "log"]
     status, (report,) = record(folder, [VizTracerCollector()], argv)
     assert (status, report.status, report.lost) == (0, "ok", 0)
-    by_pid = {spans.pid: spans for spans in read_all_spans(folder)}
+    by_pid = {spans.pid: spans for spans in read_spans(folder)}
     lines = [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
     assert len({pid for pid, *_ in lines}) == 4
     for pid, tid, begin, end in lines:
@@ -125,7 +125,7 @@ def test_viztracer_spans_lie_where_the_program_says(folder: Path, tmp_path: Path
 def test_viztracer_counts_what_its_buffer_could_not_keep(folder: Path) -> None:
     code = "def f(): pass\nfor _ in range(1_200_000): f()"
     _, (report,) = record(folder, [VizTracerCollector()], [sys.executable, "-c", code])
-    (spans,) = read_all_spans(folder)
+    (spans,) = read_spans(folder)
     assert spans.lost == report.lost > 0
     assert len(spans.spans) > 900_000
     assert "are lost" in report.cost

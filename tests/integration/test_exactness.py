@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
+from giltrace.recording.clock import append_pair
 from tests import uprobes
 from tests.interpreters import Interpreter
-from tests.tracing import TARGETS, WORKLOADS, environment, of_kind, overlaps, read, traced_environment, write_pair
+from tests.tracing import TARGETS, WORKLOADS, environment, of_kind, overlaps, read, traced_environment
 
 PROGRAMS = {"convoy": WORKLOADS / "convoy.py", "churn": TARGETS / "churn.py"}
 
@@ -19,7 +20,7 @@ PROGRAMS = {"convoy": WORKLOADS / "convoy.py", "churn": TARGETS / "churn.py"}
 @pytest.mark.needs("perf", "uprobes")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, program: str, tmp_path: Path) -> None:
-    write_pair(tmp_path)
+    append_pair(tmp_path)
     with uprobes.placed(interpreter) as probes:
         if probes is None:
             pytest.skip(f"{interpreter.path} has no symbols for take_gil and drop_gil")
@@ -34,7 +35,7 @@ def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, program:
 
 
 def test_thousand_brief_threads_are_all_there_with_their_names(interpreter: Interpreter, tmp_path: Path) -> None:
-    write_pair(tmp_path)
+    append_pair(tmp_path)
     command = [interpreter.path, TARGETS / "churn.py"]
     subprocess.run(command, env=traced_environment(tmp_path), check=True, timeout=60)
     (process,) = read(tmp_path)
@@ -45,7 +46,7 @@ def test_thousand_brief_threads_are_all_there_with_their_names(interpreter: Inte
 
 
 def test_each_sleep_of_the_convoy_is_a_hand_off_with_its_wait(interpreter: Interpreter, tmp_path: Path) -> None:
-    write_pair(tmp_path)
+    append_pair(tmp_path)
     subprocess.run(
         [interpreter.path, WORKLOADS / "convoy.py"], env=traced_environment(tmp_path), check=True, timeout=60, stdout=-3
     )
@@ -68,7 +69,7 @@ def test_each_sleep_of_the_convoy_is_a_hand_off_with_its_wait(interpreter: Inter
 
 
 def test_times_are_within_the_run_and_in_program_order(interpreter: Interpreter, tmp_path: Path) -> None:
-    write_pair(tmp_path)
+    append_pair(tmp_path)
     code = "import time; print(time.monotonic_ns()); time.sleep(0.02); print(time.monotonic_ns())"
     ran = subprocess.run(
         [interpreter.path, "-c", code], env=traced_environment(tmp_path), check=True, timeout=60, stdout=subprocess.PIPE

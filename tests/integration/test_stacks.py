@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
+from giltrace.recording.clock import append_pair
 from giltrace.recording.events import ProcessEvents
 from tests.interpreters import Interpreter
-from tests.tracing import TARGETS, of_kind, read, traced_environment, write_pair
+from tests.tracing import TARGETS, of_kind, read, traced_environment
 
 
 def frames(process: ProcessEvents, stack: int) -> list[tuple[str, str, int]]:
@@ -26,7 +27,7 @@ def frames(process: ProcessEvents, stack: int) -> list[tuple[str, str, int]]:
 
 
 def run(interpreter: Interpreter, folder: Path, program: list[str], depth: int = 128) -> tuple[str, ProcessEvents]:
-    write_pair(folder)
+    append_pair(folder)
     env = traced_environment(folder) | {"GILTRACE_STACKS": str(depth)}
     ran = subprocess.run(
         [interpreter.path, *program], env=env, check=True, timeout=60, stdout=subprocess.PIPE, text=True

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
+from giltrace.recording.clock import append_pair
 from giltrace.recording.events import ProcessEvents
 from tests import uprobes
 from tests.interpreters import Interpreter
-from tests.tracing import of_kind, overlaps, read, traced_environment, write_pair
+from tests.tracing import of_kind, overlaps, read, traced_environment
 
 
 def run(
@@ -31,7 +32,7 @@ def execute(
     command: list[str | Path], folder: Path, before: Callable[[], None] | None = None, **variables: str | Path
 ) -> str:
     """Run `command` traced into `folder`, with `variables` in its environment; returns what it printed."""
-    write_pair(folder)
+    append_pair(folder)
     env = {**traced_environment(folder), **{name: str(value) for name, value in variables.items()}}
     ran = subprocess.run(command, env=env, preexec_fn=before, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -348,7 +349,7 @@ def test_program_that_embeds_python_again_and_again(interpreter: Interpreter, tm
 
 
 def test_segfault_is_still_the_hosts_own(interpreter: Interpreter, tmp_path: Path) -> None:
-    write_pair(tmp_path)
+    append_pair(tmp_path)
     command: list[str | Path] = [interpreter.path, "-X", "faulthandler", "-c", "import ctypes; ctypes.string_at(0)"]
     ran = subprocess.run(
         command, env=traced_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False

@@ -9,7 +9,7 @@ import pytest
 
 from giltrace.errors import RecordingError
 from giltrace.recording.events import SPAN, Spans
-from giltrace.recording.spans import read_all_spans, read_spans, write_spans
+from giltrace.recording.spans import read_spans, write_spans
 
 
 def make(collector: str, pid: int, rows: list[tuple[int, int, int, int, int]], names: tuple[str, ...]) -> Spans:
@@ -29,7 +29,7 @@ def test_only_the_process_asked_for(tmp_path: Path) -> None:
     for collector, pid in [("viztracer", 2), ("py-spy", 2), ("py-spy", 12)]:
         write_spans(tmp_path, make(collector, pid, [], ()))
     assert [(spans.collector, spans.pid) for spans in read_spans(tmp_path, 2)] == [("py-spy", 2), ("viztracer", 2)]
-    assert len(read_all_spans(tmp_path)) == 3
+    assert len(read_spans(tmp_path)) == 3
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
