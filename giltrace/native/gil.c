@@ -97,8 +97,16 @@ static __attribute__((noinline)) bool called_through_api(void) {
     return walk.found;
 }
 
-/* A later recording in the same process: whoever starts it has the GIL. */
-void gil_start(void) {
+/* Waits and holds that last longer are told to the recorder. */
+static uint64_t wait_limit = UINT64_MAX, hold_limit = UINT64_MAX;
+
+/* Ends the recording, from within a hook. */
+void (*gil_stop)(void);
+
+/* A later recording in the same process finds the GIL held: by whoever starts it, or else by whoever comes next. */
+void gil_start(const struct plan *plan) {
+    wait_limit = plan->wait_limit != 0 ? plan->wait_limit : UINT64_MAX;
+    hold_limit = plan->hold_limit != 0 ? plan->hold_limit : UINT64_MAX;
     for (uint32_t i = 0; i < gil_count; i++) {
         gils[i].locked = true;
         gils[i].switch_requested = false;
@@ -122,7 +130,8 @@ static uintptr_t distance(const void *one, const void *other) {
 }
 
 static struct gil *learn(pthread_mutex_t *mutex, pthread_mutex_t *switch_mutex, pthread_cond_t *switch_cond) {
-    if (distance(mutex, switch_mutex) > GIL_SPAN_MAX || distance(mutex, switch_cond) > GIL_SPAN_MAX) {
+    if (mutex == switch_mutex || distance(mutex, switch_mutex) > GIL_SPAN_MAX ||
+        distance(mutex, switch_cond) > GIL_SPAN_MAX) {
         return NULL;
     }
     pthread_mutex_lock(&learn_lock);
@@ -176,8 +185,21 @@ static void released(struct thread *thread, struct gil *gil) {
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
+    thread->asked = false;
+    if (unlikely(now - thread->acquired > hold_limit) && thread->holds) {
+        store_trigger(GT_TRIGGER_HOLD, now - thread->acquired, now);
+    }
     thread->holds = false;
     gil->locked = false;
+}
+
+/* The recording began while the thread was on its way to the GIL: since when, nobody knows. */
+static void request_under_way(struct thread *thread, const struct gil *gil) {
+    const struct gt_header *header = store_header();
+    if (header != NULL) {
+        store_emit(thread, header->start_ticks, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
+    }
+    thread->request_written = thread->asked = true;
 }
 
 static void acquired(struct thread *thread, struct gil *gil) {
@@ -188,8 +210,13 @@ static void acquired(struct thread *thread, struct gil *gil) {
     }
     /* Only a hand-off is to be ordered against another thread's record, so only it pays for that. */
     uint64_t now = likely(gil->last_holder == thread) ? clock_ticks() : clock_ticks_in_order();
-    if (thread->request != 0 && !thread->request_written) {
+    if (unlikely(!thread->asked)) {
+        request_under_way(thread, gil);
+    } else if (thread->request != 0 && !thread->request_written) {
         store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+    }
+    if (unlikely(now - thread->request > wait_limit) && thread->request != 0) {
+        store_trigger(GT_TRIGGER_WAIT, now - thread->request, now);
     }
     store_emit(thread, now, GT_ACQUIRE, gil->id, current_core(), 0);
     if (unlikely(!thread->named)) {
@@ -197,8 +224,9 @@ static void acquired(struct thread *thread, struct gil *gil) {
         thread->state = stacks_state();
     }
     thread->request = 0;
-    thread->request_written = false;
+    thread->request_written = thread->asked = false;
     thread->holds = true;
+    thread->acquired = now;
     gil->locked = true;
     gil->holder_state = thread->state;
     gil->switch_requested = false;
@@ -210,9 +238,14 @@ static void acquired(struct thread *thread, struct gil *gil) {
 }
 
 static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
+    if (store_stop_wanted()) {
+        gil_stop();
+        return pthread_mutex_lock(mutex);
+    }
     follow_recording(thread);
     thread->request = 0;
     thread->request_written = false;
+    thread->asked = true;
     if (unlikely(thread->release != NULL)) {
         if (!called_through_api()) {
             *thread->release |= (uint64_t)GT_FORCED << GT_FLAG_SHIFT;
@@ -246,6 +279,7 @@ static int hook_lock(pthread_mutex_t *mutex) {
         thread->gil = gil;
         return lock_gil(thread, mutex);
     }
+    follow_recording(thread);
     int result = pthread_mutex_lock(mutex);
     if (result == 0 && thread->held_count < HELD_MAX) {
         thread->held[thread->held_count++] = mutex;
@@ -259,6 +293,7 @@ static int hook_unlock(pthread_mutex_t *mutex) {
         for (int i = thread->held_count - 1; i >= 0; i--) {
             if (thread->held[i] == mutex) {
                 thread->held_count = (uint8_t)i;
+                thread->request = 0; /* whatever it waited for was no GIL */
                 break;
             }
         }
@@ -268,6 +303,7 @@ static int hook_unlock(pthread_mutex_t *mutex) {
 
 /* The condition is none of the known ones: is it the D of a GIL seen for the first time, or the C of a new one? */
 static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
+    follow_recording(thread);
     struct gil *gil = thread->gil;
     if (thread->held_count >= 2) {
         gil = learn(thread->held[thread->held_count - 2], thread->held[thread->held_count - 1], cond);
@@ -275,6 +311,7 @@ static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
             thread->gil = gil;
             thread->held_count = 0;
             thread->release = NULL; /* of another GIL, which it left for this one: not forced */
+            thread->asked = true;   /* its lock of A was seen, as that of a mutex like others */
             acquired(thread, gil);
         }
     } else if (gil != NULL && gil->mutex != NULL && gil->cond == NULL && thread->holds &&
@@ -301,10 +338,17 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     struct thread *thread = &self;
     struct gil *gil = thread->gil;
     if (gil == NULL || mutex != gil->mutex) {
+        if (thread->held_count == 1 && thread->held[0] == mutex && thread->request == 0) {
+            thread->request = clock_ticks(); /* in case that this proves to be the GIL */
+        }
         return pthread_cond_timedwait(cond, mutex, until);
     }
+    follow_recording(thread);
     if (unlikely(gil->cond == NULL)) {
         gil->cond = cond;
+    }
+    if (unlikely(!thread->asked)) {
+        request_under_way(thread, gil);
     }
     if (thread->request == 0) {
         thread->request = clock_ticks();
@@ -342,14 +386,19 @@ static int hook_destroy(pthread_mutex_t *mutex) {
     return pthread_mutex_destroy(mutex);
 }
 
+/* Put in place from the first to the last, and taken away from the last to the first: a lock that a hook has seen is
+ * given back through a hook, too. Where the signals change over, the recording begins and ends. */
 const struct elf_redirect gil_redirects[] = {
-    {"pthread_mutex_lock", hook_lock},       {"pthread_mutex_unlock", hook_unlock},
-    {"pthread_cond_signal", hook_signal},    {"pthread_cond_timedwait", hook_timedwait},
-    {"pthread_mutex_destroy", hook_destroy}, {"pthread_create", names_hook_create},
+    {"pthread_mutex_unlock", hook_unlock}, {"pthread_mutex_destroy", hook_destroy},
+    {"pthread_cond_signal", hook_signal},  {"pthread_cond_timedwait", hook_timedwait},
+    {"pthread_create", names_hook_create}, {"pthread_mutex_lock", hook_lock},
 };
 const struct elf_redirect gil_originals[] = {
-    {"pthread_mutex_lock", pthread_mutex_lock},       {"pthread_mutex_unlock", pthread_mutex_unlock},
-    {"pthread_cond_signal", pthread_cond_signal},     {"pthread_cond_timedwait", pthread_cond_timedwait},
-    {"pthread_mutex_destroy", pthread_mutex_destroy}, {"pthread_create", pthread_create},
+    {"pthread_mutex_unlock", pthread_mutex_unlock},
+    {"pthread_mutex_destroy", pthread_mutex_destroy},
+    {"pthread_cond_signal", pthread_cond_signal},
+    {"pthread_cond_timedwait", pthread_cond_timedwait},
+    {"pthread_create", pthread_create},
+    {"pthread_mutex_lock", pthread_mutex_lock},
 };
 const size_t gil_redirect_count = sizeof gil_redirects / sizeof gil_redirects[0];

@@ -43,6 +43,7 @@ static uint32_t stack_count, code_count;
 static pthread_mutex_t intern_lock = PTHREAD_MUTEX_INITIALIZER;
 static const void *code_type;
 static void (*real_dealloc)(void *);
+static bool watching; /* our deallocator is in place */
 
 /* Records are put together here, under the lock. */
 static struct {
@@ -275,6 +276,19 @@ static void forget_code(void *code) {
     real_dealloc(code);
 }
 
+static void **dealloc_slot(void) {
+    return (void **)((uintptr_t)code_type + TP_DEALLOC);
+}
+
+static void watch_code(void) {
+    if (watching) {
+        return; /* somebody has wrapped our wrapper and keeps it */
+    }
+    watching = true;
+    *(void **)&real_dealloc = *dealloc_slot();
+    __atomic_store_n(dealloc_slot(), (void *)(uintptr_t)forget_code, __ATOMIC_RELEASE);
+}
+
 static void *table(size_t count, size_t size) {
     void *memory = mmap(NULL, count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
@@ -303,7 +317,7 @@ bool intern_start(const struct elf_object *python, const char *version, unsigned
         return false;
     }
     if (stacks != NULL) {
-        intern_reset(); /* a later recording in the same process */
+        watch_code(); /* a later recording in the same process */
         return true;
     }
     code_type = elf_symbol(python, "PyCode_Type", NULL);
@@ -316,8 +330,20 @@ bool intern_start(const struct elf_object *python, const char *version, unsigned
     if (stacks == NULL || codes == NULL) {
         return false;
     }
-    void **dealloc = (void **)((uintptr_t)code_type + TP_DEALLOC);
-    *(void **)&real_dealloc = *dealloc;
-    *dealloc = (void *)(uintptr_t)forget_code;
+    watch_code();
     return true;
+}
+
+/* Give the deallocator back, unless somebody has wrapped it after us, and the tables' memory. */
+void intern_stop(void) {
+    if (stacks == NULL) {
+        return;
+    }
+    if (*dealloc_slot() == (void *)(uintptr_t)forget_code) {
+        watching = false;
+        __atomic_store_n(dealloc_slot(), *(void **)&real_dealloc, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_lock(&intern_lock);
+    intern_reset();
+    pthread_mutex_unlock(&intern_lock);
 }

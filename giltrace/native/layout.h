@@ -25,9 +25,13 @@ enum gt_kind {
     GT_HOLDER_STACK = 7,
 };
 
-enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2 };
+enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1 };
 
-enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4 };
+enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4, GT_STOPPED = 8 };
+
+enum gt_control { GT_CONTROL_STOP = 1 };
+
+enum gt_trigger { GT_TRIGGER_WAIT = 1, GT_TRIGGER_HOLD = 2 };
 
 struct gt_header {
     uint64_t magic;
@@ -45,6 +49,16 @@ struct gt_header {
     char executable[512];
     char cmdline[2048];
     char note[256];
+    uint64_t lease_ns; /* CLOCK_MONOTONIC after which nobody listens any more; 0: no limit. Written by the recorder */
+    uint32_t control;  /* bits of enum gt_control. Written by the recorder */
+    uint32_t trigger_count; /* how many limits were exceeded; what follows tells the newest */
+    uint64_t trigger_ticks;
+    uint64_t trigger_length; /* ticks */
+    uint32_t trigger_kind;   /* enum gt_trigger */
+    uint32_t trigger_tid;
+    uint64_t ring_size;     /* bytes that the file may grow to before its oldest chunks are used again; 0: no limit */
+    uint64_t overwritten;   /* records that had to make room */
+    uint64_t complete_from; /* ticks: of what happened before, some is missing */
 };
 
 struct gt_chunk {

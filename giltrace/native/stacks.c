@@ -144,6 +144,12 @@ uint32_t stacks_of_holder(const void *state) {
     return id;
 }
 
+/* The recording is over: code objects go without us again. */
+void stacks_stop(void) {
+    walking = false;
+    intern_stop();
+}
+
 void stacks_after_fork(void) {
     intern_after_fork();
 }

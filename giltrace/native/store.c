@@ -32,9 +32,13 @@ __thread struct thread self;
 _Atomic uint32_t store_generation;
 
 static char path[PATH_MAX], folder[PATH_MAX - 64]; /* room for the name of a file in it */
-static struct gt_header *header;
+/* A head once mapped stays mapped, and the next recording's takes its place: a thread on its way out of a recording
+ * may still write to it. */
+static struct gt_header *_Atomic header;
+static struct gt_header *head_page;
+static struct plan plan;
 /* What a forked child's head takes over. */
-static char parent_python[sizeof header->python];
+static char parent_python[sizeof head_page->python];
 static uint32_t parent_status;
 static _Atomic uint64_t file_size;
 static _Atomic uint32_t next_thread;
@@ -43,12 +47,38 @@ static bool end_key_made;
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct gt_header *store_header(void) {
-    return header;
+    return atomic_load_explicit(&header, memory_order_relaxed);
 }
 
 void store_note(const char *text) {
-    if (header != NULL && header->note[0] == 0) {
-        snprintf(header->note, sizeof header->note, "%s", text);
+    struct gt_header *head = store_header();
+    if (head != NULL && head->note[0] == 0) {
+        snprintf(head->note, sizeof head->note, "%s", text);
+    }
+}
+
+/* Does the recorder want no more of it? */
+bool store_stop_wanted(void) {
+    struct gt_header *head = store_header();
+    return head != NULL && unlikely((__atomic_load_n(&head->control, __ATOMIC_RELAXED) & GT_CONTROL_STOP) != 0);
+}
+
+void store_stopped(void) {
+    struct gt_header *head = store_header();
+    if (head != NULL) {
+        __atomic_fetch_or(&head->status, GT_STOPPED, __ATOMIC_RELEASE);
+    }
+}
+
+/* Tell the recorder that a limit was exceeded; the calling thread has the GIL's mutex, so there is one at a time. */
+void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now) {
+    struct gt_header *head = store_header();
+    if (head != NULL) {
+        head->trigger_ticks = now;
+        head->trigger_length = length;
+        head->trigger_kind = kind;
+        head->trigger_tid = self.tid;
+        __atomic_fetch_add(&head->trigger_count, 1, __ATOMIC_RELEASE);
     }
 }
 
@@ -58,8 +88,8 @@ static bool may_grow_to(uint64_t size) {
     return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
 }
 
-/* Map `size` bytes of the file, allocated on disk beforehand. */
-static void *map_piece(int fd, uint64_t offset, size_t size) {
+/* Map `size` bytes of the file, allocated on disk beforehand; in place of what is at `where`, unless NULL. */
+static void *map_piece(int fd, uint64_t offset, size_t size, void *where) {
     int error = EFBIG;
     if (may_grow_to(offset + size)) {
         int tries = 0;
@@ -71,7 +101,8 @@ static void *map_piece(int fd, uint64_t offset, size_t size) {
         errno = error;
         return NULL;
     }
-    void *piece = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+    int flags = MAP_SHARED | (where != NULL ? MAP_FIXED : 0);
+    void *piece = mmap(where, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
     if (piece == MAP_FAILED) {
         return NULL;
     }
@@ -83,7 +114,7 @@ static void *map_piece(int fd, uint64_t offset, size_t size) {
 /* The path of this image's file whose name begins with `prefix` instead of "gil"; false if there is no image's file. */
 bool store_sibling(char *out, size_t size, const char *prefix) {
     const char *name = strrchr(path, '/');
-    if (header == NULL || name == NULL) {
+    if (store_header() == NULL || name == NULL) {
         return false;
     }
     int wrote = snprintf(out, size, "%.*s/%s%s", (int)(name - path), path, prefix, name + strlen("/gil"));
@@ -99,24 +130,29 @@ static void read_file(const char *name, char *out, size_t size) {
     }
 }
 
-static void describe_process(void) {
+static void describe_process(struct gt_header *head) {
     uint64_t error;
-    header->version = GT_VERSION;
-    header->pid = (uint32_t)getpid();
-    header->ppid = (uint32_t)getppid();
-    header->clock = clock_is_tsc ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
-    clock_pair(&header->start_ticks, &header->start_ns, &error);
-    ssize_t got = readlink("/proc/self/exe", header->executable, sizeof header->executable - 1);
-    header->executable[got > 0 ? got : 0] = 0;
-    read_file("/proc/self/cmdline", header->cmdline, sizeof header->cmdline); /* NUL between the words, as there */
-    memcpy(header->python, parent_python, sizeof parent_python);
-    header->status |= parent_status;
-    __atomic_store_n(&header->magic, GT_MAGIC, __ATOMIC_RELEASE);
+    head->version = GT_VERSION;
+    head->pid = (uint32_t)getpid();
+    head->ppid = (uint32_t)getppid();
+    head->clock = clock_is_tsc ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
+    clock_pair(&head->start_ticks, &head->start_ns, &error);
+    ssize_t got = readlink("/proc/self/exe", head->executable, sizeof head->executable - 1);
+    head->executable[got > 0 ? got : 0] = 0;
+    read_file("/proc/self/cmdline", head->cmdline, sizeof head->cmdline); /* NUL between the words, as there */
+    memcpy(head->python, parent_python, sizeof parent_python);
+    head->status |= parent_status;
+    head->lease_ns = plan.lease_ns;
+    head->ring_size = plan.ring_size;
+    __atomic_store_n(&head->magic, GT_MAGIC, __ATOMIC_RELEASE);
 }
 
 /* Where `store_open` is to create its file; nowhere, if that is empty. */
-void store_choose(const char *where) {
+void store_choose(const char *where, const struct plan *how) {
+    pthread_mutex_lock(&open_lock);
     snprintf(folder, sizeof folder, "%s", where);
+    plan = *how;
+    pthread_mutex_unlock(&open_lock);
 }
 
 /* Create this image's file. Its number tells apart the images that one process executes in turn. */
@@ -135,14 +171,17 @@ bool store_open(void) {
     if (fd < 0) {
         return false;
     }
-    header = map_piece(fd, 0, GT_HEADER_SIZE);
+    struct gt_header *head = map_piece(fd, 0, GT_HEADER_SIZE, head_page);
     close(fd);
-    if (header == NULL) {
+    if (head == NULL) {
         unlink(path);
         return false;
     }
+    head_page = head;
     atomic_store_explicit(&file_size, GT_HEADER_SIZE, memory_order_relaxed);
-    describe_process();
+    ring_start(plan.ring_size);
+    describe_process(head);
+    atomic_store_explicit(&header, head, memory_order_release);
     return true;
 }
 
@@ -167,6 +206,10 @@ void store_forget(struct thread *thread) {
     thread->chunk = NULL;
     thread->registered = thread->starved = thread->named = false;
     thread->sequence = thread->stack = 0;
+    /* Locked before, perhaps given back behind our back. */
+    thread->held_count = 0;
+    thread->request = 0;
+    thread->request_written = thread->asked = thread->holds = false;
 }
 
 /* In the child: the mappings are the parent's file, which only the parent may write. Without a GIL there will be no
@@ -174,10 +217,13 @@ void store_forget(struct thread *thread) {
 void store_after_fork(void) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     open_lock = fresh;
-    if (header != NULL) {
-        memcpy(parent_python, header->python, sizeof parent_python);
-        parent_status = header->status & (GT_HOOKED | GT_FREE_THREADED);
+    struct gt_header *head = store_header();
+    if (head != NULL) {
+        memcpy(parent_python, head->python, sizeof parent_python);
+        parent_status = head->status & (GT_HOOKED | GT_FREE_THREADED);
+        plan.lease_ns = head->lease_ns;
     }
+    ring_after_fork();
     store_close();
     store_forget(&self);
     if ((parent_status & GT_FREE_THREADED) != 0) {
@@ -187,9 +233,17 @@ void store_after_fork(void) {
 
 /* Begin anew with the next `store_open`. Records that are on their way still go to the old file. */
 void store_close(void) {
-    header = NULL;
+    atomic_store_explicit(&header, NULL, memory_order_relaxed);
     atomic_store_explicit(&next_thread, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&store_generation, 1, memory_order_relaxed);
+}
+
+/* The thread has no more use for its chunk: all of it is in the file. */
+static void leave_chunk(struct thread *thread, uint64_t now) {
+    munmap(thread->chunk, thread->chunk_size);
+    if (ring_is_on() && thread->generation == atomic_load_explicit(&store_generation, memory_order_relaxed)) {
+        ring_retire(thread->chunk_offset, now);
+    }
 }
 
 static void thread_ends(void *unused) {
@@ -201,8 +255,9 @@ static void thread_ends(void *unused) {
     }
     stacks_end(thread);
     if (thread->chunk != NULL) {
-        store_emit(thread, clock_ticks(), GT_THREAD_END, 0, 0, 0);
-        munmap(thread->chunk, thread->chunk->size);
+        uint64_t now = clock_ticks();
+        store_emit(thread, now, GT_THREAD_END, 0, 0, 0);
+        leave_chunk(thread, now);
         /* A destructor of the last round may still come through here: begin a new chunk if so. */
         thread->chunk = NULL;
         thread->cursor = thread->end = thread->release = NULL;
@@ -227,6 +282,9 @@ static void register_thread(struct thread *thread) {
 /* Chunks grow as a thread fills them: 4 KiB, 16 KiB, ... 1 MiB. One that was left because its time ran out (a
  * thread that slept for minutes) is followed by a small one. */
 static uint32_t next_size(const struct thread *thread) {
+    if (ring_is_on()) {
+        return RING_CHUNK;
+    }
     if (thread->chunk == NULL || thread->cursor != thread->end) {
         return FIRST_CHUNK;
     }
@@ -236,9 +294,43 @@ static uint32_t next_size(const struct thread *thread) {
 /* A forked child opens its file when it first uses a GIL: most children only execute another program. */
 static bool ensure_open(void) {
     pthread_mutex_lock(&open_lock);
-    bool opened = header != NULL || store_open();
+    bool opened = store_header() != NULL || store_open();
     pthread_mutex_unlock(&open_lock);
     return opened;
+}
+
+/* Room for a chunk: at the end of the file (true), or in place of the ring's oldest (false; offset 0 if there is none).
+ */
+static bool find_room(uint32_t size, uint64_t *offset) {
+    if (ring_extends(size)) {
+        *offset = atomic_fetch_add_explicit(&file_size, size, memory_order_relaxed);
+        return true;
+    }
+    uint64_t complete_from;
+    struct gt_header *head = store_header();
+    if (!ring_reuse(offset, &complete_from) || head == NULL) {
+        *offset = 0;
+        return false;
+    }
+    __atomic_store_n(&head->complete_from, complete_from, __ATOMIC_RELEASE);
+    return false;
+}
+
+/* In this order, so that a reader that finds the head as it was before and after has read the chunk as it was. */
+static void empty_chunk(struct gt_chunk *chunk) {
+    const gt_record *record = (const gt_record *)(chunk + 1), *end = (const gt_record *)((char *)chunk + RING_CHUNK);
+    uint64_t written = 0;
+    while (record + written != end && record[written] != 0) {
+        written++;
+    }
+    struct gt_header *head = store_header();
+    if (head != NULL) {
+        __atomic_fetch_add(&head->overwritten, written, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&chunk->magic, 0, __ATOMIC_RELEASE);
+    atomic_thread_fence(memory_order_release);
+    memset((char *)chunk + sizeof chunk->magic, 0, RING_CHUNK - sizeof chunk->magic);
+    atomic_thread_fence(memory_order_release);
 }
 
 static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
@@ -250,29 +342,47 @@ static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
     if (fd < 0) {
         return NULL;
     }
-    uint64_t offset = atomic_fetch_add_explicit(&file_size, size, memory_order_relaxed);
-    struct gt_chunk *chunk = map_piece(fd, offset, size);
+    uint64_t offset;
+    bool reused = !find_room(size, &offset);
+    struct gt_chunk *chunk = reused && offset == 0 ? NULL : map_piece(fd, offset, size, NULL);
     close(fd);
     if (chunk == NULL) {
         return NULL;
     }
+    if (reused) {
+        empty_chunk(chunk);
+    }
+    thread->chunk_offset = offset;
     chunk->size = size;
     chunk->thread = thread->index;
     chunk->tid = thread->tid;
     chunk->base = time;
     chunk->sequence = thread->sequence++;
+    if (thread->chunk != NULL) {
+        memcpy(chunk->name, thread->chunk->name, sizeof chunk->name);
+    }
     __atomic_store_n(&chunk->magic, GT_CHUNK_MAGIC, __ATOMIC_RELEASE);
     return chunk;
 }
 
 /* Count an event that has no room; the counter lives in the thread's newest chunk, or else in the head. */
 static gt_record *lose(struct thread *thread) {
+    struct gt_header *head = store_header();
     if (thread->chunk != NULL) {
         thread->chunk->lost++;
-    } else if (header != NULL) {
-        __atomic_fetch_add(&header->lost, 1, __ATOMIC_RELAXED);
+    } else if (head != NULL) {
+        __atomic_fetch_add(&head->lost, 1, __ATOMIC_RELAXED);
     }
     return NULL;
+}
+
+/* A recorder that was killed renews its lease no more. The hooks look at `control` before they touch a lock. */
+static void expire_lease(void) {
+    struct gt_header *head = store_header();
+    uint64_t lease = head == NULL ? 0 : __atomic_load_n(&head->lease_ns, __ATOMIC_RELAXED);
+    if (lease != 0 && clock_ns() > lease) {
+        __atomic_fetch_or(&head->control, GT_CONTROL_STOP, __ATOMIC_RELAXED);
+    }
 }
 
 /* The current chunk is full, or `time` is too far from its base: give the thread another. NULL, and the event
@@ -296,13 +406,18 @@ gt_record *store_more(struct thread *thread, uint64_t time) {
         return lose(thread);
     }
     if (thread->chunk != NULL) {
-        munmap(thread->chunk, thread->chunk->size);
+        leave_chunk(thread, time);
     }
     thread->chunk = chunk;
     thread->chunk_size = chunk->size;
     thread->base = time;
     thread->cursor = (gt_record *)(chunk + 1);
     thread->end = (gt_record *)((char *)chunk + chunk->size);
+    if (ring_is_on() && thread->stack != 0) {
+        /* The chunk that says so may be gone by the time that this one is read. */
+        *thread->cursor++ = (uint64_t)GT_STACK << GT_KIND_SHIFT | thread->stack;
+    }
+    expire_lease();
     errno = saved_errno;
     return thread->cursor;
 }

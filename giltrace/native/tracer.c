@@ -1,12 +1,15 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
 #include "tracer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
 #define EXPORT __attribute__((visibility("default")))
+
+EXPORT void giltrace_stop(void);
 
 static struct elf_object python;
 
@@ -30,7 +33,8 @@ static void allow_recorder(void) {
     }
 }
 
-static bool active, fork_watched;
+static _Atomic bool active;
+static bool fork_watched;
 
 static void after_fork_child(void) {
     if (!active) {
@@ -43,13 +47,27 @@ static void after_fork_child(void) {
     allow_recorder();
 }
 
+static int install(void) {
+    int slots = 0;
+    for (size_t i = 0; i < gil_redirect_count; i++) {
+        slots += elf_redirect_imports(&python, &gil_redirects[i], 1);
+    }
+    return slots;
+}
+
+static void uninstall(void) {
+    for (size_t i = gil_redirect_count; i-- > 0;) {
+        elf_redirect_imports(&python, &gil_originals[i], 1);
+    }
+}
+
 /* Trace this process from now on; false, and nothing changed, if it is none that can be traced. */
-static bool start(const char *folder, unsigned depth) {
+static bool start(const char *folder, unsigned depth, const struct plan *plan) {
     if (!elf_find_defining("_PyRuntime", &python)) {
         return false;
     }
     clock_choose();
-    store_choose(folder);
+    store_choose(folder, plan);
     if (!store_open()) {
         return false;
     }
@@ -59,16 +77,17 @@ static bool start(const char *folder, unsigned depth) {
     gil_choose_core_source();
     names_resolve(&python);
     gil_resolve(&python);
-    gil_start();
+    gil_start(plan);
+    gil_stop = giltrace_stop;
     stacks_start(&python, header->python, depth);
     if (!fork_watched && pthread_atfork(NULL, NULL, after_fork_child) != 0) {
         store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
         return false;
     }
     fork_watched = active = true;
-    if (elf_redirect_imports(&python, gil_redirects, gil_redirect_count) < (int)gil_redirect_count - 1) {
+    if (install() < (int)gil_redirect_count - 1) {
         store_note("the interpreter does not import the pthread functions that a GIL is made of");
-        elf_redirect_imports(&python, gil_originals, gil_redirect_count);
+        uninstall();
         active = false;
         return false;
     }
@@ -76,11 +95,21 @@ static bool start(const char *folder, unsigned depth) {
     return true;
 }
 
+static uint64_t number_in(const char *variable) {
+    const char *text = getenv(variable);
+    return text == NULL ? 0 : strtoull(text, NULL, 10);
+}
+
 __attribute__((constructor)) static void loaded(void) {
-    const char *folder = getenv("GILTRACE_OUT"), *depth = getenv("GILTRACE_STACKS");
+    const char *folder = getenv("GILTRACE_OUT");
     if (folder != NULL) {
+        struct plan plan = {
+            .ring_size = number_in("GILTRACE_RING"),
+            .wait_limit = number_in("GILTRACE_WAIT_LIMIT"),
+            .hold_limit = number_in("GILTRACE_HOLD_LIMIT"),
+        };
         /* Without effect below the target where there is no Python. */
-        start(folder, depth == NULL ? 0 : (unsigned)strtoul(depth, NULL, 10));
+        start(folder, (unsigned)number_in("GILTRACE_STACKS"), &plan);
     }
 }
 
@@ -90,16 +119,32 @@ EXPORT int giltrace_start(const char *folder, unsigned depth) {
     if (active) {
         return 1;
     }
-    return start(folder, depth) ? 0 : 2;
+    struct plan plan = {0};
+    return start(folder, depth, &plan) ? 0 : 2;
 }
 
+/* For `giltrace attach`: called in a thread of the process at a moment when it may load libraries and allocate memory,
+ * with or without the GIL. `result` is what giltrace_start would return. Without a recorder that goes on renewing the
+ * lease, tracing ends by itself. */
+EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_ns, uint64_t ring_size, int *result) {
+    struct plan plan = {.lease_ns = lease_ns, .ring_size = ring_size};
+    int saved_errno = errno;
+    *result = active ? 1 : start(folder, depth, &plan) ? 0 : 2;
+    errno = saved_errno;
+}
+
+/* From outside, or from within a hook. */
 EXPORT void giltrace_stop(void) {
-    if (active) {
-        active = false;
-        elf_redirect_imports(&python, gil_originals, gil_redirect_count);
-        store_choose("");
+    int saved_errno = errno;
+    if (atomic_exchange(&active, false)) {
+        struct plan none = {0};
+        uninstall();
+        stacks_stop();
+        store_stopped();
+        store_choose("", &none);
         store_close();
     }
+    errno = saved_errno;
 }
 
 /* For giltrace.trace(): the name of a thread that runs already. */
@@ -123,23 +168,71 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         const char *name;
         size_t one, other;
     } rows[] = {
-        {FIELD(gt_header, magic)},       {FIELD(gt_header, version)},   {FIELD(gt_header, pid)},
-        {FIELD(gt_header, ppid)},        {FIELD(gt_header, gil_count)}, {FIELD(gt_header, lost)},
-        {FIELD(gt_header, start_ticks)}, {FIELD(gt_header, start_ns)},  {FIELD(gt_header, clock)},
-        {FIELD(gt_header, status)},      {FIELD(gt_header, gils)},      {FIELD(gt_header, python)},
-        {FIELD(gt_header, executable)},  {FIELD(gt_header, cmdline)},   {FIELD(gt_header, note)},
-        {FIELD(gt_chunk, magic)},        {FIELD(gt_chunk, size)},       {FIELD(gt_chunk, thread)},
-        {FIELD(gt_chunk, tid)},          {FIELD(gt_chunk, sequence)},   {FIELD(gt_chunk, reserved)},
-        {FIELD(gt_chunk, base)},         {FIELD(gt_chunk, lost)},       {FIELD(gt_chunk, name)},
-        {CONSTANT(GT_TIME_BITS)},        {CONSTANT(GT_KIND_SHIFT)},     {CONSTANT(GT_FLAG_SHIFT)},
-        {CONSTANT(GT_GIL_SHIFT)},        {CONSTANT(GT_CORE_SHIFT)},     {CONSTANT(GT_MAGIC)},
-        {CONSTANT(GT_CHUNK_MAGIC)},      {CONSTANT(GT_VERSION)},        {CONSTANT(GT_HEADER_SIZE)},
-        {CONSTANT(GT_MAX_GILS)},         {CONSTANT(GT_NO_CORE)},        {CONSTANT(GT_CLOCK_MONOTONIC_NS)},
-        {CONSTANT(GT_CLOCK_TSC)},        {CONSTANT(GT_NONE)},           {CONSTANT(GT_REQUEST)},
-        {CONSTANT(GT_TIMEOUT)},          {CONSTANT(GT_ACQUIRE)},        {CONSTANT(GT_RELEASE)},
-        {CONSTANT(GT_THREAD_END)},       {CONSTANT(GT_STACK)},          {CONSTANT(GT_HOLDER_STACK)},
-        {CONSTANT(GT_FORCED)},           {CONSTANT(GT_SWITCH_REQUEST)}, {CONSTANT(GT_HOOKED)},
-        {CONSTANT(GT_GIL_SEEN)},         {CONSTANT(GT_FREE_THREADED)},
+        {FIELD(gt_header, magic)},
+        {FIELD(gt_header, version)},
+        {FIELD(gt_header, pid)},
+        {FIELD(gt_header, ppid)},
+        {FIELD(gt_header, gil_count)},
+        {FIELD(gt_header, lost)},
+        {FIELD(gt_header, start_ticks)},
+        {FIELD(gt_header, start_ns)},
+        {FIELD(gt_header, clock)},
+        {FIELD(gt_header, status)},
+        {FIELD(gt_header, gils)},
+        {FIELD(gt_header, python)},
+        {FIELD(gt_header, executable)},
+        {FIELD(gt_header, cmdline)},
+        {FIELD(gt_header, note)},
+        {FIELD(gt_header, lease_ns)},
+        {FIELD(gt_header, control)},
+        {FIELD(gt_header, trigger_count)},
+        {FIELD(gt_header, trigger_ticks)},
+        {FIELD(gt_header, trigger_length)},
+        {FIELD(gt_header, trigger_kind)},
+        {FIELD(gt_header, trigger_tid)},
+        {FIELD(gt_header, ring_size)},
+        {FIELD(gt_header, overwritten)},
+        {FIELD(gt_header, complete_from)},
+        {FIELD(gt_chunk, magic)},
+        {FIELD(gt_chunk, size)},
+        {FIELD(gt_chunk, thread)},
+        {FIELD(gt_chunk, tid)},
+        {FIELD(gt_chunk, sequence)},
+        {FIELD(gt_chunk, reserved)},
+        {FIELD(gt_chunk, base)},
+        {FIELD(gt_chunk, lost)},
+        {FIELD(gt_chunk, name)},
+        {CONSTANT(GT_TIME_BITS)},
+        {CONSTANT(GT_KIND_SHIFT)},
+        {CONSTANT(GT_FLAG_SHIFT)},
+        {CONSTANT(GT_GIL_SHIFT)},
+        {CONSTANT(GT_CORE_SHIFT)},
+        {CONSTANT(GT_MAGIC)},
+        {CONSTANT(GT_CHUNK_MAGIC)},
+        {CONSTANT(GT_VERSION)},
+        {CONSTANT(GT_HEADER_SIZE)},
+        {CONSTANT(GT_MAX_GILS)},
+        {CONSTANT(GT_NO_CORE)},
+        {CONSTANT(GT_CLOCK_MONOTONIC_NS)},
+        {CONSTANT(GT_CLOCK_TSC)},
+        {CONSTANT(GT_NONE)},
+        {CONSTANT(GT_REQUEST)},
+        {CONSTANT(GT_TIMEOUT)},
+        {CONSTANT(GT_ACQUIRE)},
+        {CONSTANT(GT_RELEASE)},
+        {CONSTANT(GT_THREAD_END)},
+        {CONSTANT(GT_STACK)},
+        {CONSTANT(GT_HOLDER_STACK)},
+        {CONSTANT(GT_FORCED)},
+        {CONSTANT(GT_SWITCH_REQUEST)},
+        {CONSTANT(GT_HOOKED)},
+        {CONSTANT(GT_GIL_SEEN)},
+        {CONSTANT(GT_FREE_THREADED)},
+        {CONSTANT(GT_STOPPED)},
+        {CONSTANT(GT_UNDER_WAY)},
+        {CONSTANT(GT_CONTROL_STOP)},
+        {CONSTANT(GT_TRIGGER_WAIT)},
+        {CONSTANT(GT_TRIGGER_HOLD)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

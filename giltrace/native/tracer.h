@@ -1,4 +1,4 @@
-/* What the units of the tracer share. Each uses those above it only: clock, elf, store, names, stacks
+/* What the units of the tracer share. Each uses those above it only: clock, elf, ring, store, names, stacks
  * (with frames and intern below it), gil, tracer. */
 #ifndef GILTRACE_TRACER_H
 #define GILTRACE_TRACER_H
@@ -68,6 +68,17 @@ bool elf_find_defining(const char *symbol, struct elf_object *object);
 void *elf_symbol(const struct elf_object *object, const char *symbol, size_t *size);
 int elf_redirect_imports(const struct elf_object *object, const struct elf_redirect *redirects, size_t count);
 
+/* --- ring.c ------------------------------------------------------------------------------------------------- */
+
+enum { RING_CHUNK = 16384 };
+
+void ring_start(uint64_t size);
+bool ring_is_on(void);
+bool ring_extends(uint64_t size);
+void ring_retire(uint64_t offset, uint64_t now);
+bool ring_reuse(uint64_t *offset, uint64_t *complete_from);
+void ring_after_fork(void);
+
 /* --- store.c ------------------------------------------------------------------------------------------------ */
 
 struct gil {
@@ -93,6 +104,7 @@ struct thread {
     gt_record *release; /* its newest RELEASE, if that may yet prove to have been forced */
     uint64_t request;   /* ticks; 0 when the acquire under way did not have to wait */
     bool request_written;
+    bool asked; /* its way into the acquire under way was seen */
     bool holds;
     bool registered;
     bool named;
@@ -105,6 +117,8 @@ struct thread {
     void *state;       /* its PyThreadState when it last released */
     void *stack_cache; /* of stacks.c */
     struct gt_chunk *chunk;
+    uint64_t chunk_offset;           /* where in the file it is */
+    uint64_t acquired;               /* ticks of the hold under way */
     pthread_mutex_t *held[HELD_MAX]; /* mutexes of no known GIL, to recognise one by its nesting */
 };
 
@@ -112,13 +126,22 @@ extern __thread struct thread self;
 
 extern _Atomic uint32_t store_generation; /* of recordings in this process */
 
-void store_choose(const char *folder);
+/* What a recording is to be like. */
+struct plan {
+    uint64_t lease_ns, ring_size;    /* as in the head */
+    uint64_t wait_limit, hold_limit; /* ticks that trigger, 0: none */
+};
+
+void store_choose(const char *folder, const struct plan *plan);
 bool store_open(void);
 void store_close(void);
 void store_forget(struct thread *thread);
 void store_after_fork(void);
 struct gt_header *store_header(void);
 void store_note(const char *text);
+bool store_stop_wanted(void);
+void store_stopped(void);
+void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 bool store_sibling(char *out, size_t size, const char *prefix);
 void store_name(struct thread *thread);
 gt_record *store_more(struct thread *thread, uint64_t time);
@@ -169,16 +192,18 @@ void *stacks_state(void);
 uint32_t stacks_own(struct thread *thread);
 uint32_t stacks_of_holder(const void *state);
 void stacks_end(struct thread *thread);
+void stacks_stop(void);
 void stacks_after_fork(void);
 
 /* --- gil.c -------------------------------------------------------------------------------------------------- */
 
 extern const struct elf_redirect gil_redirects[], gil_originals[];
 extern const size_t gil_redirect_count;
+extern void (*gil_stop)(void);
 
 void gil_resolve(const struct elf_object *python);
 void gil_choose_core_source(void);
 void gil_after_fork(void);
-void gil_start(void);
+void gil_start(const struct plan *plan);
 
 #endif

@@ -72,7 +72,8 @@ class ProcessEvents:
     """What the native tracer recorded of one program image in one process.
 
     `gils` holds the address of each GIL's mutex, by GIL id. `note` says why nothing was recorded, if so.
-    `events` is sorted by time; the records of one thread keep their program order.
+    `events` is sorted by time; the records of one thread keep their program order. `overwritten` counts the records
+    before `start` that a ring had no room for.
     """
 
     pid: int
@@ -87,6 +88,7 @@ class ProcessEvents:
     lost: int = 0
     note: str = ""
     stacks: StackTable | None = None
+    overwritten: int = 0
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def open_files(folder: Path) -> list[GilFile]:
 
 
 def _chunks(data: npt.NDArray[np.uint8]) -> Iterator[tuple[np.void, npt.NDArray[np.uint64]]]:
-    """Each chunk's head and its records; space that was allocated but never begun is stepped over."""
+    """Each chunk's head and its records, as they lie; space that was allocated but never begun is stepped over."""
     at = layout.HEADER_SIZE
     while at + layout.CHUNK.itemsize <= data.size:
         head = data[at : at + layout.CHUNK.itemsize].view(layout.CHUNK)[0]
@@ -170,7 +170,8 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
     parts = []
     stack: dict[int, int] = {}
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
-    for head, records in _chunks(file.data):
+    # A ring uses its oldest chunks again: there the order in the file is not the order in time.
+    for head, records in sorted(_chunks(file.data), key=lambda chunk: int(chunk[0]["sequence"])):
         index = int(head["thread"])
         known = threads.get(index)
         name = _text(bytes(head["name"])) or (known.name if known else "")
@@ -186,19 +187,25 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
         events["thread"] = dense[events["thread"]]
     events = events[np.argsort(events["time"], kind="stable")]
     header = file.header
+    start = int(header["start_ns"])
+    if header["complete_from"]:
+        ticks = header["complete_from"].reshape(1)
+        start = int(ticks[0] if ticking is None else ticking.to_ns(ticks)[0])
+        events = events[np.searchsorted(events["time"], start) :]
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
         python=_text(bytes(header["python"])),
         executable=_text(bytes(header["executable"])),
         cmdline=_cmdline(file),
-        start=int(header["start_ns"]),
+        start=start,
         threads=tuple(threads[index] for index in sorted(threads)),
         gils=tuple(int(a) for a in header["gils"][: int(header["gil_count"])]),
         events=events,
         lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
         note=_note(header),
         stacks=_resolve_stacks(file, events),
+        overwritten=int(header["overwritten"]),
     )
 
 

@@ -33,6 +33,16 @@ HEADER = np.dtype(
         ("executable", "S512"),
         ("cmdline", "S2048"),
         ("note", "S256"),
+        ("lease_ns", "<u8"),
+        ("control", "<u4"),
+        ("trigger_count", "<u4"),
+        ("trigger_ticks", "<u8"),
+        ("trigger_length", "<u8"),
+        ("trigger_kind", "<u4"),
+        ("trigger_tid", "<u4"),
+        ("ring_size", "<u8"),
+        ("overwritten", "<u8"),
+        ("complete_from", "<u8"),
     ]
 )
 
@@ -87,12 +97,32 @@ class RecordFlag(IntFlag):
     SWITCH_REQUEST = 2  #: TIMEOUT: nobody had switched meanwhile, so the waiter asked the holder to drop the GIL
 
 
+class RequestFlag(IntFlag):
+    """Marks on a REQUEST."""
+
+    UNDER_WAY = 1  #: the recording began while the thread was on its way to the GIL; time is the recording's start
+
+
+class Control(IntFlag):
+    """What the recorder asks of a tracer."""
+
+    CONTROL_STOP = 1  #: leave the process as it was, at the next use of a GIL
+
+
+class Trigger(IntEnum):
+    """Which limit was exceeded."""
+
+    TRIGGER_WAIT = 1
+    TRIGGER_HOLD = 2
+
+
 class Status(IntFlag):
     """What the tracer found in the process."""
 
     HOOKED = 1  #: the GOT slots were redirected
     GIL_SEEN = 2  #: the use of a GIL was recognised
     FREE_THREADED = 4  #: the interpreter says it was built without a GIL
+    STOPPED = 8  #: the tracer has left the process
 
 
 #: The core of an ACQUIRE whose core is not known.

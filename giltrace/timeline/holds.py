@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.layout import NO_CORE, Kind, RecordFlag
+from giltrace.recording.layout import NO_CORE, Kind, RecordFlag, RequestFlag
 from giltrace.timeline.axis import NEVER, Bools, Ints, stable_order
 from giltrace.timeline.model import HOLD, SWITCH_REQUEST, WAIT, Array, Flag, Thread
 
@@ -221,6 +221,9 @@ class _Matcher:
         waits["end"] = steps.time[following]
         waits["hold"] = np.where((after == _ACQUIRE) | (after == _RELEASE), number[following], -1)
         waits["flags"] = np.where(after == _ACQUIRE, 0, np.uint8(Flag.PARTIAL_END))
+        under_way = (steps.kind[at] == _REQUEST) & ~steps.orphan[at]
+        under_way &= (self.events["flags"][event] & np.uint8(RequestFlag.UNDER_WAY)) != 0
+        waits["flags"][under_way] |= np.uint8(Flag.PARTIAL_START)
         acquired_unseen = after == _RELEASE
         waits["end"][acquired_unseen] = holds["start"][waits["hold"][acquired_unseen]]
         self._mend_waits(waits, at, event, after)

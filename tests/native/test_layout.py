@@ -28,7 +28,8 @@ def python_constants() -> dict[str, tuple[int, int]]:
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT")
     constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in plain + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
-    for enumeration in (layout.Kind, layout.RecordFlag, layout.Status):
+    enumerations = (layout.Kind, layout.RecordFlag, layout.RequestFlag, layout.Status, layout.Control, layout.Trigger)
+    for enumeration in enumerations:
         constants |= {f"GT_{member.name}": (int(member), 0) for member in enumeration}
     return constants
 
