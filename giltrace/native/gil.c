@@ -124,6 +124,17 @@ static struct gil *find(const pthread_mutex_t *mutex) {
     return NULL;
 }
 
+static struct gil *find_by_cond(const pthread_cond_t *cond) {
+    uint32_t count = atomic_load_explicit(&gil_count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++) {
+        if (atomic_load_explicit(&gils[i].mutex, memory_order_acquire) != NULL &&
+            (cond == gils[i].switch_cond || cond == gils[i].cond)) {
+            return &gils[i];
+        }
+    }
+    return NULL;
+}
+
 static uintptr_t distance(const void *one, const void *other) {
     uintptr_t a = (uintptr_t)one, b = (uintptr_t)other;
     return a > b ? a - b : b - a;
@@ -203,7 +214,6 @@ static void request_under_way(struct thread *thread, const struct gil *gil) {
 }
 
 static void acquired(struct thread *thread, struct gil *gil) {
-    follow_recording(thread);
     if (unlikely(gil->locked && gil->last_holder == thread && thread->holds)) {
         /* Up to 3.11 an interpreter ends with its GIL held, and the next one makes it anew at the same address. */
         released(thread, gil);
@@ -240,7 +250,6 @@ static void acquired(struct thread *thread, struct gil *gil) {
 static int lock_gil(struct thread *thread, pthread_mutex_t *mutex) {
     if (store_stop_wanted()) {
         gil_stop();
-        return pthread_mutex_lock(mutex);
     }
     follow_recording(thread);
     thread->request = 0;
@@ -303,8 +312,14 @@ static int hook_unlock(pthread_mutex_t *mutex) {
 
 /* The condition is none of the known ones: is it the D of a GIL seen for the first time, or the C of a new one? */
 static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
-    follow_recording(thread);
-    struct gil *gil = thread->gil;
+    struct gil *gil = find_by_cond(cond);
+    if (gil != NULL) {
+        /* A known one, which the thread locked before the hooks were in place. */
+        thread->gil = gil;
+        (cond == gil->switch_cond ? acquired : released)(thread, gil);
+        return;
+    }
+    gil = thread->gil;
     if (thread->held_count >= 2) {
         gil = learn(thread->held[thread->held_count - 2], thread->held[thread->held_count - 1], cond);
         if (gil != NULL) {
@@ -324,6 +339,7 @@ static void signal_unknown(struct thread *thread, pthread_cond_t *cond) {
 static int hook_signal(pthread_cond_t *cond) {
     struct thread *thread = &self;
     struct gil *gil = thread->gil;
+    follow_recording(thread);
     if (likely(gil != NULL && cond == gil->switch_cond)) {
         acquired(thread, gil);
     } else if (likely(gil != NULL && cond == gil->cond)) {
@@ -337,7 +353,11 @@ static int hook_signal(pthread_cond_t *cond) {
 static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
     struct thread *thread = &self;
     struct gil *gil = thread->gil;
-    if (gil == NULL || mutex != gil->mutex) {
+    if (unlikely(gil == NULL || mutex != gil->mutex)) {
+        gil = find(mutex);
+        thread->gil = gil != NULL ? gil : thread->gil;
+    }
+    if (gil == NULL) {
         if (thread->held_count == 1 && thread->held[0] == mutex && thread->request == 0) {
             thread->request = clock_ticks(); /* in case that this proves to be the GIL */
         }

@@ -333,7 +333,7 @@ static void empty_chunk(struct gt_chunk *chunk) {
     atomic_thread_fence(memory_order_release);
 }
 
-static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
+static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time, uint64_t *offset) {
     if (!ensure_open()) {
         return NULL;
     }
@@ -342,9 +342,8 @@ static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
     if (fd < 0) {
         return NULL;
     }
-    uint64_t offset;
-    bool reused = !find_room(size, &offset);
-    struct gt_chunk *chunk = reused && offset == 0 ? NULL : map_piece(fd, offset, size, NULL);
+    bool reused = !find_room(size, offset);
+    struct gt_chunk *chunk = reused && *offset == 0 ? NULL : map_piece(fd, *offset, size, NULL);
     close(fd);
     if (chunk == NULL) {
         return NULL;
@@ -352,7 +351,6 @@ static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time) {
     if (reused) {
         empty_chunk(chunk);
     }
-    thread->chunk_offset = offset;
     chunk->size = size;
     chunk->thread = thread->index;
     chunk->tid = thread->tid;
@@ -398,7 +396,8 @@ gt_record *store_more(struct thread *thread, uint64_t time) {
     /* To open a file is a cancellation point, where the host has none: a thread cancelled in it would keep the GIL. */
     int cancel_state;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-    struct gt_chunk *chunk = begin_chunk(thread, time);
+    uint64_t offset;
+    struct gt_chunk *chunk = begin_chunk(thread, time, &offset);
     pthread_setcancelstate(cancel_state, NULL);
     if (chunk == NULL) {
         thread->starved = true; /* trying again at every event would slow the host down */
@@ -410,6 +409,7 @@ gt_record *store_more(struct thread *thread, uint64_t time) {
     }
     thread->chunk = chunk;
     thread->chunk_size = chunk->size;
+    thread->chunk_offset = offset;
     thread->base = time;
     thread->cursor = (gt_record *)(chunk + 1);
     thread->end = (gt_record *)((char *)chunk + chunk->size);

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from giltrace.recording.events import ProcessEvents, ThreadInfo
-from giltrace.recording.layout import Kind
+from giltrace.recording.layout import Kind, RequestFlag
 from giltrace.timeline.model import Flag
 from tests.unit.gil_events import PID, Kernel, Script, process, rows, timeline
 
@@ -78,6 +78,12 @@ def test_the_last_hold_of_a_killed_process_ends_with_it() -> None:
 def test_a_wait_that_ends_with_the_process() -> None:
     script = Script().acquire(10, 0).request(20, 1).timeout(25, 1).end(90, 1)
     assert waits(script) == [(20, 90, 1, 1, -1, END)]
+    assert process(script).violations == ()
+
+
+def test_a_wait_that_was_under_way_when_the_recording_began() -> None:
+    script = Script().add(Kind.REQUEST, 5, 1, flags=RequestFlag.UNDER_WAY).release(20, 0).acquire(21, 1).release(22, 1)
+    assert waits(script) == [(5, 21, 1, 0, 1, Flag.PARTIAL_START)]
     assert process(script).violations == ()
 
 

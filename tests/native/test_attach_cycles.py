@@ -1,0 +1,118 @@
+"""Tracing that begins and ends in the middle of a process's life: nothing breaks, and nothing recorded is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace import native
+from giltrace.recording import layout
+from giltrace.recording.clock import append_pair
+from tests.interpreters import Interpreter
+from tests.tracing import TARGETS, of_kind, overlaps, read
+
+CYCLES = 60
+
+
+@pytest.mark.parametrize("way", ["call", "control"])
+def test_cycles_among_busy_threads(interpreter: Interpreter, tmp_path: Path, way: str) -> None:
+    command = [interpreter.path, TARGETS / "cycles.py", native.LIBRARY, tmp_path, str(CYCLES), way]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    early, late = json.loads(ran.stdout)
+    assert late[1] == early[1], "descriptors"
+    # A thread that sleeps through the end of a recording keeps its chunk mapped until it comes back.
+    assert late[0] <= early[0] + 6, "mappings"
+    seen = 0
+    for number in range(CYCLES):
+        folder = tmp_path / str(number)
+        (process,) = read(folder)
+        assert process.lost == 0
+        events = process.events
+        if not len(events):
+            continue
+        seen += 1
+        start = process.start
+        requests = of_kind(events, layout.Kind.REQUEST)
+        under_way = (requests["flags"] & layout.RequestFlag.UNDER_WAY) != 0
+        assert (requests["time"][~under_way] >= start).all()
+        turns = events[(events["kind"] == layout.Kind.ACQUIRE) | (events["kind"] == layout.Kind.RELEASE)]
+        # Whoever had the GIL at the start may have given it up unseen or seen; from the first acquire on all is seen.
+        first = int(np.flatnonzero(turns["kind"] == layout.Kind.ACQUIRE)[0])
+        assert first <= 1
+        assert overlaps(turns[first:]) == 0
+    assert seen > CYCLES // 2
+
+
+def test_a_lease_that_ran_out_ends_the_tracer(interpreter: Interpreter, tmp_path: Path) -> None:
+    program = f"""if 1:
+        import ctypes, time
+        library = ctypes.CDLL({str(native.LIBRARY)!r})
+        result = ctypes.c_int(-1)
+        none, long_ago = ctypes.c_uint64(0), ctypes.c_uint64(1)
+        library.giltrace_attach({str(tmp_path).encode()!r}, 0, long_ago, none, ctypes.byref(result))
+        assert result.value == 0
+        for _ in range(1000):
+            time.sleep(0)
+        library.giltrace_attach({str(tmp_path).encode()!r}, 0, none, none, ctypes.byref(result))
+        assert result.value == 0, "the first recording should have ended by itself"
+        for _ in range(1000):
+            time.sleep(0)
+    """
+    append_pair(tmp_path)
+    ran = subprocess.run([interpreter.path, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    cut, whole = sorted(read(tmp_path), key=lambda process: len(process.events))
+    assert len(of_kind(cut.events, layout.Kind.RELEASE)) <= 2
+    assert len(of_kind(whole.events, layout.Kind.RELEASE)) >= 999
+
+
+def test_a_ring_keeps_the_last_events_of_every_thread(interpreter: Interpreter, tmp_path: Path) -> None:
+    program = f"""if 1:
+        import ctypes, threading, time, json
+        library = ctypes.CDLL({str(native.LIBRARY)!r})
+        result = ctypes.c_int(-1)
+        def use(times):
+            for _ in range(times):
+                time.sleep(0)
+        def idle(gate):
+            use(10)
+            gate.wait()
+            use(10)
+        gate = threading.Event()
+        sleeper = threading.Thread(target=idle, args=(gate,), name="sleeper")
+        none, ring = ctypes.c_uint64(0), ctypes.c_uint64(1 << 20)
+        library.giltrace_attach({str(tmp_path).encode()!r}, 128, none, ring, ctypes.byref(result))
+        assert result.value == 0
+        sleeper.start()
+        for _ in range(3):
+            others = [threading.Thread(target=use, args=(15000,), name="busy") for _ in range(3)]
+            for thread in others: thread.start()
+            for thread in others: thread.join()
+        before = time.monotonic_ns()
+        gate.set()
+        sleeper.join()
+        library.giltrace_stop()
+        print(before)
+    """
+    append_pair(tmp_path)
+    ran = subprocess.run([interpreter.path, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stderr
+    (file,) = tmp_path.glob("gil-*.bin")
+    assert file.stat().st_size <= 1 << 20
+    (process,) = read(tmp_path)
+    assert process.lost == 0
+    assert process.overwritten > 50_000
+    events = process.events
+    assert len(events) > 50_000
+    assert (events["time"] >= process.start).all()
+    assert overlaps(events[int(np.flatnonzero(events["kind"] == layout.Kind.ACQUIRE)[0]) :]) == 0
+    names = [thread.name for thread in process.threads]
+    (sleeper,) = (index for index, name in enumerate(names) if name == "sleeper")
+    late = events[(events["thread"] == sleeper) & (events["time"] >= int(ran.stdout))]
+    assert len(of_kind(late, layout.Kind.ACQUIRE)) >= 10
+    assert (of_kind(events, layout.Kind.RELEASE)["stack"] >= 0).mean() > 0.99
