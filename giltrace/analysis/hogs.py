@@ -6,6 +6,7 @@ import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.decomposition import UNHEEDED_NS
+from giltrace.analysis.native_code import NativeCode, find_native_code
 from giltrace.analysis.results import Hog
 from giltrace.analysis.sites import Sites
 from giltrace.timeline.model import Process
@@ -27,6 +28,7 @@ def find_hogs(process: Process) -> tuple[Hog, ...]:
     holds = process.holds[over.hold]
     kinds = sites.classify(holds["thread"], stack)
     held = measure.lengths(holds)
+    in_c = find_native_code(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
     hogs = []
     for kind, site in enumerate(kinds.sites):
         mine = np.flatnonzero(kinds.of_row == kind)
@@ -39,6 +41,7 @@ def find_hogs(process: Process) -> tuple[Hog, ...]:
                 max_ns=int(over.length[worst]),
                 held_ns=int(held[mine].sum()),
                 stack=sites.stack(int(stack[worst])),
+                **in_c.get(kind, NativeCode())._asdict(),
             )
         )
     return tuple(sorted(hogs, key=lambda hog: -hog.ns)[:MOST_HOGS])

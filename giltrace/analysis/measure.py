@@ -125,10 +125,13 @@ def hand_offs(process: Process, gil: int) -> HandOffs:
 
 
 class Overstays(NamedTuple):
-    """Holds that outlived a switch request: index of the `hold`, and for how long, time without a core left out."""
+    """Holds that outlived a switch request: index of the `hold`, for how long, time without a core left out, and the
+    instant at which it was `asked` first.
+    """
 
     hold: Ints
     length: Ints
+    asked: Ints
 
 
 def overstays(process: Process, at_least: int) -> Overstays:
@@ -136,7 +139,7 @@ def overstays(process: Process, at_least: int) -> Overstays:
 
     Time in which the operating system had no core for the holder is not its doing and is taken off.
     """
-    found, over = [], []
+    found, over, since = [], [], []
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
@@ -150,9 +153,10 @@ def overstays(process: Process, at_least: int) -> Overstays:
         keep = length >= at_least
         found.append(index[late][keep])
         over.append(length[keep])
+        since.append(first[late][keep])
     if not found:
-        return Overstays(np.empty(0, np.int64), np.empty(0, np.int64))
-    return Overstays(np.concatenate(found), np.concatenate(over))
+        return Overstays(*(np.empty(0, np.int64) for _ in Overstays._fields))
+    return Overstays(np.concatenate(found), np.concatenate(over), np.concatenate(since))
 
 
 def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:

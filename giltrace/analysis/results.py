@@ -78,6 +78,11 @@ class Hog:
     """Holds at one site that went on after a switch request: `ns` over it in all, `max_ns` the longest.
 
     `held_ns` is the whole length of these holds. Time in which the holder had no core is left out of `ns` and `max_ns`.
+
+    `samples` says how often a sampler that sees native code (`record --native`) looked at it after the request, and
+    `c_samples` how often it found it in `c_function`: the deepest native function that more than half of the samples
+    show, None if there is none or its library has no symbol for it. `c_file` is its library, or its source file where
+    there is debug information. `c_stack` is how it was called, innermost first, up to the Python line.
     """
 
     site: Site
@@ -86,6 +91,11 @@ class Hog:
     max_ns: int
     held_ns: int
     stack: tuple[str, ...] = ()
+    c_function: str | None = None
+    c_file: str | None = None
+    c_samples: int = 0
+    samples: int = 0
+    c_stack: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

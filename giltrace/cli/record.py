@@ -35,6 +35,9 @@ def record(
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
+    native: Annotated[
+        bool, typer.Option("--native", help="Name the C functions of hogs: py-spy pauses the program at each sample.")
+    ] = False,
     python: Python = None,
 ) -> None:
     """Run a Python program and record who held the GIL, on which core, and who waited.
@@ -64,8 +67,13 @@ def record(
         from giltrace.errors import OutputError
 
         raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
-    settings = {"gil": {"depth": stacks.frames}}
-    status = run(target, folder, choose(light=light, without=without or [], settings=settings), force=force)
+    settings: dict[str, dict[str, int]] = {"gil": {"depth": stacks.frames}, "py-spy": {"native": native}}
+    collectors = choose(light=light, without=without or [], settings=settings)
+    if native and all(collector.name != "py-spy" for collector in collectors):
+        from giltrace.errors import UsageError
+
+        raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
+    status = run(target, folder, collectors, force=force)
     try:
         _show(folder, trace)
     except KeyboardInterrupt:

@@ -110,7 +110,9 @@ class Spans:
     """Spans of one process from one collector: function spans (exact) or runs of samples (`sampled`).
 
     `spans` has dtype `SPAN` and is sorted by (tid, start, depth); within a thread, spans nest.
-    `clock_error_ns` bounds the error of their times against the GIL records.
+    `clock_error_ns` bounds the error of their times against the GIL records. `native` numbers the names that are
+    functions of native code, where the collector looked for such. `interval_ns` is the mean time between two samples of
+    a thread, 0 if unknown.
     """
 
     collector: str
@@ -120,3 +122,5 @@ class Spans:
     spans: Array
     clock_error_ns: int = 0
     lost: int = 0
+    native: tuple[int, ...] = ()
+    interval_ns: int = 0

@@ -29,6 +29,8 @@ def write_spans(folder: Path, spans: Spans) -> Path:
         "clock_error_ns": spans.clock_error_ns,
         "lost": spans.lost,
         "names": list(spans.names),
+        "native": list(spans.native),
+        "interval_ns": spans.interval_ns,
     }
     path = folder / f"{spans.collector}-{spans.pid}.spans.npz"
     # Names come from other people's source files: surrogates from undecodable paths must survive.
@@ -65,6 +67,9 @@ def _read(path: Path) -> Spans:
             spans=rows,
             clock_error_ns=about["clock_error_ns"],
             lost=about["lost"],
+            # Recordings from before there was `--native` have neither.
+            native=tuple(about.get("native", ())),
+            interval_ns=about.get("interval_ns", 0),
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RecordingError(f"{path} cannot be read: {error}", "delete that file to go on without it") from error

@@ -241,8 +241,19 @@ def _print_patterns(process: ProcessReport, console: Console) -> None:
 def _hog(hog: Hog) -> str:
     return (
         f"Hog: {site_name(hog.site)} kept the GIL {_plural(hog.count, 'time')} after it was asked to drop it, "
-        f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most."
+        f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{_in_c(hog)}"
     )
+
+
+def _in_c(hog: Hog) -> str:
+    """What py-spy saw of its native code, if it looked."""
+    if not hog.samples:
+        return ""
+    if hog.c_file is None:
+        return f" In C: the interpreter's own code, or now this and now that ({_plural(hog.samples, 'sample')})."
+    function = hog.c_function or "a function without a symbol"
+    file = hog.c_file.rpartition("/")[2]
+    return f" In C: {function} ({file}), in {hog.c_samples} of {_plural(hog.samples, 'sample')}."
 
 
 def _convoy(convoy: Convoy) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,20 @@ def test_round_trip_sorts_by_thread_start_and_depth(tmp_path: Path) -> None:
     assert back.spans.tolist() == [(7, 8, 1, 0, 0), (1, 9, 2, 0, 0), (1, 9, 2, 0, 1), (5, 6, 2, 1, 0)]
     assert (back.collector, back.pid, back.sampled, back.names) == ("py-spy", 42, True, ("f", "naïve \ud800 name"))
     assert (back.clock_error_ns, back.lost) == (77, 3)
+
+
+def test_what_is_native_comes_back_and_older_files_have_none(tmp_path: Path) -> None:
+    native = replace(make("py-spy", 1, [(1, 2, 3, 1, 0)], ("f", "memcpy (libc.so)")), native=(1,), interval_ns=9)
+    path = write_spans(tmp_path, native)
+    (back,) = read_spans(tmp_path, 1)
+    assert (back.native, back.interval_ns) == ((1,), 9)
+    with np.load(path) as file:
+        about, rows = json.loads(file["about"].tobytes()), file["spans"]
+    del about["native"], about["interval_ns"]
+    with path.open("wb") as older:
+        np.savez(older, about=np.frombuffer(json.dumps(about).encode(), np.uint8), spans=rows)
+    (back,) = read_spans(tmp_path, 1)
+    assert (back.native, back.interval_ns) == ((), 0)
 
 
 def test_only_the_process_asked_for(tmp_path: Path) -> None:

@@ -159,10 +159,18 @@ function blameCard(process) {
   return made;
 }
 
+function inC(hog) {
+  if (!hog.samples) return "";
+  if (hog.c_file === null) return `; in C: the interpreter's own code, or now this and now that (${plural(hog.samples, "sample")})`;
+  const name = `${hog.c_function ?? "a function without a symbol"} (${file(hog.c_file)})`;
+  return `; in C: ${name}, in ${whole(hog.c_samples)} of ${plural(hog.samples, "sample")}`;
+}
+
 function patternsCard(process) {
   const found = [
     ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}`,
-      `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most`, hog.stack]),
+      `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`,
+      [...hog.c_stack, ...hog.stack]]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
       `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
       + `${convoy.steps_per_s.toFixed(1)} steps per second`
