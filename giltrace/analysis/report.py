@@ -41,6 +41,7 @@ def _quality(timeline: Timeline, lost: int, violations: tuple[str, ...]) -> Qual
         clock_error_ns=timeline.clock_error_ns,
         collectors=timeline.collectors,
         violations=violations,
+        remarks=timeline.remarks,
     )
 
 

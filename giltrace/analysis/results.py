@@ -215,7 +215,8 @@ class ThreadReport:
 class Quality:
     """How good the measurement is. `lost_events` includes scheduling records.
 
-    `violations` says in words which invariants are broken, `invariant_violations` how many.
+    `violations` says in words which invariants are broken, `invariant_violations` how many; `remarks` say how it was
+    recorded, where that is not the usual way.
     """
 
     lost_events: int
@@ -223,6 +224,7 @@ class Quality:
     clock_error_ns: int
     collectors: tuple[CollectorReport, ...]
     violations: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,13 +82,17 @@ class ProcessSummary:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored."""
+    """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored.
+
+    `remarks` say how it was recorded, where that is not the usual way.
+    """
 
     lost: int
     sched_lost: int
     violations: tuple[str, ...]
     clock_error_ns: int
     collectors: tuple[CollectorReport, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def summarise(timeline: Timeline) -> Summary:
             violations=timeline.violations,
             clock_error_ns=timeline.clock_error_ns,
             collectors=timeline.collectors,
+            remarks=timeline.remarks,
         ),
     )
 

@@ -43,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
         "Run a Python program and record who held the GIL, on which core, and who waited.",
         TargetCommand,
     ),
+    Command("dump", "giltrace.cli.dump:dump", "Write out the last moments of a process that is being recorded."),
     Command(
         "report",
         "giltrace.cli.report:report",

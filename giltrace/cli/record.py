@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.finish import exit_like, show
 from giltrace.cli.options import Python, StackDepth
+from giltrace.cli.values import parse_rule, parse_size
+
+if TYPE_CHECKING:
+    from giltrace.collectors.base import Collector
 
 
 def record(
@@ -38,6 +41,16 @@ def record(
     native: Annotated[
         bool, typer.Option("--native", help="Name the C functions of hogs: py-spy pauses the program at each sample.")
     ] = False,
+    ring: Annotated[
+        str, typer.Option("--ring", metavar="SIZE", help="Keep the newest events only, in SIZE (64MiB) a process.")
+    ] = "",
+    dump_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dump-on", metavar="RULE", help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable."
+        ),
+    ] = None,
+    max_dumps: Annotated[int, typer.Option("--max-dumps", min=1, help="Write no more dumps than this.")] = 10,
     python: Python = None,
 ) -> None:
     """Run a Python program and record who held the GIL, on which core, and who waited.
@@ -54,6 +67,9 @@ def record(
 
     By default the program also runs under py-spy and viztracer; the latter slows code that makes many calls. With
     --light it runs at almost full speed.
+
+    A flight recorder, for what happens once a day: --ring keeps the newest events only (and implies --light), and each
+    --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on.
     """
     from giltrace.collectors import choose
     from giltrace.launch.recorder import record as run
@@ -67,48 +83,47 @@ def record(
         from giltrace.errors import OutputError
 
         raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
-    settings: dict[str, dict[str, int]] = {"gil": {"depth": stacks.frames}, "py-spy": {"native": native}}
-    collectors = choose(light=light, without=without or [], settings=settings)
+    size = _ring_size(ring)
+    settings: dict[str, dict[str, int]] = {
+        "gil": {"depth": stacks.frames, "ring": size},
+        "sched": {"ring": size // 4},
+        "py-spy": {"native": native},
+    }
+    # What py-spy and viztracer write has no end.
+    collectors = choose(light=light or size > 0, without=without or [], settings=settings)
     if native and all(collector.name != "py-spy" for collector in collectors):
         from giltrace.errors import UsageError
 
         raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
+    collectors += _flight_recorder(size, dump_on or [], max_dumps)
     status = run(target, folder, collectors, force=force)
     try:
-        _show(folder, trace)
+        show(folder, trace)
     except KeyboardInterrupt:
         print(f"giltrace: interrupted while writing {trace}; the recording {folder} is complete", file=sys.stderr)
         raise typer.Exit(130) from None
-    _exit_like(status)
+    exit_like(status)
 
 
-def _show(folder: Path, trace: Path) -> None:
-    from rich.console import Console
+def _ring_size(text: str) -> int:
+    size = parse_size(text) if text else 0
+    if text and size < 1 << 20:
+        from giltrace.errors import UsageError
 
-    from giltrace.analysis.summary import summarise
-    from giltrace.exporters.perfetto import write
-    from giltrace.reports.summary import print_summary
-    from giltrace.timeline.load import load
-
-    timeline = load(folder)
-    write(timeline, trace)
-    console = Console(stderr=True)
-    print_summary(summarise(timeline), console)
-    console.print(
-        f"recording {folder}\ntrace     {trace}  (open it in the Perfetto UI)", highlight=False, soft_wrap=True
-    )
+        raise UsageError(f"a ring of {text} is too small", "give --ring 1MiB or more; 64MiB hold some 8 million events")
+    return size
 
 
-def _exit_like(status: int) -> None:
-    """End as the target did: by the same signal, or with the same status."""
-    if status < 0:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        import resource
+def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
+    if not ring:
+        if rules:
+            from giltrace.errors import UsageError
 
-        # The target has dumped core if it was to; ours would only be in the way.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        if -status != signal.SIGKILL:  # which has no handler to reset
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    raise typer.Exit(status)
+            raise UsageError("--dump-on needs a ring to dump", "add --ring 64MiB")
+        return []
+    from giltrace.collectors.flight import FlightRecorder
+
+    def announce(what: str) -> None:
+        print(f"giltrace: {what}", file=sys.stderr, flush=True)
+
+    return [FlightRecorder([parse_rule(text) for text in rules], most, announce)]

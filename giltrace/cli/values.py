@@ -1,15 +1,23 @@
-"""Durations and shares as they are typed."""
+"""Durations, shares, sizes and dump rules as they are typed."""
 
 from __future__ import annotations
 
 import re
+import signal
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from giltrace.collectors.flight import Rule
 
 _UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _DURATION = re.compile(_NUMBER + r"\s*(ns|us|µs|ms|s|m)")
 _SHARE = re.compile(_NUMBER + r"\s*(%?)")
+_SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
+_LIMIT = re.compile(r"(wait|hold)\s*>\s*(.+)")
 
 
 def parse_duration(text: str) -> int:
@@ -27,3 +35,24 @@ def parse_share(text: str) -> float:
     if not 0 <= share <= 1:
         raise typer.BadParameter(f"{text!r} is no share: write 20% or 0.2, at most 100%")
     return share
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``64MiB`` or ``1.5GB``; a unit is needed."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size: write a number and KiB, MiB, GiB, kB, MB or GB, like 64MiB")
+    return round(float(found[1]) * _SIZES[found[2]])
+
+
+def parse_rule(text: str) -> Rule:
+    """When a flight recorder dumps: ``wait>50ms``, ``hold>100ms``, or the name of a signal, ``USR1``."""
+    from giltrace.collectors.flight import Rule
+
+    found = _LIMIT.fullmatch(text.strip())
+    if found is not None:
+        return Rule(found[1], text, limit_ns=parse_duration(found[2]))
+    name = text.strip().upper().removeprefix("SIG")
+    if name not in ("USR1", "USR2", "HUP", "QUIT"):
+        raise typer.BadParameter(f"{text!r} is no reason to dump: write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT")
+    return Rule("signal", text, number=signal.Signals[f"SIG{name}"])

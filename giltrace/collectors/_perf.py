@@ -67,18 +67,22 @@ def open_switches(pid: int, cpu: int, inherit: bool, wakeup: int = 0) -> int:
 class Ring:
     """The ring of one event and the file that its records go to; owns the event's descriptor from the start.
 
+    With a `limit` (bytes), a file that has grown to it becomes ``.old.bin`` in place of the one before, and a new one
+    is begun: the last `limit` bytes are always there, and never more than twice as many.
+
     Raises OSError when no ring of at least one data page can be had (kernel.perf_event_mlock_kb and
     RLIMIT_MEMLOCK limit them) or `path` cannot be written.
     """
 
-    def __init__(self, fd: int, path: Path, pages: int) -> None:
+    def __init__(self, fd: int, path: Path, pages: int, limit: int = 0) -> None:
         self.fd = fd
+        self._path, self._limit, self._in_file = path, limit, 0
         self._file = -1
         self._order = threading.Lock()
         self._order.acquire()
         try:
             self._map, self.pages = _map_largest(fd, pages)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = self._open()
         except OSError:
             os.close(fd)
             raise
@@ -106,7 +110,19 @@ class Ring:
         self._barrier()  # and be given back only after they have been copied
         struct.pack_into("=Q", self._map, _TAIL, head)
         self.bytes += length
+        self._in_file += length
+        if self._limit and self._in_file >= self._limit:
+            self._turn_over()
         return int(length)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def _turn_over(self) -> None:
+        os.close(self._file)
+        self._path.replace(self._path.with_suffix(".old.bin"))
+        self._file = self._open()
+        self._in_file = 0
 
     def close(self) -> None:
         """Drain what is left and give everything back."""

@@ -22,13 +22,14 @@ class GilCollector:
     """Preloads the tracer library and keeps its clock compared with CLOCK_MONOTONIC.
 
     `depth` (0 to 128) is how many frames of a Python stack are recorded at each release, innermost first; deeper
-    stacks are cut at their outer end and marked so.
+    stacks are cut at their outer end and marked so. With `ring` (bytes) each process keeps its newest events only.
     """
 
     name = "gil"
 
-    def __init__(self, depth: int = 128) -> None:
+    def __init__(self, depth: int = 128, ring: int = 0) -> None:
         self._depth = depth
+        self._ring = ring
         self._folder = Path()
         self._next_pair_ns = 0
         self._link: tempfile.TemporaryDirectory[str] | None = None
@@ -58,6 +59,7 @@ class GilCollector:
         env["GILTRACE_OUT"] = str(folder.absolute())
         env["GILTRACE_RECORDER"] = str(os.getpid())
         env["GILTRACE_STACKS"] = str(self._depth)
+        env["GILTRACE_RING"] = str(self._ring)
 
     def start(self, session: Session) -> None:
         """See `Collector.start`."""

@@ -24,12 +24,14 @@ class SchedCollector:
     """One perf event per core follows the target and all its descendants into `sched-<cpu>.bin`.
 
     A thread of its own empties the rings as soon as one is a quarter full: an unprivileged user's rings
-    hold only 16,000 records a core, and a busy GIL can fill that between two polls of the recorder.
+    hold only 16,000 records a core, and a busy GIL can fill that between two polls of the recorder. With `ring` (bytes)
+    the newest records are kept only, at least so many per core.
     """
 
     name = "sched"
 
-    def __init__(self) -> None:
+    def __init__(self, ring: int = 0) -> None:
+        self._ring = ring
         self._folder = Path()
         self._rings: list[_perf.Ring] = []
         self._problem = "not started"
@@ -52,7 +54,7 @@ class SchedCollector:
         for cpu in _perf.online_cpus():
             try:
                 fd = _perf.open_switches(session.pid, cpu, inherit=True, wakeup=pages * mmap.PAGESIZE // 4)
-                ring = _perf.Ring(fd, session.folder / f"sched-{cpu}.bin", pages)
+                ring = _perf.Ring(fd, session.folder / f"sched-{cpu}.bin", pages, self._ring)
             except OSError as error:
                 self._problem = _perf.explain(error)
                 self._close()

@@ -50,6 +50,8 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
         "python": process.python,
         "command": process.cmdline,
     }
+    for number, remark in enumerate(timeline.remarks, 1):
+        facts[f"remark {number}"] = remark
     for report in timeline.collectors:
         quality = f"clock error {report.clock_error_ns} ns; lost {report.lost}"
         facts[f"collector {report.name}"] = f"{report.status}; {quality}"
@@ -66,6 +68,15 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
         debug_annotations=notes,
     )
     sink.write(packet(timestamp=process.start, track_event=event))
+    trigger = timeline.trigger
+    if trigger is not None and trigger.pid in (0, process.pid):
+        told = pb.TrackEvent(
+            type=pb.TrackEvent.TYPE_INSTANT,
+            track_uuid=sink.track(("trigger", group), group, name="trigger", rank=5),
+            category_iids=[int(sink.categories(["gil"])[0])],
+            name_iid=int(sink.names([str(trigger)])[0]),
+        )
+        sink.write(packet(timestamp=trigger.time_ns, track_event=told))
 
 
 def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Ints) -> None:

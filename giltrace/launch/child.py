@@ -20,13 +20,16 @@ SI_KERNEL = 0x80
 class Child:
     """A forked process that executes `argv` when `release` is called.
 
-    While one exists, the forwarded signals and SIGCHLD are blocked in this process and handled by `wait`.
+    While one exists, the forwarded signals and SIGCHLD are blocked in this process and handled by `wait`. A signal that
+    this process has a handler of its own for is not forwarded.
     """
 
     def __init__(self, argv: Sequence[str], env: dict[str, str]) -> None:
         self.argv = list(argv)
+        usual = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+        self._forwarded = {number for number in FORWARDED if signal.getsignal(number) in usual}
         self._gate, self._status = os.pipe(), os.pipe()
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._forwarded, signal.SIGCHLD})
         self.pid = os.fork()
         if self.pid == 0:
             self._run(env)
@@ -75,7 +78,7 @@ class Child:
 
     def wait(self, seconds: float) -> int | None:
         """Wait at most `seconds` for the target's end, passing on signals; its status, negative for a signal's."""
-        info = signal.sigtimedwait({*FORWARDED, signal.SIGCHLD}, seconds)
+        info = signal.sigtimedwait({*self._forwarded, signal.SIGCHLD}, seconds)
         if info is not None and info.si_signo != signal.SIGCHLD and info.si_code != SI_KERNEL:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, info.si_signo)

@@ -38,10 +38,10 @@ __attribute__((visibility("default"))) uint64_t giltrace_pair_cost_ps(void) {
     gt_record *room = calloc(2 * PAIRS + 1, sizeof *room);
     mutex_call *lock = NULL, *unlock = NULL, *destroy = NULL;
     cond_call *signal = NULL;
-    *(void **)&lock = gil_redirects[0].target;
-    *(void **)&unlock = gil_redirects[1].target;
-    *(void **)&signal = gil_redirects[2].target;
-    *(void **)&destroy = gil_redirects[4].target;
+    *(void **)&lock = gil_redirects[HOOK_LOCK].target;
+    *(void **)&unlock = gil_redirects[HOOK_UNLOCK].target;
+    *(void **)&signal = gil_redirects[HOOK_SIGNAL].target;
+    *(void **)&destroy = gil_redirects[HOOK_DESTROY].target;
     uint64_t hooked = UINT64_MAX, bare = UINT64_MAX;
     clock_choose();
     for (int round = 0; room != NULL && round < ROUNDS; round++) {

@@ -406,19 +406,19 @@ static int hook_destroy(pthread_mutex_t *mutex) {
     return pthread_mutex_destroy(mutex);
 }
 
-/* Put in place from the first to the last, and taken away from the last to the first: a lock that a hook has seen is
- * given back through a hook, too. Where the signals change over, the recording begins and ends. */
-const struct elf_redirect gil_redirects[] = {
-    {"pthread_mutex_unlock", hook_unlock}, {"pthread_mutex_destroy", hook_destroy},
-    {"pthread_cond_signal", hook_signal},  {"pthread_cond_timedwait", hook_timedwait},
-    {"pthread_create", names_hook_create}, {"pthread_mutex_lock", hook_lock},
+const struct elf_redirect gil_redirects[HOOK_COUNT] = {
+    [HOOK_UNLOCK] = {"pthread_mutex_unlock", hook_unlock},
+    [HOOK_DESTROY] = {"pthread_mutex_destroy", hook_destroy},
+    [HOOK_SIGNAL] = {"pthread_cond_signal", hook_signal},
+    [HOOK_TIMEDWAIT] = {"pthread_cond_timedwait", hook_timedwait},
+    [HOOK_CREATE] = {"pthread_create", names_hook_create},
+    [HOOK_LOCK] = {"pthread_mutex_lock", hook_lock},
 };
-const struct elf_redirect gil_originals[] = {
-    {"pthread_mutex_unlock", pthread_mutex_unlock},
-    {"pthread_mutex_destroy", pthread_mutex_destroy},
-    {"pthread_cond_signal", pthread_cond_signal},
-    {"pthread_cond_timedwait", pthread_cond_timedwait},
-    {"pthread_create", pthread_create},
-    {"pthread_mutex_lock", pthread_mutex_lock},
+const struct elf_redirect gil_originals[HOOK_COUNT] = {
+    [HOOK_UNLOCK] = {"pthread_mutex_unlock", pthread_mutex_unlock},
+    [HOOK_DESTROY] = {"pthread_mutex_destroy", pthread_mutex_destroy},
+    [HOOK_SIGNAL] = {"pthread_cond_signal", pthread_cond_signal},
+    [HOOK_TIMEDWAIT] = {"pthread_cond_timedwait", pthread_cond_timedwait},
+    [HOOK_CREATE] = {"pthread_create", pthread_create},
+    [HOOK_LOCK] = {"pthread_mutex_lock", pthread_mutex_lock},
 };
-const size_t gil_redirect_count = sizeof gil_redirects / sizeof gil_redirects[0];

@@ -49,14 +49,14 @@ static void after_fork_child(void) {
 
 static int install(void) {
     int slots = 0;
-    for (size_t i = 0; i < gil_redirect_count; i++) {
+    for (int i = 0; i < HOOK_COUNT; i++) {
         slots += elf_redirect_imports(&python, &gil_redirects[i], 1);
     }
     return slots;
 }
 
 static void uninstall(void) {
-    for (size_t i = gil_redirect_count; i-- > 0;) {
+    for (int i = HOOK_COUNT; i-- > 0;) {
         elf_redirect_imports(&python, &gil_originals[i], 1);
     }
 }
@@ -85,7 +85,7 @@ static bool start(const char *folder, unsigned depth, const struct plan *plan) {
         return false;
     }
     fork_watched = active = true;
-    if (install() < (int)gil_redirect_count - 1) {
+    if (install() < HOOK_COUNT - 1) {
         store_note("the interpreter does not import the pthread functions that a GIL is made of");
         uninstall();
         active = false;

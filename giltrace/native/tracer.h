@@ -197,8 +197,11 @@ void stacks_after_fork(void);
 
 /* --- gil.c -------------------------------------------------------------------------------------------------- */
 
-extern const struct elf_redirect gil_redirects[], gil_originals[];
-extern const size_t gil_redirect_count;
+/* Put in place from the first to the last, and taken away from the last to the first: a lock that a hook has seen is
+ * given back through a hook, too. Where the signals change over, the recording begins and ends. */
+enum gil_hook { HOOK_UNLOCK, HOOK_DESTROY, HOOK_SIGNAL, HOOK_TIMEDWAIT, HOOK_CREATE, HOOK_LOCK, HOOK_COUNT };
+
+extern const struct elf_redirect gil_redirects[HOOK_COUNT], gil_originals[HOOK_COUNT];
 extern void (*gil_stop)(void);
 
 void gil_resolve(const struct elf_object *python);

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from giltrace.errors import RecordingError
+from giltrace.recording.trigger import Trigger
 
 FILE = "meta.json"
 FORMAT = "giltrace-recording"
@@ -21,7 +22,8 @@ class Meta:
     """The recording's own description. Times are CLOCK_MONOTONIC ns, offsets are that clock minus MONOTONIC.
 
     `state` is "recording" until the recorder ends it, then "complete"; a recording that stayed in the former was
-    cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal.
+    cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal. `trigger` is what a
+    flight recorder wrote it for.
     """
 
     giltrace: str
@@ -34,6 +36,7 @@ class Meta:
     end_ns: int = 0
     exit_status: int | None = None
     collectors: list[dict[str, Any]] = field(default_factory=list)
+    trigger: Trigger | None = None
     format: str = FORMAT
     version: int = VERSION
 
@@ -79,7 +82,8 @@ class Meta:
                 f"{folder} has recording version {data.get('version')}, this giltrace reads {VERSION}",
                 f"read it with giltrace {data.get('giltrace', '?')}",
             )
-        return cls(**data)
+        trigger = data.pop("trigger", None)
+        return cls(**data, trigger=Trigger(**trigger) if trigger else None)
 
 
 def _offset(clock: int) -> int:

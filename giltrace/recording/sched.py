@@ -79,7 +79,9 @@ def count_records(folder: Path) -> tuple[int, int]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("sched-*.bin") if re.fullmatch(r"sched-\d+\.bin", path.name))
+    """The files of all cores; of one that is bounded, the older half first."""
+    found = (path for path in folder.glob("sched-*.bin") if re.fullmatch(r"sched-\d+(\.old)?\.bin", path.name))
+    return sorted(found, key=lambda path: (path.name.split(".")[0], not path.name.endswith(".old.bin")))
 
 
 def _load(path: Path) -> Words:

@@ -212,6 +212,8 @@ def print_quality(quality: Quality, console: Console) -> None:
         parts.append(f"{collector.name} {told}")
     style = "yellow" if quality.lost or quality.violations else ""
     paragraph(f"quality: {', '.join(parts)}", console, style=style, indent="")
+    for remark in quality.remarks:
+        paragraph(remark, console)
     for violation in quality.violations[:TOP_VIOLATIONS]:
         paragraph(violation, console)
     if len(quality.violations) > TOP_VIOLATIONS:

@@ -300,4 +300,5 @@ def _quality(report: Report) -> Quality:
         violations=known.violations,
         clock_error_ns=known.clock_error_ns,
         collectors=known.collectors,
+        remarks=known.remarks,
     )

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from giltrace.recording.events import GIL_EVENT, ProcessEvents, SchedEvents, Spans
+from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
 from giltrace.timeline.axis import NEVER, Ints
 from giltrace.timeline.holds import match, usable
@@ -34,6 +35,7 @@ def build_timeline(
     clock_error_ns: int,
     machine: Mapping[str, str | int],
     collectors: Sequence[CollectorReport],
+    trigger: Trigger | None = None,
 ) -> Timeline:
     """Build the timeline of one recording and check its invariants; all times in CLOCK_MONOTONIC ns.
 
@@ -66,6 +68,7 @@ def build_timeline(
         machine=dict(machine),
         collectors=tuple(collectors),
         sched_lost=sched.lost if sched is not None else 0,
+        trigger=trigger,
     )
 
 
@@ -196,6 +199,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         spans=image.spans,
         lost=recorded.lost,
         note=recorded.note,
+        overwritten=recorded.overwritten,
         stacks=None
         if recorded.stacks is None
         else attribute(recorded.stacks, usage.holds, usage.waits, usage.hold_stacks, usage.request_stacks),

@@ -26,11 +26,13 @@ def load(folder: Path) -> Timeline:
         processes,
         read_sched(folder) if has_sched else None,
         read_spans(folder),
-        start=meta.start_ns,
+        # Of a flight recorder's ring, what came before is gone.
+        start=min(process.start for process in processes) if any(p.overwritten for p in processes) else meta.start_ns,
         end=meta.end_ns or last,
         realtime_offset=meta.realtime_offset_ns,
         boottime_offset=meta.boottime_offset_ns,
         clock_error_ns=clock_error_ns,
         machine=meta.machine,
         collectors=[CollectorReport(**report) for report in meta.collectors],
+        trigger=meta.trigger,
     )

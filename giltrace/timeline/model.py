@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import Spans, StackTable
+from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
 
@@ -102,7 +103,8 @@ class Process:
 
     `holds` (dtype `HOLD`) and `waits` (dtype `WAIT`) are sorted by start. `runs` (dtype `RUN`) and `states` (dtype
     `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is
-    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events.
+    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events, and
+    `overwritten` those before `start` that a flight recorder had no room for.
     """
 
     pid: int
@@ -124,6 +126,7 @@ class Process:
     lost: int = 0
     note: str = ""
     stacks: Stacks | None = None
+    overwritten: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Timeline:
 
     `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
-    keys sysname, release, version, machine (as `os.uname`) and cpus (int).
+    keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
     """
 
     processes: tuple[Process, ...]
@@ -171,11 +174,24 @@ class Timeline:
     machine: dict[str, str | int]
     collectors: tuple[CollectorReport, ...] = ()
     sched_lost: int = 0
+    trigger: Trigger | None = None
 
     @property
     def violations(self) -> tuple[str, ...]:
         """The broken invariants of all processes, in words."""
         return tuple(v for p in self.processes for v in p.violations)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of how this was recorded, in words: why it was written, what it leaves out."""
+        told = [f"written for: {self.trigger}"] if self.trigger is not None else []
+        for process in self.processes:
+            if process.overwritten:
+                told.append(
+                    f"flight recorder: pid {process.pid} is shown from {(process.start - self.start) / 1e9:.3f} s on; "
+                    f"{process.overwritten:,} earlier records were overwritten"
+                )
+        return tuple(told)
 
     @property
     def lost(self) -> int:

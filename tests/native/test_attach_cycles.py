@@ -20,7 +20,7 @@ CYCLES = 60
 
 @pytest.mark.parametrize("way", ["call", "control"])
 def test_cycles_among_busy_threads(interpreter: Interpreter, tmp_path: Path, way: str) -> None:
-    command = [interpreter.path, TARGETS / "cycles.py", native.LIBRARY, tmp_path, str(CYCLES), way]
+    command: list[str | Path] = [interpreter.path, TARGETS / "cycles.py", native.LIBRARY, tmp_path, str(CYCLES), way]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, (ran.returncode, ran.stderr)
     early, late = json.loads(ran.stdout)

@@ -1,0 +1,41 @@
+"""`giltrace dump`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def dump(
+    pid: Annotated[int, typer.Argument(metavar="PID", help="A process that is being recorded.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace. [default: RECORDING-at-SECONDS]"),
+    ] = None,
+) -> None:
+    """Write out what the recording of a running process holds by now; the recording goes on.
+
+    \b
+    giltrace record --ring 64MiB -- gunicorn app:app     in one terminal, for days
+    giltrace dump 4711 -o slow                           in another: the last moments, as slow.giltrace
+
+    PID is any process that is recorded, by `giltrace record` or `giltrace attach`, with --ring or without.
+    """
+    import time
+
+    from giltrace.collectors.flight import dump as write
+    from giltrace.recording.folder import SUFFIX
+    from giltrace.recording.meta import Meta
+    from giltrace.recording.snapshot import live_folder
+    from giltrace.recording.trigger import Trigger
+
+    folder = live_folder(pid)
+    now = time.monotonic_ns()
+    seconds = (now - Meta.read(folder).start_ns) // 1_000_000_000
+    stem = folder.name.removesuffix(SUFFIX)
+    name = output if output is not None else folder.with_name(f"{stem}-at-{seconds}s")
+    out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
+    write(folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid))
+    print(out)

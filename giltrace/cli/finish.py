@@ -1,0 +1,43 @@
+"""What commands that record do at their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import typer
+
+
+def show(folder: Path, trace: Path) -> None:
+    """Export the finished recording `folder` to `trace`, and print its summary to stderr."""
+    from rich.console import Console
+
+    from giltrace.analysis.summary import summarise
+    from giltrace.exporters.perfetto import write
+    from giltrace.reports.summary import print_summary
+    from giltrace.timeline.load import load
+
+    timeline = load(folder)
+    write(timeline, trace)
+    console = Console(stderr=True)
+    print_summary(summarise(timeline), console)
+    console.print(
+        f"recording {folder}\ntrace     {trace}  (open it in the Perfetto UI)", highlight=False, soft_wrap=True
+    )
+
+
+def exit_like(status: int) -> None:
+    """End as the target did: by the same signal, or with the same status."""
+    if status < 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        import resource
+
+        # The target has dumped core if it was to; ours would only be in the way.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if -status != signal.SIGKILL:  # which has no handler to reset
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    raise typer.Exit(status)

@@ -1,0 +1,93 @@
+"""Copy a recording while it is being written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from giltrace.errors import RecordingError
+from giltrace.recording import clock, layout
+
+#: Bytes of a ring's chunks; all have the same size.
+RING_CHUNK = 16384
+_TRIES = 20
+
+
+def live_folder(pid: int) -> Path:
+    """The folder that the tracer in process `pid` writes to.
+
+    Raises `RecordingError` if there is no tracer in it, or it may not be looked at.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except FileNotFoundError:
+        raise RecordingError(f"there is no process {pid}", "give the id of the recorded program's process") from None
+    except PermissionError:
+        raise RecordingError(
+            f"process {pid} belongs to somebody else", "run giltrace as its user, or as root"
+        ) from None
+    for line in lines:
+        path = Path(line.split(maxsplit=5)[-1])
+        if path.name.startswith(f"gil-{pid}-") and path.suffix == ".bin":
+            return path.parent
+    raise RecordingError(
+        f"process {pid} is not being recorded",
+        f"start it with `giltrace record --ring`, or see `giltrace attach {pid}`",
+    )
+
+
+def copy(folder: Path, out: Path) -> None:
+    """Copy what the recording `folder` holds by now into the empty folder `out`; meta.json is left to the caller.
+
+    The tracers go on meanwhile: a chunk that is used again while it is copied is left out, as its events are before
+    `complete_from` by then. Raises `OSError` if `out` cannot be written.
+    """
+    for path in sorted(folder.glob("gil-*.bin")):
+        _copy_chunks(path, out / path.name)
+    # After the events that name them: a stack is written before its first event.
+    for path in (*folder.glob("stacks-*.bin"), folder / clock.FILE):
+        if path.exists():
+            shutil.copyfile(path, out / path.name)
+    clock.append_pair(out)
+    for path in folder.glob("sched-*.bin"):
+        if not path.name.endswith(".old.bin"):
+            _copy_switches(path, out / path.name)
+
+
+def _copy_chunks(path: Path, out: Path) -> None:
+    live = np.memmap(path, np.uint8, "r")
+    header = live[: layout.HEADER.itemsize].view(layout.HEADER)[0]
+    is_ring = int(header["ring_size"]) != 0
+    step = RING_CHUNK if is_ring else max(1, live.size - layout.HEADER_SIZE)
+    with out.open("wb") as file:
+        file.seek(layout.HEADER_SIZE)
+        for at in range(layout.HEADER_SIZE, live.size, step):
+            before = _owner(live, at)
+            chunk = bytearray(live[at : at + step].tobytes())
+            if is_ring and _owner(live, at) != before:
+                chunk[: layout.CHUNK.itemsize] = bytes(layout.CHUNK.itemsize)
+            file.write(chunk)
+        # Last, so that `complete_from` covers all that was overwritten meanwhile.
+        file.seek(0)
+        file.write(live[: layout.HEADER_SIZE].tobytes())
+
+
+def _owner(live: np.memmap[tuple[int], np.dtype[np.uint8]], at: int) -> tuple[int, int, int]:
+    head = live[at : at + layout.CHUNK.itemsize].view(layout.CHUNK)[0]
+    return int(head["magic"]), int(head["thread"]), int(head["sequence"])
+
+
+def _copy_switches(path: Path, out: Path) -> None:
+    """Both halves of a bounded file, however often the recorder turns them over meanwhile."""
+    older = path.with_suffix(".old.bin")
+    for _ in range(_TRIES):
+        with path.open("rb") as new:
+            old = older.read_bytes() if older.exists() else b""
+            if os.fstat(new.fileno()).st_ino == path.stat().st_ino:
+                with out.open("wb") as file:
+                    file.write(old)
+                    shutil.copyfileobj(new, file)
+                return
