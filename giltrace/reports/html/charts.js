@@ -38,15 +38,15 @@ function blameMatrix(blame, name) {
     const cell = cells.get(JSON.stringify([victim, culprit]));
     if (!cell) return element("td", { class: "none" }, "·");
     const share = cell.ns / most;
-    const made = element("td", { style: { background: `rgba(${colour("heat")}, ${0.08 + 0.62 * Math.sqrt(share)})` } },
+    const made = element("td", { style: { background: `rgba(var(--heat), ${0.08 + 0.62 * Math.sqrt(share)})` } },
       duration(cell.ns));
     return tipped(made, `${victim} waited ${duration(cell.ns)}`, `for ${culprit}`,
       `in ${plural(cell.waits, "wait")}, ${duration(cell.max_ns)} at most`);
   };
   return element("table", { class: "matrix" },
-    element("thead", {}, element("tr", {}, element("th", { class: "left" }, "waits ↓   holds →"),
-      ...columns.map((culprit) => element("th", { scope: "col" }, culprit)))),
-    element("tbody", {}, ...lines.map((victim) => element("tr", {}, element("th", { scope: "row" }, victim),
+    element("thead", {}, element("tr", {}, element("td", {}, "waits ↓   holds →"),
+      ...columns.map((culprit) => element("th", { scope: "col" }, ...breakable(culprit))))),
+    element("tbody", {}, ...lines.map((victim) => element("tr", {}, element("th", { scope: "row" }, ...breakable(victim)),
       ...columns.map((culprit) => cellOf(victim, culprit))))));
 }
 
@@ -96,15 +96,17 @@ function flameGraph(root) {
   const graph = element("div", { class: "flame", role: "group", "aria-label": "Flame graph of the waited time" });
   const show = (path) => {
     graph.replaceChildren();
+    const buttons = new Map();
     let deepest = 0;
     const add = (flame, depth, left, share, above) => {
       if (share < 0.0008) return;
       deepest = Math.max(deepest, depth);
       const made = element("button", { type: "button", style: { top: `${depth * 22}px`, left: `${left * 100}%`,
         width: `calc(${share * 100}% - 1px)`, background: flameColour(flame.name),
-        padding: share < 0.02 ? "0" : "0 6px" }, onclick: () => { tip.hide(); show(above.concat(flame)); } },
+        padding: share < 0.02 ? "0" : "0 6px" }, onclick: () => { tip.hide(); show(above.concat(flame)).focus(); } },
       share > 0.02 ? flame.name : "");
       made.setAttribute("aria-label", `${flame.name}, ${duration(flame.ns)}`);
+      buttons.set(flame, made);
       graph.append(tipped(made, flame.name, `${duration(flame.ns)}, ${percent(flame.ns / Math.max(root.ns, 1))} of all waiting`));
     };
     const below = (flame, depth, left, share, above) => {
@@ -119,6 +121,7 @@ function flameGraph(root) {
     path.forEach((flame, depth) => add(flame, depth, 0, 1, path.slice(0, depth)));
     below(path[path.length - 1], path.length, 0, 1, path);
     graph.style.height = `${(deepest + 1) * 22}px`;
+    return buttons.get(path[path.length - 1]);
   };
   show([root]);
   return graph;

@@ -75,9 +75,13 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-// Neighbours on the golden angle are far apart in hue, whatever the number of threads.
-function threadColour(at) {
-  return `hsl(${(212 + at * 137.508) % 360} ${at % 2 ? 52 : 62}% ${colour("thread-light")})`;
+// The name of a thread's colour; after eight threads they begin again.
+const threadColour = (at) => `thread-${at % 8}`;
+
+// Text that may be broken after the marks in names, so that it need not be broken inside of words; "(file.py:12)" stays
+// in one piece but for its underscores.
+function breakable(text) {
+  return text.split(/(?<=_)(?=[^_])|(?<=[./])(?=[^()]*(?:\(|$))/).flatMap((part, at) => (at ? [document.createElement("wbr"), part] : [part]));
 }
 
 const tip = {

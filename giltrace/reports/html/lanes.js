@@ -1,38 +1,30 @@
 // The lanes: one per GIL and per thread, on a canvas that zooms and pans. A view is [from, to] in ticks.
 
-function unpacked(lane) {
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
-  return { ends: new Uint32Array(bytes(lane.ends)), values: new Uint16Array(bytes(lane.values)) };
-}
+const WAITING = 3;
+const FREE = 0xffff;
 
-// The first stretch that ends after `time`.
-function stretchAt(lane, time) {
-  let low = 0;
-  let high = lane.ends.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (lane.ends[middle] <= time) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+const middle = (xs) => xs.reduce((total, x) => total + x, 0) / xs.length;
+const apart = (xs) => Math.max(Math.abs(xs[0] - xs[1]), 8);
 
 class Lanes {
   constructor(canvas, data, process) {
     this.canvas = canvas;
+    this.process = process;
+    this.shown = () => {};
     this.tick = data.tick_ns;
     this.length = Math.max(Math.ceil(data.duration_ns / this.tick), 1);
     this.view = [0, this.length];
     this.threads = process.threads;
     this.rows = [
       ...process.gil_lanes.map((lane, at) => ({
-        ...unpacked(lane), kind: "gil", label: process.gil_lanes.length > 1 ? `GIL ${at} holder` : "GIL holder",
+        ...lane, kind: "gil", label: process.gil_lanes.length > 1 ? `GIL ${at} holder` : "GIL holder",
       })),
       ...process.thread_lanes.map((lane, at) => ({
-        ...unpacked(lane), kind: "thread", thread: at, label: this.name(at),
+        ...lane, kind: "thread", thread: at, label: this.name(at),
       })),
     ];
     this.pointers = new Map();
+    this.tap = null;
     this.cross = null;
     this.listen();
     this.observer = new ResizeObserver(() => this.draw());
@@ -57,18 +49,21 @@ class Lanes {
 
   // --- moving
 
+  get least() { return Math.min(20, this.length); }
+
   show(from, to) {
-    const least = Math.min(20, this.length);
-    const span = Math.min(Math.max(to - from, least), this.length);
+    const span = Math.min(Math.max(to - from, this.least), this.length);
     const start = Math.min(Math.max(from, 0), this.length - span);
     this.view = [start, start + span];
     this.schedule();
   }
 
+  // What is at `around` stays where it is.
   zoom(factor, around = (this.view[0] + this.view[1]) / 2) {
     const [from, to] = this.view;
-    const span = Math.min((to - from) / factor, this.length);
-    this.show(around - ((around - from) / (to - from)) * span, around + ((to - around) / (to - from)) * span);
+    const span = Math.min(Math.max((to - from) / factor, this.least), this.length);
+    const start = around - ((around - from) / (to - from)) * span;
+    this.show(start, start + span);
   }
 
   pan(share) {
@@ -83,25 +78,36 @@ class Lanes {
     on("pointermove", this.moved);
     on("pointerup", this.lifted);
     on("pointercancel", this.lifted);
-    on("pointerleave", () => { this.cross = null; tip.hide(); this.schedule(); });
+    // A finger leaves when it is lifted: what it tapped on stays told.
+    on("pointerleave", (event) => { if (event.pointerType !== "touch") this.forget(); });
+    on("blur", this.forget);
     on("dblclick", (event) => this.zoom(3, this.timeAt(event.offsetX)));
     on("keydown", this.typed);
   }
 
+  forget() {
+    this.cross = null;
+    tip.hide();
+    this.schedule();
+  }
+
   wheeled(event) {
+    // Some browsers count lines, not pixels.
+    const unit = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
     if (Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey) {
       event.preventDefault();
-      this.pan(((event.deltaX || event.deltaY) / this.width) * 1.5);
+      this.pan((((event.deltaX || event.deltaY) * unit) / this.width) * 1.5);
       return;
     }
     // With everything in view there is nothing to zoom out of: the page scrolls on.
     if (event.deltaY > 0 && this.view[1] - this.view[0] >= this.length) return;
     event.preventDefault();
-    this.zoom(Math.exp(-event.deltaY * 0.0022), this.timeAt(event.offsetX));
+    this.zoom(Math.exp(-event.deltaY * unit * 0.0022), this.timeAt(event.offsetX));
   }
 
   pressed(event) {
     this.canvas.setPointerCapture(event.pointerId);
+    this.tap = this.pointers.size ? null : event.offsetX;
     this.pointers.set(event.pointerId, event.offsetX);
   }
 
@@ -113,17 +119,18 @@ class Lanes {
     const before = [...this.pointers.values()];
     this.pointers.set(event.pointerId, event.offsetX);
     const after = [...this.pointers.values()];
-    if (after.length === 2) {
-      const apart = (xs) => Math.max(Math.abs(xs[0] - xs[1]), 8);
-      this.zoom(apart(after) / apart(before), this.timeAt((after[0] + after[1]) / 2));
-    }
-    const middle = (xs) => xs.reduce((sum, x) => sum + x, 0) / xs.length;
-    this.pan((middle(before) - middle(after)) / this.width);
+    if (this.tap !== null && Math.abs(event.offsetX - this.tap) < 4) return;
+    const from = this.tap === null ? middle(before) : this.tap;
+    this.tap = null;
+    this.pan((from - middle(after)) / this.width);
+    if (after.length === 2) this.zoom(apart(after) / apart(before), this.timeAt(middle(after)));
     tip.hide();
   }
 
   lifted(event) {
     this.pointers.delete(event.pointerId);
+    if (this.tap !== null && event.type === "pointerup") this.hover(event);
+    this.tap = null;
   }
 
   typed(event) {
@@ -157,8 +164,9 @@ class Lanes {
     context.fillStyle = colour("card");
     context.fillRect(0, 0, canvas.clientWidth, this.height);
     this.paint = {
-      thread: [...STATES.map(colour)], gil: this.threads.map((_, at) => threadColour(at)), ink: colour("ink"),
+      thread: [...STATES.map(colour)], gil: this.threads.map((_, at) => colour(threadColour(at))), ink: colour("ink"),
       soft: colour("soft"), line: colour("line"), free: colour("faint"), accent: colour("accent"),
+      on: colour("on-thread"),
     };
     this.drawAxis(context);
     this.rows.forEach((row, at) => this.drawRow(context, row, this.head + at * this.step));
@@ -167,11 +175,12 @@ class Lanes {
       context.fillStyle = this.paint.ink;
       context.fillRect(Math.round(this.cross), this.head - 4, 1, this.rows.length * this.step + 4);
     }
+    this.shown();
   }
 
   colourOf(row, value) {
-    if (row.kind === "gil") return this.paint.gil[value] || (value === 0xffff ? this.paint.free : this.paint.soft);
-    return this.paint.thread[value];
+    if (row.kind === "gil") return this.paint.gil[value] || (value === FREE ? this.paint.free : this.paint.soft);
+    return this.paint.thread[value % 16];
   }
 
   drawAxis(context) {
@@ -191,6 +200,13 @@ class Lanes {
       context.textAlign = x + context.measureText(text).width > this.canvas.clientWidth ? "right" : "left";
       context.fillText(text, x + (context.textAlign === "right" ? -3 : 3), 8);
     }
+  }
+
+  // The stretch in view, with digits enough for a thousandth of it.
+  range() {
+    const [from, to] = this.view.map((time) => time * this.tick);
+    const told = [from, to].map((ns) => this.instant(ns, (to - from) / 1000));
+    return `${told[0]} to ${told[1]} (${duration(to - from)})`;
   }
 
   // An instant with as many digits as tell it from one `step` (ns) later.
@@ -234,12 +250,13 @@ class Lanes {
       const to = Math.min(row.ends[at], this.view[1]);
       const x = this.left + (from - this.view[0]) * scale;
       const wide = (to - from) * scale;
-      const thin = row.kind === "thread" && row.values[at] >= 5 && row.values[at] <= 7;
+      const state = row.values[at] % 16;
+      const thin = row.kind === "thread" && state >= 5 && state <= 7;
       context.fillStyle = fill;
       // What sleeps is drawn low, so that what happens stands out.
       context.fillRect(x, thin ? y + high * 0.36 : y, Math.max(wide - (wide > 4 ? 0.75 : 0), 0.4), thin ? high * 0.28 : high);
       if (row.kind === "gil" && wide > 46 && row.values[at] < this.threads.length) {
-        context.fillStyle = "#fff";
+        context.fillStyle = this.paint.on;
         context.font = "11px system-ui, sans-serif";
         context.fillText(this.fitted(context, this.name(row.values[at]), wide - 10), x + 5, y + high / 2 + 0.5);
       }
@@ -250,33 +267,27 @@ class Lanes {
   drawShares(context, row, y, high, first) {
     const column = 2;
     const span = ((this.view[1] - this.view[0]) / this.width) * column;
+    // Values are small, or the two largest there are.
+    const sums = new Float64Array(256);
     let at = first;
     for (let x = 0; x < this.width; x += column) {
       const from = this.view[0] + (x / column) * span;
-      const shares = this.sharesIn(row, at, from, from + span);
-      at = shares.next;
-      let top = y + high;
-      for (const [value, share] of shares.found) {
-        const fill = this.colourOf(row, value);
-        const tall = share * high;
-        top -= tall;
-        if (!fill) continue;
-        context.fillStyle = fill;
-        context.fillRect(this.left + x, top, column, tall);
+      const to = from + span;
+      sums.fill(0);
+      for (; at < row.ends.length; at++) {
+        sums[row.values[at] & 255] += Math.max(Math.min(row.ends[at], to) - Math.max(at ? row.ends[at - 1] : 0, from), 0);
+        if (row.ends[at] >= to) break;
       }
+      let top = y + high;
+      sums.forEach((inside, value) => {
+        if (!inside) return;
+        const fill = this.colourOf(row, value > 253 ? value | 0xff00 : value);
+        top -= (inside / span) * high;
+        if (!fill) return;
+        context.fillStyle = fill;
+        context.fillRect(this.left + x, top, column, (inside / span) * high);
+      });
     }
-  }
-
-  sharesIn(row, first, from, to) {
-    const sums = new Map();
-    let at = first;
-    while (at < row.ends.length) {
-      const inside = Math.min(row.ends[at], to) - Math.max(at ? row.ends[at - 1] : 0, from);
-      if (inside > 0) sums.set(row.values[at], (sums.get(row.values[at]) || 0) + inside / (to - from));
-      if (row.ends[at] >= to) break;
-      at++;
-    }
-    return { found: [...sums].sort((one, other) => one[0] - other[0]), next: at };
   }
 
   drawPosition(context) {
@@ -301,27 +312,42 @@ class Lanes {
     if (at >= row.ends.length) { tip.hide(); return; }
     const pixel = (this.view[1] - this.view[0]) / this.width;
     const start = at ? row.ends[at - 1] : 0;
-    const lines = [`at ${this.instant(time * this.tick, pixel * this.tick)}`];
+    const when = `at ${this.instant(time * this.tick, pixel * this.tick)}`;
     if (row.ends[at] - start < 2 * pixel) {
-      const { found } = this.sharesIn(row, stretchAt(row, time - 2 * pixel), time - 2 * pixel, time + 2 * pixel);
-      lines.push(...found.map(([value, share]) => `${percent(share)} ${this.valueText(row, value)}`), "zoom in to tell them apart");
-      tip.show(event, row.label, lines);
+      tip.show(event, row.label, [when, ...this.shares(row, time - 2 * pixel, time + 2 * pixel, 5), "zoom in to tell them apart"]);
       return;
     }
-    lines.unshift(`for ${duration((row.ends[at] - start) * this.tick)}`);
-    if (row.kind === "thread" && row.values[at] === 3) lines.push(...this.holders(time));
+    const lines = [`for ${duration((row.ends[at] - start) * this.tick)}, ${when}`, this.stack(row.stacks[at])];
+    if (row.kind === "thread" && row.values[at] % 16 === WAITING) {
+      const holder = this.rows.filter((other) => other.kind === "gil")[row.values[at] >> 4];
+      if (holder) {
+        const now = stretchAt(holder, time);
+        lines.push(element("b", {}, `at this instant: ${this.valueText(holder, holder.values[now])}`), this.stack(holder.stacks[now]),
+          element("b", {}, "during the whole wait"), ...this.shares(holder, start, row.ends[at], 4));
+      }
+    }
     tip.show(event, `${row.label}: ${this.valueText(row, row.values[at])}`, lines);
   }
 
   valueText(row, value) {
-    if (row.kind === "thread") return STATE_TEXT[STATES[value]] || "not alive";
-    return value === 0xffff ? "free" : this.name(value);
+    if (row.kind === "thread") return STATE_TEXT[STATES[value % 16]] || "not alive";
+    return value === FREE ? "the GIL is free" : this.name(value);
   }
 
-  holders(time) {
-    return this.rows.filter((row) => row.kind === "gil").map((row) => {
-      const at = stretchAt(row, time);
-      return at < row.ends.length ? `${row.label}: ${this.valueText(row, row.values[at])}` : "";
+  shares(row, from, to, most) {
+    const found = sharesIn(row, from, to, true);
+    const told = found.slice(0, most).map(({ value, stack, share }) => {
+      const [site] = framesOf(this.process, stack);
+      return `${percent(share)} ${this.valueText(row, value)}${site ? `: ${site}` : ""}`;
     });
+    return found.length > most ? [...told, `and ${found.length - most} more`] : told;
+  }
+
+  stack(number) {
+    const frames = framesOf(this.process, number);
+    if (!frames.length) return null;
+    const told = frames.slice(0, 6);
+    if (frames.length > told.length) told.push("…");
+    return element("ol", { class: "frames" }, ...told.map((frame) => element("li", {}, frame)));
   }
 }

@@ -50,13 +50,12 @@
   document.getElementById("theme").addEventListener("click", () => {
     chosen = root.dataset.theme === "dark" ? "light" : "dark";
     paint();
-    // Colours that were worked out by script are worked out again; the view stays.
-    if (!lanes) return;
-    const view = lanes.view;
-    show(Number(document.getElementById("process").value));
-    lanes.show(...view);
+    if (lanes) lanes.draw();
   });
   dark.addEventListener("change", () => { paint(); if (lanes) lanes.draw(); });
   paint();
-  start();
+  unpackAll(data).then(start, (error) => {
+    main.replaceChildren(card("This browser cannot show the report", "", {}, element("p", {}, String(error)),
+      element("p", {}, "Use a newer one, or giltrace report in a terminal.")));
+  });
 })();

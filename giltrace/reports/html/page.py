@@ -17,7 +17,8 @@ from giltrace import __version__
 from giltrace.analysis.results import ProcessReport, Report
 from giltrace.errors import OutputError
 from giltrace.reports.html import lanes as lanes_of
-from giltrace.reports.html.lanes import FREE, Lane
+from giltrace.reports.html.lanes import FREE, Lane, Lanes
+from giltrace.reports.html.stacks import MOST, stack_names
 from giltrace.reports.html.waits import flame_graph, histogram
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Timeline
@@ -30,7 +31,7 @@ MOST_BLAME = 400
 MOST_EXAMPLES = 50
 MOST_FRAMES = 40
 
-SCRIPTS = ("format.js", "lanes.js", "charts.js", "sections.js", "page.js")
+SCRIPTS = ("format.js", "decode.js", "lanes.js", "charts.js", "sections.js", "page.js")
 
 Json = dict[str, Any]
 
@@ -106,8 +107,7 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
                 **_told(told),
                 "histogram": histogram(process),
                 "flame": flame_graph(process, told),
-                "gil_lanes": [lanes_of.packed(lane, tick) for lane in gils],
-                "thread_lanes": [lanes_of.packed(lane, tick) for lane in threads],
+                **_drawn(process, gils, threads, tick, MOST // len(shown)),
             }
             for (process, told), (gils, threads) in zip(shown, made, strict=True)
         ],
@@ -128,8 +128,16 @@ def _lanes(process: Process, report: ProcessReport, start: int, end: int) -> tup
     chosen = _busiest(report)
     lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
     lane_of[chosen] = np.arange(len(chosen))
-    gils = [lanes_of.gil_lane(process, gil, lane_of, start, end) for gil in range(min(process.gils, MOST_GILS))]
-    return gils, lanes_of.thread_lanes(process, chosen, start, end)
+    make = Lanes(process, start, end)
+    return [make.gil(gil, lane_of) for gil in range(min(process.gils, MOST_GILS))], make.threads(chosen)
+
+
+def _drawn(process: Process, gils: list[Lane], threads: list[Lane], tick: int, most_stacks: int) -> Json:
+    """The lanes at the page's resolution, with the stacks that they show."""
+    thin = [lanes_of.thinned(lane, tick) for lane in gils + threads]
+    names, numbers = stack_names(process.stacks, thin, most_stacks)
+    sent = [lanes_of.packed(lane, numbers) for lane in thin]
+    return {**names, "gil_lanes": sent[: len(gils)], "thread_lanes": sent[len(gils) :]}
 
 
 def _told(report: ProcessReport) -> Json:

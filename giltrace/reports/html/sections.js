@@ -12,6 +12,18 @@ function card(title, about, options, ...children) {
   return element("section", { ...options, class: `card ${options.class || ""}` }, head, ...children);
 }
 
+// A table that scrolls by itself where it is too wide; headings are text, or text and a class.
+function table(headings, rows, options = {}) {
+  const head = headings.map((heading) => [heading].flat()).map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
+  const body = element("tbody", {}, ...rows);
+  return { body, made: element("div", { class: "scroll" },
+    element("table", options, element("thead", {}, element("tr", {}, ...head)), body)) };
+}
+
+const cells = (texts) => texts.map((text) => element("td", {}, text));
+
+const narrow = () => matchMedia("(max-width: 560px)").matches;
+
 const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
 const share = (part, all) => percent(part / Math.max(all, 1));
 
@@ -59,29 +71,50 @@ function costCard(process) {
 
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
-  const rows = whatIf.by_cores.map((point) => element("tr", {},
-    element("td", {}, plural(point.cores, "core")), element("td", {}, duration(point.makespan_ns)),
-    element("td", {}, `≤ ${point.speedup_bound.toFixed(2)} x`)));
+  const points = whatIf.by_cores.map((point) => [plural(point.cores, "core"), duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`]);
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
-    { class: "half", id: "what-if" }, element("div", { class: "scroll" }, element("table", {},
-      element("thead", {}, element("tr", {}, ...["on", "at least", "faster by"].map((name) => element("th", {}, name)))),
-      element("tbody", {}, element("tr", {}, element("td", {}, "as recorded"), element("td", {}, duration(whatIf.measured_ns)),
-        element("td", {}, "1 x")), ...rows))));
+    { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
+      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made);
+}
+
+// What the lanes show, as text: for those who cannot see the colours, and for the sums of what is in view.
+function viewTable(lanes) {
+  const room = element("div");
+  const details = element("details", { id: "in-view" }, element("summary", {}, "What is in view, as a table"), room);
+  const tell = () => {
+    if (!details.open) return;
+    const [from, to] = lanes.view;
+    const rows = lanes.rows.map((row) => element("tr", {}, element("td", {}, row.label), element("td", { class: "left wrap" },
+      sharesIn(row, from, to).slice(0, 8).map(({ value, share }) =>
+        `${lanes.valueText(row, value)} ${percent(share)} (${duration(share * (to - from) * lanes.tick)})`).join(", "))));
+    room.replaceChildren(table(["lane", ["shares of the time in view", "left"]], rows).made);
+  };
+  details.addEventListener("toggle", tell);
+  return { details, tell };
 }
 
 function lanesCard(data, process) {
   const shown = process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"];
-  const canvas = element("canvas", { tabindex: "0", role: "img",
-    "aria-label": "Timeline: who held the GIL and what each thread did. Zoom with + and -, move with the arrow keys. The table of threads below has the sums." });
+  const canvas = element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "timeline", "aria-describedby": "view",
+    "aria-label": "Who held the GIL and what each thread did. Plus and minus zoom, arrow keys move, 0 shows everything." });
   const lanes = new Lanes(canvas, data, process);
   const button = (text, label, act) => element("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
   const legend = shown.map((state) => element("li", {}, element("i", { style: { background: `var(--${state})` } }), STATE_TEXT[state]));
   const left = process.threads.length + process.more_threads - process.thread_lanes.length;
-  const about = `resolution ${duration(data.tick_ns)}${left ? `; ${plural(left, "thread")} that used the GIL less left out` : ""}`;
-  const made = card("Timeline", `${about}. Wheel or + − to zoom, drag or arrows to move, 0 for everything`, { id: "timeline" },
-    element("div", { class: "lanes" }, canvas),
-    element("ul", { class: "legend", style: { marginTop: "8px" } }, ...legend));
-  made.firstChild.append(element("div", { class: "buttons" },
+  const view = element("p", { id: "view", class: "soft small", role: "status" });
+  const inView = viewTable(lanes);
+  lanes.shown = () => {
+    const text = `In view: ${lanes.range()}`;
+    if (view.textContent === text) return;
+    view.textContent = text;
+    inView.tell();
+  };
+  const about = element("p", { class: "soft small" }, element("span", { class: "fine" }, "Wheel or + − to zoom, drag or arrows to move, 0 for everything"),
+    element("span", { class: "coarse" }, "Pinch to zoom, drag to move, tap to ask"), `; resolution ${duration(data.tick_ns)}`,
+    left ? `; ${plural(left, "thread")} that used the GIL less left out` : "");
+  const made = card("Timeline", "", { id: "timeline" }, element("div", { class: "lanes" }, canvas), view,
+    element("ul", { class: "legend" }, ...legend), inView.details);
+  made.firstChild.append(about, element("div", { class: "buttons" },
     button("+", "Zoom in", () => lanes.zoom(2)), button("−", "Zoom out", () => lanes.zoom(0.5)),
     button("←", "Earlier", () => lanes.pan(-0.3)), button("→", "Later", () => lanes.pan(0.3)),
     button("All", "Show everything", () => lanes.show(0, lanes.length))));
@@ -92,26 +125,25 @@ function lanesCard(data, process) {
 function stateBar(thread) {
   const total = Math.max(sum(Object.values(thread.states_ns).map((ns) => ({ ns })), "ns"), 1);
   const parts = Object.entries(thread.states_ns).filter(([, ns]) => ns > 0);
-  return tipped(element("div", { class: "states" }, ...parts.map(([state, ns]) => element("span",
+  const told = parts.map(([state, ns]) => `${STATE_TEXT[state]}: ${duration(ns)}, ${percent(ns / total)}`);
+  return tipped(element("div", { class: "states", role: "img", "aria-label": told.join("; ") }, ...parts.map(([state, ns]) => element("span",
     { style: { width: `${(ns / total) * 100}%`, background: `var(--${state})` } }))),
-  thread.name || `tid ${thread.tid}`, ...parts.map(([state, ns]) => `${STATE_TEXT[state]}: ${duration(ns)}, ${percent(ns / total)}`));
+  thread.name || `tid ${thread.tid}`, ...told);
 }
 
 function threadsCard(process) {
-  const names = ["thread", "holds", "held", "%", "waits", "waited", "%", "median", "p99", "longest", "forced", "states", "cores"];
+  const names = ["thread", "holds", "held", "%", "waits", "waited", "%", "median", "p99", "longest", "forced", ["states", "left"], ["cores", "left"]];
   const order = process.threads.map((thread, at) => [thread, at])
     .sort(([one], [other]) => other.held_ns + other.waited_ns - one.held_ns - one.waited_ns);
   const row = ([thread, at]) => element("tr", {},
-    element("td", {}, element("span", { class: "swatch", style: { background: threadColour(at) } }), thread.name || `tid ${thread.tid}`),
+    element("td", {}, element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } }), thread.name || `tid ${thread.tid}`),
     ...[whole(thread.holds), duration(thread.held_ns), (100 * thread.held_ns / Math.max(process.duration_ns, 1)).toFixed(0),
       whole(thread.waits), duration(thread.waited_ns), (100 * thread.waited_ns / Math.max(process.duration_ns, 1)).toFixed(0),
       ...["wait_p50_ns", "wait_p99_ns", "wait_max_ns"].map((name) => duration(thread.waits ? thread[name] : null)),
       whole(thread.forced)].map((text) => element("td", {}, text)),
-    element("td", {}, stateBar(thread)), element("td", {}, ranges(thread.cores)));
+    element("td", { class: "left" }, stateBar(thread)), element("td", { class: "left" }, ranges(thread.cores)));
   const more = process.more_threads ? `${plural(process.more_threads, "thread")} more left out` : "";
-  return card("Threads", more, { id: "threads" }, element("div", { class: "scroll" }, element("table", {},
-    element("thead", {}, element("tr", {}, ...names.map((name) => element("th", {}, name)))),
-    element("tbody", {}, ...order.map(row)))));
+  return card("Threads", more, { id: "threads" }, table(names, order.map(row), { class: "sticky" }).made);
 }
 
 function stackOf(title, frames) {
@@ -119,24 +151,26 @@ function stackOf(title, frames) {
   return element("details", {}, element("summary", {}, title), element("ol", {}, ...frames.map((frame) => element("li", {}, frame))));
 }
 
-function siteCell(site, stack) {
-  return element("td", { class: "site" }, place(site) || site.thread,
-    site.function ? element("small", { title: site.file }, `${site.thread}`) : null, stackOf("stack", stack));
+// The line, which opens the stack that it is the top of, and whose it is.
+function siteCell(site, frames, label) {
+  const line = breakable(place(site) || site.thread);
+  return element("td", { class: "site", "data-label": label }, frames && frames.length > 1
+    ? element("details", {}, element("summary", { title: "show the stack" }, ...line), element("ol", {}, ...frames.map((frame) => element("li", {}, frame))))
+    : element("div", {}, ...line), site.function ? element("small", { title: site.file }, site.thread) : null);
 }
 
 function blameTable(blame) {
-  const row = (one) => element("tr", {}, siteCell(one.victim, one.victim_stack), siteCell(one.culprit, one.culprit_stack),
-    ...[duration(one.ns), whole(one.waits), duration(one.max_ns)].map((text) => element("td", {}, text)));
-  const body = element("tbody", {}, ...blame.slice(0, 12).map(row));
-  const table = element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {},
-    element("th", {}, "who waited"), element("th", { class: "left" }, "who held the GIL"),
-    ...["waited", "waits", "longest"].map((name) => element("th", {}, name)))), body));
-  const rest = blame.slice(12);
+  const names = ["waited", "waits", "longest"];
+  const row = (one) => element("tr", {}, siteCell(one.victim, one.victim_stack, "who waited"), siteCell(one.culprit, one.culprit_stack, "who held the GIL"),
+    ...[duration(one.ns), whole(one.waits), duration(one.max_ns)].map((text, at) => element("td", { "data-label": names[at] }, text)));
+  const first = narrow() ? 5 : 12;
+  const { body, made } = table(["who waited", ["who held the GIL", "left"], ...names], blame.slice(0, first).map(row), { class: "blame" });
+  const rest = blame.slice(first);
   const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
     body.append(...rest.map(row));
     more.remove();
   } }, `${whole(rest.length)} more`) : null;
-  return [table, more];
+  return [made, more];
 }
 
 function blameCard(process) {
@@ -155,7 +189,8 @@ function blameCard(process) {
   const made = card("Who made whom wait", process.more_blame ? `${about}; ${whole(process.more_blame)} smaller pairs left out` : about,
     { id: "blame" }, room, element("h3", {}, "Largest first"), ...blameTable(blame));
   if (buttons.length > 1) made.firstChild.append(element("div", { class: "buttons" }, ...buttons));
-  buttons[buttons.length - 1].click();
+  // Lines need room: a phone shows threads first.
+  buttons[narrow() ? 0 : buttons.length - 1].click();
   return made;
 }
 
@@ -191,7 +226,9 @@ function waitsCards(process) {
     element("li", {}, element("i", { style: { background: "var(--off-running)" } }), "share of the waits"),
     element("li", {}, element("i", { style: { background: "var(--waiting)" } }), "share of the waited time"));
   return [
-    card("How long the waits were", "logarithmic", { class: "half", id: "histogram" }, legend, histogram(process.histogram)),
+    card("How long the waits were", "logarithmic", { class: "half", id: "histogram" }, legend, histogram(process.histogram),
+      element("details", {}, element("summary", {}, "As a table"), table(["from", "to", "waits", "waited"], process.histogram.map((bar) =>
+        element("tr", {}, ...cells([duration(bar.low), duration(bar.high), whole(bar.waits), duration(bar.ns)])))).made)),
     card("Waiting", process.has_stacks ? "by thread and the stack that waited; click to enlarge"
       : "by thread and by who held the GIL; click to enlarge", { class: "half", id: "flame" }, flameGraph(process.flame)),
   ];

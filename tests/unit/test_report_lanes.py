@@ -1,0 +1,144 @@
+"""The lanes of the page: as fine as the budget allows, true at every tick, and with the stacks of what they show."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from giltrace.reports.html import lanes as lanes_of
+from giltrace.reports.html.lanes import FINEST, FREE, PER_GIL, Lane, Lanes
+from giltrace.reports.html.stacks import FIRST, LEFT_OUT, NONE, stack_names
+from giltrace.timeline.model import STATE, Process, State
+from tests.synthetic import make_process
+from tests.unit.analysis_stacks import with_stacks
+
+STACKS = [
+    [("count", "/srv/convoy.py", 28), ("run", "/usr/lib/threading.py", 982)],
+    [("steps", "/srv/convoy.py", 35)],
+    [(f"deep_{at}", "/srv/deep.py", at) for at in range(30)],
+]
+
+
+def lanes(process: Process) -> tuple[list[Lane], list[Lane]]:
+    make = Lanes(process, process.start, process.end)
+    everybody = np.arange(len(process.threads))
+    return [make.gil(gil, everybody) for gil in range(process.gils)], make.threads(everybody.tolist())
+
+
+def lane(*stretches: tuple[int, int, int]) -> Lane:
+    """A lane of (length, value, stack)."""
+    length, value, stack = (np.array(column) for column in zip(*stretches, strict=True))
+    return Lane(np.cumsum(length), value.astype(np.uint16), stack.astype(np.int32))
+
+
+def at(one: Lane, time: int) -> tuple[int, int]:
+    stretch = int(np.searchsorted(one.ends, time, "right"))
+    return int(one.value[stretch]), int(one.stack[stretch])
+
+
+@pytest.mark.parametrize("budget", [100, 1_000, 7_000])
+def test_the_resolution_is_the_finest_that_fits(budget: int) -> None:
+    gils, threads = lanes(make_process(threads=6, holds=5_000))
+
+    def stretches(tick: int) -> int:
+        return sum(len(lanes_of.thinned(one, tick).ends) for one in gils + threads)
+
+    tick = lanes_of.resolution(gils + threads, budget)
+    assert stretches(tick) <= budget < stretches(tick // 2)
+
+
+def test_what_fits_is_shown_at_the_finest_resolution() -> None:
+    gils, threads = lanes(make_process())
+    assert lanes_of.resolution(gils + threads) == FINEST
+
+
+def test_a_tick_shows_what_went_on_at_its_first_instant() -> None:
+    gils, threads = lanes(make_process(threads=3, holds=500))
+    tick = 3_000_000
+    for one in gils + threads:
+        thin = lanes_of.thinned(one, tick)
+        assert all(at(thin, time)[0] == at(one, time * tick)[0] for time in range(int(thin.ends[-1])))
+
+
+def test_joined_stretches_have_the_stack_of_the_longest() -> None:
+    thin = lanes_of.thinned(lane((30, 1, 7), (5, 2, 8), (90, 1, 9), (40, 1, 3), (35, 2, 4)), 10)
+    assert list(zip(thin.ends.tolist(), thin.value.tolist(), thin.stack.tolist(), strict=True)) == [
+        (3, 1, 7),
+        (4, 2, 8),
+        (17, 1, 9),
+        (20, 2, 4),
+    ]
+
+
+@pytest.mark.parametrize("sched", [True, False])
+def test_holds_and_waits_have_their_stacks(sched: bool) -> None:
+    process = with_stacks(make_process(threads=3, holds=60), STACKS, hold={0: 0, 1: 0, 2: 1}, wait={2: 2})
+    if sched:
+        process = replace(process, has_sched=True, states=states(process))
+    gils, threads = lanes(process)
+    for hold in process.holds[process.holds["end"] > process.holds["start"]]:
+        time, thread = int(hold["start"]) - process.start, int(hold["thread"])
+        assert at(gils[0], time) == (thread, 0 if thread < 2 else 1)
+        assert at(threads[thread], time) == (int(State.HOLDING_RUNNING), 0 if thread < 2 else 1)
+    for wait in process.waits:
+        time, thread = int(wait["start"]) - process.start, int(wait["thread"])
+        assert at(threads[thread], time) == (int(State.WAITING), 2 if thread == 2 else -1)
+    assert FREE in gils[0].value
+
+
+def states(process: Process) -> np.ndarray:
+    """Holds and waits as states, and off-blocked in between."""
+    rows: list[tuple[int, int, int, int]] = []
+    for number, thread in enumerate(process.threads):
+        spans = [
+            (int(row["start"]), int(row["end"]), state)
+            for table, state in ((process.holds, State.HOLDING_RUNNING), (process.waits, State.WAITING))
+            for row in table[table["thread"] == number]
+        ]
+        now = thread.start
+        for start, end, state in sorted(spans):
+            rows += [(now, start, number, int(State.OFF_BLOCKED))] * (start > now) + [(start, end, number, int(state))]
+            now = end
+        rows.append((now, thread.end, number, int(State.OFF_BLOCKED)))
+    return np.array(rows, STATE)
+
+
+def test_a_wait_says_for_which_gil() -> None:
+    process = make_process(threads=6, holds=200, gils=2)
+    _, threads = lanes(process)
+    for wait in process.waits:
+        value, _ = at(threads[int(wait["thread"])], int(wait["start"]) - process.start)
+        assert value == int(State.WAITING) + PER_GIL * int(wait["gil"])
+
+
+def unpacked(sent: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count, columns = sent["count"], zlib.decompress(base64.b64decode(sent["columns"]))
+    cut = [np.frombuffer(columns, kind, count, count * at) for kind, at in (("<u4", 0), ("<u2", 4), ("<u2", 6))]
+    return cut[0], cut[1], cut[2]
+
+
+def test_a_page_has_each_frame_once_and_the_stacks_with_the_most_time() -> None:
+    process = with_stacks(make_process(), STACKS)
+    # 10 ns of stack 0, 50 of 2, 1 of 1, and the rest without any.
+    shown = lane((10, 0, 0), (50, 1, 2), (1, 0, 1), (20, 1, -1))
+    names, numbers = stack_names(process.stacks, [shown], most=2)
+    assert numbers.tolist() == [FIRST + 1, LEFT_OUT, FIRST, NONE]
+    told = [[names["frames"][frame] if frame >= 0 else "..." for frame in stack] for stack in names["stacks"]]
+    assert told[1] == ["count (convoy.py:28)", "run (threading.py:982)"]
+    assert told[0] == [*(f"deep_{at} (deep.py:{at})" for at in range(10)), "..."]
+    assert len(set(names["frames"])) == len(names["frames"]) == 12
+    lengths, values, stacks = unpacked(lanes_of.packed(shown, numbers))
+    assert lengths.tolist() == [10, 50, 1, 20]
+    assert values.tolist() == [0, 1, 0, 1]
+    assert stacks.tolist() == [FIRST + 1, FIRST, LEFT_OUT, NONE]
+
+
+def test_without_stacks_there_are_no_names() -> None:
+    names, numbers = stack_names(None, [lane((10, 0, -1))])
+    assert names == {"frames": [], "stacks": []}
+    assert numbers.tolist() == [NONE]
