@@ -1,18 +1,23 @@
-"""The report's page as a person opens it: drawn, silent on the console, and it zooms."""
+"""The report's page as a person uses it: drawn, silent on the console, and it does what hands and keys ask for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from giltrace.analysis.report import analyse
 from giltrace.reports.html import write_html
+from giltrace.timeline.model import Process, Timeline
 from tests.browser.chromium import browser
 from tests.synthetic import make_process, make_timeline
+from tests.unit.analysis_stacks import with_stacks
 
 pytestmark = [
     pytest.mark.needs("chromium"),
@@ -21,10 +26,11 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-#: How many colours the lanes show, and a sum that changes with what they show; read after the next frames are drawn.
-DRAWN = """
-const done = arguments[0];
-requestAnimationFrame(() => requestAnimationFrame(() => {
+#: Runs a script after the next frames are drawn, when what was done is to be seen.
+DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done((() => {%s})())));"
+
+#: How many colours the lanes show, and a sum that changes with what they show.
+PIXELS = """
 const canvas = document.querySelector('canvas');
 const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
 const colours = new Set();
@@ -34,50 +40,353 @@ for (let at = 0; at < pixels.length; at += 4) {
   colours.add(colour);
   sum = (sum * 31 + colour) % 1000000007;
 }
-done([colours.size, sum]);
-}));
+return [colours.size, sum];
 """
+
+#: Where the lanes begin in their canvas, and how far apart they are (CSS pixels).
+LEFT, HEAD, STEP = 148, 24, 25
+
+STACKS = [
+    [("spin", "/srv/convoy.py", 28), ("run", "/usr/lib/threading.py", 982)],
+    [("step", "/srv/convoy.py", 35), ("run", "/usr/lib/threading.py", 982)],
+]
+
+
+@dataclass(frozen=True)
+class Page:
+    driver: Any
+    timeline: Timeline
+
+    @property
+    def process(self) -> Process:
+        """The one that is shown first."""
+        return self.timeline.processes[0]
+
+    @property
+    def canvas(self) -> Any:
+        return self.find("canvas")
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def drawn(self, script: str) -> Any:
+        return self.driver.execute_async_script(DRAWN % script)
+
+    def view(self) -> tuple[float, float]:
+        """What the page says is in view, in ns from the start."""
+        text = self.drawn("return document.getElementById('view').textContent")
+        found = re.fullmatch(r"In view: (\S+) (m?s) to (\S+) m?s \(.*\)", text)
+        assert found is not None, text
+        size = {"s": 1e9, "ms": 1e6}[found[2]]
+        return float(found[1]) * size, float(found[3]) * size
+
+    def place(self, share: float, lane: int = 0) -> tuple[float, float]:
+        """Where a share of the view is, in a lane, from the middle of the canvas."""
+        wide, high = self.driver.execute_script(
+            "const c = arguments[0]; return [c.clientWidth, c.clientHeight]", self.canvas
+        )
+        return LEFT + share * (wide - LEFT) - wide / 2, HEAD + (lane + 0.4) * STEP - high / 2
+
+    def wheel(self, share: float, by: int) -> None:
+        from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+        x, y = self.place(share)
+        self.chain().scroll_from_origin(ScrollOrigin.from_element(self.canvas, round(x), round(y)), 0, by).perform()
+
+    def chain(self) -> Any:
+        from selenium.webdriver import ActionChains
+
+        return ActionChains(self.driver)
+
+    def hover(self, share: float, lane: int) -> str:
+        """Point at a lane and return what the page tells."""
+        x, y = self.place(share, lane)
+        self.chain().move_to_element_with_offset(self.canvas, round(x), round(y)).perform()
+        return str(self.find("#tip").text)
+
+    def zoom_to(self, time: int, span: int) -> float:
+        """Turn the wheel over an instant (ns from the start) until less than `span` is in view; where it is then."""
+        for _ in range(100):
+            start, end = self.view()
+            share = (time - start) / (end - start)
+            if end - start < span:
+                return share
+            self.wheel(share, -300)
+        raise AssertionError(f"the wheel does not zoom to {span} ns: {self.view()} is in view")
+
+    def touch(self, kind: str, *xs: float) -> None:
+        """Fingers on the first lane, at shares of the view."""
+        box = self.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", self.canvas)
+        points = []
+        for number, share in enumerate(xs):
+            x, y = self.place(share)
+            points.append({"x": box["x"] + box["width"] / 2 + x, "y": box["y"] + box["height"] / 2 + y, "id": number})
+        self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Timeline:
+    """Two processes, the first of which is busier and has stacks."""
+    known = {0: 0, 1: 0, 2: 0, 3: 1}
+    busy = with_stacks(make_process(names=["main", "</script>", "b", "io"], holds=600), STACKS, hold=known, wait=known)
+    return make_timeline(busy, make_process(pid=5151, threads=2, holds=80, gils=2, seed=2))
+
+
+@pytest.fixture(scope="module")
+def address(recorded: Timeline, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_html(recorded, analyse(recorded), path)
+    return path.as_uri()
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("page")
-    timeline = make_timeline(make_process(names=["main", "</script>", "b", "io"]))
-    write_html(timeline, analyse(timeline), folder / "page.html")
-    with browser(folder / "profile", 1400, 1000) as driver:
-        driver.get((folder / "page.html").as_uri())
+    with browser(tmp_path_factory.mktemp("profile"), 1400, 1000) as driver:
         yield driver
 
 
-def test_it_draws_its_lanes_without_a_word_on_the_console(driver: Any, tmp_path: Path) -> None:
-    driver.save_screenshot(str(tmp_path / "page.png"))
+@pytest.fixture
+def page(driver: Any, address: str, recorded: Timeline) -> Iterator[Page]:
+    """The page as it is just after it was opened, and without errors at the end."""
+    open_page(driver, address)
+    yield Page(driver, recorded)
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-    colours, _ = driver.execute_async_script(DRAWN)
+
+
+def open_page(driver: Any, address: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    driver.get(address)
+    WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.getElementById('view')?.textContent"))
+
+
+def about(value: float, view: tuple[float, float]) -> Any:
+    """A value as exact as the page tells it: to a hundredth of what is in view, which leaves room for whole pixels."""
+    return pytest.approx(value, abs=(view[1] - view[0]) / 100)
+
+
+def test_it_draws_its_lanes(page: Page, tmp_path: Path) -> None:
+    page.driver.save_screenshot(str(tmp_path / "page.png"))
+    colours, _ = page.drawn(PIXELS)
     assert colours >= 3
-    assert "</script>" in driver.execute_script("return document.body.innerText")
+    assert "</script>" in page.find("body").text
+    assert page.view() == (0, about(page.timeline.end - page.timeline.start, page.view()))
 
 
-def test_keys_zoom_and_reset(driver: Any) -> None:
-    press = (
-        "const canvas = document.querySelector('canvas');"
-        "canvas.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}));"
-    )
-    driver.execute_script(press, "0")
-    _, whole = driver.execute_async_script(DRAWN)
-    for _ in range(3):
-        driver.execute_script(press, "+")
-    _, closer = driver.execute_async_script(DRAWN)
-    driver.execute_script(press, "0")
-    _, again = driver.execute_async_script(DRAWN)
-    assert closer != whole
-    assert again == whole
+def test_keys_zoom_move_and_reset(page: Page) -> None:
+    from selenium.webdriver import Keys
+
+    _, whole = page.drawn(PIXELS)
+    first = page.view()
+    page.find("#timeline button:last-of-type").send_keys(Keys.TAB)
+    assert page.driver.switch_to.active_element == page.canvas
+    assert page.driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", page.canvas) == "solid"
+    page.canvas.send_keys("+++")
+    closer = page.view()
+    span = closer[1] - closer[0]
+    assert span == about((first[1] - first[0]) / 1.6**3, first)
+    page.canvas.send_keys(Keys.ARROW_RIGHT)
+    later = page.view()
+    assert later == (about(closer[0] + span / 5, closer), about(closer[1] + span / 5, closer))
+    page.canvas.send_keys(Keys.ARROW_LEFT, "-")
+    wider = page.view()
+    assert wider[1] - wider[0] == about(span * 1.6, wider)
+    page.canvas.send_keys("0")
+    assert page.view() == first
+    page.driver.execute_script("arguments[0].blur()", page.canvas)
+    assert page.drawn(PIXELS)[1] == whole
 
 
-def test_the_button_changes_light_and_dark(driver: Any) -> None:
+def test_the_wheel_zooms_at_the_pointer(page: Page) -> None:
+    first = page.view()
+    page.wheel(0.25, -400)
+    closer = page.view()
+    assert closer[1] - closer[0] < 0.7 * (first[1] - first[0])
+    assert closer[0] + 0.25 * (closer[1] - closer[0]) == about(first[0] + 0.25 * (first[1] - first[0]), first)
+    page.wheel(0.75, 4000)
+    assert page.view() == first
+
+
+def test_the_wheel_scrolls_the_page_where_there_is_nothing_to_zoom_out_of(page: Page) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    first = page.view()
+    page.wheel(0.5, 300)
+    WebDriverWait(page.driver, 60).until(lambda d: d.execute_script("return scrollY") > 0)
+    assert page.view() == first
+
+
+def test_zooming_stops_at_a_few_ticks_and_stays_where_it_is(page: Page) -> None:
+    middle = (page.timeline.end - page.timeline.start) / 2
+    for _ in range(12):
+        page.wheel(0.5, -2000)
+    closest = page.view()
+    assert 0 < closest[1] - closest[0] < 10_000
+    assert sum(closest) / 2 == pytest.approx(middle, abs=middle / 100)
+    page.wheel(0.5, -2000)
+    assert page.view() == closest
+
+
+def test_a_drag_moves_what_is_in_view(page: Page) -> None:
+    page.wheel(0.5, -800)
+    before = page.view()
+    x, y = page.place(0.6)
+    wide = page.canvas.size["width"] - LEFT
+    chain = page.chain().move_to_element_with_offset(page.canvas, round(x), round(y)).click_and_hold()
+    chain.move_by_offset(-100, 0).move_by_offset(-100, 0).release().perform()
+    after = page.view()
+    moved = 200 / wide * (before[1] - before[0])
+    assert after == (about(before[0] + moved, before), about(before[1] + moved, before))
+    page.hover(0.2, 0)
+    assert page.view() == after, "the pointer still moves the lanes after the button was let go"
+
+
+def test_two_fingers_pinch_and_one_drags(page: Page) -> None:
+    first = page.view()
+    page.touch("touchStart", 0.4, 0.5)
+    for apart in (0.12, 0.2, 0.3, 0.4):
+        page.touch("touchMove", 0.45 - apart / 2, 0.45 + apart / 2)
+    page.touch("touchEnd")
+    closer = page.view()
+    span = closer[1] - closer[0]
+    assert span == about((first[1] - first[0]) / 4, first)
+    assert closer[0] + 0.45 * span == about(first[0] + 0.45 * (first[1] - first[0]), first)
+    page.touch("touchStart", 0.5)
+    for share in (0.45, 0.35, 0.3):
+        page.touch("touchMove", share)
+    page.touch("touchEnd")
+    assert page.view() == (about(closer[0] + 0.2 * span, closer), about(closer[1] + 0.2 * span, closer))
+
+
+def test_a_tap_tells(page: Page) -> None:
+    page.touch("touchStart", 0.5)
+    page.touch("touchEnd")
+    assert page.find("#tip").text.startswith("GIL holder")
+
+
+def test_a_hold_tells_its_line(page: Page) -> None:
+    holds = page.process.holds
+    hold = holds[np.argmax(holds["end"] - holds["start"])]
+    start, end = int(hold["start"]) - page.timeline.start, int(hold["end"]) - page.timeline.start
+    share = page.zoom_to((start + end) // 2, 10 * (end - start))
+    told = page.hover(share, 0).splitlines()
+    name = page.process.threads[int(hold["thread"])].name
+    assert told[0] == f"GIL holder: {name}"
+    assert told[2:] == ["spin (convoy.py:28)", "run (threading.py:982)"]
+    assert "spin (convoy.py:28)" in page.hover(share, 1 + int(hold["thread"]))
+
+
+def test_a_wait_tells_its_line_and_its_culprits(page: Page) -> None:
+    waits = page.process.waits[page.process.waits["thread"] == 3]
+    wait = waits[np.argmax(waits["end"] - waits["start"])]
+    start, end = int(wait["start"]) - page.timeline.start, int(wait["end"]) - page.timeline.start
+    share = page.zoom_to((start + end) // 2, 10 * (end - start))
+    told = page.hover(share, 1 + 3).splitlines()
+    assert told[0] == "io: waits for the GIL"
+    assert told[2:4] == ["step (convoy.py:35)", "run (threading.py:982)"]
+    assert told[4].startswith("at this instant: ")
+    culprits = told[told.index("during the whole wait") + 1 :]
+    lost = overlap_by_thread(page.process, wait)
+    for name, ns in lost.items():
+        share = 100 * ns / (end - start)
+        (row,) = [row for row in culprits if row.endswith(f" {name}: spin (convoy.py:28)")]
+        assert float(row.split("%")[0]) == pytest.approx(share, abs=0.1)
+
+
+def overlap_by_thread(process: Process, wait: np.void) -> dict[str, int]:
+    """How long which thread had the GIL during a wait (ns)."""
+    lost: dict[str, int] = {}
+    for hold in process.holds:
+        ns = min(int(hold["end"]), int(wait["end"])) - max(int(hold["start"]), int(wait["start"]))
+        if ns > 0:
+            name = process.threads[int(hold["thread"])].name
+            lost[name] = lost.get(name, 0) + ns
+    return lost
+
+
+def test_a_click_enlarges_a_flame_and_the_root_brings_all_back(page: Page) -> None:
+    def flames() -> list[tuple[str, int]]:
+        rows = page.driver.execute_script(
+            "return [...document.querySelectorAll('.flame button')].map(b => [b.getAttribute('aria-label'), b.offsetWidth])"
+        )
+        return [(label.rpartition(",")[0], wide) for label, wide in rows]
+
+    before = flames()
+    graph = page.find(".flame").size["width"]
+    name, narrow = next((name, wide) for name, wide in before if name == "io")
+    assert narrow < 0.9 * graph
+    page.find(".flame button[aria-label^='io,']").click()
+    enlarged = dict(flames())
+    assert enlarged[name] >= graph - 2
+    assert enlarged["all waits"] >= graph - 2
+    assert set(enlarged) < {name for name, _ in before}
+    assert page.driver.switch_to.active_element.get_attribute("aria-label").startswith("io,")
+    page.find(".flame button[aria-label^='all waits,']").click()
+    assert flames() == before
+
+
+def test_the_chooser_shows_another_process(page: Page) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    _, first = page.drawn(PIXELS)
+    choice = Select(page.find("#process"))
+    assert [option.text.split()[0] for option in choice.options] == ["4242", "5151"]
+    page.wheel(0.5, -800)
+    choice.select_by_index(1)
+    assert "process 5151" in page.find("#subtitle").text
+    start, end = page.view()
+    assert (start, end) == (0, about(page.timeline.end - page.timeline.start, (start, end)))
+    assert page.drawn(PIXELS)[1] != first
+    assert page.hover(0.001, 1).startswith("GIL 1 holder")
+    page.wheel(0.0, -400)
+    assert page.view()[1] < 0.7 * end
+    choice.select_by_index(0)
+    assert "process 4242" in page.find("#subtitle").text
+
+
+def test_what_is_in_view_is_there_as_text(page: Page) -> None:
+    table = page.find("#in-view")
+    page.find("#in-view summary").click()
+    rows = table.find_elements("css selector", "tbody tr")
+    assert [row.text.split()[0] for row in rows] == ["GIL", "main", "</script>", "b", "io"]
+    held = page.process.holds[page.process.holds["thread"] == 1]
+    whole = page.timeline.end - page.timeline.start
+    share = 100 * int((held["end"] - held["start"]).sum()) / whole
+    found = re.search(r"</script> ([\d.]+)%", rows[0].text)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(share, abs=0.1)
+    before = table.text
+    page.wheel(0.5, -2000)
+    page.view()
+    assert table.text != before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1600])
+def test_nothing_is_wider_than_the_window(address: str, tmp_path: Path, width: int, scheme: str) -> None:
+    with browser(tmp_path / "profile", width, 900) as driver:
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        open_page(driver, address)
+        assert driver.execute_script("return document.documentElement.dataset.theme") == scheme
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        # A heading may be broken between words and after marks, so that no line of it is but a letter or two.
+        for button in driver.find_elements("css selector", "#blame .choice"):
+            button.click()
+            assert driver.execute_script(
+                "return Math.min(...[...document.querySelectorAll('.matrix th')].map(th => th.clientWidth))"
+            ) >= min(60, width)
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_button_changes_light_and_dark_and_keeps_the_view(page: Page) -> None:
     background = "return getComputedStyle(document.body).backgroundColor"
-    before = driver.execute_script(background)
-    driver.execute_script("document.getElementById('theme').click()")
-    after = driver.execute_script(background)
-    driver.execute_script("document.getElementById('theme').click()")
-    assert after != before
-    assert driver.execute_script(background) == before
+    page.wheel(0.3, -800)
+    view, before = page.view(), page.driver.execute_script(background)
+    _, light = page.drawn(PIXELS)
+    page.find("#theme").click()
+    assert page.driver.execute_script(background) != before
+    assert page.drawn(PIXELS)[1] != light
+    assert page.view() == view
+    page.find("#theme").click()
+    assert page.driver.execute_script(background) == before
