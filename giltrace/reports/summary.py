@@ -41,6 +41,14 @@ def paragraph(text: str, console: Console, *, style: str = "", indent: str = "  
     console.print(Text("\n".join(lines), style=style))
 
 
+def print_table(table: Table, console: Console) -> None:
+    """Print a table without the blanks that would fill its lines in a pipe."""
+    for segments in console.render_lines(table, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()
+        console.print(line)
+
+
 def _weight(process: ProcessSummary) -> int:
     return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
 
@@ -61,7 +69,7 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     if process.verdict.advice:
         paragraph(process.verdict.advice, console)
     if process.threads:
-        console.print(thread_table(process.threads, wide=console.width >= WIDE))
+        print_table(thread_table(process.threads, wide=console.width >= WIDE), console)
     _print_gils(process, console)
     console.print()
 

@@ -6,6 +6,7 @@ GIL; and at the end how good the measurement is.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -27,19 +28,31 @@ from giltrace.analysis.results import (
     WhatIf,
 )
 from giltrace.analysis.summary import Quality, ThreadSummary
-from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, WIDE, paragraph, print_quality, thread_table
+from giltrace.reports.summary import (
+    TOP_GILS,
+    TOP_PROCESSES,
+    WIDE,
+    paragraph,
+    print_quality,
+    print_table,
+    thread_table,
+)
 from giltrace.timeline.model import State
 
 #: So many rows are printed of each ranking; the rest is counted in one line.
 TOP_BLAME = 10
 TOP_PATTERNS = 5
 _BAR = 16
+#: Columns that the names in the blame table have at least, however narrow the terminal.
+_LEAST_SITES = 16
 
 
 def print_report(report: Report, console: Console, pid: int | None = None) -> None:
     """Print the report: every process (those that used a GIL most come first), or only those with this `pid`."""
     processes = [process for process in report.processes if pid is None or process.pid == pid]
     processes.sort(key=_weight, reverse=True)
+    if len(processes) > 1:
+        _print_overview(processes, console)
     for process in processes[:TOP_PROCESSES]:
         _print_process(process, console)
     rest = processes[TOP_PROCESSES:]
@@ -58,6 +71,26 @@ def _weight(process: ProcessReport) -> int:
 
 def _heading(text: str, console: Console) -> None:
     console.print(Text(text, style="bold cyan"))
+
+
+def _print_overview(processes: Sequence[ProcessReport], console: Console) -> None:
+    _heading(f"{len(processes)} processes", console)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("  pid", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("threads", "held", "waited", "longest wait"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for process in processes[:TOP_PROCESSES]:
+        threads = process.threads
+        times = (
+            sum(thread.held_ns for thread in threads),
+            sum(thread.waited_ns for thread in threads),
+            max((thread.wait_max_ns for thread in threads), default=0),
+        )
+        about = (f"  {process.pid}", process.verdict.kind, str(len(threads)), *map(duration, times))
+        table.add_row(*map(Text, about))
+    print_table(table, console)
+    console.print()
 
 
 def _print_process(process: ProcessReport, console: Console) -> None:
@@ -121,13 +154,13 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
     if parts.total_ns:
         waits = sum(thread.waits for thread in process.threads)
         paragraph(f"Threads waited {duration(parts.total_ns)} in {_plural(waits, 'wait')}; in that time:", console)
-        console.print(_decomposition(parts))
+        print_table(_decomposition(parts), console)
     else:
         paragraph("No thread ever waited for the GIL.", console)
     console.print()
     if process.threads:
         threads = [_summary(thread, process) for thread in process.threads]
-        console.print(thread_table(threads, wide=console.width >= WIDE))
+        print_table(thread_table(threads, wide=console.width >= WIDE), console)
     used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
     for gil in used[:TOP_GILS]:
         paragraph(_gil_line(gil, process), console)
@@ -208,21 +241,39 @@ def _print_blame(blame: Sequence[Blame], console: Console) -> None:
         paragraph("Nobody waited for anybody.", console)
         console.print()
         return
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", width=console.width - 1)
-    table.add_column("  who waited", ratio=1, overflow="fold")
-    table.add_column("who held the GIL", ratio=1, overflow="fold")
-    for heading in ("waited", "waits", "longest"):
+    figures = [(duration(row.ns), str(row.waits), duration(row.max_ns)) for row in blame[:TOP_BLAME]]
+    headings = ("waited", "waits", "longest")
+    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
+    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("  who waited, and for whom", width=room)
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in blame[:TOP_BLAME]:
-        times = (duration(row.ns), str(row.waits), duration(row.max_ns))
-        victim, culprit = Text(f"  {site_name(row.victim)}"), Text(site_name(row.culprit), style="red")
-        table.add_row(victim, culprit, *map(Text, times))
-    console.print(table)
+    for row, times in zip(blame, figures, strict=False):
+        table.add_row(_pair(row, room), *map(Text, times))
+    print_table(table, console)
     rest = blame[TOP_BLAME:]
     if rest:
         waited = duration(sum(row.ns for row in rest))
         paragraph(f"{_plural(len(rest), 'more pair')}, {waited} in all", console)
     console.print()
+
+
+def _pair(row: Blame, room: int) -> Text:
+    """The victim and below it the culprit, wrapped by hand: what a table wraps loses its indent."""
+
+    def wrapped(site: Site, indent: str, lead: str = "") -> str:
+        lines = textwrap.wrap(
+            lead + site_name(site),
+            room,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}    ",
+            break_on_hyphens=False,
+        )
+        return "\n".join(lines)
+
+    pair = Text(wrapped(row.victim, "  "))
+    return pair.append("\n").append(wrapped(row.culprit, "    ", "for "), style="red")
 
 
 def _print_patterns(process: ProcessReport, console: Console) -> None:

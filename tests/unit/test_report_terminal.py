@@ -12,6 +12,7 @@ from giltrace.analysis.report import analyse
 from giltrace.reports.terminal import print_report
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
+from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, Script
 from tests.unit.gil_events import timeline as recorded
 
@@ -37,6 +38,28 @@ def test_blame_adds_up_to_what_the_report_says_was_waited() -> None:
     for process in report.processes:
         assert sum(blame.ns for blame in process.blame) <= process.wait_decomposition_ns.total_ns
         assert sum(thread.waited_ns for thread in process.threads) == process.wait_decomposition_ns.total_ns
+
+
+def test_long_sites_keep_their_indent_and_no_line_ends_in_blanks() -> None:
+    long = ("Orchestrator.wait_for_every_worker_to_finish", "/srv/app/orchestrator_of_workers.py", 1139)
+    process = with_stacks(make_process(threads=2), [[long]], hold={0: 0, 1: 0}, wait={0: 0, 1: 0})
+    lines = printed(make_timeline(process)).splitlines()
+    begin = next(at for at, line in enumerate(lines) if line.startswith("  who waited, and for whom"))
+    rows = lines[begin + 1 : lines.index("", begin)]
+    assert [len(row) - len(row.lstrip()) for row in rows[:4]] == [2, 6, 4, 8]
+    assert all(row.startswith("  ") for row in rows)
+    assert rows[2].lstrip().startswith("for ")
+    assert all(sum(whole in row for row in rows) == 4 for whole in (long[0], "(orchestrator_of_workers.py:1139)"))
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_several_processes_begin_with_an_overview() -> None:
+    several = make_timeline(make_process(pid=10, threads=2, holds=20), make_process(pid=20, holds=400))
+    first, *lines = printed(several).splitlines()
+    assert first == "2 processes"
+    assert [line.split()[0] for line in lines[1:3]] == ["20", "10"]
+    assert lines[3] == ""
+    assert not printed(make_timeline(make_process())).startswith("1 process")
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
