@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -307,7 +307,8 @@ def overlap_by_thread(process: Process, wait: np.void) -> dict[str, int]:
 def test_a_click_enlarges_a_flame_and_the_root_brings_all_back(page: Page) -> None:
     def flames() -> list[tuple[str, int]]:
         rows = page.driver.execute_script(
-            "return [...document.querySelectorAll('.flame button')].map(b => [b.getAttribute('aria-label'), b.offsetWidth])"
+            "const flames = [...document.querySelectorAll('.flame button')];"
+            "return flames.map(flame => [flame.getAttribute('aria-label'), flame.offsetWidth])"
         )
         return [(label.rpartition(",")[0], wide) for label, wide in rows]
 

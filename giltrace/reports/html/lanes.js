@@ -269,24 +269,31 @@ class Lanes {
     const span = ((this.view[1] - this.view[0]) / this.width) * column;
     // Values are small, or the two largest there are.
     const sums = new Float64Array(256);
+    const seen = [];
     let at = first;
     for (let x = 0; x < this.width; x += column) {
       const from = this.view[0] + (x / column) * span;
       const to = from + span;
-      sums.fill(0);
       for (; at < row.ends.length; at++) {
-        sums[row.values[at] & 255] += Math.max(Math.min(row.ends[at], to) - Math.max(at ? row.ends[at - 1] : 0, from), 0);
+        const inside = Math.min(row.ends[at], to) - Math.max(at ? row.ends[at - 1] : 0, from);
+        if (inside > 0) {
+          const value = row.values[at] & 255;
+          if (!sums[value]) seen.push(value);
+          sums[value] += inside;
+        }
         if (row.ends[at] >= to) break;
       }
       let top = y + high;
-      sums.forEach((inside, value) => {
-        if (!inside) return;
+      for (const value of seen.sort((one, other) => one - other)) {
         const fill = this.colourOf(row, value > 253 ? value | 0xff00 : value);
-        top -= (inside / span) * high;
-        if (!fill) return;
+        const tall = (sums[value] / span) * high;
+        sums[value] = 0;
+        top -= tall;
+        if (!fill) continue;
         context.fillStyle = fill;
-        context.fillRect(this.left + x, top, column, (inside / span) * high);
-      });
+        context.fillRect(this.left + x, top, column, tall);
+      }
+      seen.length = 0;
     }
   }
 
