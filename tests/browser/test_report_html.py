@@ -362,21 +362,54 @@ def test_what_is_in_view_is_there_as_text(page: Page) -> None:
     assert table.text != before
 
 
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page of long names."""
+    stacks = [
+        [(f"Connection._wait_for_every_reply_of_{at}", f"/srv/connection_pools_{at}.py", 10 + at)] for at in range(5)
+    ]
+    known = {at: at for at in range(5)}
+    process = make_process(threads=5, names=[f"{name}-handlers" for name in "abcde"])
+    timeline = make_timeline(with_stacks(process, stacks, hold=known, wait=known))
+    path = tmp_path_factory.mktemp("names") / "page.html"
+    write_html(timeline, analyse(timeline), path)
+    return path.as_uri()
+
+
+#: The words of headings that are broken over several lines, a mark within a name being the end of a word.
+BROKEN = """
+const broken = [];
+for (const heading of document.querySelectorAll('th, h2, h3')) {
+  const texts = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/[^ -]+/g)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(box => box.top)).size > 1) broken.push(word[0]);
+    }
+  }
+}
+return broken;
+"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1600])
-def test_nothing_is_wider_than_the_window(address: str, tmp_path: Path, width: int, scheme: str) -> None:
+def test_nothing_is_wider_than_the_window_and_no_heading_is_broken_inside_a_word(
+    long_names: str, tmp_path: Path, width: int, scheme: str
+) -> None:
     with browser(tmp_path / "profile", width, 900) as driver:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        open_page(driver, address)
+        open_page(driver, long_names)
         assert driver.execute_script("return document.documentElement.dataset.theme") == scheme
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-        # A heading may be broken between words and after marks, so that no line of it is but a letter or two.
-        for button in driver.find_elements("css selector", "#blame .choice"):
-            button.click()
-            assert driver.execute_script(
-                "return Math.min(...[...document.querySelectorAll('.matrix th')].map(th => th.clientWidth))"
-            ) >= min(60, width)
+        choices = driver.find_elements("css selector", "#blame .choice")
+        assert [choice.text for choice in choices] == ["threads", "lines"]
+        for choice in choices:
+            choice.click()
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            assert driver.execute_script(BROKEN) == []
         assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

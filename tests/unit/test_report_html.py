@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from giltrace.analysis.report import analyse
 from giltrace.errors import OutputError
 from giltrace.reports.html import write_html
+from giltrace.reports.html.lanes import BUDGET
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
+from tests.unit.analysis_stacks import with_stacks
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 
@@ -51,8 +54,19 @@ def test_hostile_names_stay_data(tmp_path: Path) -> None:
 
 
 def test_large_recordings_make_small_pages(tmp_path: Path) -> None:
-    timeline = make_timeline(make_process(threads=12, holds=200_000))
-    assert len(page(timeline, tmp_path)) < 4_000_000
+    stacks = [[("work", "/srv/work.py", 7), ("run", "/srv/run.py", line)] for line in range(3_000)]
+    process = with_stacks(make_process(threads=12, holds=400_000), stacks)
+    assert process.stacks is not None
+    random = np.random.default_rng(1)
+    of_holds, of_waits = (
+        random.integers(0, len(stacks), len(rows), dtype=np.int32) for rows in (process.holds, process.waits)
+    )
+    mixed = replace(process.stacks, hold_begin=of_holds, hold_end=of_holds, wait=of_waits)
+    process = replace(process, stacks=mixed)
+    text = page(make_timeline(process), tmp_path)
+    (sent,) = data_of(text)["processes"]
+    assert BUDGET // 2 < sum(lane["count"] for lane in sent["gil_lanes"] + sent["thread_lanes"]) <= BUDGET
+    assert len(text) < 4_000_000
 
 
 def test_unwritable_places_are_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from giltrace.analysis.sites import Sites
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, State
 
-#: So many stretches, all lanes taken together: about 4 bytes each in the page, so that it has 4 MB at most.
+#: So many stretches, all lanes taken together: about 4 bytes each in the page, which has 3 to 4 MB then.
 BUDGET = 800_000
 #: The finest resolution in ns.
 FINEST = 100
