@@ -346,9 +346,12 @@ def test_the_chooser_shows_another_process(page: Page) -> None:
 
 
 def test_what_is_in_view_is_there_as_text(page: Page) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     table = page.find("#in-view")
     page.find("#in-view summary").click()
-    rows = table.find_elements("css selector", "tbody tr")
+    # What is unfolded is filled by an event of its own, later than the click.
+    rows = WebDriverWait(page.driver, 60).until(lambda _: table.find_elements("css selector", "tbody tr"))
     assert [row.text.split()[0] for row in rows] == ["GIL", "main", "</script>", "b", "io"]
     held = page.process.holds[page.process.holds["thread"] == 1]
     whole = page.timeline.end - page.timeline.start
