@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,24 @@ Python = Annotated[
         help="Interpreter for scripts, modules and code. [default: the active environment's, else giltrace's own]",
     ),
 ]
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: by target]"),
+]
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")]
+
+Ring = Annotated[
+    str, typer.Option("--ring", metavar="SIZE", help="Keep the newest events only, in SIZE (64MiB) a process.")
+]
+
+DumpOn = Annotated[
+    list[str] | None,
+    typer.Option("--dump-on", metavar="RULE", help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable."),
+]
+
+MaxDumps = Annotated[int, typer.Option("--max-dumps", min=1, help="Write no more dumps than this.")]
 
 
 class StackDepth(str, Enum):

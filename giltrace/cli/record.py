@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.finish import exit_like, show
-from giltrace.cli.options import Python, StackDepth
+from giltrace.cli.options import DumpOn, Force, MaxDumps, Output, Python, Ring, StackDepth
+from giltrace.cli.outcome import exit_like, outputs, show
 from giltrace.cli.values import parse_rule, parse_size
 
 if TYPE_CHECKING:
@@ -23,13 +23,8 @@ def record(
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: by target]"
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")] = False,
+    output: Output = None,
+    force: Force = False,
     light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
     without: Annotated[
         list[str] | None,
@@ -41,16 +36,9 @@ def record(
     native: Annotated[
         bool, typer.Option("--native", help="Name the C functions of hogs: py-spy pauses the program at each sample.")
     ] = False,
-    ring: Annotated[
-        str, typer.Option("--ring", metavar="SIZE", help="Keep the newest events only, in SIZE (64MiB) a process.")
-    ] = "",
-    dump_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dump-on", metavar="RULE", help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable."
-        ),
-    ] = None,
-    max_dumps: Annotated[int, typer.Option("--max-dumps", min=1, help="Write no more dumps than this.")] = 10,
+    ring: Ring = "",
+    dump_on: DumpOn = None,
+    max_dumps: MaxDumps = 10,
     python: Python = None,
 ) -> None:
     """Run a Python program and record who held the GIL, on which core, and who waited.
@@ -76,13 +64,7 @@ def record(
     from giltrace.launch.target import resolve
 
     target = resolve(words or [], module=module, code=code, python=python)
-    name = output if output is not None else Path(target.name)
-    name = name.with_name(name.name.removesuffix(".giltrace").removesuffix(".pftrace"))
-    folder, trace = name.with_name(name.name + ".giltrace"), name.with_name(name.name + ".pftrace")
-    if trace.exists() and not force:
-        from giltrace.errors import OutputError
-
-        raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
+    folder, trace = outputs(output if output is not None else Path(target.name), force=force)
     size = _ring_size(ring)
     settings: dict[str, dict[str, int]] = {
         "gil": {"depth": stacks.frames, "ring": size},

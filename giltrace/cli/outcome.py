@@ -1,4 +1,4 @@
-"""What commands that record do at their end."""
+"""What all commands that record do before and after it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import sys
 from pathlib import Path
 
 import typer
+
+
+def outputs(name: Path, *, force: bool) -> tuple[Path, Path]:
+    """Return the recording's folder and the trace that `name` means; raises `OutputError` if the trace is there."""
+    name = name.with_name(name.name.removesuffix(".giltrace").removesuffix(".pftrace"))
+    trace = name.with_name(name.name + ".pftrace")
+    if trace.exists() and not force:
+        from giltrace.errors import OutputError
+
+        raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
+    return name.with_name(name.name + ".giltrace"), trace
 
 
 def show(folder: Path, trace: Path) -> None:
