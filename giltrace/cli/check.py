@@ -62,10 +62,10 @@ def check(
     """
     from giltrace.analysis.check import Rule
     from giltrace.analysis.check import check as run
+    from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
     from giltrace.reports.check import as_json as json_of
     from giltrace.reports.check import lines
-    from giltrace.timeline.load import load
 
     limits = {
         "max-wait": max_wait,

@@ -26,10 +26,10 @@ def compare(
     from rich.console import Console
 
     from giltrace.analysis.compare import compare as run
+    from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
     from giltrace.reports.compare import as_json as json_of
     from giltrace.reports.compare import print_comparison
-    from giltrace.timeline.load import load
 
     folders = locate(before), locate(after)
     names = str(folders[0]), str(folders[1])

@@ -28,7 +28,7 @@ def show(folder: Path, trace: Path) -> None:
     from giltrace.analysis.summary import summarise
     from giltrace.exporters.perfetto import write
     from giltrace.reports.summary import print_summary
-    from giltrace.timeline.load import load
+    from giltrace.cli.loading import load
 
     timeline = load(folder)
     write(timeline, trace)

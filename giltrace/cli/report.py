@@ -34,8 +34,8 @@ def report(
     largest first; what would change without a GIL; how good the measurement is.
     """
     from giltrace.analysis.report import analyse
+    from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
-    from giltrace.timeline.load import load
 
     folder = locate(name)
     timeline = load(folder)

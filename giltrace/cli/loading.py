@@ -1,0 +1,39 @@
+"""Reading a recording for a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from giltrace.timeline.model import Timeline
+
+#: Parameters of `mallopt`, as in glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+_PAD_BYTES = 64 << 20
+
+
+def load(folder: Path) -> Timeline:
+    """Read a recording as `giltrace.timeline.load` does, in a process that ends soon: it keeps what memory it gets."""
+    from giltrace.timeline.load import load as read
+
+    _keep_freed_memory()
+    return read(folder)
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc reuse what arrays give back, instead of returning it to the kernel and asking for it again.
+
+    Else every array of some 100 MB is mapped, filled with zeros page by page, and unmapped: half of the time that a
+    large recording takes. No default for a library, whose process goes on. Does nothing without glibc.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, -1)
+    mallopt(_TOP_PAD, _PAD_BYTES)
