@@ -59,7 +59,9 @@ took = time.perf_counter() - start
 Command = Callable[[str, Path, Path], list[str]]
 
 
-def _record(*options: str) -> Command:
+def record(*options: str) -> Command:
+    """A program under `giltrace record` with these options."""
+
     def command(python: str, program: Path, folder: Path) -> list[str]:
         words = [sys.executable, "-m", "giltrace", "record", *options, "--python", python, "-o", str(folder / "r")]
         return [*words, "-f", str(program)]
@@ -89,8 +91,8 @@ def _uprobes(python: str, program: Path, folder: Path) -> list[str]:
 def conditions(python: str) -> dict[str, Command]:
     """Every condition that this machine can run, by name."""
     found: dict[str, Command] = {"bare": lambda python, program, folder: [python, str(program)]}
-    found["giltrace --light"] = _record("--light")
-    found["giltrace, all collectors"] = _record()
+    found["giltrace --light"] = record("--light")
+    found["giltrace, all collectors"] = record()
     found["py-spy 100 Hz"] = _pyspy(100)
     found["py-spy 1000 Hz"] = _pyspy(1000)
     found["py-spy 1000 Hz --nonblocking"] = _pyspy(1000, "--nonblocking")

@@ -1,8 +1,8 @@
-"""How long a recording of 10 million events on disk takes to report and to export, and how much memory, in new processes.
+"""How long a recording of 10 million events on disk takes to report and to export, and how much memory that needs.
 
     python benchmarks/recording.py [--events 10000000] [--threads 8] [--keep FOLDER]
 
-The recording is a real one: threads that read single bytes, three calls at lines of their own, below a stack ten deep. They
+The recording is a real one: threads that read single bytes, at three lines by turns, below a stack ten deep. They
 contend for the GIL as the machine lets them, so that no two recordings are the same: each table stands for its own. All
 work is done by one thread, so that CPU time is what a machine with nothing else to do takes.
 """
