@@ -26,9 +26,9 @@ def show(folder: Path, trace: Path) -> None:
     from rich.console import Console
 
     from giltrace.analysis.summary import summarise
+    from giltrace.cli.loading import load
     from giltrace.exporters.perfetto import write
     from giltrace.reports.summary import print_summary
-    from giltrace.cli.loading import load
 
     timeline = load(folder)
     write(timeline, trace)
