@@ -6,9 +6,8 @@ processes: above each thread's Running/Runnable track its GIL track, which unfol
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -23,9 +22,9 @@ from giltrace.exporters._sink import Sink
 from giltrace.exporters._spans import write_spans
 from giltrace.exporters._stacks import stack_texts
 from giltrace.exporters._threads import describe_others, describe_process, labels
+from giltrace.recording.replacing import replacing
 from giltrace.timeline.model import Process, Timeline
 
-_BUFFER = 1 << 20
 #: Places of the tracks that a thread's GIL track unfolds to.
 _RANK_SPANS, _RANK_SAMPLES = 0, 1
 
@@ -35,20 +34,16 @@ def write(timeline: Timeline, path: Path) -> None:
 
     Raises `OutputError` if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb", buffering=_BUFFER) as file:
-            _write(timeline, Sink(file))
-        temporary.replace(path)
+        with replacing(path) as file:
+            stream(timeline, file)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}", "Choose a folder that can be written and has space.") from error
-    finally:
-        # Gone if all went well, never there if its folder was not.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
-def _write(timeline: Timeline, sink: Sink) -> None:
+def stream(timeline: Timeline, file: BinaryIO) -> None:
+    """Write `timeline` to an open file, from its begin to its end."""
+    sink = Sink(file)
     sink.write(*_preamble(timeline))
     describe_others(sink, timeline)
     flow = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from giltrace.errors import RecordingError
+from giltrace.recording.replacing import replacing
 from giltrace.recording.trigger import Trigger
 
 FILE = "meta.json"
@@ -61,9 +62,8 @@ class Meta:
 
     def write(self, folder: Path) -> None:
         """Replace meta.json in one step, so that a reader sees the old one or the new one."""
-        temporary = folder / (FILE + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        temporary.replace(folder / FILE)
+        with replacing(folder / FILE) as file:
+            file.write((json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Meta:

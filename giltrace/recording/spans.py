@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from giltrace.errors import RecordingError
 from giltrace.recording.events import SPAN, Spans
+from giltrace.recording.replacing import replacing
 
 _VERSION = 1
 
@@ -35,10 +35,8 @@ def write_spans(folder: Path, spans: Spans) -> Path:
     path = folder / f"{spans.collector}-{spans.pid}.spans.npz"
     # Names come from other people's source files: surrogates from undecodable paths must survive.
     text = json.dumps(about, ensure_ascii=True).encode("ascii")
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, about=np.frombuffer(text, np.uint8), spans=rows)
-    os.replace(part, path)
     return path
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from giltrace.errors import GiltraceError
+from giltrace.recording.replacing import replacing
 
 if TYPE_CHECKING:
     import wasmtime
@@ -129,12 +130,8 @@ def _load_module(engine: wasmtime.Engine, wasm: Path) -> wasmtime.Module:
     # A cache that cannot be written costs time, not the answer.
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}")
-        try:
-            temporary.write_bytes(module.serialize())
-            temporary.replace(cached)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(cached) as file:
+            file.write(module.serialize())
     return module
 
 

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from giltrace import __version__
 from giltrace.analysis.results import ProcessReport, Report
 from giltrace.errors import OutputError
+from giltrace.recording.replacing import replacing
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
 from giltrace.reports.html.stacks import MOST, stack_names
@@ -43,13 +43,9 @@ def write_html(timeline: Timeline, report: Report, path: Path, title: str = "") 
     `OutputError` if the file cannot be written.
     """
     page = _page(_data(timeline, report, title or path.stem))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            scratch.write_text(page, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(page.encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", "name another file with --html") from error
 
