@@ -12,7 +12,7 @@ from giltrace.exporters import _colours
 from giltrace.exporters._gil_threads import end_shape
 from giltrace.exporters._packets import Bytes, Field, Ints, Shape
 from giltrace.exporters._protos import packet, pb
-from giltrace.exporters._relations import Relations
+from giltrace.exporters._relations import Relations, waiting_counts
 from giltrace.exporters._sink import Sink
 from giltrace.exporters._slices import PIECE, Slices, write_slices
 from giltrace.exporters._stacks import StackTexts
@@ -115,17 +115,6 @@ def _write_named(sink: Sink, track: int, start: Ints, end: Ints, name: Ints, col
 
     no_kind = np.zeros(len(start), np.int64)
     write_slices(sink, (Slices(start, end, no_kind, no_kind, begin, finish),))
-
-
-def waiting_counts(process: Process, gil: int) -> tuple[Ints, Ints]:
-    """Return the times at which the number of waiting threads changes, and the number from then on."""
-    waits = process.waits[process.waits["gil"] == gil]
-    times = np.concatenate(([process.start], waits["start"], waits["end"]))
-    steps = np.repeat([0, 1, -1], [1, len(waits), len(waits)])
-    order = np.argsort(times, kind="stable")
-    times, counts = times[order], np.cumsum(steps[order])
-    last = np.append(times[1:] != times[:-1], True)
-    return times[last], counts[last]
 
 
 def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from giltrace.analysis.measure import hold_at
 from giltrace.analysis.sites import requested_holds
-from giltrace.exporters._packets import Bools, Ints
+from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 
 
@@ -16,7 +16,7 @@ from giltrace.timeline.model import Flag, Process
 class Relations:
     """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
     (`arrow_in`) or leaves from its end (`arrow_out`). Per wait and per switch request: the thread that held the GIL at
-    its start (`culprit`, `asked`; -1: nobody); per wait also that hold (`culprit_hold`).
+    its start (`culprit`, `asked`; -1: nobody), and that hold (`culprit_hold`, `asked_hold`).
     """
 
     following: Ints
@@ -25,6 +25,7 @@ class Relations:
     culprit: Ints
     asked: Ints
     culprit_hold: Ints
+    asked_hold: Ints
 
 
 def relate(process: Process) -> Relations:
@@ -36,8 +37,20 @@ def relate(process: Process) -> Relations:
         following[own[:-1]] = own[1:]
     culprit_hold = hold_at(process, waits["gil"], waits["start"])
     holder = np.append(holds["thread"].astype(np.int64), -1)
-    asked = holder[requested_holds(process)]
-    return Relations(following, *_arrows(process, following), holder[culprit_hold], asked, culprit_hold)
+    asked = requested_holds(process)
+    arrows = _arrows(process, following)
+    return Relations(following, *arrows, holder[culprit_hold], holder[asked], culprit_hold, asked)
+
+
+def waiting_counts(process: Process, gil: int) -> tuple[Ints, Ints]:
+    """Return the times at which the number of waiting threads changes, and the number from then on."""
+    waits = process.waits[process.waits["gil"] == gil]
+    times = np.concatenate(([process.start], waits["start"], waits["end"]))
+    steps = np.repeat([0, 1, -1], [1, len(waits), len(waits)])
+    order = np.argsort(times, kind="stable")
+    times, counts = times[order], np.cumsum(steps[order])
+    last = np.append(times[1:] != times[:-1], True)
+    return times[last], counts[last]
 
 
 def _arrows(process: Process, following: Ints) -> tuple[Bools, Bools]:

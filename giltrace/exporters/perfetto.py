@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from giltrace.errors import OutputError
 from giltrace.exporters._gil_group import write_group, write_quality
 from giltrace.exporters._gil_threads import write_thread_tracks
+from giltrace.exporters._names import labels
+from giltrace.exporters._output import output_file
 from giltrace.exporters._packets import Ints
 from giltrace.exporters._protos import SEQUENCE, STATE_CLEARED, pb
 from giltrace.exporters._relations import relate
@@ -21,8 +22,7 @@ from giltrace.exporters._sched import write_sched
 from giltrace.exporters._sink import Sink
 from giltrace.exporters._spans import write_spans
 from giltrace.exporters._stacks import stack_texts
-from giltrace.exporters._threads import describe_others, describe_process, labels
-from giltrace.recording.replacing import replacing
+from giltrace.exporters._threads import describe_others, describe_process
 from giltrace.timeline.model import Process, Timeline
 
 #: Places of the tracks that a thread's GIL track unfolds to.
@@ -34,11 +34,8 @@ def write(timeline: Timeline, path: Path) -> None:
 
     Raises `OutputError` if the file cannot be written.
     """
-    try:
-        with replacing(path) as file:
-            stream(timeline, file)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}", "Choose a folder that can be written and has space.") from error
+    with output_file(path) as file:
+        stream(timeline, file)
 
 
 def stream(timeline: Timeline, file: BinaryIO) -> None:
