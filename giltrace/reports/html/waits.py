@@ -9,7 +9,8 @@ import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.results import ProcessReport
-from giltrace.timeline.model import Process, Stacks
+from giltrace.analysis.stack_totals import frames, waiting
+from giltrace.timeline.model import Process
 
 #: Bars per decade of the histogram, and the decades that it may have: 100 ns to 1000 s.
 PER_DECADE = 5
@@ -65,32 +66,20 @@ def flame_graph(process: Process, report: ProcessReport) -> Json:
     """
     root = _Flame("all waits")
     if process.stacks is not None:
-        _add_stacks(root, process, process.stacks, [thread.role for thread in report.threads])
+        _add_stacks(root, process, [thread.role for thread in report.threads])
     else:
         for blame in report.blame:
             root.add([blame.victim.thread, f"held by {blame.culprit.thread}"], blame.ns)
     return root.json(root.ns * NARROWEST)
 
 
-def _add_stacks(root: _Flame, process: Process, stacks: Stacks, roles: list[str]) -> None:
-    key = process.waits["thread"].astype(np.int64) << 32 | (stacks.wait.astype(np.int64) + 1)
-    found, at = np.unique(key, return_inverse=True)
-    total = np.bincount(at.ravel(), weights=measure.lengths(process.waits), minlength=len(found)).astype(np.int64)
-    largest = np.argsort(-total, kind="stable")[:MOST_STACKS]
-    for place, ns in zip(found[largest].tolist(), total[largest].tolist(), strict=True):
-        root.add([roles[place >> 32], *frames(stacks, (place & 0xFFFFFFFF) - 1)], ns)
-
-
-def frames(stacks: Stacks, stack: int) -> list[str]:
-    """Return ``function (file:line)`` for each frame of a stack, outermost first; empty if it is not known."""
-    if stack < 0:
-        return []
-    table = stacks.table
-    rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]][::-1].tolist()
-    cut = ["(outer frames cut off)"] if table.truncated[stack] else []
-    return cut + [place(table.strings[function], table.strings[file], line) for function, file, line in rows]
+def _add_stacks(root: _Flame, process: Process, roles: list[str]) -> None:
+    totals = waiting(process)
+    largest = np.argsort(-totals.ns, kind="stable")[:MOST_STACKS]
+    for thread, stack, ns in zip(*(column[largest].tolist() for column in totals), strict=True):
+        root.add([roles[thread], *(place(*frame) for frame in frames(process, stack))], ns)
 
 
 def place(function: str, file: str, line: int) -> str:
     """Return ``function (file:line)`` with the file's last part only."""
-    return f"{function} ({file.rpartition('/')[2]}:{line})"
+    return f"{function} ({file.rpartition('/')[2]}:{line})" if file else function
