@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import processes
+from tests import processes, viewers
 from tests.interpreters import Interpreter, interpreters
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
@@ -44,6 +44,8 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": _has_program("chromedriver"),
     "uprobes": _can_probe_kernel,
+    "speedscope": viewers.has_speedscope,
+    "profiler-cli": viewers.has_profiler_cli,
     "python3.14": _has_version(3, 14),
     "python3.15": _has_version(3, 15),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,13 @@ class Sites:
         # Of several requests to one hold the first counts: it is assigned last.
         chosen[asked[seen[::-1]]] = known.request[seen[::-1]]
         return chosen
+
+    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[tuple[str, str, int]]]:
+        """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
+
+        A frame is its function, file and line.
+        """
+        return np.append(self._top, -1)[stack], self._tops
 
     def stack(self, number: int) -> tuple[str, ...]:
         """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""

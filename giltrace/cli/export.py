@@ -1,0 +1,101 @@
+"""`giltrace export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from giltrace.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from giltrace.exporters import Exporter
+    from giltrace.timeline.model import Timeline
+
+#: The registry's names: importing it here would make `--help` wait for numpy.
+FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
+
+
+def export(
+    name: Annotated[
+        Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)
+    ],
+    to: Annotated[str, typer.Option("--to", metavar=FORMATS, help="The format.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout. [default: by NAME and format]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export of that name.")] = False,
+    table: Annotated[
+        str, typer.Option("--table", metavar="TABLE", help="csv, parquet: only this table.", show_default=False)
+    ] = "",
+    what: Annotated[
+        str, typer.Option("--what", metavar="waiting|holding", help="collapsed: time spent how.", show_default=False)
+    ] = "",
+    by: Annotated[
+        str, typer.Option("--by", metavar="victim|culprit", help="collapsed: by whose stacks.", show_default=False)
+    ] = "",
+) -> None:
+    """Write a recording in the format of another tool.
+
+    \b
+    giltrace export slow --to firefox                     slow.firefox.json, for profiler.firefox.com
+    giltrace export slow --to parquet -o data             a folder of tables, for DuckDB and pandas
+    giltrace export slow --to csv --table waits -o -      one table, on stdout
+    giltrace export slow --to collapsed --by culprit      whose lines the waited time was spent in
+
+    docs/formats.md says what each format carries and what it loses.
+    """
+    from giltrace.recording.locate import locate
+    from giltrace.timeline.load import load
+
+    exporter, options = _chosen(to, table=table, what=what, by=by)
+    folder = locate(name)
+    piped = output == Path("-")
+    if piped and exporter.makes_folder(**options):
+        raise UsageError(f"{to} is a folder of several tables", "name one of them for stdout: --table waits")
+    path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
+    if not piped and (path.is_file() or path.is_dir()) and not force:
+        raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
+    timeline = load(folder)
+    _require_something(timeline, folder)
+    if piped:
+        exporter.stream()(timeline, sys.stdout.buffer, **options)
+    else:
+        exporter.write(timeline, path, **options)
+        print(f"giltrace: wrote {path}", file=sys.stderr)
+
+
+def _chosen(to: str, **given: str) -> tuple[Exporter, dict[str, str]]:
+    """The format and those of its options that were given, each with a value that it knows."""
+    from giltrace.exporters import EXPORTERS, find
+
+    exporter = find(to)
+    if exporter is None:
+        raise UsageError(f"there is no format {to!r}", f"one of {', '.join(one.name for one in EXPORTERS)}")
+    options = {option: value for option, value in given.items() if value}
+    for option, value in options.items():
+        if option not in exporter.options:
+            users = " and ".join(one.name for one in EXPORTERS if option in one.options)
+            raise UsageError(f"--{option} is not for {to}", f"it is an option of {users}")
+        if value not in _values(option):
+            raise UsageError(f"there is no --{option} {value!r}", f"one of {', '.join(_values(option))}")
+    return exporter, options
+
+
+def _values(option: str) -> tuple[str, ...]:
+    from giltrace.exporters._tables import TABLES
+    from giltrace.exporters.collapsed import BY, WHAT
+
+    return {"table": tuple(TABLES), "what": WHAT, "by": BY}[option]
+
+
+def _require_something(timeline: Timeline, folder: Path) -> None:
+    if not any(len(table) for one in timeline.processes for table in (one.holds, one.waits, one.runs)):
+        notes = "; ".join(one.note for one in timeline.processes if one.note)
+        raise UsageError(
+            f"{folder} is empty: no use of a GIL and no core switch is on record{f' ({notes})' if notes else ''}",
+            "`giltrace doctor` says what can be captured here",
+        )

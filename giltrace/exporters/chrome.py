@@ -1,0 +1,194 @@
+"""A timeline as the JSON of chrome://tracing, which the Perfetto UI and other viewers read too.
+
+It has a group per GIL (holder, waiting threads, switch requests) and each thread's holds and waits, with arrows from a
+release to the acquire that had waited for it. Times are CLOCK_MONOTONIC microseconds with three decimals: exact.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.exporters._names import command_words, labels
+from giltrace.exporters._places import Places, find_places
+from giltrace.exporters._relations import Relations, relate, waiting_counts
+from giltrace.exporters._text import Cells, choices, decimals, integers, json_text, pieces, rows, where
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Flag, Process, Timeline
+
+# Groups of GILs stand in for processes: their pids must be no process's, and Linux ends at 2**22.
+_FIRST_GROUP = 1 << 24
+_HOLDER = 1
+
+
+def stream(timeline: Timeline, file: BinaryIO) -> None:
+    """Write `timeline` to an open file, from its begin to its end."""
+    file.write(b'{"displayTimeUnit":"ns","otherData":{"clock":"CLOCK_MONOTONIC"},"traceEvents":[\n')
+    first_flow, group = 1, _FIRST_GROUP
+    # Written last: JSON allows no comma after the last element, and these are few.
+    names: list[bytes] = []
+    for process in timeline.processes:
+        relations = relate(process)
+        places = find_places(process, relations)
+        writer = _Writer(file, process, relations, places)
+        names += writer.names()
+        for gil in range(process.gils):
+            names += writer.group(group, gil)
+            group += 1
+        writer.waits()
+        writer.holds()
+        writer.arrows(first_flow)
+        first_flow += len(process.holds)
+    file.write(b",\n".join(names) + b"\n]}\n")
+
+
+class _Writer:
+    """Writes the events of one process."""
+
+    def __init__(self, file: BinaryIO, process: Process, relations: Relations, places: Places) -> None:
+        self._file, self._process, self._relations = file, process, relations
+        self._places = places
+        self._names = [json_text(label) for label in labels(process)]
+        self._name = choices(self._names)
+        self._text = choices([json_text(text) for text in places.texts])
+        self._tids = np.array([thread.tid for thread in process.threads], np.int64)
+        self._pid = b'"pid":%d' % process.pid
+
+    def names(self) -> list[bytes]:
+        """Return the events that name the process and its threads."""
+        return [
+            _meta(b"process_name", self._pid, b'"name":' + json_text(command_words(self._process)[0])),
+            _meta(b"process_labels", self._pid, b'"labels":' + json_text(self._process.cmdline)),
+            *(
+                _meta(b"thread_name", b'%s,"tid":%d' % (self._pid, tid), b'"name":' + name)
+                for tid, name in zip(self._tids.tolist(), self._names, strict=True)
+            ),
+        ]
+
+    def group(self, pid: int, gil: int) -> list[bytes]:
+        """Write the group of one GIL: its holder, how many threads wait, and the switch requests; return its names."""
+        process = self._process
+        title = f"GIL {gil} (pid {process.pid})" if process.gils > 1 else f"GIL (pid {process.pid})"
+        where_at = b'"pid":%d,"tid":%d' % (pid, _HOLDER)
+        self._holder(where_at, np.flatnonzero(process.holds["gil"] == gil))
+        times, counts = waiting_counts(process, gil)
+        for piece in pieces(len(times)):
+            self._file.write(
+                rows(
+                    b'{"ph":"C","name":"threads waiting for the GIL","pid":%d,"ts":' % pid,
+                    decimals(times[piece], 3),
+                    b',"args":{"threads":',
+                    integers(counts[piece]),
+                    b"}},\n",
+                )
+            )
+        self._requests(where_at, np.flatnonzero(process.switch_requests["gil"] == gil))
+        return [
+            _meta(b"process_name", b'"pid":%d' % pid, b'"name":' + json_text(title)),
+            _meta(b"process_sort_index", b'"pid":%d' % pid, b'"sort_index":-1'),
+            _meta(b"thread_name", where_at, b'"name":"holder"'),
+        ]
+
+    def _holder(self, where_at: bytes, chosen: Ints) -> None:
+        for piece in pieces(len(chosen)):
+            holds = self._process.holds[chosen[piece]]
+            name = self._name(holds["thread"])
+            self._file.write(
+                rows(b'{"ph":"X","cat":"gil","name":', name, b",", where_at, *_interval(holds), b"},\n"),
+            )
+
+    def _requests(self, where_at: bytes, chosen: Ints) -> None:
+        for piece in pieces(len(chosen)):
+            at = chosen[piece]
+            requests, asked = self._process.switch_requests[at], self._relations.asked[at]
+            self._file.write(
+                rows(
+                    b'{"ph":"i","s":"p","cat":"gil","name":"switch request",',
+                    where_at,
+                    b',"ts":',
+                    decimals(requests["time"], 3),
+                    b',"args":{"by":',
+                    self._name(requests["thread"]),
+                    where(asked >= 0, b',"holder":', self._name(asked)),
+                    self._said(b"holder site", self._places.asked[at]),
+                    b"}},\n",
+                )
+            )
+
+    def holds(self) -> None:
+        """Write each hold on its thread."""
+        reason = choices([b"voluntary", b"forced", b"still held at the end"])
+        for piece in pieces(len(self._process.holds)):
+            holds = self._process.holds[piece]
+            core = holds["core"]
+            flags = holds["flags"]
+            ended = np.where(flags & Flag.PARTIAL_END, 2, flags & Flag.FORCED)
+            self._slices(
+                b"holds GIL",
+                holds,
+                b',"cname":"good","args":{"release":"',
+                reason(ended),
+                b'"',
+                where(core >= 0, b',"core":', integers(np.maximum(core, 0))),
+                b',"hold":',
+                integers(np.arange(piece.start, piece.stop)),
+                self._said(b"site", self._places.hold[piece]),
+            )
+
+    def waits(self) -> None:
+        """Write each wait on its thread."""
+        for piece in pieces(len(self._process.waits)):
+            waits = self._process.waits[piece]
+            culprit = self._relations.culprit[piece]
+            self._slices(
+                b"waits for GIL",
+                waits,
+                b',"cname":"terrible","args":{"timeouts":',
+                integers(waits["timeouts"]),
+                where(waits["hold"] >= 0, b',"led to hold":', integers(np.maximum(waits["hold"], 0))),
+                where(culprit >= 0, b',"culprit":', self._name(culprit)),
+                self._said(b"culprit site", self._places.culprit[piece]),
+                self._said(b"site", self._places.wait[piece]),
+            )
+
+    def arrows(self, first_flow: int) -> None:
+        """Write an arrow from each release to the acquire that had waited for it."""
+        holds = self._process.holds
+        out = np.flatnonzero(self._relations.arrow_out)
+        for piece in pieces(len(out)):
+            before = holds[out[piece]]
+            into = self._relations.following[out[piece]]
+            # At its end a slice is over, so that the arrow leaves from just before.
+            leaves = np.maximum(before["end"] - 1, before["start"])
+            self._arrow(b'"ph":"s"', first_flow + into, before["thread"], leaves)
+            self._arrow(b'"ph":"f","bp":"e"', first_flow + into, holds["thread"][into], holds["start"][into])
+
+    def _arrow(self, kind: bytes, flow: Ints, thread: npt.NDArray[np.uint32], time: Ints) -> None:
+        tid = integers(self._tids[thread])
+        head = b"{%s," % kind + b'"cat":"gil","name":"hand-off","id":'
+        self._file.write(
+            rows(head, integers(flow), b",", self._pid, b',"tid":', tid, b',"ts":', decimals(time, 3), b"},\n")
+        )
+
+    def _slices(self, name: bytes, table: npt.NDArray[np.void], *columns: bytes | Cells) -> None:
+        """Write slices on their threads; `columns` follow the interval and end within the arguments."""
+        several = self._process.gils > 1
+        numbered: tuple[bytes | Cells, ...] = (b" ", integers(table["gil"])) if several else (b"",)
+        tid = integers(self._tids[table["thread"]])
+        head = b'{"ph":"X","cat":"gil","name":"' + name
+        self._file.write(
+            rows(head, *numbered, b'",', self._pid, b',"tid":', tid, *_interval(table), *columns, b"}},\n")
+        )
+
+    def _said(self, name: bytes, place: Ints) -> Cells:
+        return where(place > 0, b',"%s":' % name, self._text(place))
+
+
+def _meta(kind: bytes, of: bytes, args: bytes) -> bytes:
+    return b'{"ph":"M","name":"%s",%s,"args":{%s}}' % (kind, of, args)
+
+
+def _interval(table: npt.NDArray[np.void]) -> tuple[bytes | Cells, ...]:
+    return b',"ts":', decimals(table["start"], 3), b',"dur":', decimals(table["end"] - table["start"], 3)
