@@ -57,14 +57,12 @@ def export(
     if piped and exporter.makes_folder(**options):
         raise UsageError(f"{to} is a folder of several tables", "name one of them for stdout: --table waits")
     path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
-    if not piped and (path.is_file() or path.is_dir()) and not force:
+    if not piped and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
     timeline = load(folder)
     _require_something(timeline, folder)
-    if piped:
-        exporter.stream()(timeline, sys.stdout.buffer, **options)
-    else:
-        exporter.write(timeline, path, **options)
+    exporter.write(timeline, path, **options)
+    if not piped:
         print(f"giltrace: wrote {path}", file=sys.stderr)
 
 

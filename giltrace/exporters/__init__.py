@@ -42,7 +42,7 @@ class Exporter:
         return stem.with_name(f"{stem.name}{table}{self.suffix}")
 
     def write(self, timeline: Timeline, path: Path, **options: str) -> None:
-        """Write `timeline` to `path`, which then holds either the whole export or what it held before.
+        """Write `timeline` to `path`, which then holds either the whole export or what it held before; ``-`` is stdout.
 
         Raises `OutputError` if it cannot be written, `UsageError` if the timeline has nothing for this format, or if
         an optional package is missing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,10 +13,21 @@ from typing import BinaryIO
 from giltrace.errors import OutputError
 from giltrace.recording.replacing import replacing
 
+#: The name that stands for standard output.
+STDOUT = Path("-")
+
 
 @contextlib.contextmanager
 def output_file(path: Path) -> Iterator[BinaryIO]:
-    """Open the file that becomes `path` if the block ends well; raises `OutputError` if it cannot be written."""
+    """Open the file that becomes `path` if the block ends well; ``-`` is stdout.
+
+    Raises `OutputError` if it cannot be written.
+    """
+    if path == STDOUT:
+        with _explained("stdout", "make room where it leads to"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        return
     with _explained(path), replacing(path) as file:
         yield file
 
@@ -27,29 +39,33 @@ def output_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
     A folder that is there is replaced only if it holds nothing else: it may be somebody's own. Raises `OutputError` if
     it does, or if the folder cannot be written.
     """
-    scratch, old = (path.with_name(f".{path.name}.{os.getpid()}{ending}") for ending in ("", ".old"))
     with _explained(path):
-        if path.exists() and (not path.is_dir() or any(entry.name not in names for entry in path.iterdir())):
+        # The place itself, for a link to it stays.
+        place = path.resolve()
+        if place == Path.cwd():
+            raise OutputError(f"{path} is the folder that you are in", "name another one with -o")
+        if place.exists() and (not place.is_dir() or any(entry.name not in names for entry in place.iterdir())):
             raise OutputError(f"{path} is not an earlier export", "it will not be replaced; choose another with -o")
+        scratch, old = (place.with_name(f".{place.name}.{os.getpid()}{ending}") for ending in ("", ".old"))
         try:
             scratch.mkdir()
             yield scratch
-            if path.exists():
-                path.rename(old)
-            scratch.rename(path)
+            if place.exists():
+                place.rename(old)
+            scratch.rename(place)
         finally:
             for rest in (scratch, old):
                 shutil.rmtree(rest, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(
+    path: Path | str, remedy: str = "choose a folder that can be written and has space, with -o"
+) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
         # Whoever read it has read enough: no error of the output.
         raise
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}", "choose a folder that can be written and has space, with -o"
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror}", remedy) from error

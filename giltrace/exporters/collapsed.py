@@ -42,8 +42,8 @@ def stream(timeline: Timeline, file: BinaryIO, what: str = "waiting", by: str = 
                 file.write(f"{WAKE_UP} {nobody}\n".encode())
                 told = True
     if not told:
-        doing = "waited for" if what == "waiting" else "held"
-        raise UsageError(f"no thread {doing} the GIL in this recording", "see `giltrace report` for what is in it")
+        doing, instead = ("waited for", "--what holding") if what == "waiting" else ("held", "`giltrace report`")
+        raise UsageError(f"no thread {doing} the GIL in this recording", f"see {instead} for what is in it")
 
 
 def _threads(process: Process, *, several: bool) -> list[str]:

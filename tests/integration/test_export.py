@@ -248,6 +248,15 @@ def test_a_reader_that_stops_early_is_no_error(recorded: Recorded) -> None:
     assert (ran.stdout, ran.stderr) == ('{"displayT', "")
 
 
+def test_a_full_disk_behind_stdout_is_said(recorded: Recorded) -> None:
+    command = [*GILTRACE, "export", "convoy", "--to", "chrome", "-o", "-"]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, cwd=recorded.folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode != 0
+    assert ran.stderr.startswith("giltrace: error: cannot write stdout: No space left on device\n")
+    assert "Traceback" not in ran.stderr
+
+
 def test_what_is_there_stays_without_force(recorded: Recorded) -> None:
     path = recorded.folder / "mine"
     path.write_text("mine")

@@ -349,6 +349,24 @@ def test_somebodys_own_folder_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_folder_one_is_in_and_the_root_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"^\. is the folder that you are in"):
+        format_of("csv").write(ONE, Path("."))
+    with pytest.raises(OutputError, match=r"^/ is not an earlier export"):
+        format_of("csv").write(ONE, Path("/"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to("place")
+    format_of("csv").write(ONE, tmp_path / "link")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "place"]
+    assert (tmp_path / "link").is_symlink()
+    assert {file.name for file in (tmp_path / "place").iterdir()} == {f"{table}.csv" for table in TABLES}
+
+
 def test_a_failure_leaves_the_earlier_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tables"
     format_of("csv").write(ONE, path)
