@@ -57,7 +57,8 @@ def choices(texts: Iterable[str | bytes]) -> Callable[[npt.NDArray[Any]], Cells]
     """Return a function from places in `texts` to the texts there."""
     coded = [text if isinstance(text, bytes) else text.encode(errors="replace") for text in texts]
     # Some texts are much longer than most: laid end to end, they only widen the pieces that use them.
-    data = np.frombuffer(b"".join(coded), np.uint8)
+    # One byte more, as there may be no text that is not empty.
+    data = np.frombuffer(b"".join(coded) + b" ", np.uint8)
     length = np.array([len(text) for text in coded], np.int64)
     first = np.cumsum(length) - length
 

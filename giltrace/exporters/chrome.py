@@ -175,7 +175,7 @@ class _Writer:
     def _slices(self, name: bytes, table: npt.NDArray[np.void], *columns: bytes | Cells) -> None:
         """Write slices on their threads; `columns` follow the interval and end within the arguments."""
         several = self._process.gils > 1
-        numbered: tuple[bytes | Cells, ...] = (b" ", integers(table["gil"])) if several else (b"",)
+        numbered: tuple[bytes | Cells, ...] = (b" ", integers(table["gil"])) if several else ()
         tid = integers(self._tids[table["thread"]])
         head = b'{"ph":"X","cat":"gil","name":"' + name
         self._file.write(

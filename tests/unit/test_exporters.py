@@ -403,3 +403,10 @@ def test_every_format_and_column_is_documented() -> None:
     assert told == {name: list(next(iter(table(ONE)))) for name, table in TABLES.items()}
     headings = [word for line in re.findall("^## (.*)$", page, re.M) for word in line.split(" and ")]
     assert headings == [exporter.name for exporter in EXPORTERS]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda e: e.name)
+def test_a_process_that_never_touched_its_gil_is_in_the_way_of_nothing(exporter: Exporter, tmp_path: Path) -> None:
+    idle = replace(make_process(pid=30, holds=0, sched=False), threads=(), gils=0)
+    exporter.write(make_timeline(*ONE.processes, idle), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
