@@ -12,6 +12,8 @@ wait_share            time spent waiting / life of the threads
 blocked_share         time off-GIL and blocked / life of the threads; needs scheduling data
 holds, waits          how many there are, of all the threads together
 forced                how many holds ended by force
+switch_requests       how often they asked for the GIL to be dropped
+switch_interval_ms    the switch interval while they waited, the median
 handoffs              how often a hold follows one by a different thread, over all GILs
 longest_hold_ms       the longest hold
 longest_wait_ms       the longest wait
@@ -38,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from giltrace.analysis.measure import switch_interval
 from giltrace.analysis.verdict import KINDS, judge
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 
@@ -127,6 +130,9 @@ class _View:
         kept = [a[np.isin(a["thread"], chosen)] for a, (_, chosen) in zip(parts, self._chosen, strict=True)]
         return np.concatenate(kept)
 
+    def waits_by_process(self) -> list[tuple[Process, Array]]:
+        return [(p, p.waits[np.isin(p.waits["thread"], chosen)]) for p, chosen in self._chosen]
+
     def lengths(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         rows = self.rows(name)
         return np.asarray(rows["end"] - rows["start"], dtype=np.int64)
@@ -187,6 +193,12 @@ def _median_wait_ms(view: _View) -> float:
     return float(np.median(lengths)) / _MS if len(lengths) else 0.0
 
 
+def _switch_interval_ms(view: _View) -> float:
+    found = [switch_interval(p, w["gil"], w["start"]) for p, w in view.waits_by_process()]
+    lengths = np.concatenate(found)
+    return float(np.median(lengths)) / _MS if len(lengths) else 0.0
+
+
 def _forced(view: _View) -> float:
     return float(((view.rows("holds")["flags"] & Flag.FORCED) != 0).sum())
 
@@ -202,6 +214,8 @@ METRICS: dict[str, Callable[[_View], float]] = {
     "holds": lambda view: float(len(view.rows("holds"))),
     "waits": lambda view: float(len(view.rows("waits"))),
     "forced": _forced,
+    "switch_requests": lambda view: float(len(view.rows("switch_requests"))),
+    "switch_interval_ms": _switch_interval_ms,
     "handoffs": _handoffs,
     "longest_hold_ms": _longest_ms("holds"),
     "longest_wait_ms": _longest_ms("waits"),

@@ -8,7 +8,7 @@ from giltrace.analysis import measure, verdict
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.results import Convoy, IntervalEstimate
 from giltrace.analysis.sites import Sites
-from giltrace.timeline.axis import Bools, Ints, LifeAxis
+from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
 
 #: For these switch intervals the effect on a convoy is estimated.
@@ -23,26 +23,22 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
 
     Threads that waited mostly for hogs are not among them.
     """
-    steps = measure.convoy_steps(process, verdict.CONVOY_WAIT_NS, verdict.CONVOY_HOLD_NS)
-    lives = np.maximum(np.array([t.end - t.start for t in process.threads], np.int64), 1)
-    holds = measure.count_by_thread(process, process.holds)
+    threads, steps, long = verdict.convoys(process)
     waited = measure.sum_by_thread(process, process.waits)
-    caught = (
-        (steps.number >= verdict.CONVOY_STEPS)
-        & (steps.number >= verdict.CONVOY_STEP_SHARE * holds)
-        & (waited >= verdict.CONVOY_WAITED_SHARE * lives)
-    )
-    caught[caught] = ~_behind_hogs(process, waited)[caught] if caught.any() else False
-    if not caught.any():
+    if threads:
+        behind = _behind_hogs(process, waited)
+        threads = [thread for thread in threads if not behind[thread]]
+    if not threads:
         return ()
     sites = Sites(process)
     stacks = sites.wait_stacks()
-    interval = _switch_intervals(process)
     found = []
-    for thread in np.flatnonzero(caught).tolist():
-        number, median, life = int(steps.number[thread]), int(steps.median_wait[thread]), int(lives[thread])
-        mine = np.flatnonzero(process.waits["thread"] == thread)
-        mine = mine[measure.lengths(process.waits[mine]) >= verdict.CONVOY_WAIT_NS]
+    for thread in threads:
+        number, median = int(steps.number[thread]), int(steps.median_wait[thread])
+        life = max(process.threads[thread].end - process.threads[thread].start, 1)
+        mine = np.flatnonzero(long & (process.waits["thread"] == thread))
+        waits = process.waits[mine]
+        interval = int(np.median(measure.switch_interval(process, waits["gil"], waits["start"])))
         kinds = sites.classify(process.waits["thread"][mine], stacks[mine])
         usual = int(np.bincount(kinds.of_row).argmax())
         stack = np.bincount(stacks[mine][kinds.of_row == usual] + 1).argmax() - 1
@@ -55,8 +51,8 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
                 wait_p50_ns=median,
                 waited_ns=int(waited[thread]),
                 waited_share=float(waited[thread] / life),
-                switch_interval_ns=int(interval[thread]),
-                estimates=_estimates(number, life, median, int(interval[thread])),
+                switch_interval_ns=interval,
+                estimates=_estimates(number, life, median, interval),
                 stack=sites.stack(int(stack)),
             )
         )
@@ -66,36 +62,13 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
 def _behind_hogs(process: Process, waited: Ints) -> Bools:
     """The threads that waited mostly for holds that did not heed a request: no switch interval changes that."""
     hog = np.zeros(len(process.holds), np.int64)
-    hog[measure.overstays(process, verdict.HOG_OVERSTAY_NS).hold] = 1
+    hog[verdict.hogs(process).hold] = 1
     if not hog.any():
         return np.zeros(len(waited), np.bool_)
     shares = attribute(process, process.waits["thread"].astype(np.int64), hog)
     lost = np.zeros(len(waited), np.int64)
     lost[shares.victim[shares.culprit == 1]] = shares.ns[shares.culprit == 1]
     return lost * 2 > waited
-
-
-def _switch_intervals(process: Process) -> Ints:
-    """The switch interval that each thread's waits show: from the start of a wait to its first switch request.
-
-    The lower quartile is taken, as a wait whose GIL changed hands meanwhile asks only after another interval.
-    """
-    result = np.full(len(process.threads), verdict.SWITCH_INTERVAL_NS, np.int64)
-    waits = process.waits[process.waits["timeouts"] > 0]
-    asked = process.switch_requests
-    if len(waits) == 0 or len(asked) == 0:
-        return result
-    axis = LifeAxis.of(
-        np.array([t.start for t in process.threads], np.int64), np.array([t.end for t in process.threads], np.int64)
-    )
-    place = np.sort(axis.place(asked["thread"], asked["time"]))
-    start, end = (axis.place(waits["thread"], waits[edge]) for edge in ("start", "end"))
-    first = place[np.minimum(np.searchsorted(place, start, "right"), len(place) - 1)]
-    inside = (first > start) & (first <= end)
-    thread, took = waits["thread"][inside], (first - start)[inside]
-    for one in np.unique(thread).tolist():
-        result[one] = int(np.quantile(took[thread == one], 0.25, method="lower"))
-    return result
 
 
 def _estimates(steps: int, life: int, median: int, interval: int) -> tuple[IntervalEstimate, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis import measure
-from giltrace.analysis.decomposition import UNHEEDED_NS
 from giltrace.analysis.native_code import NativeCode, find_native_code
 from giltrace.analysis.results import Hog
 from giltrace.analysis.sites import Sites
+from giltrace.analysis.wait_causes import UNHEEDED_NS
 from giltrace.timeline.model import Process
 
 #: So many sites are told, the largest ones.

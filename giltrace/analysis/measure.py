@@ -10,6 +10,11 @@ import numpy.typing as npt
 from giltrace.timeline.axis import Ints, LifeAxis, union_length
 from giltrace.timeline.model import Array, Flag, Process, State
 
+#: `sys.getswitchinterval()` as Python starts with it.
+DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
+
+_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+_READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 
 
@@ -26,6 +31,20 @@ def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:
         hold = own[np.maximum(at, 0)]
         found[rows] = np.where((at >= 0) & (time[rows] < holds["end"][hold]), hold, -1)
     return found
+
+
+def switch_interval(process: Process, gil: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+    """The switch interval in force for GIL `gil` at each `time` (both one per row).
+
+    Python's default for a GIL that no timed wait for ran out: there the interval had no effect.
+    """
+    result = np.full(len(time), DEFAULT_SWITCH_INTERVAL_NS, np.int64)
+    for one in np.unique(process.switch_intervals["gil"]).tolist():
+        seen = process.switch_intervals[process.switch_intervals["gil"] == one]
+        rows = np.flatnonzero(gil == one)
+        at = np.searchsorted(seen["start"], time[rows], "right") - 1
+        result[rows] = seen["ns"][np.maximum(at, 0)]
+    return result
 
 
 def lengths(rows: Array) -> Ints:
@@ -134,12 +153,13 @@ class Overstays(NamedTuple):
     asked: Ints
 
 
-def overstays(process: Process, at_least: int) -> Overstays:
-    """Holds that went on for `at_least` ns after they were first asked to drop the GIL.
+def overstays(process: Process, at_least: int | Ints) -> Overstays:
+    """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
 
     Time in which the operating system had no core for the holder is not its doing and is taken off.
     """
     found, over, since = [], [], []
+    limits = np.broadcast_to(at_least, len(process.holds))
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
@@ -148,9 +168,9 @@ def overstays(process: Process, at_least: int) -> Overstays:
         index = np.flatnonzero(process.holds["gil"] == gil)
         first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
         length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
-        late = length >= at_least
+        late = length >= limits[index]
         length = length[late] - _descheduled(process, holds["thread"][late], first[late], holds["end"][late])
-        keep = length >= at_least
+        keep = length >= limits[index[late]]
         found.append(index[late][keep])
         over.append(length[keep])
         since.append(first[late][keep])
@@ -191,14 +211,32 @@ class Running(NamedTuple):
 
 def running(process: Process) -> Running:
     """How much the threads of the process ran, or were ready to run, at the same time."""
-    ran = _level_ns(process, (State.HOLDING_RUNNING, State.OFF_RUNNING), 1)
-    ready = (State.HOLDING_RUNNING, State.OFF_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
-    return Running(ran, min(_level_ns(process, ready, 2), ran))
+    ran = _level_ns(process.states, _RUNNING, 1)
+    return Running(ran, min(_level_ns(process.states, _READY, 2), ran))
 
 
-def _level_ns(process: Process, states: tuple[State, ...], at_least: int) -> int:
-    """Wall time in which so many threads were in one of the states."""
-    rows = process.states[np.isin(process.states["state"], states)]
+def used_share(process: Process) -> float:
+    """Share of the time that the threads had for using the GIL in which one had it, while two or more of them lived.
+
+    They have no time while there is no core for those that could run. 0 if there are never two threads with a GIL.
+    """
+    holders = [process.threads[i] for i in np.unique(process.holds["thread"]).tolist()]
+    if len(holders) < 2:
+        return 0.0
+    begin, end = sorted(t.start for t in holders)[1], sorted(t.end for t in holders)[-2]
+    held = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], begin)
+    states = process.states.copy()
+    np.clip(states["start"], begin, end, out=states["start"])
+    np.clip(states["end"], begin, end, out=states["end"])
+    coreless = int(lengths(states[states["state"] == State.HOLDING_RUNNABLE]).sum())
+    starved = _level_ns(states, _READY, 1) - _level_ns(states, _RUNNING, 1)
+    used = int(np.maximum(held, 0).sum()) - coreless
+    return float(used / max(end - begin - starved, 1))
+
+
+def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
+    """Wall time in which so many threads were in one of the `chosen` states."""
+    rows = states[np.isin(states["state"], chosen)]
     time = np.concatenate([rows["start"], rows["end"]])
     order = np.argsort(time, kind="stable")
     level = np.cumsum(np.repeat([1, -1], len(rows))[order])
@@ -206,19 +244,20 @@ def _level_ns(process: Process, states: tuple[State, ...], at_least: int) -> int
 
 
 class Steps(NamedTuple):
-    """Per thread: holds that look like one step of a convoy, and the median of their waits (0 without any)."""
+    """Per thread: holds that look like one step of a convoy, and the sum and median (or 0) of the waits before them."""
 
     number: Ints
+    waited: Ints
     median_wait: Ints
 
 
-def convoy_steps(process: Process, shortest_wait: int, longest_hold: int) -> Steps:
-    """Short holds given up voluntarily, each after a wait of at least `shortest_wait`."""
+def convoy_steps(process: Process, chosen: npt.NDArray[np.bool_], longest_hold: int) -> Steps:
+    """Holds of at most `longest_hold` ns given up voluntarily, each after a `chosen` wait (bool, one per wait)."""
     waited = np.zeros(len(process.holds), np.int64)
-    led = process.waits["hold"] >= 0
+    led = chosen & (process.waits["hold"] >= 0)
     waited[process.waits["hold"][led]] = lengths(process.waits)[led]
     unforced = (process.holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
-    step = unforced & (waited >= shortest_wait) & (lengths(process.holds) <= longest_hold)
+    step = unforced & (waited > 0) & (lengths(process.holds) <= longest_hold)
     thread, waited = process.holds["thread"][step], waited[step]
     count = np.bincount(thread, minlength=len(process.threads)).astype(np.int64)
     first = np.cumsum(count) - count
@@ -226,4 +265,4 @@ def convoy_steps(process: Process, shortest_wait: int, longest_hold: int) -> Ste
     median = np.zeros(len(count), np.int64)
     some = count > 0
     median[some] = ordered[(first + count // 2)[some]]
-    return Steps(count, median)
+    return Steps(count, _sums(thread, waited, len(count)), median)

@@ -111,7 +111,7 @@ class IntervalEstimate:
 class Convoy:
     """A thread whose short steps each wait for about a switch interval.
 
-    `steps_per_s` is over the thread's life. `switch_interval_ns` is the interval seen in its timed-out waits.
+    `steps_per_s` is over the thread's life. `switch_interval_ns` is the median of those in force when it waited.
     """
 
     site: Site

@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.wait_causes import UNHEEDED_NS, competed_ns
+from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process, State
 
-#: `sys.getswitchinterval()` as Python starts with it.
-SWITCH_INTERVAL_NS = 5_000_000
 #: A process with one thread that runs for less than this share of its wall time is idle.
 IDLE_SHARE = 0.05
 #: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
 IDLE_SHARE_SEVERAL = 0.001
-#: A hold is a hog if it goes on for this long after it was asked to drop the GIL.
-HOG_OVERSTAY_NS = 2 * SWITCH_INTERVAL_NS
+#: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
+HOG_OVERSTAY_INTERVALS = 2
+HOG_OVERSTAY_NS = UNHEEDED_NS
 #: Hogs decide the verdict if they overstay for this share of the wall time in all.
 HOG_SHARE = 0.05
-#: One step of a convoy waits for at least this long, then holds for at most `CONVOY_HOLD_NS`.
-CONVOY_WAIT_NS = SWITCH_INTERVAL_NS // 2
+#: One step of a convoy waits for at least this part of a switch interval, then holds for at most `CONVOY_HOLD_NS`.
+CONVOY_WAIT_INTERVALS = 0.5
 CONVOY_HOLD_NS = 1_000_000
-#: A thread is in a convoy if it made so many such steps, they are this share of its holds, and it waited for
-#: this share of its life.
+#: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
+#: for this share of its life.
 CONVOY_STEPS = 10
 CONVOY_STEP_SHARE = 0.5
 CONVOY_WAITED_SHARE = 0.25
@@ -37,15 +39,18 @@ PARALLEL_SHARE = 0.1
 PARALLEL_OVERLAP = 0.1
 #: With several GILs in use, two threads at once for this share is parallel too.
 GILS_OVERLAP = 0.5
-#: Contention: somebody waits for this share of the wall time, the GIL is held for that one ...
+#: Contention: somebody waits while another thread runs with the GIL for this share of the wall time, it is held for
+#: that one ...
 CONTENDED_SHARE = 0.3
 CONTENDED_HELD_SHARE = 0.5
 #: ... and at least two threads wait for this share of their lives.
 CONTENDER_SHARE = 0.1
-#: One thread that has this share of the held time is on its own, as long as nobody waits for more than
-#: `QUIET_SHARE` of the wall time.
+#: One thread that has this share of the held time is on its own, as long as nobody waits for a running one for more
+#: than `QUIET_SHARE` of the wall time.
 ALONE_SHARE = 0.9
 QUIET_SHARE = 0.1
+#: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`).
+TURNS_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,38 @@ class Verdict:
     summary: str
     advice: str = ""
     evidence: dict[str, float] = field(default_factory=dict)
+
+
+class Convoys(NamedTuple):
+    """The numbers of the `threads` in a convoy, most steps first, and the `steps` of every thread.
+
+    `waits` (bool, one per wait) are those of about a switch interval.
+    """
+
+    threads: list[int]
+    steps: measure.Steps
+    waits: Bools
+
+
+def convoys(process: Process) -> Convoys:
+    """Find the threads whose short steps each waited for about a switch interval."""
+    interval = measure.switch_interval(process, process.waits["gil"], process.waits["start"])
+    waits = measure.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
+    steps = measure.convoy_steps(process, waits, CONVOY_HOLD_NS)
+    lives = np.array([t.end - t.start for t in process.threads], np.int64)
+    waited = measure.sum_by_thread(process, process.waits)
+    caught = (
+        (steps.number >= CONVOY_STEPS)
+        & (steps.waited >= CONVOY_STEP_SHARE * waited)
+        & (waited >= CONVOY_WAITED_SHARE * lives)
+    )
+    return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
+
+
+def hogs(process: Process) -> measure.Overstays:
+    """Find the holds that are hogs; others that outlive a request did so for too short a time to count here."""
+    interval = measure.switch_interval(process, process.holds["gil"], process.holds["start"])
+    return measure.overstays(process, np.maximum(HOG_OVERSTAY_INTERVALS * interval, HOG_OVERSTAY_NS))
 
 
 class _Figures:
@@ -78,6 +115,7 @@ class _Figures:
         self.contended_share = (
             max((measure.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
         )
+        self.competed_share = competed_ns(process) / self.wall
         states = measure.state_sums(process).sum(axis=0)
         self.off_running_ns = int(states[State.OFF_RUNNING])
         self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
@@ -89,23 +127,20 @@ class _Figures:
         return measure.running(self.process)
 
     @cached_property
+    def used_share(self) -> float:
+        return measure.used_share(self.process)
+
+    @cached_property
     def overlap_share(self) -> float:
         return self.running.several_ns / max(self.running.any_ns, 1)
 
     @cached_property
     def overstays(self) -> measure.Overstays:
-        return measure.overstays(self.process, HOG_OVERSTAY_NS)
+        return hogs(self.process)
 
     @cached_property
-    def convoy(self) -> tuple[list[int], measure.Steps]:
-        """The threads in a convoy, most steps first, and the steps of every thread."""
-        steps = measure.convoy_steps(self.process, CONVOY_WAIT_NS, CONVOY_HOLD_NS)
-        caught = (
-            (steps.number >= CONVOY_STEPS)
-            & (steps.number >= CONVOY_STEP_SHARE * self.holds)
-            & (self.waited >= CONVOY_WAITED_SHARE * self.lives)
-        )
-        return sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps
+    def convoy(self) -> Convoys:
+        return convoys(self.process)
 
     @cached_property
     def contenders(self) -> int:
@@ -122,22 +157,26 @@ def judge(process: Process) -> Verdict:
     1. *free-threaded*: the interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`IDLE_SHARE`, `IDLE_SHARE_SEVERAL`) and nobody waited.
-    4. *hog*: holds went on for `HOG_OVERSTAY_NS` or more after a switch request, not counting time without a core,
-       for `HOG_SHARE` of the wall time in all.
+    4. *hog*: holds went on for two switch intervals or more after a switch request (`HOG_OVERSTAY_INTERVALS`), not
+       counting time without a core, for `HOG_SHARE` of the wall time in all.
     5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval.
     6. *parallel*: threads ran off the GIL about as long as it was held (`PARALLEL_RATIO`), on more than one core at
        once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
     7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`CONTENDED_SHARE`).
-    8. *single-threaded*: one thread had nearly all of the held time (`ALONE_SHARE`) and hardly anyone waited.
+    8. *single-threaded*: one thread had nearly all of the held time (`ALONE_SHARE`), or several had it in turns with
+       hardly a break (`TURNS_SHARE`), and hardly anyone waited.
     9. *io-bound-handoff* where the rest is left and waits are few, *cpu-bound-contention* where they are not
        (`QUIET_SHARE`).
+
+    A wait counts for 7 to 9 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
+    core, threads do not compete for it.
     """
     figures = _Figures(process)
     for rule in _RULES:
         verdict = rule(figures)
         if verdict is not None:
             return verdict
-    return _contention(figures) if figures.contended_share > QUIET_SHARE else _io_bound(figures)
+    return _contention(figures) if figures.competed_share > QUIET_SHARE else _io_bound(figures)
 
 
 def _free_threaded(f: _Figures) -> Verdict | None:
@@ -190,19 +229,28 @@ def _hog(f: _Figures) -> Verdict | None:
 
 
 def _convoy(f: _Figures) -> Verdict | None:
-    caught, steps = f.convoy
+    caught, steps, waits = f.convoy
     if not caught:
         return None
     first = caught[0]
     count, wait = int(steps.number[first]), int(steps.median_wait[first])
     share = float(f.waited[first] / f.lives[first])
+    mine = f.process.waits[waits & (f.process.waits["thread"] == first)]
+    interval = int(np.median(measure.switch_interval(f.process, mine["gil"], mine["start"])))
     more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
     return Verdict(
         "convoy",
         f"Convoy: thread {f.name(first)!r}{more} made {count} short steps and waited {duration(wait)} (median) for the "
         f"GIL before each: {percent(share)} of its life.",
-        "Move the CPU-bound work to other processes, or lower sys.setswitchinterval() and measure.",
-        {"threads": len(caught), "steps": count, "median_wait_ns": wait, "waited_share": share},
+        "Move the CPU-bound work to other processes, or lower sys.setswitchinterval() and measure: it was "
+        f"{duration(interval)}.",
+        {
+            "threads": len(caught),
+            "steps": count,
+            "median_wait_ns": wait,
+            "waited_share": share,
+            "switch_interval_ns": interval,
+        },
     )
 
 
@@ -232,7 +280,7 @@ def _parallel(f: _Figures) -> Verdict | None:
 
 
 def _contended(f: _Figures) -> Verdict | None:
-    much = f.contended_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
+    much = f.competed_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
     return _contention(f) if much and f.contenders >= 2 else None
 
 
@@ -246,6 +294,7 @@ def _contention(f: _Figures) -> Verdict:
         "Threads cannot speed this up: use processes, sub-interpreters, a free-threaded build, or native code.",
         {
             "contended_share": f.contended_share,
+            "competed_share": f.competed_share,
             "held_share": f.held_share,
             "contenders": f.contenders,
             "switch_requests": requests,
@@ -257,15 +306,31 @@ def _contention(f: _Figures) -> Verdict:
 def _single(f: _Figures) -> Verdict | None:
     top = int(f.held.argmax())
     share = float(f.held[top] / max(f.held_ns, 1))
-    alone = share >= ALONE_SHARE and f.contended_share <= QUIET_SHARE and f.busy_share >= IDLE_SHARE
-    if f.holders > 1 and not (alone and f.held_share >= CONTENDED_HELD_SHARE):
+    quiet = f.competed_share <= QUIET_SHARE and f.busy_share >= IDLE_SHARE
+    alone = share >= ALONE_SHARE and f.held_share >= CONTENDED_HELD_SHARE
+    if f.holders > 1 and not (quiet and (alone or f.used_share >= TURNS_SHARE)):
         return None
+    evidence = {
+        "top_held_share": share,
+        "used_share": f.used_share,
+        "running_share": f.busy_share,
+        "contended_share": f.contended_share,
+    }
+    if f.holders > 1 and share < ALONE_SHARE:
+        return Verdict(
+            "single-threaded",
+            f"One thread at a time: {f.holders} threads took turns with the GIL, which one of them had for "
+            f"{percent(f.used_share)} of the time, and hardly waited for it.",
+            "The GIL is not what lets only one run: look at what the others are blocked on where they gave it up, a "
+            "lock, a queue or each other's end.",
+            evidence,
+        )
     return Verdict(
         "single-threaded",
         f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
         f"{percent(f.busy_share)} of {duration(f.wall)}.",
         "The GIL costs nothing here; speed comes from faster code or from more processes.",
-        {"top_held_share": share, "running_share": f.busy_share, "contended_share": f.contended_share},
+        evidence,
     )
 
 

@@ -350,6 +350,18 @@ static int hook_signal(pthread_cond_t *cond) {
     return pthread_cond_signal(cond);
 }
 
+/* How long a timed wait is to take at most, which is the interpreter's switch interval, as TIMEOUT stores it. The
+ * interpreter has just added it to the clock, so little is missing: three digits, rounded up, make up for that. */
+static uint32_t interval_until(const struct timespec *until) {
+    int64_t ns = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - (int64_t)clock_ns();
+    uint64_t digits = ns > 0 ? ((uint64_t)ns + 999) / 1000 : 0;
+    uint32_t power = 0;
+    for (; digits > 999; power++) {
+        digits = (digits + 9) / 10;
+    }
+    return power < 1u << GT_POWER_BITS ? (uint32_t)digits << GT_POWER_BITS | power : 0;
+}
+
 static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
     struct thread *thread = &self;
     struct gil *gil = thread->gil;
@@ -363,6 +375,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         }
         return pthread_cond_timedwait(cond, mutex, until);
     }
+    uint32_t interval = interval_until(until); /* before anything that takes time */
     follow_recording(thread);
     if (unlikely(gil->cond == NULL)) {
         gil->cond = cond;
@@ -390,7 +403,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
                 store_number(thread, GT_HOLDER_STACK, stack);
             }
         }
-        store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, 0, asks ? GT_SWITCH_REQUEST : 0);
+        store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, interval, asks ? GT_SWITCH_REQUEST : 0);
     }
     return result;
 }

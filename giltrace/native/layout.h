@@ -77,11 +77,12 @@ struct gt_chunk {
  *
  *   63         51 50    45 44  43 42  40 39                                      0
  *  +-------------+--------+------+------+-----------------------------------------+
- *  | core        | GIL id | flag | kind | ticks since the chunk's base            |
+ *  | core, wait  | GIL id | flag | kind | ticks since the chunk's base            |
  *  +-------------+--------+------+------+-----------------------------------------+
  *
- * In a STACK or HOLDER_STACK the number of a stack takes the place of the time. Kind 0 means that nothing was written
- * there yet. */
+ * The topmost bits hold the core of an ACQUIRE and the length of a TIMEOUT's timed wait: microseconds, three digits and
+ * the power of ten that they are multiplied by in the lowest three bits. In a STACK or HOLDER_STACK the number of a
+ * stack takes the place of the time. Kind 0 means that nothing was written there yet. */
 typedef uint64_t gt_record;
 
 #define GT_TIME_BITS 40
@@ -90,6 +91,7 @@ typedef uint64_t gt_record;
 #define GT_GIL_SHIFT 45
 #define GT_CORE_SHIFT 51
 #define GT_NO_CORE 0x1FFFu
+#define GT_POWER_BITS 3
 
 _Static_assert(sizeof(struct gt_header) <= GT_HEADER_SIZE, "the head fits its page");
 _Static_assert(sizeof(struct gt_chunk) == 128, "a chunk's head is two cache lines");

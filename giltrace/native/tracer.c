@@ -233,6 +233,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_CONTROL_STOP)},
         {CONSTANT(GT_TRIGGER_WAIT)},
         {CONSTANT(GT_TRIGGER_HOLD)},
+        {CONSTANT(GT_POWER_BITS)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

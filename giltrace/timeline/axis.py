@@ -58,10 +58,15 @@ def concatenated_ranges(low: npt.NDArray[Any], high: npt.NDArray[Any]) -> Ints:
     return ranges
 
 
+def union(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Starts and ends of what intervals cover that are sorted by start: disjoint, in order."""
+    reach = np.maximum.accumulate(end)
+    fresh = np.ones(len(start), np.bool_)
+    fresh[1:] = start[1:] > reach[:-1]
+    return start[fresh], reach[np.append(fresh[1:], True)[: len(start)]]
+
+
 def union_length(start: Ints, end: Ints) -> int:
     """Total length covered by intervals that are sorted by start, overlaps counted once."""
-    if len(start) == 0:
-        return 0
-    reach = np.maximum.accumulate(end)
-    fresh = np.maximum(start[1:], reach[:-1])
-    return int(end[0] - start[0]) + int(np.maximum(end[1:] - fresh, 0).sum())
+    start, end = union(start, end)
+    return int((end - start).sum())

@@ -17,6 +17,7 @@ from giltrace.timeline.kernel import Kernel, Life, Slot
 from giltrace.timeline.model import RUN, STATE, Array, CollectorReport, OtherTask, Process, Timeline
 from giltrace.timeline.stacks import attribute
 from giltrace.timeline.states import thread_states
+from giltrace.timeline.switch_intervals import switch_intervals
 from giltrace.timeline.threads import Cast, Image, cast
 
 #: The tracer's and the kernel's clocks may disagree by this much beyond the calibration's error.
@@ -197,6 +198,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         states=states,
         has_sched=has_sched,
         spans=image.spans,
+        switch_intervals=switch_intervals(events),
         lost=recorded.lost,
         note=recorded.note,
         overwritten=recorded.overwritten,

@@ -6,7 +6,7 @@ Arrays are numpy record arrays; `thread` indexes `Process.threads` everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 import numpy as np
@@ -63,6 +63,9 @@ WAIT = np.dtype(
 #: A switch request: `thread` asked the holder of `gil` to drop it.
 SWITCH_REQUEST = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
 
+#: From `start` on, until the same GIL's next row, timed waits for `gil` asked the holder to drop it after `ns`.
+SWITCH_INTERVAL = np.dtype([("start", "<i8"), ("gil", "<u2"), ("ns", "<i8")])
+
 #: A stretch of running on one core. `preempted` is 1 if the thread could have gone on when it was taken off.
 RUN = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("core", "<i2"), ("preempted", "u1")])
 
@@ -105,6 +108,8 @@ class Process:
     `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is
     the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events, and
     `overwritten` those before `start` that a flight recorder had no room for.
+    `switch_intervals` (dtype `SWITCH_INTERVAL`, sorted by start) has a row where a GIL's interval was first seen and
+    one wherever it changed; none for a GIL without a timed-out wait.
     """
 
     pid: int
@@ -127,6 +132,7 @@ class Process:
     note: str = ""
     stacks: Stacks | None = None
     overwritten: int = 0
+    switch_intervals: Array = field(default_factory=lambda: np.empty(0, SWITCH_INTERVAL))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import pytest
 from giltrace.analysis import attribution
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.blame import find_blame
-from giltrace.analysis.decomposition import decompose, wait_causes
+from giltrace.analysis.decomposition import decompose
 from giltrace.analysis.results import Site, WaitDecomposition
 from giltrace.analysis.sites import Sites, roles
+from giltrace.analysis.wait_causes import wait_causes
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, State
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import with_stacks
