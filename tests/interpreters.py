@@ -63,6 +63,15 @@ def one_per_minor() -> tuple[Interpreter, ...]:
     return tuple(kinds.values())
 
 
+@functools.cache
+def has(python: Path, need: str) -> bool:
+    """Whether an interpreter has what a workload needs: ``Python 3.12`` (or later), or the module of that name."""
+    name, _, version = need.partition(" ")
+    oldest = tuple(map(int, version.split("."))) if version else ()
+    code = f"import sys; sys.exit(sys.version_info < {oldest})" if oldest else f"import {name}"
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+
+
 def _candidates() -> Iterator[Path]:
     home = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = [p / "bin" for p in (home / "versions").glob("*")]

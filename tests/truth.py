@@ -18,6 +18,7 @@ handoffs              how often a hold follows one by a different thread, over a
 longest_hold_ms       the longest hold
 longest_wait_ms       the longest wait
 median_wait_ms        the median of the waits that there were
+low_wait_ms           their tenth percentile: what a wait takes that needs not wait for a core as well
 gils_at_once          held time of all GILs / time during which at least one is held
 processes             how many processes have a GIL
 cores                 running time of all threads / length of the recording; needs scheduling data
@@ -188,9 +189,12 @@ def _longest_ms(name: str) -> Callable[[_View], float]:
     return lambda view: float(view.lengths(name).max(initial=0)) / _MS
 
 
-def _median_wait_ms(view: _View) -> float:
-    lengths = view.lengths("waits")
-    return float(np.median(lengths)) / _MS if len(lengths) else 0.0
+def _wait_ms(percentile: int) -> Callable[[_View], float]:
+    def measured(view: _View) -> float:
+        lengths = view.lengths("waits")
+        return float(np.percentile(lengths, percentile)) / _MS if len(lengths) else 0.0
+
+    return measured
 
 
 def _switch_interval_ms(view: _View) -> float:
@@ -219,7 +223,8 @@ METRICS: dict[str, Callable[[_View], float]] = {
     "handoffs": _handoffs,
     "longest_hold_ms": _longest_ms("holds"),
     "longest_wait_ms": _longest_ms("waits"),
-    "median_wait_ms": _median_wait_ms,
+    "median_wait_ms": _wait_ms(50),
+    "low_wait_ms": _wait_ms(10),
     "gils_at_once": _gils_at_once,
     "processes": lambda view: float(len(view.processes)),
     "cores": _cores,

@@ -4,6 +4,10 @@
 and then the GIL may go to the other thread that counts. `--threads 1` leaves only the interval. A wait is shorter where
 the other thread had asked before it; on a busy machine, a sleep may end while the GIL is free for want of a core.
 
+What to look for: on the track of `io-0` each gap of 1 ms is followed by a red wait of 5 ms or 10 ms, and each wait ends
+with a switch request that takes the GIL from a thread that counts. The report's convoy finding names the line that
+sleeps and estimates what a shorter switch interval would do; `switch_interval` tries that.
+
 Truth: verdict = convoy
 Truth: held_share >= 0.8
 Truth: holds(io-*) >= 201

@@ -3,6 +3,10 @@
 Its victims want the GIL for a moment after each 1 ms sleep. They ask for it 5 ms later, but the sort goes on: they get
 it when the whole call has ended.
 
+What to look for: a hold of `hog-0` goes on past one switch request after the other, and only its end lets the victim
+in. The report's hog finding names the line that sorts, and the decomposition puts nearly all of the waited time down to
+a holder in C past a switch request.
+
 Truth: verdict = hog
 Truth: held_share >= 0.8
 Truth: longest_hold_ms(hog-*) >= 15

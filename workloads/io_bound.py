@@ -2,6 +2,9 @@
 
 The GIL is free nearly all the time, and changes hands without anybody waiting.
 
+What to look for: the holder track of the GIL is nearly empty. Each thread has short holds, 100 ms apart, without a wait
+before them. Four times as many threads would take no longer: try `--threads 8`.
+
 Truth: verdict = io-bound-handoff
 Truth: held_share <= 0.1
 Truth: wait_share <= 0.05

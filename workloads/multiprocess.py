@@ -1,5 +1,9 @@
 """Two processes count to 10,000,000: each has a GIL of its own, so each gets a core and none waits.
 
+What to look for: a group for the GIL of each process, both held at the same time by the main thread of theirs, on
+different cores. Compare with `cpu_bound`: the same work, with one GIL. The parent only waits for its children and is
+idle.
+
 Truth: verdict = single-threaded
 Truth: processes >= 3
 Truth: wait_share <= 0.02

@@ -2,6 +2,9 @@
 
 The GIL is held only for the moments between two calls.
 
+What to look for: the gaps between the short holds are not idle: the threads are off-GIL and running, on two cores at
+the same time. The verdict says how many cores were busy on average.
+
 Truth: verdict = parallel
 Truth: held_share <= 0.2
 Truth: wait_share <= 0.1

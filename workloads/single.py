@@ -1,5 +1,7 @@
 """The main thread alone counts to 40,000,000: the GIL is held all the time and costs nobody anything.
 
+What to look for: one long hold and no wait. That the GIL is held all the time is no problem where nobody else wants it.
+
 Truth: verdict = single-threaded
 Truth: held_share >= 0.9
 Truth: wait_share <= 0.01

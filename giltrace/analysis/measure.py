@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.timeline.axis import Ints, LifeAxis, union_length
-from giltrace.timeline.model import Array, Flag, Process, State
+from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 
 #: `sys.getswitchinterval()` as Python starts with it.
 DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
@@ -215,6 +216,14 @@ def running(process: Process) -> Running:
     return Running(ran, min(_level_ns(process.states, _READY, 2), ran))
 
 
+def gils_at_once(processes: Sequence[Process]) -> float:
+    """How many GILs were held on average while at least one was; 0 if none ever was."""
+    holds = np.concatenate([p.holds for p in processes] or [np.empty(0, HOLD)])
+    order = np.argsort(holds["start"], kind="stable")
+    held = union_length(holds["start"][order], holds["end"][order])
+    return float(lengths(holds).sum() / held) if held else 0.0
+
+
 def used_share(process: Process) -> float:
     """Share of the time that the threads had for using the GIL in which one had it, while two or more of them lived.
 
@@ -229,9 +238,18 @@ def used_share(process: Process) -> float:
     np.clip(states["start"], begin, end, out=states["start"])
     np.clip(states["end"], begin, end, out=states["end"])
     coreless = int(lengths(states[states["state"] == State.HOLDING_RUNNABLE]).sum())
-    starved = _level_ns(states, _READY, 1) - _level_ns(states, _RUNNING, 1)
+    starved = _starved_ns(states)
     used = int(np.maximum(held, 0).sum()) - coreless
     return float(used / max(end - begin - starved, 1))
+
+
+def starved_ns(process: Process) -> int:
+    """Wall time in which threads could run and none had a core; 0 without scheduling data."""
+    return _starved_ns(process.states)
+
+
+def _starved_ns(states: Array) -> int:
+    return _level_ns(states, _READY, 1) - _level_ns(states, _RUNNING, 1)
 
 
 def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:

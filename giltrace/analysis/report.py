@@ -31,6 +31,7 @@ def analyse(timeline: Timeline) -> Report:
         duration_ns=timeline.end - timeline.start,
         processes=tuple(_process(process, timeline) for process in timeline.processes),
         quality=_quality(timeline, timeline.lost, timeline.violations),
+        gils_at_once=measure.gils_at_once(timeline.processes),
     )
 
 

@@ -258,9 +258,13 @@ class ProcessReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A recording of `duration_ns`: its processes in the order of the timeline."""
+    """A recording of `duration_ns`: its processes in the order of the timeline.
+
+    `gils_at_once` says how many GILs of all processes were held on average while at least one was.
+    """
 
     schema: str
     duration_ns: int
     processes: tuple[ProcessReport, ...]
     quality: Quality
+    gils_at_once: float = 0.0

@@ -30,7 +30,7 @@ CONVOY_HOLD_NS = 1_000_000
 #: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
 #: for this share of its life.
 CONVOY_STEPS = 10
-CONVOY_STEP_SHARE = 0.5
+CONVOY_STEP_SHARE = 0.75
 CONVOY_WAITED_SHARE = 0.25
 #: Parallel: threads ran off the GIL for this many times the held time ...
 PARALLEL_RATIO = 0.8
@@ -39,14 +39,14 @@ PARALLEL_SHARE = 0.1
 PARALLEL_OVERLAP = 0.1
 #: With several GILs in use, two threads at once for this share is parallel too.
 GILS_OVERLAP = 0.5
-#: Contention: somebody waits while another thread runs with the GIL for this share of the wall time, it is held for
-#: that one ...
+#: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
+#: which the threads that could run had no core; the GIL is held for that share of the wall time ...
 CONTENDED_SHARE = 0.3
 CONTENDED_HELD_SHARE = 0.5
 #: ... and at least two threads wait for this share of their lives.
 CONTENDER_SHARE = 0.1
 #: One thread that has this share of the held time is on its own, as long as nobody waits for a running one for more
-#: than `QUIET_SHARE` of the wall time.
+#: than `QUIET_SHARE` of that time.
 ALONE_SHARE = 0.9
 QUIET_SHARE = 0.1
 #: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`).
@@ -115,12 +115,13 @@ class _Figures:
         self.contended_share = (
             max((measure.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
         )
-        self.competed_share = competed_ns(process) / self.wall
+        self.competed_share = competed_ns(process) / max(self.wall - measure.starved_ns(process), 1)
         states = measure.state_sums(process).sum(axis=0)
         self.off_running_ns = int(states[State.OFF_RUNNING])
         self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
         busy = self.running_ns if process.has_sched else self.held_ns
         self.busy_share = busy / self.wall
+        self.coreless_share = int(states[State.HOLDING_RUNNABLE]) / self.wall
 
     @cached_property
     def running(self) -> measure.Running:
@@ -264,13 +265,15 @@ def _parallel(f: _Figures) -> Verdict | None:
     if not native and not several:
         return None
     cores = f.running_ns / max(f.running.any_ns, 1)
-    how = "native code off the GIL" if native else f"{f.gils} GILs, held at the same time,"
+    at_once = measure.gils_at_once([f.process])
+    how = "native code off the GIL" if native else f"{f.gils} GILs, {at_once:.1f} of them held at once on average,"
     off = f"; threads ran off the GIL {ratio:.1f} times as long as they held it" if native else ""
     return Verdict(
         "parallel",
         f"Parallel: {how} kept {cores:.1f} cores busy on average while anything ran{off}.",
-        "The GIL is not the limit here; more threads help until the cores run out.",
+        f"The GIL is not the limit here; more {'threads' if native else 'interpreters'} help until the cores run out.",
         {
+            "gils_at_once_ratio": at_once,
             "off_running_ratio": ratio,
             "off_running_share": off_share,
             "overlap_share": f.overlap_share,
@@ -312,8 +315,8 @@ def _single(f: _Figures) -> Verdict | None:
         return None
     evidence = {
         "top_held_share": share,
-        "used_share": f.used_share,
         "running_share": f.busy_share,
+        "coreless_share": f.coreless_share,
         "contended_share": f.contended_share,
     }
     if f.holders > 1 and share < ALONE_SHARE:
@@ -323,12 +326,14 @@ def _single(f: _Figures) -> Verdict | None:
             f"{percent(f.used_share)} of the time, and hardly waited for it.",
             "The GIL is not what lets only one run: look at what the others are blocked on where they gave it up, a "
             "lock, a queue or each other's end.",
-            evidence,
+            {"used_share": f.used_share, **evidence},
         )
+    lacked = f.coreless_share > QUIET_SHARE
+    coreless = f", and lacked a core while it held the GIL for {percent(f.coreless_share)}" if lacked else ""
     return Verdict(
         "single-threaded",
         f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
-        f"{percent(f.busy_share)} of {duration(f.wall)}.",
+        f"{percent(f.busy_share)} of {duration(f.wall)}{coreless}.",
         "The GIL costs nothing here; speed comes from faster code or from more processes.",
         evidence,
     )
@@ -341,7 +346,7 @@ def _io_bound(f: _Figures) -> Verdict:
         "io-bound-handoff",
         f"I/O-bound: {f.holders} threads spent {percent(off)} of their lives off the GIL and passed it on {handed} "
         f"times; somebody waited {percent(f.contended_share)} of the time.",
-        "Threads work well here: the GIL is free while they wait for I/O.",
+        "The GIL is not the limit here: threads give it up to wait for I/O, for locks or for each other.",
         {"off_gil_share": off, "held_share": f.held_share, "contended_share": f.contended_share, "hand_offs": handed},
     )
 

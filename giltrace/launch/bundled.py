@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import ast
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_VERDICT = re.compile(r"^Truth: verdict = (\S+)$", re.M)
+_NEEDS = re.compile(r"^Needs: (.+)$", re.M)
+_LOOK_FOR = re.compile(r"^What to look for: (.+?)(?:\n\n|\Z)", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a workload's docstring says of it.
+
+    `description` is its first line, without the full stop; `look_for` the paragraph on what its recording shows;
+    `verdict` the kind of verdict that it gets; `needs` what not every interpreter has (`Python 3.12`, or a module), if
+    anything.
+    """
+
+    description: str
+    look_for: str
+    verdict: str
+    needs: str
 
 
 def bundled() -> dict[str, Path]:
@@ -18,7 +38,13 @@ def bundled() -> dict[str, Path]:
     return {}
 
 
-def description(path: Path) -> str:
-    """Return what the workload at `path` shows: the first line of its docstring, without its full stop."""
+def header(path: Path) -> Header:
+    """Read the header of the workload at `path`; what it does not say is empty."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0].rstrip(".")
+    look_for, verdict, needs = (pattern.search(text) for pattern in (_LOOK_FOR, _VERDICT, _NEEDS))
+    return Header(
+        description=text.partition("\n")[0].rstrip("."),
+        look_for=look_for[1].replace("\n", " ") if look_for else "",
+        verdict=verdict[1] if verdict else "",
+        needs=needs[1] if needs else "",
+    )

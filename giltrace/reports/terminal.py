@@ -52,7 +52,7 @@ def print_report(report: Report, console: Console, pid: int | None = None) -> No
     processes = [process for process in report.processes if pid is None or process.pid == pid]
     processes.sort(key=_weight, reverse=True)
     if len(processes) > 1:
-        _print_overview(processes, console)
+        _print_overview(processes, report.gils_at_once, console)
     for process in processes[:TOP_PROCESSES]:
         _print_process(process, console)
     rest = processes[TOP_PROCESSES:]
@@ -73,7 +73,7 @@ def _heading(text: str, console: Console) -> None:
     console.print(Text(text, style="bold cyan"))
 
 
-def _print_overview(processes: Sequence[ProcessReport], console: Console) -> None:
+def _print_overview(processes: Sequence[ProcessReport], gils_at_once: float, console: Console) -> None:
     _heading(f"{len(processes)} processes", console)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("  pid", no_wrap=True)
@@ -90,6 +90,7 @@ def _print_overview(processes: Sequence[ProcessReport], console: Console) -> Non
         about = (f"  {process.pid}", process.verdict.kind, str(len(threads)), *map(duration, times))
         table.add_row(*map(Text, about))
     print_table(table, console)
+    paragraph(f"Each has a GIL of its own; {gils_at_once:.1f} GILs were held at once on average.", console)
     console.print()
 
 
@@ -144,8 +145,8 @@ def _figure(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:g}"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+def _plural(count: int, noun: str, several: str = "") -> str:
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def _print_cost(process: ProcessReport, console: Console) -> None:

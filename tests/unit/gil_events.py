@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from giltrace.recording.events import GIL_EVENT, SWITCH, TASK, ProcessEvents, SchedEvents, Spans, ThreadInfo
-from giltrace.recording.layout import NO_CORE, Kind, RecordFlag
+from giltrace.recording.layout import NO_CORE, POWER_BITS, Kind, RecordFlag
 from giltrace.timeline import build_timeline
 from giltrace.timeline.model import CollectorReport, Process, Timeline
 
@@ -36,8 +36,13 @@ class Script:
     def request(self, time: int, thread: int, gil: int = 0) -> Script:
         return self.add(Kind.REQUEST, time, thread, gil=gil)
 
-    def timeout(self, time: int, thread: int, gil: int = 0, *, asks: bool = True) -> Script:
-        return self.add(Kind.TIMEOUT, time, thread, gil=gil, flags=RecordFlag.SWITCH_REQUEST if asks else 0)
+    def timeout(self, time: int, thread: int, gil: int = 0, *, asks: bool = True, us: int = 0) -> Script:
+        """`us` is the length of the timed wait, in microseconds: up to three digits and zeros; 0 for unknown."""
+        digits, power = us, 0
+        while digits > 999:
+            digits, power = digits // 10, power + 1
+        arg = digits << POWER_BITS | power
+        return self.add(Kind.TIMEOUT, time, thread, gil=gil, arg=arg, flags=RecordFlag.SWITCH_REQUEST if asks else 0)
 
     def acquire(self, time: int, thread: int, gil: int = 0, core: int = NO_CORE) -> Script:
         return self.add(Kind.ACQUIRE, time, thread, gil=gil, arg=core)

@@ -90,7 +90,9 @@ def test_workloads_are_listed_with_what_each_shows(capsys: pytest.CaptureFixture
     assert exit_status(["workloads"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in bundled():
-        assert any(line.startswith(f"{name} ") and len(line.split()) > 5 for line in lines)
+        assert any(line.startswith(f"  {name} ") and len(line.split()) > 5 for line in lines)
+    assert "convoy:" in lines
+    assert any(line.startswith("  numpy_mix ") and line.endswith("(needs numpy)") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_interpreters_with_a_gil_each_are_parallel() -> None:
     kernel = Kernel().run(0, 501 * MS, PID).run(MS, 501 * MS, 101, 1).ended(501 * MS, PID).ended(501 * MS, 101)
     verdict = judge(process(script, kernel))
     assert verdict.kind == "parallel"
-    assert "2 GILs, held at the same time, kept 2.0 cores busy" in verdict.summary
+    assert "2 GILs, 2.0 of them held at once on average, kept 2.0 cores busy" in verdict.summary
 
 
 def test_io_bound_handoff() -> None:
@@ -211,3 +211,70 @@ def test_every_kind_has_a_sentence_and_advice() -> None:
     verdicts = [judge(one) for one in made]
     assert {v.kind for v in verdicts} == set(KINDS)
     assert all(v.summary.endswith(".") and v.advice.endswith((".", "takes.")) for v in verdicts)
+
+
+def test_an_event_loop_with_two_holds_per_step_is_in_a_convoy() -> None:
+    """Only one of the two has to wait: the selector gives the GIL up for a moment and has it again."""
+    script, at = Script(), 0
+    for _ in range(30):
+        end = at + 6 * MS
+        script.acquire(at, 1).request(at + MS, 2).timeout(end, 2).release(end, 1, forced=True)
+        for begin in (end + US, end + 20 * US, end + 40 * US):
+            script.acquire(begin, 2).release(begin + 10 * US, 2)
+        at = end + 60 * US
+    assert judge(process(script)).kind == "convoy"
+
+
+def ping_pong(turns: int = 2000) -> tuple[Script, Kernel]:
+    """Threads 1 and 2 wake each other: each runs for 10 us, asks for the GIL 2 us early, and gets it 30 us late."""
+    script, kernel, at = Script().hold(0, 10 * US, 0), Kernel(), 20 * US
+    for turn in range(turns):
+        thread = 1 + turn % 2
+        script.request(at - 2 * US, thread).acquire(at + 30 * US, thread).release(at + 40 * US, thread)
+        kernel.run(at - 2 * US, at + 40 * US, 100 + thread, turn % 2)
+        at += 40 * US
+    return script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+
+
+def test_waiting_while_nobody_holds_the_gil_is_no_contention() -> None:
+    script, kernel = ping_pong()
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "io-bound-handoff"
+    assert verdict.evidence["contended_share"] > 0.5
+
+
+def test_waiting_for_a_holder_without_a_core_is_no_contention() -> None:
+    """Thread 1 is off its core for 20 of every 200 ms, with the GIL, and thread 2 waits for it meanwhile."""
+    script, kernel, at = Script().hold(0, 10 * US, 0), Kernel(), MS
+    for _ in range(20):
+        script.acquire(at, 1).request(at + MS, 2).release(at + 21 * MS, 1)
+        kernel.run(at, at + 500 * US, 101, 0, preempted=True).run(at + 20 * MS, at + 21 * MS, 101, 0)
+        script.acquire(at + 21 * MS + US, 2).release(at + 22 * MS, 2)
+        kernel.run(at + 21 * MS, at + 22 * MS, 102, 1)
+        at += 200 * MS
+    kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "io-bound-handoff"
+
+
+def test_threads_that_exclude_each_other_take_turns() -> None:
+    """As under one lock: each runs for 10 ms with the GIL while the other is blocked, and neither waits for it."""
+    script, kernel, at = Script().hold(0, 10 * US, 0), Kernel().run(0, 10 * US, PID), 20 * US
+    for turn in range(100):
+        thread = 1 + turn % 2
+        script.acquire(at, thread).release(at + 10 * MS, thread)
+        kernel.run(at, at + 10 * MS, 100 + thread, turn % 2)
+        at += 10 * MS + 50 * US
+    kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "single-threaded"
+    assert "One thread at a time: 3 threads took turns" in verdict.summary
+    assert verdict.evidence["used_share"] > 0.9
+
+
+def test_single_thread_that_lacked_a_core_is_told_so() -> None:
+    script, kernel = Script(tids=(PID,)).acquire(0, 0).release(1000 * MS, 0), Kernel()
+    kernel.run(0, 300 * MS, PID, preempted=True).run(900 * MS, 1000 * MS, PID).ended(1000 * MS, PID)
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "single-threaded"
+    assert "lacked a core while it held the GIL for 60.0%" in verdict.summary

@@ -9,24 +9,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.launch.bundled import bundled, description
-from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Flag, Process, State, Thread, Timeline
-from tests.interpreters import Interpreter
+from giltrace.analysis.verdict import KINDS
+from giltrace.launch.bundled import Header, bundled, header
+from giltrace.timeline.model import (
+    HOLD,
+    RUN,
+    STATE,
+    SWITCH_INTERVAL,
+    SWITCH_REQUEST,
+    WAIT,
+    Flag,
+    Process,
+    State,
+    Thread,
+    Timeline,
+)
+from tests.interpreters import Interpreter, has
 from tests.truth import Truth, broken, measure, truths
 
-NAMES = ("convoy", "cpu_bound", "hog", "io_bound", "multiprocess", "native_parallel", "single")
 MS = 1_000_000
 
 #: Makes each workload end at once.
 SMALL = {
+    "asyncio_starved": ["--ticks", "2"],
     "convoy": ["--steps", "2"],
     "cpu_bound": ["--count", "1000"],
+    "fork_pool": ["--tasks", "2", "--count", "1000"],
+    "gc_storm": ["--rounds", "1", "--heap", "100"],
     "hog": ["--rounds", "1", "--items", "100"],
+    "import_storm": ["--modules", "4", "--entries", "10"],
     "io_bound": ["--seconds", "0"],
+    "json_regex_hog": ["--rounds", "1", "--items", "10", "--words", "10"],
+    "lock_contention": ["--steps", "2", "--count", "1000"],
     "multiprocess": ["--count", "1000"],
     "native_parallel": ["--rounds", "1", "--megabytes", "1"],
+    "numpy_mix": ["--rounds", "1", "--numbers", "100", "--objects", "100"],
+    "ping_pong": ["--rounds", "10"],
+    "queue_pipeline": ["--items", "3", "--size", "10"],
     "single": ["--count", "1000"],
+    "sqlite_threads": ["--rounds", "1", "--limit", "100"],
+    "subinterpreters": ["--count", "1000"],
+    "switch_interval": ["--steps", "2"],
+    "thread_pool_http": ["--requests", "4", "--seconds", "0"],
 }
+NAMES = tuple(SMALL)
 
 
 def test_all_are_found_by_name() -> None:
@@ -38,7 +64,7 @@ def test_all_are_found_by_name() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_first_line_describes(name: str) -> None:
     path = bundled()[name]
-    line = description(path)
+    line = header(path).description
     assert 20 < len(line) <= 120
     first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
     assert first == line + "."
@@ -52,10 +78,34 @@ def test_states_a_verdict_and_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_says_what_to_look_for(name: str) -> None:
+    known = header(bundled()[name])
+    assert known.verdict in KINDS
+    assert len(known.look_for) > 100
+    assert known.look_for.endswith(".")
+    assert "\n" not in known.look_for
+
+
+def test_reads_headers(tmp_path: Path) -> None:
+    program = tmp_path / "w.py"
+    text = "A b.\n\nMore.\n\nWhat to look for: this\nand that.\n\nNeeds: x y\nTruth: verdict = hog\n"
+    program.write_text(f'"""{text}"""\n')
+    assert header(program) == Header("A b", "this and that.", "hog", "x y")
+    program.write_text('"""A b."""\n')
+    assert header(program) == Header("A b", "", "", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_runs(name: str, any_interpreter: Interpreter) -> None:
+    needs = header(bundled()[name]).needs
     done = subprocess.run(
-        [any_interpreter.path, "-W", "error", bundled()[name], *SMALL[name]], capture_output=True, text=True, check=True
+        [any_interpreter.path, "-W", "error", bundled()[name], *SMALL[name]], capture_output=True, text=True
     )
+    if needs and not has(any_interpreter.path, needs):
+        assert done.returncode == 2
+        assert f"error: needs {needs}" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{name}: ")
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
@@ -106,7 +156,8 @@ def timeline() -> Timeline:
             HOLD,
         ),
         waits=np.array([(20 * MS, 60 * MS, 2, 0, 7, 1, 0)], WAIT),
-        switch_requests=np.empty(0, SWITCH_REQUEST),
+        switch_requests=np.array([(58 * MS, 2, 0)], SWITCH_REQUEST),
+        switch_intervals=np.array([(20 * MS, 0, 2 * MS)], SWITCH_INTERVAL),
         runs=np.array([(0, 90 * MS, 1, 0, 0), (60 * MS, 100 * MS, 2, 1, 0)], RUN),
         states=np.array(
             [
@@ -143,6 +194,11 @@ def timeline() -> Timeline:
         ("longest_wait_ms", "", 40),
         ("longest_wait_ms", "cpu-0", 0),
         ("median_wait_ms", "", 40),
+        ("low_wait_ms", "", 40),
+        ("low_wait_ms", "cpu-0", 0),
+        ("switch_requests", "", 1),
+        ("switch_requests", "cpu-0", 0),
+        ("switch_interval_ms", "cpu-1", 2),
         ("gils_at_once", "", 1),
         ("processes", "", 1),
         ("cores", "", 1.3),

@@ -1,0 +1,103 @@
+"""The switch interval: read off timed-out waits, and what hogs and convoys are measured by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from giltrace.analysis.convoy import find_convoys
+from giltrace.analysis.measure import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
+from giltrace.analysis.verdict import judge
+from giltrace.timeline.model import Process
+from tests.unit.gil_events import MS, PID, US, Script, process
+
+
+def steps(wait: int, interval_us: int, number: int = 50) -> Process:
+    """Thread 1 counts; thread 2 sleeps 1 ms, waits, holds 10 us; each wait's first timed wait is `interval_us` long."""
+    script, at = Script(), 0
+    for _ in range(number):
+        wants = at + MS
+        script.acquire(at, 1).request(wants, 2).timeout(wants + interval_us * US, 2, us=interval_us)
+        end = wants + wait
+        script.release(end, 1, forced=True).acquire(end + US, 2).release(end + 11 * US, 2)
+        at = end + 12 * US
+    return process(script)
+
+
+def test_is_read_off_timed_out_waits_and_where_it_changed() -> None:
+    script = Script(gils=2).acquire(0, 1).acquire(0, 0, gil=1)
+    script.request(MS, 2)
+    for time in (6, 11):
+        script.timeout(time * MS, 2, us=5000)
+    script.timeout(11 * MS + 50 * US, 2, us=50)
+    script.request(20 * MS, 2, gil=1).timeout(143 * MS, 2, gil=1, us=123_000)
+    seen = process(script).switch_intervals
+    assert list(zip(seen["start"].tolist(), seen["gil"].tolist(), seen["ns"].tolist(), strict=True)) == [
+        (1 * MS, 0, 5 * MS),
+        (11 * MS, 0, 50 * US),
+        (20 * MS, 1, 123 * MS),
+    ]
+
+
+@pytest.mark.parametrize("us", [1, 50, 499, 999, 1000, 5000, 123_000, 999_000_000, 1_000_000_000])
+def test_three_digits_hold_what_people_set(us: int) -> None:
+    script = Script().acquire(0, 1).request(MS, 2).timeout(MS + us * US, 2, us=us)
+    assert process(script).switch_intervals["ns"].tolist() == [us * US]
+
+
+def test_is_the_default_where_nothing_is_known() -> None:
+    made = process(Script(gils=2).acquire(0, 1).request(MS, 2).timeout(6 * MS, 2).acquire(7 * MS, 0, gil=1))
+    assert len(made.switch_intervals) == 0
+    time = np.array([0, 6 * MS])
+    assert switch_interval(made, np.array([0, 1]), time).tolist() == [DEFAULT_SWITCH_INTERVAL_NS] * 2
+
+
+def test_is_looked_up_by_gil_and_time() -> None:
+    script = Script(gils=2).acquire(0, 1).request(MS, 2).timeout(6 * MS, 2, us=5000)
+    made = process(script.timeout(7 * MS, 2, us=500))
+    gil, time = np.array([0, 0, 0, 1]), np.array([0, 2 * MS, 8 * MS, 8 * MS])
+    assert switch_interval(made, gil, time).tolist() == [5 * MS, 5 * MS, 500 * US, DEFAULT_SWITCH_INTERVAL_NS]
+
+
+@pytest.mark.parametrize(
+    ("wait", "interval_us", "kind"),
+    [
+        (600 * US, 500, "convoy"),
+        (5 * MS + 100 * US, 5000, "convoy"),
+        (40 * MS, 20_000, "convoy"),
+        (6 * MS, 20_000, "cpu-bound-contention"),
+    ],
+)
+def test_a_convoy_waits_for_about_one_interval(wait: int, interval_us: int, kind: str) -> None:
+    made = steps(max(wait, interval_us * US), interval_us) if kind == "convoy" else _early(wait, interval_us)
+    verdict = judge(made)
+    assert verdict.kind == kind
+    convoys = find_convoys(made)
+    assert [convoy.switch_interval_ns for convoy in convoys] == [interval_us * US] * (kind == "convoy")
+    assert all(one.switch_interval_ns < interval_us * US for convoy in convoys for one in convoy.estimates)
+
+
+def _early(wait: int, interval_us: int) -> Process:
+    """Steps whose waits end long before an interval is over, after one wait that tells the interval."""
+    script = Script().acquire(0, 1).request(MS, 2).timeout(MS + interval_us * US, 2, us=interval_us)
+    at = 2 * MS + interval_us * US
+    script.release(at, 1, forced=True).acquire(at + US, 2).release(at + 11 * US, 2)
+    for _ in range(50):
+        at += 20 * US
+        script.acquire(at, 1).request(at + MS, 2).release(at + MS + wait, 1)
+        at += MS + wait
+        script.acquire(at + US, 2).release(at + 11 * US, 2)
+    return process(script)
+
+
+@pytest.mark.parametrize(("interval_us", "hog"), [(500, True), (5000, False)])
+def test_a_hog_outlasts_two_intervals(interval_us: int, hog: bool) -> None:
+    """Each hold goes on for 8 ms after the request."""
+    script, at = Script(tids=(PID, 101, 102)), 0
+    for _ in range(20):
+        asks = at + MS + interval_us * US
+        script.acquire(at, 1).request(at + MS, 2).timeout(asks, 2, us=interval_us)
+        end = asks + 8 * MS
+        script.release(end, 1).acquire(end + US, 2).release(end + 5 * MS, 2)
+        at = end + 6 * MS
+    assert (judge(process(script)).kind == "hog") is hog
