@@ -29,8 +29,8 @@ def count(limit):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tasks", type=int, default=40, help="for all processes (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=500000, help="what each task counts to (default: %(default)s)")
+    parser.add_argument("--tasks", type=int, default=8, help="for all processes (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=2500000, help="what each task counts to (default: %(default)s)")
     options = parser.parse_args()
 
     start = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.wait_causes import UNHEEDED_NS, competed_ns
+from giltrace.analysis.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process, State
 
@@ -24,8 +24,10 @@ HOG_OVERSTAY_INTERVALS = 2
 HOG_OVERSTAY_NS = UNHEEDED_NS
 #: Hogs decide the verdict if they overstay for this share of the wall time in all.
 HOG_SHARE = 0.05
-#: One step of a convoy waits for at least this part of a switch interval, then holds for at most `CONVOY_HOLD_NS`.
+#: One step of a convoy waits for at least this part of a switch interval, some of it while another thread runs with the
+#: GIL, then holds for at most `CONVOY_HOLD_NS`.
 CONVOY_WAIT_INTERVALS = 0.5
+CONVOY_COMPETED_INTERVALS = 0.1
 CONVOY_HOLD_NS = 1_000_000
 #: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
 #: for this share of its life.
@@ -49,8 +51,10 @@ CONTENDER_SHARE = 0.1
 #: than `QUIET_SHARE` of that time.
 ALONE_SHARE = 0.9
 QUIET_SHARE = 0.1
-#: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`).
+#: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`), and
+#: runs for so long in its turn, on average: with shorter ones it is waking each other up that takes the time.
 TURNS_SHARE = 0.75
+TURN_NS = 100_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def convoys(process: Process) -> Convoys:
     """Find the threads whose short steps each waited for about a switch interval."""
     interval = measure.switch_interval(process, process.waits["gil"], process.waits["start"])
     waits = measure.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
+    if waits.any():
+        waits &= competed_by_wait(process) >= CONVOY_COMPETED_INTERVALS * interval
     steps = measure.convoy_steps(process, waits, CONVOY_HOLD_NS)
     lives = np.array([t.end - t.start for t in process.threads], np.int64)
     waited = measure.sum_by_thread(process, process.waits)
@@ -115,7 +121,9 @@ class _Figures:
         self.contended_share = (
             max((measure.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
         )
-        self.competed_share = competed_ns(process) / max(self.wall - measure.starved_ns(process), 1)
+        # The time that the threads had: the machine may have had no core for them.
+        self.had = max(self.wall - measure.starved_ns(process), 1)
+        self.competed_share = competed_ns(process) / self.had
         states = measure.state_sums(process).sum(axis=0)
         self.off_running_ns = int(states[State.OFF_RUNNING])
         self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
@@ -126,6 +134,14 @@ class _Figures:
     @cached_property
     def running(self) -> measure.Running:
         return measure.running(self.process)
+
+    @cached_property
+    def hand_offs(self) -> int:
+        return sum(len(measure.hand_offs(self.process, gil).latency) for gil in range(self.process.gils))
+
+    @cached_property
+    def turn_ns(self) -> float:
+        return (self.held_share - self.coreless_share) * self.wall / max(self.hand_offs, 1)
 
     @cached_property
     def used_share(self) -> float:
@@ -165,7 +181,7 @@ def judge(process: Process) -> Verdict:
        once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
     7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`CONTENDED_SHARE`).
     8. *single-threaded*: one thread had nearly all of the held time (`ALONE_SHARE`), or several had it in turns with
-       hardly a break (`TURNS_SHARE`), and hardly anyone waited.
+       hardly a break (`TURNS_SHARE`, `TURN_NS`), and hardly anyone waited.
     9. *io-bound-handoff* where the rest is left and waits are few, *cpu-bound-contention* where they are not
        (`QUIET_SHARE`).
 
@@ -201,7 +217,7 @@ def _not_recorded(f: _Figures) -> Verdict | None:
 
 def _idle(f: _Figures) -> Verdict | None:
     limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
-    if f.busy_share >= limit or f.contended_share >= limit:
+    if f.busy_share * f.wall >= limit * f.had or f.contended_share >= limit:
         return None
     return Verdict(
         "idle",
@@ -309,9 +325,9 @@ def _contention(f: _Figures) -> Verdict:
 def _single(f: _Figures) -> Verdict | None:
     top = int(f.held.argmax())
     share = float(f.held[top] / max(f.held_ns, 1))
-    quiet = f.competed_share <= QUIET_SHARE and f.busy_share >= IDLE_SHARE
+    quiet = f.competed_share <= QUIET_SHARE and f.busy_share * f.wall >= IDLE_SHARE * f.had
     alone = share >= ALONE_SHARE and f.held_share >= CONTENDED_HELD_SHARE
-    if f.holders > 1 and not (quiet and (alone or f.used_share >= TURNS_SHARE)):
+    if f.holders > 1 and not (quiet and (alone or (f.used_share >= TURNS_SHARE and f.turn_ns >= TURN_NS))):
         return None
     evidence = {
         "top_held_share": share,
@@ -341,13 +357,17 @@ def _single(f: _Figures) -> Verdict | None:
 
 def _io_bound(f: _Figures) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
-    handed = sum(len(measure.hand_offs(f.process, gil).latency) for gil in range(f.process.gils))
     return Verdict(
         "io-bound-handoff",
-        f"I/O-bound: {f.holders} threads spent {percent(off)} of their lives off the GIL and passed it on {handed} "
-        f"times; somebody waited {percent(f.contended_share)} of the time.",
+        f"I/O-bound: {f.holders} threads spent {percent(off)} of their lives off the GIL and passed it on "
+        f"{f.hand_offs} times; somebody waited {percent(f.contended_share)} of the time.",
         "The GIL is not the limit here: threads give it up to wait for I/O, for locks or for each other.",
-        {"off_gil_share": off, "held_share": f.held_share, "contended_share": f.contended_share, "hand_offs": handed},
+        {
+            "off_gil_share": off,
+            "held_share": f.held_share,
+            "contended_share": f.contended_share,
+            "hand_offs": f.hand_offs,
+        },
     )
 
 

@@ -48,6 +48,12 @@ def competed_ns(process: Process) -> int:
     return worst
 
 
+def competed_by_wait(process: Process) -> Ints:
+    """How long each wait went on while another thread ran with the GIL."""
+    result: Ints = wait_causes(process)[:, (_PYTHON, _C)].sum(axis=1)
+    return result
+
+
 def _causes(process: Process, gil: int, waits: Array, off_core: tuple[Ints, Ints, Ints]) -> Ints:
     mine = turns(process, gil)
     idle = off_core[2] == gil

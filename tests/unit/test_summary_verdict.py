@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from giltrace.analysis.verdict import KINDS, judge
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
@@ -225,14 +227,14 @@ def test_an_event_loop_with_two_holds_per_step_is_in_a_convoy() -> None:
     assert judge(process(script)).kind == "convoy"
 
 
-def ping_pong(turns: int = 2000) -> tuple[Script, Kernel]:
-    """Threads 1 and 2 wake each other: each runs for 10 us, asks for the GIL 2 us early, and gets it 30 us late."""
+def ping_pong(turns: int = 2000, late: int = 30 * US) -> tuple[Script, Kernel]:
+    """Threads 1 and 2 wake each other: each runs for 10 us, asks for the GIL a little early, and gets it late."""
     script, kernel, at = Script().hold(0, 10 * US, 0), Kernel(), 20 * US
     for turn in range(turns):
         thread = 1 + turn % 2
-        script.request(at - 2 * US, thread).acquire(at + 30 * US, thread).release(at + 40 * US, thread)
-        kernel.run(at - 2 * US, at + 40 * US, 100 + thread, turn % 2)
-        at += 40 * US
+        script.request(at - US // 2, thread).acquire(at + late, thread).release(at + late + 10 * US, thread)
+        kernel.run(at - US // 2, at + late + 10 * US, 100 + thread, turn % 2)
+        at += late + 10 * US
     return script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)
 
 
@@ -278,3 +280,15 @@ def test_single_thread_that_lacked_a_core_is_told_so() -> None:
     verdict = judge(process(script, kernel))
     assert verdict.kind == "single-threaded"
     assert "lacked a core while it held the GIL for 60.0%" in verdict.summary
+
+
+@pytest.mark.parametrize("late", [US, 5 * MS])
+def test_passing_the_turn_is_a_hand_off_however_long_waking_up_takes(late: int) -> None:
+    """A busy machine has no core for who is woken, or has one at once: the threads do not work longer for that."""
+    assert judge(process(*ping_pong(400, late))).kind == "io-bound-handoff"
+
+
+def test_a_thread_that_lacked_a_core_nearly_always_was_not_idle() -> None:
+    script, kernel = Script(tids=(PID,)).acquire(0, 0).release(1000 * MS, 0), Kernel()
+    kernel.run(0, 10 * MS, PID, preempted=True).run(990 * MS, 1000 * MS, PID).ended(1000 * MS, PID)
+    assert judge(process(script, kernel)).kind == "single-threaded"
