@@ -44,6 +44,14 @@ class TickClock:
         rounded: npt.NDArray[np.int64] = np.rint(ns).astype(np.int64) + self._origin_ns
         return rounded
 
+    def to_ticks(self, ns: int) -> int:
+        """The tick at a CLOCK_MONOTONIC ns: the inverse of `to_ns`."""
+        relative = ns - self._origin_ns
+        if 0 <= relative <= self._ns[-1]:
+            return self._origin + round(float(np.interp(relative, self._ns, self._ticks)))
+        near, there = (0.0, 0.0) if relative < 0 else (self._ns[-1], self._ticks[-1])
+        return self._origin + round(float(there + (relative - near) / self._rate))
+
     @property
     def error_ns(self) -> int:
         """Bound of the conversion's error: the readings' own, and how far each pair lies off its neighbours."""

@@ -89,7 +89,7 @@ def count_records(file: GilFile, kind: layout.Kind) -> int:
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
-def _decode(
+def decode(
     records: npt.NDArray[np.uint64], base: int, thread: int, clock: TickClock | None, carried: int
 ) -> tuple[npt.NDArray[np.void], int]:
     """Records of one chunk as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already.
@@ -139,15 +139,16 @@ def _resolve_stacks(file: GilFile, events: npt.NDArray[np.void]) -> StackTable |
     return table
 
 
-def _text(value: bytes) -> str:
+def text_of(value: bytes) -> str:
+    """A text of the tracer's, whatever bytes the program gave it."""
     return value.decode("utf-8", "replace")
 
 
-def _cmdline(file: GilFile) -> str:
+def cmdline_of(file: GilFile) -> str:
     """The words of the command line; they are stored NUL-separated, which a numpy string would end at."""
     at = int(layout.HEADER.fields["cmdline"][1]) if layout.HEADER.fields else 0
     size = layout.HEADER["cmdline"].itemsize
-    return _text(file.data[at : at + size].tobytes().rstrip(b"\0")).replace("\0", " ")
+    return text_of(file.data[at : at + size].tobytes().rstrip(b"\0")).replace("\0", " ")
 
 
 def tick_clock(folder: Path, files: Sequence[GilFile]) -> TickClock:
@@ -174,10 +175,10 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
     for head, records in sorted(_chunks(file.data), key=lambda chunk: int(chunk[0]["sequence"])):
         index = int(head["thread"])
         known = threads.get(index)
-        name = _text(bytes(head["name"])) or (known.name if known else "")
+        name = text_of(bytes(head["name"])) or (known.name if known else "")
         lost = int(head["lost"]) + (known.lost if known else 0)
         threads[index] = ThreadInfo(int(head["tid"]), name, lost)
-        part, stack[index] = _decode(records, int(head["base"]), index, ticking, stack.get(index, 0))
+        part, stack[index] = decode(records, int(head["base"]), index, ticking, stack.get(index, 0))
         parts.append(part)
     numbering = {index: position for position, index in enumerate(sorted(threads))}
     events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
@@ -195,22 +196,23 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
-        python=_text(bytes(header["python"])),
-        executable=_text(bytes(header["executable"])),
-        cmdline=_cmdline(file),
+        python=text_of(bytes(header["python"])),
+        executable=text_of(bytes(header["executable"])),
+        cmdline=cmdline_of(file),
         start=start,
         threads=tuple(threads[index] for index in sorted(threads)),
         gils=tuple(int(a) for a in header["gils"][: int(header["gil_count"])]),
         events=events,
         lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
-        note=_note(header),
+        note=note_of(header),
         stacks=_resolve_stacks(file, events),
         overwritten=int(header["overwritten"]),
     )
 
 
-def _note(header: np.void) -> str:
-    note = _text(bytes(header["note"]))
+def note_of(header: np.void) -> str:
+    """Why nothing was recorded, if so."""
+    note = text_of(bytes(header["note"]))
     status = layout.Status(int(header["status"]))
     if note or layout.Status.GIL_SEEN in status:
         return note

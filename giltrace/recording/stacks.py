@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,41 +50,132 @@ class _Reader:
         return blob.decode(_ENCODINGS.get(width, "latin-1"), "replace")
 
 
-class _Table:
-    """Collects the records of one file."""
+class _Codes:
+    """Reads the records of one file, and keeps what it says of code objects."""
 
     def __init__(self, version: tuple[int, int]) -> None:
         self.version = version
         self.codes: dict[int, tuple[int, int, LineTable]] = {}
         self.strings: dict[str, int] = {}
-        self.frames: list[tuple[int, int, int]] = []
-        self.offsets = [0]
-        self.truncated: list[bool] = []
-        self.number: dict[int, int] = {}
         # 3.12's entry frames, which no program wrote.
         self.shim = self._string("<shim>")
 
-    def add(self, reader: _Reader) -> None:
+    def read(self, reader: _Reader) -> tuple[int, bool, list[tuple[int, int]]] | None:
+        """Read one record. Of a stack return its number, whether it is cut off, and (code, offset) of its frames."""
         (kind,) = reader.words(1)
         if kind == _CODE:
             ident, first_line = reader.words(2)
             file, name = self._string(reader.text()), self._string(reader.text())
             self.codes[ident] = (name, file, LineTable(self.version, first_line, reader.blob()[1]))
-        elif kind == _STACK:
-            ident, depth, truncated = reader.words(3)
-            flat = reader.words(2 * depth)
-            for code, offset in zip(flat[::2], flat[1::2], strict=True):
-                name, file, lines = self.codes[code]
-                if file != self.shim:
-                    self.frames.append((name, file, lines.line(offset)))
-            self.number[ident] = len(self.truncated)
-            self.offsets.append(len(self.frames))
-            self.truncated.append(bool(truncated))
-        else:
+            return None
+        if kind != _STACK:
             raise _Torn
+        number, depth, truncated = reader.words(3)
+        flat = reader.words(2 * depth)
+        return number, bool(truncated), list(zip(flat[::2], flat[1::2], strict=True))
+
+    def frames(self, raw: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+        """The (function, file, line) of each (code, offset) that a program wrote, the first two as numbers of strings.
+
+        Raises `KeyError` for a code that is not known.
+        """
+        for code, offset in raw:
+            name, file, lines = self.codes[code]
+            if file != self.shim:
+                yield name, file, lines.line(offset)
 
     def _string(self, text: str) -> int:
         return self.strings.setdefault(text, len(self.strings))
+
+
+class _Table(_Codes):
+    """Collects the records of one file."""
+
+    def __init__(self, version: tuple[int, int]) -> None:
+        super().__init__(version)
+        self.flat: list[tuple[int, int, int]] = []
+        self.offsets = [0]
+        self.truncated: list[bool] = []
+        self.number: dict[int, int] = {}
+
+    def add(self, reader: _Reader) -> None:
+        stack = self.read(reader)
+        if stack is not None:
+            number, truncated, raw = stack
+            self.flat += self.frames(raw)
+            self.number[number] = len(self.truncated)
+            self.offsets.append(len(self.flat))
+            self.truncated.append(truncated)
+
+
+class LiveStacks:
+    """Follows the stacks of a recording that is being written, in little memory: only innermost frames are kept.
+
+    `tops` are the distinct innermost frames as (function, file, line).
+    """
+
+    def __init__(self, path: Path, version: tuple[int, int]) -> None:
+        self.tops: list[tuple[str, str, int]] = []
+        self._path = path
+        self._codes = _Codes(version)
+        self._texts: list[str] = []
+        self._end = 0
+        self._top_number: dict[tuple[int, int, int], int] = {}
+        # By the tracer's number: the innermost frame as a place in `tops`, and where in the file the record begins.
+        self._top = array("i", [-1])
+        self._place = array("q", [-1])
+
+    def update(self) -> None:
+        """Read what was written since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                reader = _Reader(file.read())
+        except FileNotFoundError:
+            return
+        begin = at = 0
+        with contextlib.suppress(_Torn, KeyError):  # the rest of the record is on its way
+            while reader.at < len(reader.data):
+                begin = reader.at
+                stack = self._codes.read(reader)
+                if stack is not None:
+                    self._keep(stack[0], stack[2], self._end + begin)
+                at = reader.at
+        self._texts += list(self._codes.strings)[len(self._texts) :]
+        self._name_tops()
+        self._end += at
+
+    def _keep(self, number: int, raw: list[tuple[int, int]], place: int) -> None:
+        grow = number + 1 - len(self._top)
+        if grow > 0:
+            self._top.extend([-1] * grow)
+            self._place.extend([-1] * grow)
+        top = next(self._codes.frames(raw), None)
+        if top is not None:
+            self._top[number] = self._top_number.setdefault(top, len(self._top_number))
+        self._place[number] = place
+
+    def _name_tops(self) -> None:
+        fresh = list(self._top_number)[len(self.tops) :]
+        self.tops += [(self._texts[function], self._texts[file], line) for function, file, line in fresh]
+
+    def top(self, number: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """For each of the tracer's numbers the innermost frame as a place in `tops`; -1 if there is or is known none."""
+        known = (number > 0) & (number < len(self._top))
+        table = np.array(self._top, np.int64)
+        return np.where(known, table[np.where(known, number, 0)], -1)
+
+    def stack(self, number: int) -> tuple[tuple[str, str, int], ...]:
+        """A whole stack by the tracer's number, innermost frame first; empty if it is not known."""
+        if not 0 < number < len(self._place) or self._place[number] < 0:
+            return ()
+        with self._path.open("rb") as file:
+            file.seek(self._place[number])
+            _, _, depth = struct.unpack("<3I", file.read(12))
+            file.seek(self._place[number])
+            read = self._codes.read(_Reader(file.read(16 + 8 * depth)))
+        frames = self._codes.frames(read[2]) if read is not None else ()
+        return tuple((self._texts[function], self._texts[file_], line) for function, file_, line in frames)
 
 
 def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.NDArray[np.int32]] | None:
@@ -102,7 +195,7 @@ def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.N
     if table.number:
         place[list(table.number)] = list(table.number.values())
     stacks = StackTable(
-        frames=np.array(table.frames, FRAME),
+        frames=np.array(table.flat, FRAME),
         offsets=np.array(table.offsets, np.int64),
         truncated=np.array(table.truncated, np.bool_),
         strings=tuple(table.strings),

@@ -1,0 +1,155 @@
+"""Follow a recording while it is being written: what is new since the last time, reading nothing twice.
+
+Records of different threads become visible at slightly different times, and a release may become a forced one just after
+it was written. So a caller asks for what happened until shortly ago (`HOLD_BACK_NS`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace import native
+from giltrace.errors import RecordingError
+from giltrace.recording import layout
+from giltrace.recording.clock import PAIR, TickClock, read_pairs
+from giltrace.recording.events import GIL_EVENT, Array, ThreadInfo
+from giltrace.recording.gil import decode
+from giltrace.recording.live_file import LiveFile, Piece
+
+#: What happened longer ago than this is complete, unless a thread was kept off its core for that long in mid-record.
+HOLD_BACK_NS = 100_000_000
+
+# Later than any tick.
+_ALL = 1 << 63
+_PAIRS_KEPT = 512
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one process did since the last poll.
+
+    `events` (dtype `GIL_EVENT`) is sorted by time; its `thread` and `stack` are the tracer's own numbers within `file`,
+    the latter -1 for none. `threads` are those that did something; `pieces` the same records as they were written.
+    `ended`: the process is gone, nothing more will come.
+    """
+
+    file: LiveFile
+    events: Array
+    threads: dict[int, ThreadInfo]
+    pieces: tuple[Piece, ...]
+    ended: bool
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class LiveReader:
+    """Follows the recording in `folder`: its processes, those that begin later too, from `since_ns` on.
+
+    `alive` tells whether a process, by its number in the recording, still runs. Memory is bounded by the threads that
+    live, not by the recording's length. Raises `RecordingError` for a file of another version.
+    """
+
+    def __init__(self, folder: Path, since_ns: int = 0, alive: Callable[[int], bool] = is_alive) -> None:
+        self.folder = folder
+        self._since_ns = since_ns
+        self._alive = alive
+        self._files: dict[str, LiveFile] = {}
+        self._done: set[str] = set()
+        self._pairs: deque[npt.NDArray[np.void]] = deque(maxlen=_PAIRS_KEPT)
+        for pair in read_pairs(folder)[-_PAIRS_KEPT:]:
+            self._pairs.append(pair)
+
+    def poll(self, until_ns: int) -> list[Update]:
+        """Return what happened up to `until_ns` (CLOCK_MONOTONIC) and was not returned before, a part per process.
+
+        A process that has ended is given whole.
+        """
+        self._discover()
+        ticking = any(file.clock is layout.Clock.TSC for file in self._files.values())
+        if ticking:
+            self._pairs.append(np.array(native.clock_pair(), PAIR))
+        updates = []
+        newest = {file.pid: name for name, file in self._files.items()}
+        for name, file in list(self._files.items()):
+            ended = not self._alive(file.pid) or newest[file.pid] != name
+            clock = self._clock(file)
+            until = _ALL if ended else _ticks_at(clock, until_ns)
+            since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
+            pieces = tuple(file.read(until, since))
+            updates.append(_update(file, pieces, clock, ended))
+            if ended:
+                file.close()
+                del self._files[name]
+                self._done.add(name)
+        return updates
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _discover(self) -> None:
+        found = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("gil-") and name.endswith(".bin") and not {name} & (self._files.keys() | self._done):
+                    found.append(Path(entry.path))
+        for path in sorted(found, key=_image):
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        if path.stat().st_size < layout.HEADER_SIZE:
+            return
+        file = LiveFile(path, len(self._files) + len(self._done))
+        if int(file.header.header["magic"]) != layout.MAGIC:
+            file.close()
+            return
+        version = int(file.header.header["version"])
+        if version != layout.VERSION:
+            raise RecordingError(
+                f"{path} has format version {version}, this giltrace reads {layout.VERSION}",
+                "follow it with the giltrace that records it (see meta.json)",
+            )
+        self._files[path.name] = file
+
+    def _clock(self, file: LiveFile) -> TickClock | None:
+        """The clock that turns the file's ticks into ns; None if they are that already."""
+        if file.clock is layout.Clock.MONOTONIC_NS:
+            return None
+        return TickClock(np.concatenate([file.header.pair, np.array(self._pairs, PAIR)]))
+
+
+def _image(path: Path) -> tuple[int, str]:
+    """Sorts the images of one process in the order of their execution."""
+    return len(path.name), path.name
+
+
+def _ticks_at(clock: TickClock | None, ns: int) -> int:
+    return ns if clock is None else clock.to_ticks(ns)
+
+
+def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, ended: bool) -> Update:
+    parts = [decode(piece.records, piece.base, piece.thread, clock, piece.stack)[0] for piece in pieces]
+    events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
+    if len(parts) > 1:
+        events = events[np.argsort(events["time"], kind="stable")]
+    events["stack"][events["stack"] == 0] = -1
+    return Update(file, events, {piece.thread: piece.info for piece in pieces}, pieces, ended)
