@@ -51,6 +51,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
     Command("check", "giltrace.cli.check:check", "Check a recording against limits, for continuous integration."),
+    Command(
+        "top",
+        "giltrace.cli.top:top",
+        "Show live who holds the GIL, who waits for it, and which lines make them wait.",
+        TargetCommand,
+    ),
     Command("export", "giltrace.cli.export:export", "Write a recording in the format of another tool."),
     Command("doctor", "giltrace.cli.doctor:doctor", "Say what can be captured here, and how to get the rest."),
     Command("workloads", "giltrace.cli.workloads:workloads", "List the bundled workloads with what each shows."),

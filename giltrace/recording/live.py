@@ -1,12 +1,13 @@
 """Follow a recording while it is being written: what is new since the last time, reading nothing twice.
 
-Records of different threads become visible at slightly different times, and a release may become a forced one just after
-it was written. So a caller asks for what happened until shortly ago (`HOLD_BACK_NS`).
+Records of different threads become visible at slightly different times, and a release may become a forced one just
+after it was written. So a caller asks for what happened until shortly ago (`HOLD_BACK_NS`).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,15 @@ class LiveReader:
                 del self._files[name]
                 self._done.add(name)
         return updates
+
+    def begin_ns(self) -> int:
+        """When the first of the recording's processes began; now, if there is none yet."""
+        self._discover()
+        return min((file.start for file in self._files.values()), default=time.monotonic_ns())
+
+    def ticks_at(self, file: LiveFile, ns: int) -> int:
+        """The tick of a file's clock at a CLOCK_MONOTONIC ns."""
+        return _ticks_at(self._clock(file), ns)
 
     def close(self) -> None:
         """Let go of all files."""

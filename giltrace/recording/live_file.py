@@ -1,7 +1,7 @@
 """Follow one of the tracer's files while it is being written (native/FORMAT.md).
 
-The tracer publishes a chunk's head last and each record with one store, so a reader needs no lock. In a ring, chunks come
-back under another head: a head that is the same before and after says that what was read in between is of one piece.
+The tracer publishes a chunk's head last and each record with one store, so a reader needs no lock. In a ring, chunks
+come back under another head: one that is the same before and after says that what was read in between is of one piece.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +216,7 @@ class LiveFile:
                 if int(piece.records[-1]) >> layout.KIND_SHIFT & 7 == layout.Kind.THREAD_END:
                     self._close_chunk(thread)
                     break
-            if not follows or chunk.at < chunk.end and self._words[chunk.at] != 0:
+            if not follows or (chunk.at < chunk.end and self._words[chunk.at] != 0):
                 break
             self._close_chunk(thread)
         if not thread.chunks:

@@ -160,7 +160,7 @@ class LiveStacks:
         self.tops += [(self._texts[function], self._texts[file], line) for function, file, line in fresh]
 
     def top(self, number: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """For each of the tracer's numbers the innermost frame as a place in `tops`; -1 if there is or is known none."""
+        """For each of the tracer's numbers the innermost frame as a place in `tops`; -1 if none is known."""
         known = (number > 0) & (number < len(self._top))
         table = np.array(self._top, np.int64)
         return np.where(known, table[np.where(known, number, 0)], -1)

@@ -56,7 +56,8 @@ class Buckets:
     def of(self, key: int) -> npt.NDArray[np.void]:
         """The rows of one key, sorted by bucket."""
         rows = self._rows()
-        return rows[rows["key"] == key]
+        own: npt.NDArray[np.void] = rows[rows["key"] == key]
+        return own
 
     def _rows(self) -> npt.NDArray[np.void]:
         if len(self._parts) > 1:

@@ -71,7 +71,7 @@ class ThreadRow:
 
 @dataclass(frozen=True)
 class Culprit:
-    """A line whose holds others waited for: how long in all and per time (`cost`, above 1 if several waited at once)."""
+    """A line whose holds others waited for: how long in all, and per time (`cost`; above 1 if several waited)."""
 
     line: Line
     cost_ns: int

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from giltrace.analysis.attribution import Shares, attribute
 from giltrace.analysis.sites import requested_holds
 from giltrace.recording.events import GIL_EVENT, Array
-from giltrace.recording.layout import Kind, RecordFlag
+from giltrace.recording.layout import Kind
 from giltrace.timeline.axis import NEVER, Bools, Ints
 from giltrace.timeline.holds import match
 from giltrace.timeline.model import RUN, STATE, Flag, Process, Thread
@@ -22,11 +22,11 @@ _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
 class Usage:
     """The stretch from `start` to `end` of one process.
 
-    `threads` are the tracer's numbers of the threads that did something; what indexes threads counts in them. `holds` and
-    `waits` (dtypes `HOLD` and `WAIT`) are cut to the stretch; `waited` (one per wait) is how long each took so far in
-    all; `fresh_holds`, `fresh_waits` mark those that were not under way before. `hold_stack` (one per hold, the tracer's
-    number, -1 if unknown) stands for what the holder did: what a waiter read when it asked, else where it stood at
-    the release. `stack` and `core` (one per thread) are the newest known, -1 if there is none.
+    `threads` are the tracer's numbers of the threads that did something; what indexes threads counts in them. `holds`
+    and `waits` (dtypes `HOLD` and `WAIT`) are cut to the stretch; `waited` (one per wait) is how long each took so far
+    in all; `fresh_holds`, `fresh_waits` mark those that were not under way before. `hold_stack` (one per hold, the
+    tracer's number, -1 if unknown) stands for what the holder did: what a waiter read when it asked, else where it
+    stood at the release. `stack` and `core` (one per thread) are the newest known, -1 if there is none.
     """
 
     start: int
@@ -169,9 +169,11 @@ def _newest(
 
 def forced(holds: Array) -> Bools:
     """Which holds ended with a forced release."""
-    return (holds["flags"] & np.uint8(Flag.FORCED)) != 0
+    marked: Bools = (holds["flags"] & np.uint8(Flag.FORCED)) != 0
+    return marked
 
 
 def whole_holds(holds: Array) -> Bools:
     """Which holds have ended."""
-    return (holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0
+    ended: Bools = (holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0
+    return ended

@@ -82,7 +82,9 @@ class Window:
         for update in updates:
             process = self._processes.get(update.file.number)
             if process is None:
-                process = self._processes[update.file.number] = _Process(update.file, max(update.file.start, self.since))
+                process = self._processes[update.file.number] = _Process(
+                    update.file, max(update.file.start, self.since)
+                )
             usage = process.matcher.take(update.events, self.until)
             process.gils = max(process.gils, usage.gils if len(update.events) else 0)
             ident = self._meet(process, update, usage)

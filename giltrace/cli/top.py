@@ -1,0 +1,110 @@
+"""`giltrace top`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from giltrace.cli.options import Python
+from giltrace.cli.values import parse_duration
+
+if TYPE_CHECKING:
+    from giltrace.views.top.source import Source
+
+_LAST_LINES = 20
+
+
+def top(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PID | [--] SCRIPT|WORKLOAD|COMMAND [ARGS]...", show_default=False),
+    ] = None,
+    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
+    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", "--batch", help="Print one snapshot as text and exit, for a pipe or a log.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Like --once, as JSON.")] = False,
+    duration: Annotated[
+        str, typer.Option("--duration", "-d", metavar="TIME", help="With --once: how long to look, like 5s.")
+    ] = "5s",
+    interval: Annotated[str, typer.Option("--interval", metavar="TIME", help="Time between refreshes.")] = "1s",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write what the command prints here. [default: its last lines are shown at the end]",
+        ),
+    ] = None,
+    python: Python = None,
+) -> None:
+    """Show live who holds the GIL, who waits for it, and which lines make them wait.
+
+    \b
+    giltrace top 4242                       a process that giltrace is recording
+    giltrace top app.py --its options       a script, its arguments after it
+    giltrace top -- gunicorn -w2 app:app    any command, as with `giltrace record`
+    giltrace top --once -d 10s 4242         one snapshot over ten seconds, as text
+    giltrace top --json app.py | jq .held   the same for programs
+
+    Press h for the keys. A command that top started is ended with it; it gets no input, and what it prints is kept
+    from the screen.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    if once or as_json:
+        show = partial(_show_once, seconds=parse_duration(duration) / 1e9, as_json=as_json)
+    else:
+        show = partial(_show, interval=parse_duration(interval) / 1e9)
+    if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
+        pid = int(words[0])
+        with _source(pid) as source:
+            show(source, pid)
+        return
+    from giltrace.launch.live import Output, launched
+    from giltrace.launch.target import resolve
+
+    target = resolve(words or [], module=module, code=code, python=python)
+    printed = Output(output)
+    try:
+        with launched(target, printed) as source:
+            show(source, None)
+    finally:
+        lines = printed.last_lines(_LAST_LINES)
+        if lines:
+            print("giltrace: the last lines that the command printed:", *lines, sep="\n", file=sys.stderr)
+
+
+def _source(pid: int) -> AbstractContextManager[Source]:
+    """What yields a recording of the process that is being written."""
+    from giltrace.errors import TargetError
+    from giltrace.launch.live import followed, recording_of
+
+    folder = recording_of(pid)
+    if folder is None:
+        raise TargetError(
+            f"giltrace is not recording process {pid}",
+            "start it under `giltrace record` and look again, or under `giltrace top -- COMMAND`",
+        )
+    return followed(pid, folder)
+
+
+def _show(source: Source, pid: int | None, *, interval: float) -> None:
+    from giltrace.views.top.look import look
+
+    status = look(source, pid, interval)
+    if status:
+        raise typer.Exit(status)
+
+
+def _show_once(source: Source, pid: int | None, *, seconds: float, as_json: bool) -> None:
+    from giltrace.views.top.look import look_once
+
+    look_once(source, pid, seconds, as_json=as_json)

@@ -1,0 +1,162 @@
+"""Recordings that are being written, to be looked at meanwhile: of a command started for it, of a recorded process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import giltrace
+from giltrace.collectors.base import Session
+from giltrace.collectors.gil import GilCollector
+from giltrace.errors import RecordingError, TargetError
+from giltrace.launch.target import Target
+from giltrace.recording.live import is_alive
+from giltrace.recording.meta import Meta
+from giltrace.views.top.source import Source
+
+#: What a live view's temporary recording may take on disk, per process: it is read at once, so the oldest may go.
+RING_BYTES = 64 << 20
+_ENDING_SECONDS = 5.0
+_TAIL_BYTES = 1 << 16
+_MAPPED = re.compile(r"^\S+ r\S+ .* (/.*)/gil-\d+-\d+\.bin$", re.M)
+
+
+class Output:
+    """Where a command's output goes while the screen is not its own: to `path`, or the last of it is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._kept = bytearray()
+        self._reader: threading.Thread | None = None
+        if path is not None:
+            try:
+                self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise TargetError(f"cannot write {path}: {error.strerror}", "choose another --output") from None
+        else:
+            read, self.descriptor = os.pipe()
+            self._reader = threading.Thread(target=self._drain, args=(read,), daemon=True, name="output")
+            self._reader.start()
+
+    def _drain(self, descriptor: int) -> None:
+        with open(descriptor, "rb", buffering=0) as pipe:
+            while block := pipe.read(_TAIL_BYTES):
+                self._kept += block
+                del self._kept[:-_TAIL_BYTES]
+
+    def started(self) -> None:
+        """The command has it now."""
+        os.close(self.descriptor)
+
+    def last_lines(self, count: int) -> list[str]:
+        """The last lines that were kept; the command has ended."""
+        if self._reader is not None:
+            self._reader.join(timeout=1)
+        return self._kept.decode(errors="replace").splitlines()[-count:]
+
+
+@contextlib.contextmanager
+def launched(target: Target, output: Output) -> Iterator[Source]:
+    """Run `target` under the tracer, recording into a temporary folder, until the block ends.
+
+    It gets no input and its own process group, so that neither keys nor Ctrl-C in the terminal reach it. It is ended
+    with the block: by SIGTERM, and by SIGKILL if it takes no notice of that. Raises `TargetError` if it cannot be
+    started or traced.
+    """
+    collector = GilCollector()
+    reason = collector.available(target.python)
+    if reason is not None:
+        raise TargetError(f"this cannot be traced: {reason}")
+    with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
+        folder = Path(temporary)
+        env = {**os.environ, "GILTRACE_CORE": "1", "GILTRACE_RING": str(RING_BYTES)}
+        collector.prepare(folder, env)
+        Meta.begin(giltrace.__version__, target.argv).write(folder)
+        try:
+            process = subprocess.Popen(
+                target.argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output.descriptor,
+                stderr=output.descriptor,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TargetError(
+                f"cannot execute {target.argv[0]}: {error.strerror}", "check its path, its mode and its #! line"
+            ) from None
+        finally:
+            output.started()
+        try:
+            collector.start(Session(folder, process.pid, target.python))
+            yield Source(folder, _title(target.argv), f"{target.name}-top", target.argv, lambda: _status(process))
+        finally:
+            _end(process)
+            collector.stop()
+
+
+def _title(argv: list[str]) -> str:
+    """A command as one reads it: without the path of its interpreter."""
+    return " ".join([os.path.basename(argv[0]), *argv[1:]])
+
+
+def _status(process: subprocess.Popen[bytes]) -> str | None:
+    status = process.poll()
+    if status is None:
+        return None
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return f"the command has ended {how}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the command, and what it left running in its process group."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def recording_of(pid: int) -> Path | None:
+    """The recording that giltrace is writing of a process; None if there is none.
+
+    Raises `TargetError` if there is no such process or it may not be looked at, `RecordingError` if its recording was
+    deleted.
+    """
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
+    except FileNotFoundError:
+        raise TargetError(f"there is no process {pid}", "see `ps` for what runs") from None
+    except (PermissionError, ProcessLookupError):
+        raise TargetError(f"process {pid} may not be looked at", "be its user, or root") from None
+    found = _MAPPED.findall(maps)
+    if not found:
+        if re.search(r"/gil-\d+-\d+\.bin \(deleted\)$", maps, re.M):
+            raise RecordingError(f"the recording of process {pid} was deleted", "record it again")
+        return None
+    # As the process sees it: in a container that is another place.
+    for folder in (Path(found[-1]), Path(f"/proc/{pid}/root{found[-1]}")):
+        if (folder / "meta.json").exists():
+            return folder
+    raise RecordingError(f"the recording {found[-1]} of process {pid} cannot be read", "be its user, or root")
+
+
+@contextlib.contextmanager
+def followed(pid: int, folder: Path) -> Iterator[Source]:
+    """Look at a recording that somebody else makes of process `pid`; nothing is done to either."""
+    command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+
+    def ended() -> str | None:
+        if not is_alive(pid):
+            return "the process has ended"
+        return "the recording has ended" if Meta.read(folder).state == "complete" else None
+
+    yield Source(folder, _title(command), folder.name.removesuffix(".giltrace") + "-top", command, ended)

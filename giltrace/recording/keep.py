@@ -1,0 +1,163 @@
+"""Keep a part of a recording that is being written as a recording of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import giltrace
+from giltrace.recording import clock, layout
+from giltrace.recording.folder import RecordingFolder
+from giltrace.recording.gil import ALIGNMENT
+from giltrace.recording.live import LiveReader, Update
+from giltrace.recording.live_file import LiveFile, Piece, Words
+from giltrace.recording.meta import Meta
+
+_HEAD = layout.CHUNK.itemsize
+# Records of one thread are put together until they fill a chunk of this size.
+_FULL = (ALIGNMENT - _HEAD) // layout.RECORD.itemsize - 1
+_FORCED = np.uint64(layout.RecordFlag.FORCED << layout.FLAG_SHIFT)
+
+
+@dataclass
+class _Thread:
+    """What of a thread was not written yet, all of it out of one chunk, and how many chunks were."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    chunks: int = 0
+
+
+class _Copy:
+    """One process's file and its stacks."""
+
+    def __init__(self, source: LiveFile, folder: Path, since: tuple[int, int]) -> None:
+        self._source = source
+        self._since = since
+        self._path = folder / source.path.name
+        self._stacks = self._path.with_name("stacks" + self._path.name.removeprefix("gil"))
+        self._copied = 0
+        self._threads: dict[int, _Thread] = {}
+        self._file = self._path.open("wb")
+        self.write_head()
+        self._file.seek(layout.HEADER_SIZE)
+
+    def write_head(self) -> None:
+        """Describe the process as it is known now."""
+        head = self._source.header.data.copy()
+        known = head[: layout.HEADER.itemsize].view(layout.HEADER)
+        # What follows the note is between the tracer and its recorder.
+        head[layout.HEADER.fields["note"][1] + layout.HEADER["note"].itemsize :] = 0  # type: ignore[index]
+        if self._since[1] > int(known["start_ns"][0]):
+            known["start_ticks"], known["start_ns"] = self._since
+        os.pwrite(self._file.fileno(), head.tobytes(), 0)
+
+    def take(self, pieces: tuple[Piece, ...]) -> None:
+        """Keep some records; the stacks that they name first."""
+        self._copy_stacks()
+        for piece in pieces:
+            thread = self._threads.setdefault(piece.thread, _Thread())
+            if piece.late_forced:
+                _mark_forced(thread)
+            if thread.pieces and thread.pieces[-1].sequence != piece.sequence:
+                self._write_chunk(thread)
+            thread.pieces.append(piece)
+            ended = int(piece.records[-1]) >> layout.KIND_SHIFT & 7 == layout.Kind.THREAD_END
+            if ended or sum(one.records.size for one in thread.pieces) >= _FULL:
+                self._write_chunk(thread)
+            if ended:
+                del self._threads[piece.thread]
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Write what was not written yet."""
+        for thread in self._threads.values():
+            if thread.pieces:
+                self._write_chunk(thread)
+        self._copy_stacks()
+        self.write_head()
+        self._file.close()
+
+    def _write_chunk(self, thread: _Thread) -> None:
+        first = thread.pieces[0]
+        given = [np.array([layout.Kind.STACK << layout.KIND_SHIFT | first.stack], np.uint64)] if first.stack else []
+        records = np.concatenate([*given, *(piece.records for piece in thread.pieces)])
+        size = -(-(_HEAD + records.nbytes) // ALIGNMENT) * ALIGNMENT
+        head = np.zeros(1, layout.CHUNK)
+        head["magic"], head["size"], head["sequence"] = layout.CHUNK_MAGIC, size, thread.chunks
+        head["thread"], head["tid"], head["base"] = first.thread, first.info.tid, first.base
+        head["name"] = first.info.name.encode()
+        self._file.write((head.tobytes() + records.tobytes()).ljust(size, b"\0"))
+        thread.chunks += 1
+        thread.pieces = []
+
+    def _copy_stacks(self) -> None:
+        source = self._source.path.with_name(self._stacks.name)
+        if not source.exists():
+            return
+        with source.open("rb") as file, self._stacks.open("ab") as copy:
+            file.seek(self._copied)
+            while block := file.read(1 << 20):
+                copy.write(block)
+                self._copied += len(block)
+
+
+def _mark_forced(thread: _Thread) -> None:
+    """The last release among what was not written yet has turned out to be a forced one."""
+    for piece in reversed(thread.pieces):
+        at = _last_release(piece.records)
+        if at >= 0:
+            piece.records[at] |= _FORCED
+            return
+
+
+def _last_release(records: Words) -> int:
+    found = np.flatnonzero((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) == layout.Kind.RELEASE)
+    return int(found[-1]) if len(found) else -1
+
+
+class Keeper:
+    """Writes what `reader` gives from now on as a recording at `path`; raises `OutputError` if it cannot be.
+
+    `since_ns` is how far the reader has come. Nothing is known of context switches.
+    """
+
+    def __init__(self, path: Path, command: list[str], reader: LiveReader, since_ns: int) -> None:
+        self.path = path
+        self._reader = reader
+        folder = RecordingFolder(path, force=False)
+        self._meta = Meta.begin(giltrace.__version__, command)
+        self._meta.start_ns = since_ns
+        self._meta.write(path)
+        folder.keep()
+        self._copies: dict[int, _Copy] = {}
+        self._ticking = False
+
+    def take(self, updates: list[Update]) -> None:
+        """Keep what is new."""
+        for update in updates:
+            copy = self._copies.get(update.file.number)
+            if copy is None and update.pieces:
+                since = self._meta.start_ns
+                begin = (self._reader.ticks_at(update.file, since), since)
+                copy = self._copies[update.file.number] = _Copy(update.file, self.path, begin)
+                self._ticking |= update.file.clock is layout.Clock.TSC
+            if copy is not None:
+                copy.take(update.pieces)
+        if self._ticking:
+            clock.append_pair(self.path)
+
+    def finish(self) -> Path:
+        """End the recording and return its folder."""
+        for copy in self._copies.values():
+            copy.finish()
+        self._meta.end_ns = time.monotonic_ns()
+        gil = {"name": "gil", "status": "ok"}
+        sched = {"name": "sched", "status": "off: what is kept out of the live view is the GIL only"}
+        self._meta.collectors = [gil, sched]
+        self._meta.state = "complete"
+        self._meta.write(self.path)
+        return self.path

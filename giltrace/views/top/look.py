@@ -1,0 +1,57 @@
+"""Look at a source: on the screen until somebody quits, or once."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from giltrace.views.top.page import View
+from giltrace.views.top.plain import print_snapshot, to_json
+from giltrace.views.top.screen import Feed, Screen
+from giltrace.views.top.source import Source
+from giltrace.views.top.terminal import Terminal
+
+# Often enough that no chunk of a ring is used again before it was read.
+_POLL_SECONDS = 0.5
+
+
+def look(source: Source, pid: int | None, interval: float) -> int:
+    """Show the live view of `source`, of process `pid` only if given; returns the exit status: 0, or the signal's.
+
+    Raises `UsageError` where there is no terminal.
+    """
+    terminal = Terminal(Console())
+    feed = Feed(source)
+    screen = Screen(feed, terminal, interval)
+    screen.view.pid = pid
+    try:
+        with terminal:
+            screen.run()
+    finally:
+        feed.close()
+    for path in screen.kept:
+        terminal.console.print(f"recording {path}", highlight=False, soft_wrap=True)
+    ended = terminal.ended
+    return 128 + ended if ended is not None and ended.name != "SIGINT" else 0
+
+
+def look_once(source: Source, pid: int | None, seconds: float, *, as_json: bool) -> None:
+    """Print one snapshot of what happens in so many seconds, or until the source ends."""
+    feed = Feed(source)
+    end = time.monotonic() + seconds
+    try:
+        ended = None
+        while ended is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+            ended = source.ended()
+            feed.update()
+        feed.update(0)
+        view = View(source.title, span_ns=round(seconds * 1e9), notice=ended or "")
+        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid)
+        if as_json:
+            print(to_json(snapshot))
+        else:
+            print_snapshot(snapshot, view, Console())
+    finally:
+        feed.close()

@@ -1,0 +1,197 @@
+"""The live view: what is new comes in, a page goes out, keys change what is shown."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from giltrace.errors import GiltraceError
+from giltrace.recording.folder import SUFFIX
+from giltrace.recording.keep import Keeper
+from giltrace.recording.live import HOLD_BACK_NS, LiveReader
+from giltrace.views.top.graph import Ink
+from giltrace.views.top.kernel import ask_kernel
+from giltrace.views.top.model import MINUTE_NS, Snapshot
+from giltrace.views.top.page import SPANS_NS, View, detail_page, help_page, main_page
+from giltrace.views.top.source import Source
+from giltrace.views.top.terminal import Terminal
+from giltrace.views.top.window import Window
+
+# What was recorded before is taken in by steps of this length, so that its lines fall into their buckets.
+_STEP_NS = 1_000_000_000
+
+
+class Feed:
+    """Reads a source, the last minute of what was recorded already included, into a `window`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        now = time.monotonic_ns()
+        self.reader = LiveReader(source.folder, since_ns=now - MINUTE_NS)
+        self.window = Window(now - MINUTE_NS)
+        self.keeper: Keeper | None = None
+        # Where nothing was recorded a minute ago, the window begins with the recording.
+        begun = self.reader.begin_ns()
+        self.window.since = self.window.until = max(self.window.since, min(begun, now))
+        for until in range(self.window.since + _STEP_NS, now - HOLD_BACK_NS, _STEP_NS):
+            self.window.feed(self.reader.poll(until), until)
+
+    def update(self, hold_back_ns: int = HOLD_BACK_NS) -> None:
+        """Take in what is new."""
+        until = time.monotonic_ns() - hold_back_ns
+        updates = self.reader.poll(until)
+        if self.keeper is not None:
+            self.keeper.take(updates)
+        self.window.feed(updates, until)
+
+    def start_keeping(self) -> Path:
+        """Keep what comes from now on as a recording in the current directory; raises `OutputError`."""
+        names = (
+            f"{self.source.name}{number}{SUFFIX}"
+            for number in itertools.chain([""], map("-{}".format, itertools.count(2)))
+        )
+        path = next(Path(name) for name in names if not os.path.lexists(name))
+        self.keeper = Keeper(path, self.source.command, self.reader, self.window.until)
+        return path
+
+    def stop_keeping(self) -> Path | None:
+        """End the recording, if one is kept, and return it."""
+        if self.keeper is None:
+            return None
+        path, self.keeper = self.keeper.finish(), None
+        return path
+
+    def close(self) -> None:
+        """Let go of the recording's files, and end what is kept of it."""
+        self.stop_keeping()
+        self.reader.close()
+
+
+class Screen:
+    """The view on a terminal, refreshed every `interval` seconds; `kept` are the recordings that were made."""
+
+    def __init__(self, feed: Feed, terminal: Terminal, interval: float) -> None:
+        self.feed, self.terminal, self.interval = feed, terminal, interval
+        self.view = View(feed.source.title)
+        self.kept: list[Path] = []
+        self._page = "main"
+        self._shown: Snapshot | None = None
+        console: Console = terminal.console
+        self._ink = Ink(console.color_system is not None, console.encoding.startswith("utf"))
+        self._end: str | None = None
+
+    def run(self) -> None:
+        """Show it until the person or a signal ends it."""
+        due = time.monotonic()
+        try:
+            while self.terminal.ended is None:
+                if time.monotonic() >= due:
+                    self._refresh()
+                    due = time.monotonic() + self.interval
+                self._draw()
+                key = self.terminal.key(due)
+                if key in ("q", "Q"):
+                    return
+                if key is not None:
+                    self._press(key)
+        finally:
+            self._keep_no_more()
+
+    def _refresh(self) -> None:
+        if self._end is None:
+            self._end = self.feed.source.ended()
+            self.feed.update(HOLD_BACK_NS if self._end is None else 0)
+            if self._end is not None:
+                self.view.notice = f"{self._end}; q quits"
+                self._keep_no_more()
+        if not self.view.frozen and (self._end is None or self._shown is None):
+            self._look()
+
+    def _look(self) -> None:
+        view = self.view
+        if self._shown is not None and not self._shown.processes:
+            view.pid = None
+        # A page of threads, and some to scroll to: the others are counted.
+        self._shown = self.feed.window.snapshot(view.span_ns, view.sort, limit=500, pid=view.pid, ask=ask_kernel)
+
+    def _draw(self) -> None:
+        size = os.get_terminal_size()
+        width, height = max(size.columns, 20), max(size.lines, 6)
+        self.terminal.console.width = width
+        shown = self._shown
+        if shown is None:
+            return
+        if self._page == "help":
+            lines = help_page(width, height)
+        else:
+            detail = None
+            if self._page == "detail" and self.view.selected is not None:
+                detail = self.feed.window.detail(self.view.selected, self.view.span_ns, ask_kernel)
+            if detail is not None:
+                lines = detail_page(detail, self.view, self._ink, width, height)
+            else:
+                lines = main_page(shown, self.view, self._ink, width, height)
+        self.terminal.show(lines)
+
+    def _press(self, key: str) -> None:
+        view = self.view
+        if self._page == "help":
+            self._page = "main"
+        elif key in ("h", "?"):
+            self._page = "help"
+        elif key in ("f", "space"):
+            view.frozen = not view.frozen
+        elif key == "s":
+            view.sort = view.sort.next()
+        elif key == "w":
+            view.span_ns = SPANS_NS[(SPANS_NS.index(view.span_ns) + 1) % len(SPANS_NS)]
+        elif key == "p":
+            self._next_process()
+        elif key == "r":
+            self._toggle_recording()
+        elif key == "enter":
+            self._page = "detail" if view.selected is not None else "main"
+        elif key == "escape":
+            self._page = "main"
+        else:
+            self._move(key)
+        if key in ("f", "space", "s", "w", "p") and not view.frozen:
+            self._look()
+
+    def _move(self, key: str) -> None:
+        """Choose another thread."""
+        step = {"down": 1, "j": 1, "up": -1, "k": -1, "page-down": 10, "page-up": -10}.get(key)
+        rows = self._shown.threads if self._shown is not None else ()
+        if step is None or not rows:
+            return
+        at = next((at for at, row in enumerate(rows) if row.ident == self.view.selected), -1)
+        at = min(max(at + step, 0), len(rows) - 1) if at >= 0 or step > 0 else 0
+        self.view.selected = rows[at].ident
+
+    def _next_process(self) -> None:
+        """One process after the other, then all."""
+        pids = sorted({process.pid for process in self.feed.window.snapshot(limit=0).processes})
+        later = [pid for pid in pids if self.view.pid is None or pid > self.view.pid]
+        self.view.pid = later[0] if later and len(pids) > 1 else None
+
+    def _toggle_recording(self) -> None:
+        view = self.view
+        if view.recording:
+            self._keep_no_more()
+            view.notice = f"kept as {self.kept[-1]}"
+        elif self._end is None:
+            try:
+                view.recording = str(self.feed.start_keeping())
+                view.notice = ""
+            except GiltraceError as error:
+                view.notice = f"cannot record: {error.message}"
+
+    def _keep_no_more(self) -> None:
+        path = self.feed.stop_keeping()
+        self.view.recording = ""
+        if path is not None:
+            self.kept.append(path)
