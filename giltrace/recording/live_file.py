@@ -204,8 +204,7 @@ class LiveFile:
                 piece = self._pass_over(thread, chunk)
             else:
                 cut = self._cut(chunk, until, left=follows)
-                begin = self._since(chunk, cut, since)
-                piece = self._take(number, thread, chunk, begin, cut)
+                piece = self._take(number, thread, chunk, min(self._since(chunk, since), cut), cut)
             if piece is None:  # used again under our eyes
                 self.missed += 1
                 self._gaps.append((chunk.start, chunk.end))
@@ -262,16 +261,15 @@ class LiveFile:
             step *= 2
         return bisect_left(range(min(low + step, end)), True, lo=low, key=beyond)
 
-    def _since(self, chunk: _Chunk, cut: int, since: int) -> int:
-        """Where to begin: at the chunk's last acquire, request or release that is not after `since`."""
+    def _since(self, chunk: _Chunk, since: int) -> int:
+        """Where to begin: at the acquire or request that is under way at `since`, else behind the last release."""
         if since <= chunk.base:
             return chunk.at
-        saved, words = chunk.at, self._words
-        at = self._cut(chunk, since, left=False)
-        turns = (layout.Kind.REQUEST, layout.Kind.ACQUIRE, layout.Kind.RELEASE)
-        while at > saved and (at >= cut or words[at] >> layout.KIND_SHIFT & 7 not in turns):
-            at -= 1
-        return at
+        for at in range(self._cut(chunk, since, left=False) - 1, chunk.at - 1, -1):
+            kind = self._words[at] >> layout.KIND_SHIFT & 7
+            if kind in (layout.Kind.REQUEST, layout.Kind.ACQUIRE, layout.Kind.RELEASE):
+                return at + (kind == layout.Kind.RELEASE)
+        return chunk.at
 
     def _pass_over(self, thread: _Thread, chunk: _Chunk) -> Piece | None:
         return self._take(-1, thread, chunk, chunk.end, chunk.end)

@@ -110,7 +110,8 @@ class Matcher:
         matched = match(whole, people, gils, start)
         holds, waits = matched.holds, matched.waits
         old_hold = holds["start"] == carried[holds["thread"]]
-        old_wait = waits["start"] == carried[waits["thread"]]
+        # One that began with the stretch took no time in the last one and was not told there.
+        old_wait = (waits["start"] == carried[waits["thread"]]) & (waits["start"] < start)
         waited = (waits["end"] - waits["start"]).astype(np.int64)
         # A request may become visible late: only what was under way has been counted up to `start`.
         for rows, old in ((holds, old_hold), (waits, old_wait)):
