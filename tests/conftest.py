@@ -43,6 +43,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "perf": _has_program("perf"),
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": _has_program("chromedriver"),
+    "tmux": _has_program("tmux"),
     "uprobes": _can_probe_kernel,
     "speedscope": viewers.has_speedscope,
     "profiler-cli": viewers.has_profiler_cli,

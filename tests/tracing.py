@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,22 @@ def environment(folder: Path) -> dict[str, str]:
 
 def traced_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, **environment(folder)}
+
+
+@contextlib.contextmanager
+def recorded(program: Path, folder: Path) -> Iterator[int]:
+    """Run a program that says "ready" and ends with its input under `giltrace record`; yields its pid meanwhile."""
+    command = [sys.executable, "-m", "giltrace", "record", "--light", "-o", str(folder), str(program)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == "ready\n"
+        (path,) = folder.glob("gil-*.bin")
+        try:
+            yield int(path.name.split("-")[1])
+        finally:
+            _, errors = recorder.communicate("\n", timeout=60)
+        assert recorder.returncode == 0, errors
 
 
 def read(folder: Path) -> list[ProcessEvents]:

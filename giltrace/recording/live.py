@@ -116,14 +116,13 @@ class LiveReader:
         self._files.clear()
 
     def _discover(self) -> None:
-        found = []
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("gil-") and name.endswith(".bin") and not {name} & (self._files.keys() | self._done):
-                    found.append(Path(entry.path))
-        for path in sorted(found, key=_image):
-            self._open(path)
+        try:
+            names = {name for name in os.listdir(self.folder) if name.startswith("gil-") and name.endswith(".bin")}
+        except FileNotFoundError:
+            raise RecordingError(f"the recording {self.folder} is gone", "it was moved or deleted meanwhile") from None
+        # The images of one process in the order of their execution.
+        for name in sorted(names - self._files.keys() - self._done, key=lambda name: (len(name), name)):
+            self._open(self.folder / name)
 
     def _open(self, path: Path) -> None:
         if path.stat().st_size < layout.HEADER_SIZE:
@@ -145,11 +144,6 @@ class LiveReader:
         if file.clock is layout.Clock.MONOTONIC_NS:
             return None
         return TickClock(np.concatenate([file.header.pair, np.array(self._pairs, PAIR)]))
-
-
-def _image(path: Path) -> tuple[int, str]:
-    """Sorts the images of one process in the order of their execution."""
-    return len(path.name), path.name
 
 
 def _ticks_at(clock: TickClock | None, ns: int) -> int:

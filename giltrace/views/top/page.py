@@ -221,7 +221,7 @@ def _place(line: Line, width: int) -> str:
 
 def _cut(text: str, width: int) -> str:
     # Names are the program's: what is in them must not reach the terminal as a command.
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
     return text if len(text) <= width else text[: max(width - 1, 0)] + "~"
 
 

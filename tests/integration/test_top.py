@@ -1,0 +1,199 @@
+"""Looking at recordings in progress: the same events as afterwards, the same figures, and nothing left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace.launch.live import followed, recording_of
+from giltrace.recording.events import Array, ProcessEvents
+from giltrace.recording.layout import Kind, RecordFlag
+from giltrace.recording.live import HOLD_BACK_NS, LiveReader, Update
+from giltrace.timeline.load import load
+from giltrace.timeline.model import Flag, Process
+from giltrace.views.top.screen import Feed
+from tests.interpreters import Interpreter
+from tests.tracing import TARGETS, read, recorded, traced_environment
+
+GILTRACE = (sys.executable, "-m", "giltrace")
+CONTEND = TARGETS / "contend.py"
+
+
+def collect(updates: list[Update]) -> Array:
+    """All events of one process, releases that turned out to be forced marked so."""
+    parts: list[Array] = []
+    for update in updates:
+        for piece in update.pieces:
+            if piece.late_forced:
+                _mark_last_release(parts, piece.thread)
+        parts.append(update.events.copy())
+    return np.concatenate(parts)
+
+
+def _mark_last_release(parts: list[Array], thread: int) -> None:
+    for part in reversed(parts):
+        releases = np.flatnonzero((part["thread"] == thread) & (part["kind"] == Kind.RELEASE))
+        if len(releases):
+            part["flags"][releases[-1]] |= RecordFlag.FORCED
+            return
+    raise AssertionError("a forced release that was never told")
+
+
+def top_frames(events: Array, process: ProcessEvents) -> list[tuple[str, str, int] | None]:
+    table = process.stacks
+    assert table is not None
+    frames: list[tuple[str, str, int] | None] = []
+    for number in events["stack"].tolist():
+        frame = table.frames[table.offsets[number] : table.offsets[number + 1]][:1] if number >= 0 else ()
+        frames += [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in frame] or [None]
+    return frames
+
+
+def test_gives_the_events_that_are_read_afterwards(interpreter: Interpreter, tmp_path: Path) -> None:
+    environment = {**traced_environment(tmp_path), "GILTRACE_STACKS": "128"}
+    pipe = subprocess.PIPE
+    reader = LiveReader(tmp_path)
+    updates: list[Update] = []
+    with subprocess.Popen([interpreter.path, CONTEND], env=environment, stdin=pipe, stdout=pipe, text=True) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == "ready\n"
+        while sum(len(update.events) for update in updates) < 200:
+            updates += reader.poll(time.monotonic_ns() - HOLD_BACK_NS)
+        assert not any(update.ended for update in updates)
+        target.communicate("\n", timeout=60)
+    updates += reader.poll(time.monotonic_ns())
+    assert updates[-1].ended
+    (process,) = read(tmp_path)
+    live, later = collect(updates), process.events
+    live, later = (events[np.argsort(events["thread"], kind="stable")] for events in (live, later))
+    for field in ("thread", "gil", "kind", "flags", "arg"):
+        assert live[field].tolist() == later[field].tolist()
+    # Ticks become times by readings of the clocks, of which more are known afterwards.
+    assert np.abs(live["time"] - later["time"]).max() < 100_000
+    stacks = updates[-1].file.stacks
+    assert stacks is not None
+    stacks.update()
+    shown = [stacks.tops[top] if top >= 0 else None for top in stacks.top(live["stack"]).tolist()]
+    assert shown == top_frames(later, process)
+    assert any(shown)
+    names = {info.name for update in updates for info in update.threads.values()}
+    assert names == {thread.name for thread in process.threads}
+    whole = stacks.stack(int(live["stack"].max()))
+    assert whole[0] == stacks.tops[int(stacks.top(live["stack"].max(keepdims=True))[0])]
+
+
+def test_looks_at_a_process_that_is_being_recorded(tmp_path: Path) -> None:
+    with recorded(CONTEND, tmp_path / "x.giltrace") as pid:
+        command = [*GILTRACE, "top", "--json", "-d", "500ms", str(pid)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    told = json.loads(ran.stdout)
+    assert told["processes"][0]["pid"] == pid
+    assert {"count-0", "count-1"} <= {row["name"] for row in told["threads"]}
+    assert told["lost"] == told["missed"] == 0
+    assert load(tmp_path / "x.giltrace").violations == ()
+
+
+def whole_holds_between(begin: int, end: int, process: Process) -> list[tuple[int, bool]]:
+    """The tid of each hold that began and ended in a span, and whether by force; not those at its very edges."""
+    near = 100_000  # the clocks of two recordings agree only so far
+    holds = process.holds[(process.holds["flags"] & (Flag.PARTIAL_START | Flag.PARTIAL_END)) == 0]
+    holds = holds[(holds["start"] > begin + near) & (holds["end"] < end - near)]
+    return [(process.threads[int(h["thread"])].tid, bool(h["flags"])) for h in holds]
+
+
+def test_what_is_kept_is_the_same_as_in_the_whole_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with recorded(CONTEND, tmp_path / "x.giltrace") as pid:
+        folder = recording_of(pid)
+        assert folder is not None
+        with followed(pid, folder) as source:
+            feed = Feed(source)
+            feed.update()
+            kept = feed.start_keeping()
+            begin = feed.window.until
+            while feed.window.snapshot().acquires < 300 or feed.window.until < begin + 1_000_000_000:
+                feed.update()
+            end = feed.window.until
+            assert feed.stop_keeping() == kept
+            feed.close()
+    (part,), (whole,) = load(kept).processes, load(folder).processes
+    assert load(kept).violations == ()
+    told = [whole_holds_between(begin, end, process) for process in (part, whole)]
+    assert told[0] == told[1]
+    assert len(told[0]) > 10
+    assert {thread.name for thread in part.threads} == {thread.name for thread in whole.threads}
+    assert part.stacks is not None
+    assert (part.stacks.hold_end >= 0).any()
+
+
+def test_counts_a_forked_child_too(tmp_path: Path) -> None:
+    code = (
+        "import os, time\n"
+        "pid = os.fork()\n"
+        "end = time.monotonic() + 1\n"
+        "while time.monotonic() < end: time.sleep(0.001)\n"
+        "if pid: os.waitpid(pid, 0)\n"
+    )
+    command = [*GILTRACE, "top", "--json", "-d", "60s", "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    told = json.loads(ran.stdout)
+    assert len(told["processes"]) == told["gils"] == 2
+    assert len({row["pid"] for row in told["threads"]}) == 2
+
+
+def test_one_snapshot_as_text(tmp_path: Path) -> None:
+    code = "import time; print('printed'); time.sleep(0.2)"
+    command = [*GILTRACE, "top", "--once", "-d", "60s", "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    assert "MainThread" in ran.stdout
+    assert "the command has ended with status 0" in ran.stdout
+    assert ran.stderr.splitlines() == ["giltrace: the last lines that the command printed:", "printed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_goes_to_a_file_on_demand(tmp_path: Path) -> None:
+    command = [*GILTRACE, "top", "--once", "-d", "60s", "--output", "out.txt", "-c", "print('printed')"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    assert (tmp_path / "out.txt").read_text() == "printed\n"
+    assert ran.stderr == ""
+
+
+ENDLESS = "import threading, sys; open('ready', 'w').close(); threading.Event().wait()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ENDLESS
+
+
+@pytest.mark.parametrize("code", [ENDLESS, STUBBORN], ids=["usual", "ignores SIGTERM"])
+def test_the_command_ends_with_it(code: str, tmp_path: Path) -> None:
+    command = [*GILTRACE, "top", "--once", "-d", "60s", "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as top:
+        for _ in itertools.takewhile(lambda _: not (tmp_path / "ready").exists(), itertools.count()):
+            assert top.poll() is None
+            time.sleep(0.01)
+        top.send_signal(signal.SIGTERM)
+        assert top.wait(60) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([str(os.getpid())], "giltrace is not recording process"),
+        (["999999999"], "there is no process 999999999"),
+        (["no-such-command-anywhere"], "there is no file, bundled workload or command"),
+        (["-d", "soon", "-c", "pass"], "is no duration"),
+        ([], "nothing to record"),
+    ],
+)
+def test_refusals(words: list[str], said: str, tmp_path: Path) -> None:
+    command = [*GILTRACE, "top", "--once", *words]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert said in ran.stderr

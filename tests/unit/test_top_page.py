@@ -1,0 +1,173 @@
+"""The pages of the live view: they fit, and say what they are meant to, on every terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from giltrace.views.top.graph import Ink, columns, draw, spark
+from giltrace.views.top.model import (
+    Culprit,
+    Detail,
+    Graph,
+    Line,
+    ProcessRow,
+    Snapshot,
+    Sort,
+    ThreadRow,
+    ThreadState,
+)
+from giltrace.views.top.page import View, detail_page, help_page, main_page
+from giltrace.views.top.plain import print_snapshot, to_json
+
+SIZES = [(80, 24), (40, 10), (132, 50), (250, 80), (20, 6)]
+GRAPH = Graph((0.0, 0.5, 1.0, 1.0) * 30, (0.0, 0.0, 0.5, 1.0) * 30)
+
+
+def row(ident: int, name: str = "worker") -> ThreadRow:
+    line = Line("Handler.do_GET", "/srv/app/handlers.py", 123)
+    return ThreadRow(ident, 4242, 4242 + ident, name, ThreadState.WAITING, 0.25, 0.5, 12_300_000, 100, 90, 7, 3, line)
+
+
+def snapshot(threads: int = 3, *, processes: int = 1) -> Snapshot:
+    culprit = Culprit(Line("Table.sort", "/srv/app/tables.py", 77), 2_500_000_000, 0.5, 31_000_000)
+    return Snapshot(
+        at_ns=100_000_000_000,
+        span_ns=5_000_000_000,
+        processes=tuple(ProcessRow(4242 + at, "python app.py", "3.13.0", 1, "") for at in range(processes)),
+        gils=processes,
+        graph=GRAPH,
+        held=0.9,
+        contended=0.6,
+        waiting=1.25,
+        worst_ns=31_000_000,
+        acquires=12_345,
+        forced=10,
+        threads=tuple(row(at, f"worker-{at}") for at in range(threads)),
+        more_threads=0,
+        culprits=(culprit,) * 8,
+        lost=0,
+        missed=0,
+    )
+
+
+def detail() -> Detail:
+    lines = tuple(Line(f"f{at}", "/srv/app/handlers.py", at) for at in range(60))
+    return Detail(row(1), lines, GRAPH, snapshot().culprits)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("threads", [0, 3, 400])
+def test_every_page_fits(width: int, height: int, threads: int) -> None:
+    view = View("app.py --with " + "many words " * 20, recording="app-top.giltrace", frozen=True, notice="n" * 300)
+    pages = [
+        main_page(snapshot(threads), view, Ink(), width, height),
+        detail_page(detail(), view, Ink(), width, height),
+        help_page(width, height),
+    ]
+    for page in pages:
+        assert len(page) == height
+        assert max(line.cell_len for line in page) <= width
+
+
+def test_80x24_shows_the_graph_all_columns_threads_culprits_and_keys() -> None:
+    page = [line.plain for line in main_page(snapshot(12), View("app.py"), Ink(), 80, 24)]
+    text = "\n".join(page)
+    assert "held 90.0%  contended 60.0%  1.2 waiting  worst 31.0 ms  2,469 acquires/s" in text
+    assert "worker-0         waiting   25.0%   50.0%  12.3 ms    3 Han" in text
+    assert "(handlers.py:123)" in text
+    assert "500 ms  31.0 ms  Table.sort (tables.py:77)" in text
+    assert "+" in text
+    assert "q quit" in page[-1]
+    assert len([line for line in page if set("▁▂▃▄▅▆▇█") & set(line)]) == 5
+
+
+def test_the_column_that_sorts_stands_in_capitals() -> None:
+    for sort, shown in ((Sort.WAITING, "WAITING"), (Sort.HELD, "HELD"), (Sort.WORST, "WORST"), (Sort.NAME, "THREAD")):
+        text = "\n".join(line.plain for line in main_page(snapshot(), View("x", sort=sort), Ink(), 80, 24))
+        assert shown in text
+
+
+def test_a_chosen_thread_far_down_is_in_sight() -> None:
+    view = View("app.py", selected=300)
+    lines = [line.plain for line in main_page(snapshot(400), view, Ink(), 80, 24)]
+    assert any(line.startswith(">worker-300") for line in lines)
+
+
+def test_losses_and_what_stopped_the_tracer_are_told() -> None:
+    lossy = replace(snapshot(), lost=5, missed=2)
+    text = "\n".join(line.plain for line in main_page(lossy, View("x"), Ink(), 80, 24))
+    assert "5 events lost, 2 chunks overwritten before they were read" in text
+    silent = replace(snapshot(0), acquires=0, processes=(ProcessRow(1, "p", "3.13", 0, "free-threaded build"),))
+    text = "\n".join(line.plain for line in main_page(silent, View("x"), Ink(), 80, 24))
+    assert "free-threaded build" in text
+
+
+def test_several_processes_have_their_pids() -> None:
+    two = replace(snapshot(processes=2), threads=(row(1), replace(row(2), pid=4243)))
+    text = "\n".join(line.plain for line in main_page(two, View("app.py"), Ink(), 80, 24))
+    assert "2 processes, 2 GILs" in text
+    assert "4243 waiting" in text
+
+
+def test_a_name_cannot_command_the_terminal() -> None:
+    hostile = replace(snapshot(1), threads=(row(1, "\x1b]0;evil\x07\x1b[2J"),))
+    for page in (
+        main_page(hostile, View("app.py \x1b[31m"), Ink(), 80, 24),
+        detail_page(replace(detail(), row=hostile.threads[0]), View("x"), Ink(), 80, 24),
+    ):
+        assert not any(c < " " or c == "\x7f" for line in page for c in line.plain)
+
+
+def test_without_unicode_or_colour_the_graph_still_tells_held_from_contended() -> None:
+    plain = main_page(snapshot(), View("app.py"), Ink(colour=False, unicode=False), 80, 24)
+    assert all(line.plain.isascii() for line in plain)
+    drawn = draw(Graph((1.0, 1.0), (0.0, 1.0)), 200, 2, Ink(colour=False, unicode=False))
+    assert [line.plain[-2:] for line in drawn] == [":#", ":#"]
+    shades = draw(Graph((1.0, 1.0), (0.0, 1.0)), 200, 1, Ink(colour=False))
+    assert shades[0].plain[-2:] == "░█"
+
+
+def test_a_graph_has_the_newest_at_the_right_and_as_many_columns_as_fit() -> None:
+    (line,) = draw(Graph((0.0,) * 119 + (1.0,), (0.0,) * 120), 200, 1, Ink())
+    assert (len(line), line.plain[-2:]) == (120, " █")
+    (line,) = draw(Graph((0.0,) * 119 + (1.0,), (0.0,) * 120), 75, 1, Ink())
+    assert (len(line), line.plain[-2:]) == (60, " ▄")
+    assert columns((0.5,) * 3, 60) == [0.5, 0.5]
+    assert spark((0.0, 0.001, 0.5, 1.0), 200, Ink()) == "  ▄█"
+
+
+def test_one_snapshot_as_text_has_every_thread_and_no_escape_sequence() -> None:
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as text:
+        print_snapshot(snapshot(100), View("app.py"), console)
+    lines = text.get().splitlines()
+    assert sum("worker-" in line for line in lines) == 100
+    assert "\x1b" not in text.get()
+    assert "q quit" not in text.get()
+
+
+def test_one_snapshot_as_json() -> None:
+    told = json.loads(to_json(replace(snapshot(1), threads=(replace(row(1), line=Line()),))))
+    assert told["schema"] == "giltrace-top-1"
+    assert told["threads"] == [
+        {
+            "pid": 4242,
+            "tid": 4243,
+            "name": "worker",
+            "state": "waiting",
+            "held": 0.25,
+            "waiting": 0.5,
+            "worst_ns": 12_300_000,
+            "holds": 100,
+            "waits": 90,
+            "forced": 7,
+            "core": 3,
+            "line": None,
+        }
+    ]
+    assert told["culprits"][0]["line"] == {"function": "Table.sort", "file": "/srv/app/tables.py", "number": 77}
+    assert told["graph"]["bucket_ns"] * len(told["graph"]["held"]) == 60_000_000_000
