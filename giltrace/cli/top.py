@@ -62,7 +62,10 @@ def top(
     if once or as_json:
         show = partial(_show_once, seconds=parse_duration(duration) / 1e9, as_json=as_json)
     else:
-        show = partial(_show, interval=parse_duration(interval) / 1e9)
+        seconds = parse_duration(interval) / 1e9
+        if not 0.1 <= seconds <= 2:
+            raise typer.BadParameter("refresh between every 100ms and every 2s", param_hint="--interval")
+        show = partial(_show, interval=seconds)
     if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
         pid = int(words[0])
         with _source(pid) as source:

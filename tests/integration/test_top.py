@@ -87,8 +87,8 @@ def test_gives_the_events_that_are_read_afterwards(interpreter: Interpreter, tmp
     assert any(shown)
     names = {info.name for update in updates for info in update.threads.values()}
     assert names == {thread.name for thread in process.threads}
-    whole = stacks.stack(int(live["stack"].max()))
-    assert whole[0] == stacks.tops[int(stacks.top(live["stack"].max(keepdims=True))[0])]
+    last = max(at for at, frame in enumerate(shown) if frame is not None)
+    assert stacks.stack(int(live["stack"][last]))[0] == shown[last]
 
 
 def test_looks_at_a_process_that_is_being_recorded(tmp_path: Path) -> None:
@@ -189,11 +189,13 @@ def test_the_command_ends_with_it(code: str, tmp_path: Path) -> None:
         (["999999999"], "there is no process 999999999"),
         (["no-such-command-anywhere"], "there is no file, bundled workload or command"),
         (["-d", "soon", "-c", "pass"], "is no duration"),
+        (["--interval", "1m", "-c", "pass"], "between every 100ms and every 2s"),
         ([], "nothing to record"),
     ],
 )
 def test_refusals(words: list[str], said: str, tmp_path: Path) -> None:
-    command = [*GILTRACE, "top", "--once", *words]
+    once = [] if "--interval" in words else ["--once"]
+    command = [*GILTRACE, "top", *once, *words]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 2
     assert said in ran.stderr

@@ -139,8 +139,7 @@ def test_goes_on_after_the_command_has_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("colour", [True, False])
 def test_colours_only_where_they_are_wanted(colour: bool, tmp_path: Path) -> None:
-    changes = {} if colour else {"NO_COLOR": "1"}
-    with top(tmp_path, **changes) as terminal:
+    with top(tmp_path, NO_COLOR="" if colour else "1") as terminal:
         terminal.wait_for(r"count-1 +\w+ +\d")
         styled = "\n".join(terminal.lines(styles=True))
         assert bool(re.search(r"\x1b\[(\d+;)*3[1-7]m", styled)) == colour

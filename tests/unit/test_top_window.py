@@ -184,6 +184,13 @@ def test_a_process_that_was_killed_holds_no_longer() -> None:
     assert (row.state, row.held) == (ThreadState.ENDED, 0.5)
 
 
+def test_a_process_that_has_ended_counts_whole() -> None:
+    window = Window(0)
+    window.feed([update(Script().hold(0, 3 * SECOND, 1).events().events, ended=True)], SECOND)
+    window.feed([], 4 * SECOND)
+    assert window.snapshot().threads[0].held == pytest.approx(0.75)
+
+
 def test_several_processes_and_one_of_them() -> None:
     window = Window(0)
     window.feed(

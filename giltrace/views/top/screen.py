@@ -21,8 +21,10 @@ from giltrace.views.top.source import Source
 from giltrace.views.top.terminal import Terminal
 from giltrace.views.top.window import Window
 
-# What was recorded before is taken in by steps of this length, so that its lines fall into their buckets.
-_STEP_NS = 1_000_000_000
+# What is new is taken in by steps of this length at most, so that lines fall into their buckets; by shorter ones where
+# so much happens that a step has more events than this: each costs some hundred bytes meanwhile.
+_LONGEST_STEP_NS, _SHORTEST_STEP_NS = 1_000_000_000, 10_000_000
+_EVENTS_PER_STEP = 200_000
 
 
 class Feed:
@@ -37,16 +39,25 @@ class Feed:
         # Where nothing was recorded a minute ago, the window begins with the recording.
         begun = self.reader.begin_ns()
         self.window.since = self.window.until = max(self.window.since, min(begun, now))
-        for until in range(self.window.since + _STEP_NS, now - HOLD_BACK_NS, _STEP_NS):
-            self.window.feed(self.reader.poll(until), until)
+        self._step_ns = _LONGEST_STEP_NS // 10
+        self.update()
 
     def update(self, hold_back_ns: int = HOLD_BACK_NS) -> None:
         """Take in what is new."""
-        until = time.monotonic_ns() - hold_back_ns
-        updates = self.reader.poll(until)
-        if self.keeper is not None:
-            self.keeper.take(updates)
-        self.window.feed(updates, until)
+        end = time.monotonic_ns() - hold_back_ns
+        while True:
+            until = min(self.window.until + self._step_ns, end)
+            updates = self.reader.poll(until)
+            if self.keeper is not None:
+                self.keeper.take(updates)
+            self.window.feed(updates, until)
+            events = sum(len(update.events) for update in updates)
+            if events > _EVENTS_PER_STEP:
+                self._step_ns = max(self._step_ns // 2, _SHORTEST_STEP_NS)
+            elif events < _EVENTS_PER_STEP // 4:
+                self._step_ns = min(self._step_ns * 2, _LONGEST_STEP_NS)
+            if until >= end:
+                return
 
     def start_keeping(self) -> Path:
         """Keep what comes from now on as a recording in the current directory; raises `OutputError`."""

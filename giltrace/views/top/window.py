@@ -85,7 +85,9 @@ class Window:
                 process = self._processes[update.file.number] = _Process(
                     update.file, max(update.file.start, self.since)
                 )
-            usage = process.matcher.take(update.events, self.until)
+            # A process that has ended is given whole, beyond the moment that was asked for.
+            last = int(update.events["time"][-1]) if update.ended and len(update.events) else 0
+            usage = process.matcher.take(update.events, max(self.until, last))
             process.gils = max(process.gils, usage.gils if len(update.events) else 0)
             ident = self._meet(process, update, usage)
             self._count_threads(usage, ident)
