@@ -92,7 +92,7 @@ class LiveReader:
             clock = self._clock(file)
             until = _ALL if ended else _ticks_at(clock, until_ns)
             since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
-            pieces = tuple(file.read(until, since))
+            pieces = tuple(file.read(until, since, last=ended))
             updates.append(_update(file, pieces, clock, ended))
             if ended:
                 file.close()

@@ -67,13 +67,13 @@ class _Chunk:
 class _Thread:
     """What is known of a thread that may still write: its chunks that were not read to the end yet, in order."""
 
-    __slots__ = ("chunks", "expected", "info", "lost", "release", "stack")
+    __slots__ = ("chunks", "expected", "info", "known", "lost", "release", "stack")
 
     def __init__(self) -> None:
         self.chunks: list[_Chunk] = []
         self.info = ThreadInfo(0, "")
         self.stack = self.lost = 0
-        self.expected = -1
+        self.expected = self.known = -1
         # The last word that was read, if it is a release that may yet become a forced one, and its chunk.
         self.release: tuple[int, _Chunk] | None = None
 
@@ -119,14 +119,21 @@ class LiveFile:
         """Events that the tracer had no room for."""
         return int(self.header.header["lost"]) + self._lost + sum(thread.info.lost for thread in self._threads.values())
 
-    def read(self, until: int, since: int = 0) -> Iterator[Piece]:
-        """Yield what is new up to the tick `until`; of each thread, what went before `since` is passed over."""
+    def read(self, until: int, since: int = 0, *, last: bool = False) -> Iterator[Piece]:
+        """Yield what is new up to the tick `until`; of each thread, what went before `since` is passed over.
+
+        `last`: nobody writes any more.
+        """
         self._read_header()
         self._remap()
         self._recheck()
         self._find_chunks()
-        for number in list(self._threads):
+        for number, thread in list(self._threads.items()):
+            newest = thread.chunks[-1].sequence
+            if last:
+                thread.known = newest
             yield from self._read_thread(number, until, since)
+            thread.known = newest
 
     def close(self) -> None:
         """Let go of the file."""
@@ -199,6 +206,9 @@ class LiveFile:
         while thread.chunks:
             chunk = thread.chunks[0]
             follows = len(thread.chunks) > 1
+            if chunk.sequence > max(thread.expected, thread.known, 0):
+                # The one before it may have been published behind our back while we looked elsewhere: look again first.
+                break
             self._learn(thread, chunk)
             if follows and thread.chunks[1].base <= since:
                 piece = self._pass_over(thread, chunk)

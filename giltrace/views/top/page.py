@@ -163,7 +163,7 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
     title[Sort.NAME] = "THREAD" if view.sort is Sort.NAME else "thread"
     header = f" {title[Sort.NAME]:<{name}} {pid}{'state':<8} {title[Sort.HELD]:>6} {title[Sort.WAITING]:>7}"
     header += f" {title[Sort.WORST]:>8} {'core':>4} "
-    span = f"line (last {snapshot.span_ns / 1e9:.0f} s)"
+    span = f"line, last {snapshot.span_ns / 1e9:.0f} s"
     lines = [Text(f"{header}{span:<{max(width - len(header), 0)}}", "reverse")]
     rows = snapshot.threads
     first = 0
@@ -171,7 +171,7 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
     if chosen is not None and chosen >= room:
         first = chosen - room + 1
     for row in rows[first : first + room]:
-        line = Text(">" if row.ident == view.selected else " ", "bold")
+        line = Text(">", "bold") if row.ident == view.selected else Text(" ")
         line.append(f"{_cut(row.name, name):<{name}} ")
         line.append(f"{row.pid:>7} " if several else "")
         line.append_text(_state(row))
@@ -183,7 +183,8 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
         lines.append(line)
     hidden = len(rows) - len(rows[first : first + room]) + snapshot.more_threads
     if hidden:
-        lines[0] = Text(lines[0].plain[: max(width - 12, 0)] + f" +{hidden} more".rjust(12), "reverse")
+        more = f" +{hidden} more"
+        lines[0] = Text(lines[0].plain[: max(width - len(more), 0)] + more, "reverse")
     return lines
 
 
