@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from giltrace.cli.options import Python
 from giltrace.cli.values import parse_duration
 
 if TYPE_CHECKING:
+    from giltrace.launch.target import Target
+    from giltrace.views.top.ending import Ending
     from giltrace.views.top.source import Source
 
 _LAST_LINES = 20
@@ -57,8 +60,6 @@ def top(
     Press h for the keys. A command that top started is ended with it; it gets no input, and what it prints is kept
     from the screen.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if once or as_json:
         show = partial(_show_once, seconds=parse_duration(duration) / 1e9, as_json=as_json)
     else:
@@ -66,15 +67,23 @@ def top(
         if not 0.1 <= seconds <= 2:
             raise typer.BadParameter("refresh between every 100ms and every 2s", param_hint="--interval")
         show = partial(_show, interval=seconds)
-    if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
-        pid = int(words[0])
-        with _source(pid) as source:
-            show(source, pid)
-        return
-    from giltrace.launch.live import Output, launched
-    from giltrace.launch.target import resolve
+    from giltrace.views.top.ending import Ending
 
-    target = resolve(words or [], module=module, code=code, python=python)
+    with Ending() as ending:
+        if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
+            with _source(int(words[0])) as source:
+                show(source, int(words[0]), ending)
+        else:
+            from giltrace.launch.target import resolve
+
+            _launch(resolve(words or [], module=module, code=code, python=python), output, partial(show, ending=ending))
+    if ending.signal is not None and (once or as_json or ending.signal != signal.SIGINT):
+        raise typer.Exit(128 + ending.signal)
+
+
+def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> None:
+    from giltrace.launch.live import Output, launched
+
     printed = Output(output)
     try:
         with launched(target, printed) as source:
@@ -99,15 +108,13 @@ def _source(pid: int) -> AbstractContextManager[Source]:
     return followed(pid, folder)
 
 
-def _show(source: Source, pid: int | None, *, interval: float) -> None:
+def _show(source: Source, pid: int | None, ending: Ending, *, interval: float) -> None:
     from giltrace.views.top.look import look
 
-    status = look(source, pid, interval)
-    if status:
-        raise typer.Exit(status)
+    look(source, pid, ending, interval)
 
 
-def _show_once(source: Source, pid: int | None, *, seconds: float, as_json: bool) -> None:
+def _show_once(source: Source, pid: int | None, ending: Ending, *, seconds: float, as_json: bool) -> None:
     from giltrace.views.top.look import look_once
 
-    look_once(source, pid, seconds, as_json=as_json)
+    look_once(source, pid, ending, seconds, as_json=as_json)

@@ -130,7 +130,7 @@ def test_what_is_kept_is_the_same_as_in_the_whole_recording(tmp_path: Path, monk
     told = [whole_holds_between(begin, end, process) for process in (part, whole)]
     assert told[0] == told[1]
     assert len(told[0]) > 10
-    assert {thread.name for thread in part.threads} == {thread.name for thread in whole.threads}
+    assert {"count-0", "count-1"} <= {thread.name for thread in part.threads}
     assert part.stacks is not None
     assert (part.stacks.hold_end >= 0).any()
 

@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from giltrace.views.top.ending import Ending
 from giltrace.views.top.page import View
 from giltrace.views.top.plain import print_snapshot, to_json
 from giltrace.views.top.screen import Feed, Screen
@@ -16,12 +17,12 @@ from giltrace.views.top.terminal import Terminal
 _POLL_SECONDS = 0.5
 
 
-def look(source: Source, pid: int | None, interval: float) -> int:
-    """Show the live view of `source`, of process `pid` only if given; returns the exit status: 0, or the signal's.
+def look(source: Source, pid: int | None, ending: Ending, interval: float) -> None:
+    """Show the live view of `source`, of process `pid` only if given, until a key or a signal ends it.
 
     Raises `UsageError` where there is no terminal.
     """
-    terminal = Terminal(Console())
+    terminal = Terminal(Console(), ending)
     feed = Feed(source)
     screen = Screen(feed, terminal, interval)
     screen.view.pid = pid
@@ -32,17 +33,15 @@ def look(source: Source, pid: int | None, interval: float) -> int:
         feed.close()
     for path in screen.kept:
         terminal.console.print(f"recording {path}", highlight=False, soft_wrap=True)
-    ended = terminal.ended
-    return 128 + ended if ended is not None and ended.name != "SIGINT" else 0
 
 
-def look_once(source: Source, pid: int | None, seconds: float, *, as_json: bool) -> None:
-    """Print one snapshot of what happens in so many seconds, or until the source ends."""
+def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *, as_json: bool) -> None:
+    """Print one snapshot of what happens in so many seconds, or until the source ends or a signal comes."""
     feed = Feed(source)
     end = time.monotonic() + seconds
     try:
         ended = None
-        while ended is None and (left := end - time.monotonic()) > 0:
+        while ended is None and ending.signal is None and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
             ended = source.ended()
             feed.update()

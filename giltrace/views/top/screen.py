@@ -99,7 +99,7 @@ class Screen:
         """Show it until the person or a signal ends it."""
         due = time.monotonic()
         try:
-            while self.terminal.ended is None:
+            while self.terminal.ending.signal is None:
                 if time.monotonic() >= due:
                     self._refresh()
                     due = time.monotonic() + self.interval

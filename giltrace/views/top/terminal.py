@@ -19,9 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from giltrace.errors import UsageError
-
-#: Signals that end the view; the terminal is put back first.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+from giltrace.views.top.ending import Ending
 
 # What terminals send for keys that have no character; both of the modes that arrows may be in.
 _KEYS = {
@@ -44,16 +42,16 @@ _ALTERNATE, _NORMAL = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 class Terminal:
     """A context: inside it the terminal gives keys and shows one page, outside it is as it was.
 
-    `ended` is the signal that asked for the end, None as long as none did. Raises `UsageError` without a terminal.
+    A signal that `ending` notes wakes whoever waits for a key. Raises `UsageError` without a terminal.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, ending: Ending) -> None:
         if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
             raise UsageError(
                 "giltrace top needs a terminal", "use --once for one snapshot as text, --json for programs"
             )
         self.console = console
-        self.ended: signal.Signals | None = None
+        self.ending = ending
         self._input = sys.stdin.fileno()
         self._saved: list[Any] = []
         self._typed: list[str] = []
@@ -67,11 +65,9 @@ class Terminal:
         self._wake = os.pipe()
         for end in self._wake:
             os.set_blocking(end, False)
-        self._before = {number: signal.getsignal(number) for number in (*ENDING, signal.SIGTSTP, signal.SIGWINCH)}
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTSTP, signal.SIGWINCH)}
         self._take()
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        for number in ENDING:
-            signal.signal(number, self._end)
         signal.signal(signal.SIGTSTP, self._ask_pause)
         signal.signal(signal.SIGWINCH, lambda number, frame: None)
         return self
@@ -98,9 +94,6 @@ class Terminal:
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        self.ended = signal.Signals(number)
 
     def _ask_pause(self, number: int, frame: FrameType | None) -> None:
         self._to_pause = True
@@ -130,11 +123,11 @@ class Terminal:
         if self._to_pause:
             self._pause()
             return None
-        if self._input not in ready or self.ended is not None:
+        if self._input not in ready or self.ending.signal is not None:
             return None
         typed = os.read(self._input, 1024)
         if not typed:
-            self.ended = signal.SIGHUP
+            self.ending.signal = signal.SIGHUP
             return None
         self._typed += [_KEYS.get(one) or one.decode("ascii", "replace") for one in _KEY.findall(typed)]
         return self._typed.pop(0)

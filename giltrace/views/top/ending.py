@@ -1,0 +1,26 @@
+"""Signals that ask for the end: noted, so that what was begun is ended in order and not wherever it happens to be."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Ending:
+    """A context: inside it these signals do nothing but set `signal`, which is None as long as none came."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> Ending:
+        self._before = {number: signal.signal(number, self._note) for number in _ENDING}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
