@@ -29,6 +29,8 @@ class _Thread:
 
     pieces: list[Piece] = field(default_factory=list)
     chunks: int = 0
+    #: Where in the file the last release was written, and that word.
+    release: tuple[int, int] | None = None
 
 
 class _Copy:
@@ -61,7 +63,7 @@ class _Copy:
         for piece in pieces:
             thread = self._threads.setdefault(piece.thread, _Thread())
             if piece.late_forced:
-                _mark_forced(thread)
+                self._mark_forced(thread)
             if thread.pieces and thread.pieces[-1].sequence != piece.sequence:
                 self._write_chunk(thread)
             thread.pieces.append(piece)
@@ -91,8 +93,23 @@ class _Copy:
         head["thread"], head["tid"], head["base"] = first.thread, first.info.tid, first.base
         head["name"] = first.info.name.encode()
         self._file.write((head.tobytes() + records.tobytes()).ljust(size, b"\0"))
+        at = _last_release(records)
+        if at >= 0:
+            thread.release = (self._file.tell() - size + _HEAD + at * records.itemsize, int(records[at]))
         thread.chunks += 1
         thread.pieces = []
+
+    def _mark_forced(self, thread: _Thread) -> None:
+        """The thread's last release has turned out to be a forced one."""
+        for piece in reversed(thread.pieces):
+            at = _last_release(piece.records)
+            if at >= 0:
+                piece.records[at] |= _FORCED
+                return
+        if thread.release is not None:
+            place, word = thread.release
+            self._file.flush()
+            os.pwrite(self._file.fileno(), np.uint64(word | int(_FORCED)).tobytes(), place)
 
     def _copy_stacks(self) -> None:
         source = self._source.path.with_name(self._stacks.name)
@@ -103,15 +120,6 @@ class _Copy:
             while block := file.read(1 << 20):
                 copy.write(block)
                 self._copied += len(block)
-
-
-def _mark_forced(thread: _Thread) -> None:
-    """The last release among what was not written yet has turned out to be a forced one."""
-    for piece in reversed(thread.pieces):
-        at = _last_release(piece.records)
-        if at >= 0:
-            piece.records[at] |= _FORCED
-            return
 
 
 def _last_release(records: Words) -> int:
