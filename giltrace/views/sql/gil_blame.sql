@@ -1,0 +1,73 @@
+-- Who waited for whom: how much of the waits at one site fell into the holds of another.
+create perfetto table _gil_roles as
+select utid, case when name = 'thread ' || tid then 'tid ' || tid when shared > 1 then pattern else name end as role
+from (
+  select utid, tid, name, pattern, count() over (partition by upid, pattern) as shared
+  from (
+    -- Every run of digits becomes one asterisk: first every digit, then every two asterisks one.
+    select utid, upid, tid, name, replace(replace(replace(replace(replace(starred,
+      '**', '*'), '**', '*'), '**', '*'), '**', '*'), '**', '*') as pattern
+    from (
+      select utid, upid, tid, name, replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
+        name, '0', '*'), '1', '*'), '2', '*'), '3', '*'), '4', '*'), '5', '*'), '6', '*'), '7', '*'), '8', '*'),
+        '9', '*') as starred
+      from thread where upid in (select distinct upid from gil_holds)
+    )
+  )
+);
+
+-- The holds of each GIL on end, numbered, with those without length left out.
+create perfetto table _gil_turns as
+select
+  row_number() over (order by upid, gil, ts) as turn,
+  upid, gil, ts, ts + dur as ts_end, role, ifnull(site, '') as site
+from gil_holds join _gil_roles using (utid)
+where dur > 0
+order by turn;
+
+-- The first and the last turn that a wait may overlap: those before its begin and its end are counted.
+create perfetto table _gil_overlaps as
+with
+  bases as (select upid, gil, min(turn) as base from _gil_turns group by upid, gil),
+  edges as (
+    select upid, gil, null as id, ts_end as time, 0 as rank, 1 as turns, 'begin' as edge from _gil_turns
+    union all select upid, gil, id, ts, 1, 0, 'begin' from gil_waits
+    union all select upid, gil, null, ts, 1, 1, 'end' from _gil_turns
+    union all select upid, gil, id, ts + dur, 0, 0, 'end' from gil_waits
+  ),
+  counted as (
+    select upid, gil, id, edge, sum(turns) over (partition by upid, gil, edge order by time, rank
+      rows between unbounded preceding and current row) as passed
+    from edges
+  )
+select
+  id,
+  max(iif(edge = 'begin', base + passed, 0)) as first,
+  max(iif(edge = 'end', base + passed - 1, 0)) as last
+from counted join bases using (upid, gil)
+where id is not null
+group by id;
+
+create perfetto table gil_blame as
+select
+  upid, pid, process,
+  victim,                                                -- the role of the threads that waited
+  victim_site,                                           -- where they stood: function (file:line); '' if not recorded
+  culprit,                                               -- the role of the threads that held the GIL meanwhile
+  culprit_site,                                          -- and where
+  count() as waits,                                      -- in how many waits
+  sum(lost) as dur,                                      -- how long in all
+  max(lost) as max_dur                                   -- most of it in one wait
+from (
+  select
+    w.upid, w.pid, w.process, v.role as victim, ifnull(w.site, '') as victim_site,
+    t.role as culprit, t.site as culprit_site,
+    sum(min(t.ts_end, w.ts + w.dur) - max(t.ts, w.ts)) as lost
+  from _gil_overlaps o
+  join gil_waits w using (id)
+  join _gil_roles v using (utid)
+  join _gil_turns t on t.turn between o.first and o.last
+  group by w.id, t.role, t.site
+)
+group by upid, victim, victim_site, culprit, culprit_site
+order by dur desc;

@@ -1,0 +1,34 @@
+-- One row per hold: a thread had the GIL from `ts` for `dur` ns.
+create perfetto table gil_holds as
+select
+  id,                                                    -- of the slice on its thread's GIL track
+  hold,                                                  -- its number within its process, by time
+  ts,
+  dur,
+  utid, tid, thread,                                     -- who held it
+  upid, pid, process,
+  gil,                                                   -- number of the GIL within the process
+  core,                                                  -- at the acquire; null if unknown
+  release = 'forced' as forced,                          -- 1 if a switch request ended it, else 0
+  substr(stack, 1, instr(stack || ' < ', ' < ') - 1) as site, -- the line that stands for it: function (file:line)
+  stack,                                                 -- that line and its callers; null if not recorded
+  partial                                                -- in words, if its begin or its end is not on record
+from (
+  select
+    s.id,
+    extract_arg(s.arg_set_id, 'debug.hold') as hold,
+    s.ts, s.dur,
+    utid, t.tid, t.name as thread,
+    upid, p.pid, p.name as process,
+    extract_arg(s.arg_set_id, 'debug.gil') as gil,
+    extract_arg(s.arg_set_id, 'debug.core') as core,
+    extract_arg(s.arg_set_id, 'debug.release') as release,
+    extract_arg(s.arg_set_id, 'debug.stack') as stack,
+    extract_arg(s.arg_set_id, 'debug.partial') as partial
+  from slice s
+  join thread_track k on k.id = s.track_id
+  join thread t using (utid)
+  join process p using (upid)
+  where s.name = 'holds GIL' and s.category = 'gil'
+)
+order by ts;

@@ -1,0 +1,79 @@
+"""What a person wants to look at: a recording with its trace, or a trace alone."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from giltrace.errors import UsageError
+from giltrace.recording.folder import SUFFIX
+from giltrace.recording.locate import locate
+from giltrace.recording.meta import FILE
+from giltrace.timeline.model import Timeline
+
+_TRACE = ".pftrace"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A recording (`folder`), a trace of it that is up to date (`trace`), or both."""
+
+    title: str
+    folder: Path | None
+    trace: Path | None
+
+    @classmethod
+    def find(cls, name: Path) -> Subject:
+        """Find what `name` names: a `.pftrace`, or a recording with or without its suffix.
+
+        A trace that is older than the recording is not its trace. Raises `RecordingError` if there is nothing.
+        """
+        trace = name if name.suffix == _TRACE else name.with_name(name.name.removesuffix(SUFFIX) + _TRACE)
+        if name.suffix == _TRACE and name.is_file():
+            folder = name.with_suffix(SUFFIX)
+            return cls(name.stem, folder if _is_of(name, folder) else None, name)
+        folder = locate(name)
+        return cls(folder.name.removesuffix(SUFFIX), folder, trace if _is_of(trace, folder) else None)
+
+    @cached_property
+    def timeline(self) -> Timeline | None:
+        """The recording's timeline; None for a trace alone."""
+        from giltrace.timeline.load import load
+
+        return None if self.folder is None else load(self.folder)
+
+    @contextlib.contextmanager
+    def as_trace(self, changed: Timeline | None = None) -> Iterator[Path]:
+        """Yield a `.pftrace` file of it, or of the `changed` timeline; written for as long as needed if there is none.
+
+        Raises `OutputError` if it cannot be written.
+        """
+        timeline = changed if changed is not None else self.timeline if self.trace is None else None
+        if timeline is None:
+            assert self.trace is not None
+            yield self.trace
+            return
+        from giltrace.exporters.perfetto import write
+
+        with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
+            path = Path(folder) / (self.title + _TRACE)
+            write(timeline, path)
+            yield path
+
+    def need_timeline(self, what: str) -> Timeline:
+        """The timeline; raises `UsageError` for a trace alone, which `what` cannot be done with."""
+        if self.timeline is None:
+            raise UsageError(f"{what} needs the recording, not its trace alone", f"name a NAME{SUFFIX} folder")
+        return self.timeline
+
+
+def _is_of(trace: Path, folder: Path) -> bool:
+    """Whether there are both, and the trace was written after the recording."""
+    try:
+        return trace.stat().st_mtime_ns >= (folder / FILE).stat().st_mtime_ns
+    except OSError:
+        return False
