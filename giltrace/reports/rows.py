@@ -15,8 +15,8 @@ from rich.text import Text
 
 Value = int | float | str | bytes | None
 
-#: What each column of a table takes besides its cells.
-_GAP = 3
+#: What a column of a table takes besides its cells, and what is between a name and its value.
+_GAP, _INDENT = 3, 2
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Value]], console: Console) -> None:
@@ -57,7 +57,7 @@ def as_json(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
 
 
 def _print_records(columns: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:
-    indent = max(map(len, columns)) + _GAP
+    indent = max(map(len, columns)) + _INDENT
     for at, row in enumerate(cells):
         if at:
             console.print()

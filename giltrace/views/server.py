@@ -290,15 +290,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
-        if getattr(self, "command", None) != "HEAD":
+        if self.command != "HEAD":
             self.wfile.write(text)
         self._drain()
 
     def _head(self, code: int) -> None:
         self.close_connection = True
-        # The line that could not be parsed has left neither of these.
-        self.request_version = getattr(self, "request_version", "") or "HTTP/1.0"
-        self.requestline = getattr(self, "requestline", "")
+        # Headers even for what asked without any: a browser must not guess.
+        self.request_version = "HTTP/1.0"
         self.send_response(code)
         headers = {
             "Connection": "close",
