@@ -6,8 +6,9 @@ from giltrace.exporters._protos import packet, pb
 from giltrace.exporters._sink import Sink
 from giltrace.timeline.model import Timeline
 
-#: The track, and the name of its slices.
-TRACK, SLICE = "cut", "left out of this trace"
+#: The group, its only track, and the name of that track's slices. A track without a group would be hidden in the UI's
+#: own group for such.
+GROUP, TRACK, SLICE = "cut", "left out", "left out of this trace"
 
 
 def write_cut(sink: Sink, timeline: Timeline) -> None:
@@ -17,7 +18,8 @@ def write_cut(sink: Sink, timeline: Timeline) -> None:
     """
     if timeline.cut is None:
         return
-    track = sink.track(("cut",), name=TRACK)
+    group = sink.track(("cut",), name=GROUP)
+    track = sink.track(("left out",), group, name=TRACK, rank=0)
     first, last = timeline.cut.recorded
     edges = [first, *(edge for stretch in timeline.cut.kept for edge in stretch), last]
     notes = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from giltrace.exporters._cut import TRACK
 from giltrace.views.moment import Moment
 
 
 def page_address(page: str, trace: str, moment: Moment | None) -> str:
     """The address of `page`, the UI, that opens the address `trace` and begins at `moment`, or shows all.
 
-    The GIL's holder is pinned, the groups of the moment's process are unfolded and all others folded.
+    The GIL's holder and what a cut left out are pinned; the moment's process is unfolded, the others are not.
     """
     arguments: dict[str, str | int] = {"url": trace, "hideSidebar": "true"}
     if moment is not None:
@@ -23,7 +24,7 @@ def page_address(page: str, trace: str, moment: Moment | None) -> str:
 
 
 def _commands(moment: Moment | None) -> list[dict[str, object]]:
-    commands = [("PinTracksByRegex", "^holder$")]
+    commands = [("PinTracksByRegex", f"^(holder|{TRACK})$")]
     if moment is not None and moment.pid is not None:
         pid = moment.pid
         # Every process's group ends in its pid, and so do those of its GILs, in brackets.

@@ -32,6 +32,6 @@ where utid != to_utid
   -- Where a cut left something out in between, the next hold in the trace may not have been the next one.
   and not exists (
     select 1 from slice s join track k on k.id = s.track_id
-    where k.name = 'cut' and s.category = 'cut' and s.ts < h.ts + h.dur and s.ts + s.dur > h.ts
+    where k.name = 'left out' and s.category = 'cut' and s.ts < h.ts + h.dur and s.ts + s.dur > h.ts
   )
 order by ts;
