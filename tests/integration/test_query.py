@@ -31,6 +31,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "cookbook.md"
 QUESTIONS = {
     int(number): sql for number, sql in re.findall(r"^## (\d+)\. .*?^```sql\n(.*?)^```", PAGE.read_text(), re.M | re.S)
 }
+Rows = Counter[tuple[Value, ...]]
+
 WORKLOADS = {
     "convoy": ("convoy", "--steps", "40"),
     "multiprocess": ("multiprocess", "--processes", "2", "--count", "1000000"),
@@ -84,21 +86,20 @@ def site(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_the_tables_add_up_to_the_report(recording: Recording) -> None:
-    by_gil: Counter[tuple[Value, ...]] = Counter()
-    by_thread: Counter[tuple[Value, ...]] = Counter()
-    blame: Counter[tuple[Value, ...]] = Counter()
+    by_gil: Rows = Counter()
+    by_thread: Rows = Counter()
+    blame: Rows = Counter()
     for process in recording.report["processes"]:
         pid = process["pid"]
         for gil in process["gils"]:
-            keys = ("holds", "held_ns", "forced", "handoffs")
-            by_gil[(pid, gil["gil"], *(gil[key] for key in keys))] += 1
+            by_gil.update([(pid, *(gil[name] for name in ("gil", "holds", "held_ns", "forced", "handoffs")))])
         for thread in process["threads"]:
             if thread["waits"]:
-                keys = ("waits", "waited_ns", "wait_max_ns")
-                by_thread[(pid, thread["tid"], thread["name"], *(thread[key] for key in keys))] += 1
+                names = ("tid", "name", "waits", "waited_ns", "wait_max_ns")
+                by_thread.update([(pid, *(thread[name] for name in names))])
         for row in process["blame"]:
-            key = (pid, *site(row["victim"]), *site(row["culprit"]))
-            blame[(*key, row["waits"], row["ns"], row["max_ns"])] += 1
+            pair = (*site(row["victim"]), *site(row["culprit"]))
+            blame.update([(pid, *pair, row["waits"], row["ns"], row["max_ns"])])
     waits = "select pid, tid, thread, count(), sum(dur), max(dur) from gil_waits group by utid"
     assert rows(recording, waits) == by_thread
     blamed = "select pid, victim, victim_site, culprit, culprit_site, waits, dur, max_dur from gil_blame"
@@ -112,7 +113,7 @@ def test_the_tables_add_up_to_the_report(recording: Recording) -> None:
     assert by_gil
 
 
-def rows(recording: Recording, sql: str) -> Counter[tuple[Value, ...]]:
+def rows(recording: Recording, sql: str) -> Rows:
     return Counter(map(tuple, recording.trace.run(sql).rows))
 
 

@@ -38,7 +38,8 @@ def reaching(table: Array) -> Array:
 
 
 def without(table: Array, field: str) -> list[tuple[object, ...]]:
-    return table[[name for name in table.dtype.names or () if name != field]].tolist()
+    names = [name for name in table.dtype.names or () if name != field]
+    return [tuple(row) for row in table[names].tolist()]
 
 
 def test_waits_runs_and_spans_that_reach_into_a_stretch_are_kept_whole() -> None:
@@ -74,8 +75,8 @@ def test_each_stack_is_the_one_that_it_was() -> None:
     process = make_process(holds=400)
     asked = {number: number % 3 for number in range(len(process.switch_requests))}
     stacks = [[(f"f{number}", "a.py", number)] for number in range(8)]
-    by_thread = {"hold": {thread: 3 + thread for thread in range(4)}, "wait": {1: 4, 2: 5}}
-    before = make_timeline(with_stacks(process, stacks, request=asked, **by_thread))
+    holding, waiting = {thread: 3 + thread for thread in range(4)}, {1: 4, 2: 5}
+    before = make_timeline(with_stacks(process, stacks, hold=holding, wait=waiting, request=asked))
     (old,), (new,) = before.processes, cut(before, STRETCHES).processes
     waits, holds = kept_rows(old, new, "waits"), kept_rows(old, new, "holds")
     assert Sites(new).wait_stacks().tolist() == Sites(old).wait_stacks()[waits].tolist()
