@@ -20,21 +20,18 @@ def write_cut(sink: Sink, timeline: Timeline) -> None:
         return
     group = sink.track(("cut",), name=GROUP)
     track = sink.track(("left out",), group, name=TRACK, rank=0)
-    first, last = timeline.cut.recorded
-    edges = [first, *(edge for stretch in timeline.cut.kept for edge in stretch), last]
     notes = [
         sink.annotation(f"{table} left out in all", int_value=getattr(timeline.cut, table))
         for table in ("holds", "waits", "runs", "spans")
     ]
     category, name = int(sink.categories(["cut"])[0]), int(sink.names([SLICE])[0])
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if start < end:
-            begin = pb.TrackEvent(
-                type=pb.TrackEvent.TYPE_SLICE_BEGIN,
-                track_uuid=track,
-                category_iids=[category],
-                name_iid=name,
-                debug_annotations=notes,
-            )
-            finish = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=track)
-            sink.write(packet(timestamp=start, track_event=begin), packet(timestamp=end, track_event=finish))
+    begin = pb.TrackEvent(
+        type=pb.TrackEvent.TYPE_SLICE_BEGIN,
+        track_uuid=track,
+        category_iids=[category],
+        name_iid=name,
+        debug_annotations=notes,
+    )
+    finish = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=track)
+    for start, end in timeline.cut.left_out:
+        sink.write(packet(timestamp=start, track_event=begin), packet(timestamp=end, track_event=finish))

@@ -10,10 +10,11 @@ import numpy as np
 from giltrace.exporters._packets import Ints, packed_varints, varint
 from giltrace.exporters._protos import SEQUENCE, pb
 from giltrace.exporters._sink import Sink
-from giltrace.timeline.model import Timeline
+from giltrace.timeline.model import Array, Timeline
 
 _PER_BUNDLE = 1 << 14
 _IDLE = 0
+_NEVER = np.iinfo(np.int64).max
 _PRIORITY = 120
 
 # The kernel's codes for the state in which a thread leaves its core.
@@ -60,7 +61,7 @@ def _collect(timeline: Timeline) -> tuple[_Tasks, _Runs]:
     columns: list[tuple[Ints, ...]] = []
     for process in timeline.processes:
         runs = process.runs
-        state = np.where(runs["preempted"] != 0, _STATE_RUNNABLE, _STATE_SLEEPING)
+        state = _states(timeline, runs)
         ends = np.array([thread.end for thread in process.threads], np.int64)
         if len(runs):
             died = (runs["end"] >= ends[runs["thread"]]) & (runs["end"] < timeline.end)
@@ -69,13 +70,29 @@ def _collect(timeline: Timeline) -> tuple[_Tasks, _Runs]:
         tids += [thread.tid for thread in process.threads]
         names += [thread.name for thread in process.threads]
     runs = timeline.other_runs
-    state = np.where(runs["preempted"] != 0, _STATE_RUNNABLE, _STATE_SLEEPING)
+    state = _states(timeline, runs)
     columns.append((runs["core"], runs["start"], runs["end"], runs["thread"].astype(np.int64) + len(tids), state))
     tids += [task.tid for task in timeline.other_tasks]
     names += [task.name for task in timeline.other_tasks]
     core, start, end, task, state = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     order = np.lexsort((end, start, core))
     return _Tasks(np.array(tids), names), _Runs(core[order], start[order], end[order], task[order], state[order])
+
+
+def _states(timeline: Timeline, runs: Array) -> Ints:
+    """The state in which each run ends.
+
+    The reader draws it up to the thread's next run. Where something was left out in between, that is asleep, which shows
+    as nothing: what the thread did there is not known.
+    """
+    runnable = runs["preempted"] != 0
+    if timeline.cut is not None and len(runs):
+        same = runs["thread"][1:] == runs["thread"][:-1]
+        following = np.append(np.where(same, runs["start"][1:], timeline.end), timeline.end)
+        gaps = np.array([*timeline.cut.left_out, (_NEVER, _NEVER)], np.int64)
+        # The first gap that ends after the run: does it begin before the next one?
+        runnable &= gaps[np.searchsorted(gaps[:, 1], runs["end"], "right"), 0] >= following
+    return np.where(runnable, _STATE_RUNNABLE, _STATE_SLEEPING)
 
 
 def _switches(start: Ints, end: Ints, task: Ints, state: Ints) -> tuple[Ints, Ints, Ints]:

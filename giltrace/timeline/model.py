@@ -173,6 +173,13 @@ class Cut:
     runs: int = 0
     spans: int = 0
 
+    @property
+    def left_out(self) -> tuple[tuple[int, int], ...]:
+        """The stretches (start, end) that are not kept, sorted and disjoint, none empty."""
+        first, last = self.recorded
+        edges = [first, *(edge for stretch in self.kept for edge in stretch), last]
+        return tuple((start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end)
+
 
 @dataclass(frozen=True)
 class Timeline:

@@ -150,3 +150,15 @@ def test_no_hand_off_is_made_up_across_what_is_missing(tmp_path: Path) -> None:
         found[name] = {tuple(row) for row in rows}
     assert 0 < len(found["cut"]) < len(found["whole"])
     assert found["cut"] <= found["whole"]
+
+
+@pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+def test_no_thread_waits_for_a_core_in_what_is_missing(tmp_path: Path) -> None:
+    before = whole()
+    runnable = "select t.tid, s.ts, s.dur from thread_state s join thread t using (utid) where state = 'R'"
+    found = {}
+    for name, timeline in (("whole", before), ("cut", cut(before, STRETCHES))):
+        perfetto.write(timeline, tmp_path / name)
+        found[name] = {tuple(row) for row in GilTraceProcessor(tmp_path / name).run(runnable).rows}
+    assert 0 < len(found["cut"]) < len(found["whole"])
+    assert found["cut"] <= found["whole"]
