@@ -76,8 +76,9 @@ def view(
         subject.as_trace(changed) as trace,
         TraceServer(trace, subject.title, online=online, port=port) as server,
     ):
-        _announce(server, page_address(server.page_url, server.trace_url, _moment(subject, changed, where)), print_url)
         try:
+            address = page_address(server.page_url, server.trace_url, _moment(subject, changed, where))
+            _announce(server, address, print_url)
             server.run()
         except KeyboardInterrupt:
             print(file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from giltrace.exporters import perfetto
 from giltrace.reports.rows import print_rows
 from giltrace.views.gil_tables import GilTraceProcessor
+from giltrace.views.prompt import statements
 from giltrace.views.trace_processor import cache_folder, unavailable
 from tests.synthetic import make_process, make_timeline
 
@@ -83,11 +83,23 @@ def test_statements_words_errors_and_the_end(trace: Path, tmp_path: Path) -> Non
         assert "create perfetto table gil_blame" in prompt.type(".schema gil_blame\n")
         assert "gil_blame" in prompt.type(".schema nonsense\n")
         assert "semicolon" in prompt.type(".what\n")
-        prompt.type("select dropped\n", end="...> ")
-        prompt.process.send_signal(signal.SIGINT)
-        prompt.until("giltrace> ")
         assert "\n7\n" in prompt.type("select 7 as x;\n")
         assert prompt.end("\\q\n") == 0
+
+
+def test_an_interrupt_drops_the_statement_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["select dropped", KeyboardInterrupt, "select", "7;", EOFError])
+
+    def answer(prompt: str) -> str:
+        line = next(typed)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", answer)
+    said: list[str] = []
+    assert list(statements(said.append)) == ["select\n7;"]
+    assert said == ["", ""]
 
 
 def test_what_was_typed_is_remembered(trace: Path, tmp_path: Path) -> None:
