@@ -82,8 +82,8 @@ def _collect(timeline: Timeline) -> tuple[_Tasks, _Runs]:
 def _states(timeline: Timeline, runs: Array) -> Ints:
     """The state in which each run ends.
 
-    The reader draws it up to the thread's next run. Where something was left out in between, that is asleep: it shows as
-    nothing, and what the thread did there is not known.
+    The reader draws it up to the thread's next run. Where something was left out in between, that is asleep: it shows
+    as nothing, and what the thread did there is not known.
     """
     runnable = runs["preempted"] != 0
     if timeline.cut is not None and len(runs):

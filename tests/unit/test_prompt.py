@@ -88,7 +88,7 @@ def test_statements_words_errors_and_the_end(trace: Path, tmp_path: Path) -> Non
 
 
 def test_an_interrupt_drops_the_statement_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = iter(["select dropped", KeyboardInterrupt, "select", "7;", EOFError])
+    typed = iter(["select dropped", KeyboardInterrupt(), "select", "7;", EOFError()])
 
     def answer(prompt: str) -> str:
         line = next(typed)
