@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_statements_words_errors_and_the_end(trace: Path, tmp_path: Path) -> Non
 
 
 def test_an_interrupt_drops_the_statement_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = iter(["select dropped", KeyboardInterrupt(), "select", "7;", EOFError()])
+    typed: Iterator[str | BaseException] = iter(["select dropped", KeyboardInterrupt(), "select", "7;", EOFError()])
 
     def answer(prompt: str) -> str:
         line = next(typed)
