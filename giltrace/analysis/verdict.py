@@ -22,7 +22,7 @@ IDLE_SHARE_SEVERAL = 0.001
 #: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
 HOG_OVERSTAY_INTERVALS = 2
 HOG_OVERSTAY_NS = UNHEEDED_NS
-#: Hogs decide the verdict if they overstay for this share of the wall time in all.
+#: Hogs decide the verdict if they overstay for this share of the time that the threads had in all.
 HOG_SHARE = 0.05
 #: One step of a convoy waits for at least this part of a switch interval, some of it while another thread runs with the
 #: GIL, then holds for at most `CONVOY_HOLD_NS`.
@@ -175,7 +175,7 @@ def judge(process: Process) -> Verdict:
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`IDLE_SHARE`, `IDLE_SHARE_SEVERAL`) and nobody waited.
     4. *hog*: holds went on for two switch intervals or more after a switch request (`HOG_OVERSTAY_INTERVALS`), not
-       counting time without a core, for `HOG_SHARE` of the wall time in all.
+       counting time without a core, for `HOG_SHARE` of the time that there was one in all.
     5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval.
     6. *parallel*: threads ran off the GIL about as long as it was held (`PARALLEL_RATIO`), on more than one core at
        once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
@@ -229,7 +229,7 @@ def _idle(f: _Figures) -> Verdict | None:
 
 def _hog(f: _Figures) -> Verdict | None:
     over = f.overstays
-    share = int(over.length.sum()) / f.wall
+    share = int(over.length.sum()) / f.had
     if share < HOG_SHARE:
         return None
     worst = int(over.length.argmax())

@@ -292,3 +292,14 @@ def test_a_thread_that_lacked_a_core_nearly_always_was_not_idle() -> None:
     script, kernel = Script(tids=(PID,)).acquire(0, 0).release(1000 * MS, 0), Kernel()
     kernel.run(0, 10 * MS, PID, preempted=True).run(990 * MS, 1000 * MS, PID).ended(1000 * MS, PID)
     assert judge(process(script, kernel)).kind == "single-threaded"
+
+
+def test_a_hog_on_a_busy_machine_is_a_hog() -> None:
+    """It has a core for 40 ms of each second, and goes on for 30 ms of these after it was asked."""
+    script, kernel, at = Script().hold(0, 10 * US, 0), Kernel(), MS
+    for _ in range(10):
+        script.acquire(at, 1).request(at + MS, 2).timeout(at + 6 * MS, 2).release(at + 1000 * MS, 1)
+        kernel.run(at, at + 20 * MS, 101, 0, preempted=True).run(at + 980 * MS, at + 1000 * MS, 101)
+        script.acquire(at + 1000 * MS + US, 2).release(at + 1000 * MS + 9 * US, 2)
+        at += 1001 * MS
+    assert judge(process(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102))).kind == "hog"
