@@ -1,0 +1,139 @@
+"""The process to attach to, and what of it has to be known: its interpreter, its libc, and the code that calls go through."""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from giltrace.errors import TargetError
+from giltrace.launch.attach.elf import LoadedObject, NotElf
+from giltrace.launch.attach.process import Mapping, Process
+from giltrace.launch.attach.ptrace import read_memory
+
+_LIBC = re.compile(r"(libc\.so\.6|libc-2\.\d+\.so|ld-musl-x86_64\.so\.1|libc\.musl-x86_64\.so\.1)( \(deleted\))?")
+_LIBDL = re.compile(r"(libdl\.so\.2|libdl-2\.\d+\.so)( \(deleted\))?")
+
+#: mov $15, %rax; syscall: what signal handlers return to. 15 is rt_sigreturn.
+RESTORER = bytes.fromhex("48c7c00f0000000f05")
+
+#: mov OFFSET(%rip), %rax; add %fs:0, %rax: how glibc finds a thread's errno; endbr64 may stand before.
+_ERRNO_CODE = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\x48\x8b\x05(....)\x64\x48\x03\x04\x25\0\0\0\0", re.S)
+
+RTLD_NOW = 2
+_RTLD_DLOPEN = 0x80000000  # that __libc_dlopen_mode wants to be told
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The loaded object that is the interpreter.
+
+    `version` is (major, minor), None if that cannot be told from outside. `calls_malloc` tells that malloc is another
+    object's code.
+    """
+
+    loaded: LoadedObject
+    version: tuple[int, int] | None
+    free_threaded: bool
+    calls_malloc: bool
+
+
+@dataclass(frozen=True)
+class Library:
+    """The C library: addresses of what is called. `dlopen_mode` goes with `dlopen`.
+
+    `errno_offset` is that of a thread's errno from its thread pointer, None if it could not be found.
+    """
+
+    restorer: int
+    dlopen: int
+    dlopen_mode: int
+    swab: int
+    errno_offset: int | None
+
+
+class Target:
+    """One process as it is now. The properties raise `TargetError` if it is none that can be attached to."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.maps = process.maps()
+
+    @functools.cached_property
+    def interpreter(self) -> Interpreter:
+        """Find the interpreter among the loaded objects."""
+        paths = [mapping.path for mapping in self.maps]
+        older = False
+        for loaded in self._objects(lambda name: "python" in name) or self._objects(lambda name: True):
+            if loaded.address("_PyRuntime") and loaded.address("PyConfig_InitPythonConfig"):
+                version, free_threaded = _describe(self.process.pid, loaded, paths)
+                return Interpreter(loaded, version, free_threaded, loaded.imports("malloc"))
+            older |= loaded.address("Py_Initialize") is not None
+        pid = self.process.pid
+        if older:
+            raise TargetError(f"process {pid} runs a Python older than 3.8", "giltrace follows CPython 3.8 and newer")
+        if any("pypy" in path.rpartition("/")[2] for path in paths):
+            raise TargetError(f"process {pid} is PyPy, which has no CPython GIL", "use a CPython")
+        raise TargetError(f"process {pid} is not Python", "find the right one with `ps -ef | grep python`")
+
+    @functools.cached_property
+    def library(self) -> Library:
+        """Find the C library and what is needed of it."""
+        for libc in self._objects(lambda name: _LIBC.fullmatch(name) is not None):
+            restorer, swab = libc.code(RESTORER), libc.address("swab")
+            dlopen, mode = libc.address("dlopen"), RTLD_NOW
+            if dlopen is None:
+                others = self._objects(lambda name: _LIBDL.fullmatch(name) is not None)
+                dlopen = next(filter(None, (other.address("dlopen") for other in others)), None)
+            if dlopen is None:
+                dlopen, mode = libc.address("__libc_dlopen_mode"), RTLD_NOW | _RTLD_DLOPEN
+            if restorer and swab and dlopen:
+                return Library(restorer, dlopen, mode, swab, _errno_offset(libc))
+        raise TargetError(
+            f"process {self.process.pid} has no C library that can load another: it is statically linked, or not by "
+            "glibc or musl",
+            f"look at it from outside: giltrace attach --observe {self.process.pid}",
+        )
+
+    def _objects(self, wanted: Callable[[str], bool]) -> list[LoadedObject]:
+        found = []
+        for mapping in self.maps:
+            if mapping.inode and mapping.offset == 0 and wanted(mapping.path.rpartition("/")[2]):
+                try:
+                    found.append(LoadedObject(self.process.pid, mapping.start))
+                except (NotElf, OSError):
+                    continue
+        return found
+
+    def mapping_at(self, address: int) -> Mapping | None:
+        """Return the mapping that holds `address`."""
+        return next((mapping for mapping in self.maps if mapping.start <= address < mapping.end), None)
+
+
+def _describe(pid: int, loaded: LoadedObject, paths: list[str]) -> tuple[tuple[int, int] | None, bool]:
+    """The version of an interpreter, and whether it is a free-threaded build: from 3.13 on its memory says so."""
+    runtime = loaded.address("_PyRuntime") or 0
+    cookie, number, free_threaded = struct.unpack("<8sQQ", read_memory(pid, runtime, 24))
+    if cookie == b"xdebugpy":
+        return (number >> 24 & 0xFF, number >> 16 & 0xFF), bool(free_threaded)
+    packed = loaded.address("Py_Version")  # from 3.11 on
+    if packed is not None:
+        (number,) = struct.unpack("<Q", read_memory(pid, packed, 8))
+        return (number >> 24 & 0xFF, number >> 16 & 0xFF), False
+    names = (re.search(r"python3\.(\d+)", path.rpartition("/")[2]) for path in paths)
+    minor = next((int(match[1]) for match in names if match), None)
+    return (None if minor is None else (3, minor)), False
+
+
+def _errno_offset(libc: LoadedObject) -> int | None:
+    function = libc.address("__errno_location")
+    if function is None:
+        return None
+    match = _ERRNO_CODE.match(libc.read(function, 32))
+    if match is None:
+        return None
+    (relative,) = struct.unpack("<i", match[1])
+    (offset,) = struct.unpack("<q", libc.read(function + match.end(1) + relative, 8))
+    return int(offset)
