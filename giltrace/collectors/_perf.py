@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import platform
+import resource
 import struct
 import threading
 import time
@@ -25,10 +27,14 @@ _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV, _COMM, _TASK = 1 << 1, 1 << 5, 1 << 6, 1
 _WATERMARK = 1 << 14
 _SAMPLE_ID_ALL, _USE_CLOCKID, _CONTEXT_SWITCH = 1 << 18, 1 << 25, 1 << 26
 _FLAG_FD_CLOEXEC = 8
+_IOC_SET_OUTPUT = 0x2405
 _ATTR_SIZE = 112
 
 #: Of the ring's first page: where the kernel writes next, and where the reader reads next.
 _HEAD, _TAIL = 1024, 1032
+
+#: What this process may have open besides events.
+_OTHER_DESCRIPTORS = 256
 
 _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
@@ -86,10 +92,16 @@ class Ring:
         except OSError:
             os.close(fd)
             raise
+        self._others: list[int] = []
         self._view = memoryview(self._map)
         self._size = self.pages * mmap.PAGESIZE
         self.bytes = 0
         self.bytes_unwritten = 0
+
+    def share(self, fd: int) -> None:
+        """Let the event `fd`, on the same core, write into this ring too, which owns it from now on. Raises OSError."""
+        self._others.append(fd)
+        fcntl.ioctl(fd, _IOC_SET_OUTPUT, self.fd)
 
     def drain(self) -> int:
         """Append what the kernel has written since the last time to the file and return how many bytes that was.
@@ -131,7 +143,8 @@ class Ring:
         self.drain()
         self._view.release()
         self._map.close()
-        os.close(self.fd)
+        for fd in (self.fd, *self._others):
+            os.close(fd)
         os.close(self._file)
         self.fd = -1
 
@@ -176,6 +189,14 @@ def ring_pages() -> int:
         allowed = 128
     wanted = (2 << 20) // mmap.PAGESIZE if privileged else max(1, allowed)
     return 1 << (wanted.bit_length() - 1)
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise this process's own limit of open files so that it may open `count` more, as far as it can be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(count + _OTHER_DESCRIPTORS, hard) if hard != resource.RLIM_INFINITY else count + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def online_cpus() -> list[int]:

@@ -56,7 +56,7 @@ class PySpyCollector:
 
     def available(self, python: str | None) -> str | None:
         """Say whether py-spy is there to be run."""
-        return None if _find() else f"py-spy is not installed: {sys.executable} -m pip install py-spy"
+        return None if find_program() else f"py-spy is not installed: {sys.executable} -m pip install py-spy"
 
     def prepare(self, folder: Path, env: dict[str, str]) -> None:
         """Nothing to do: py-spy looks at the target from outside."""
@@ -124,7 +124,7 @@ class PySpyCollector:
         if len(self._current) >= MAX_PROCESSES:
             self._waiting.add(pid)
             return
-        program = _find()
+        program = find_program()
         if program is None:
             return
         self._attempts[(pid, max(image, 0))] = attempt + 1
@@ -254,7 +254,7 @@ class _Collected:
         )
 
 
-def _find() -> str | None:
+def find_program() -> str | None:
     beside = Path(sys.executable).with_name("py-spy")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
 

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 #: How long a record may lie in a ring that does not fill up.
 _DRAIN_MS = 50
 
+_BIRTH_SECONDS = 0.002
+
 
 class SchedCollector:
-    """One perf event per core follows the target and all its descendants into `sched-<cpu>.bin`.
+    """One perf event per core and thread follows the target and all its descendants into `sched-<cpu>.bin`.
+
+    A target that has only just been started has one thread; those of a running one are all given events, for only
+    threads that are started later inherit them.
 
     A thread of its own empties the rings as soon as one is a quarter full: an unprivileged user's rings
     hold only 16,000 records a core, and a busy GIL can fill that between two polls of the recorder. With `ring` (bytes)
@@ -33,6 +38,8 @@ class SchedCollector:
     def __init__(self, ring: int = 0) -> None:
         self._ring = ring
         self._folder = Path()
+        self._pid = 0
+        self._pages = 0
         self._rings: list[_perf.Ring] = []
         self._problem = "not started"
         self._seconds = 0.0
@@ -47,23 +54,65 @@ class SchedCollector:
         """Nothing to do: the kernel does all of it."""
 
     def start(self, session: Session) -> None:
-        """Open one event and ring per core on the target, which its threads and children inherit."""
-        self._folder = session.folder
+        """Open a ring per core, and on each an event for every thread of the target, which those it starts inherit."""
+        self._folder, self._pid = session.folder, session.pid
         self._problem = ""
-        pages = _perf.ring_pages()
-        for cpu in _perf.online_cpus():
-            try:
-                fd = _perf.open_switches(session.pid, cpu, inherit=True, wakeup=pages * mmap.PAGESIZE // 4)
-                ring = _perf.Ring(fd, session.folder / f"sched-{cpu}.bin", pages, self._ring)
-            except OSError as error:
-                self._problem = _perf.explain(error)
-                self._close()
-                return
-            self._rings.append(ring)
-            pages = ring.pages  # what the first core could not have, the others need not try
+        try:
+            self._open_rings()
+            self._follow_older_threads()
+        except OSError as error:
+            self._problem = _perf.explain(error)
+            self._close()
+            return
         self._wake = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._drain, name="giltrace-sched", daemon=True)
         self._thread.start()
+
+    def _open_rings(self) -> None:
+        self._pages = _perf.ring_pages()
+        for cpu in _perf.online_cpus():
+            path = self._folder / f"sched-{cpu}.bin"
+            ring = _perf.Ring(self._open(self._pid, cpu), path, self._pages, self._ring)
+            self._rings.append(ring)
+            self._pages = ring.pages  # what the first core could not have, the others need not try
+
+    def _open(self, tid: int, cpu: int) -> int:
+        return _perf.open_switches(tid, cpu, inherit=True, wakeup=self._pages * mmap.PAGESIZE // 4)
+
+    def _follow_older_threads(self) -> None:
+        """Give events to the threads that were there before, again and again until there is none without."""
+        followed = {self._pid}
+        while fresh := self._threads() - followed:
+            fresh -= self._inherited()
+            if not fresh:
+                return
+            _perf.allow_descriptors((len(followed) + len(fresh)) * len(self._rings))
+            for tid in fresh:
+                self._follow(tid)
+            followed |= fresh
+
+    def _follow(self, tid: int) -> None:
+        for cpu, ring in zip(_perf.online_cpus(), self._rings, strict=True):
+            try:
+                fd = self._open(tid, cpu)
+            except ProcessLookupError:
+                return  # it has just ended
+            ring.share(fd)
+
+    def _threads(self) -> set[int]:
+        try:
+            return {int(name) for name in os.listdir(f"/proc/{self._pid}/task")}
+        except OSError:
+            return set()
+
+    def _inherited(self) -> set[int]:
+        """Threads started by those that have events: they have their parents'."""
+        from giltrace.recording.sched import read_births
+
+        time.sleep(_BIRTH_SECONDS)  # a thread shows in /proc a little before its birth is on record
+        for ring in self._rings:
+            ring.drain()
+        return read_births(self._folder)
 
     def poll(self) -> None:
         """Nothing to do: the rings are emptied by their own thread."""

@@ -20,7 +20,7 @@ from giltrace.timeline.model import CollectorReport
 POLL_SECONDS = 0.05
 
 
-class _Crew:
+class Crew:
     """The collectors that can run here, and the reports of those that cannot.
 
     A collector that fails loses its own data only: its error becomes its status.
@@ -46,15 +46,19 @@ class _Crew:
                 self.reports[collector.name] = report
 
     def prepare(self, folder: Path, env: dict[str, str]) -> None:
+        """Let each change the environment that the target will start with."""
         self._each(lambda collector: collector.prepare(folder, env))
 
     def start(self, session: Session) -> None:
+        """Let each begin."""
         self._each(lambda collector: collector.start(session))
 
     def poll(self) -> None:
+        """Let each drain its buffers."""
         self._each(lambda collector: collector.poll())
 
     def stop(self) -> None:
+        """Let each finish; `reports` then has what they say."""
         self._each(lambda collector: collector.stop())
 
 
@@ -64,7 +68,7 @@ def record(target: Target, path: Path, collectors: Sequence[Collector], *, force
     Raises `OutputError` or `TargetError`, in which case nothing was started and `path` is as it was.
     """
     folder = RecordingFolder(path, force=force)
-    crew = _Crew(collectors, target.python)
+    crew = Crew(collectors, target.python)
     env = dict(os.environ)
     if any(report.name == "sched" and not report.ok for report in crew.reports.values()):
         env["GILTRACE_CORE"] = "1"  # the cores at each acquire are then the only ones known

@@ -17,6 +17,7 @@ class RecordingFolder:
     def __init__(self, path: Path, *, force: bool) -> None:
         self.path = path
         self._old: Path | None = None
+        self._kept = False
         if path.exists():
             if not force:
                 raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
@@ -35,12 +36,15 @@ class RecordingFolder:
 
     def keep(self) -> None:
         """The recording has begun for good: what it replaces may go."""
+        self._kept = True
         if self._old is not None:
             shutil.rmtree(self._old)
             self._old = None
 
     def abandon(self) -> None:
-        """Nothing was recorded: leave things as they were."""
+        """Leave things as they were, unless the recording has begun."""
+        if self._kept:
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         if self._old is not None:
             self._old.rename(self.path)

@@ -23,8 +23,10 @@ class Meta:
     """The recording's own description. Times are CLOCK_MONOTONIC ns, offsets are that clock minus MONOTONIC.
 
     `state` is "recording" until the recorder ends it, then "complete"; a recording that stayed in the former was
-    cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal. `trigger` is what a
-    flight recorder wrote it for.
+    cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal; None if it was not
+    waited for. `thread_names` has, by tid, the names of threads that were there before the recording. `ids` has, for
+    a target in a pid namespace of its own, the id here of each process and thread by its id there. As in all of JSON,
+    keys are texts. `trigger` is what a flight recorder wrote it for.
     """
 
     giltrace: str
@@ -37,6 +39,8 @@ class Meta:
     end_ns: int = 0
     exit_status: int | None = None
     collectors: list[dict[str, Any]] = field(default_factory=list)
+    thread_names: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
     trigger: Trigger | None = None
     format: str = FORMAT
     version: int = VERSION

@@ -53,14 +53,23 @@ def read_perf_files(paths: Iterable[Path]) -> SchedEvents:
     return SchedEvents(merged, tasks, names, lost)
 
 
-def read_ends(folder: Path) -> dict[int, list[int]]:
-    """Return when the threads ended, as the kernel saw it: tid to times in ns, in order (an id may be used again)."""
-    ends: list[tuple[int, int, bytes]] = []
+def read_births(folder: Path) -> set[int]:
+    """Return the ids of the threads that were started, as the kernel saw it."""
+    return set(_read_tasks(folder, _FORK)["tid"].tolist())
+
+
+def _read_tasks(folder: Path, kind: int) -> npt.NDArray[np.void]:
+    records: list[tuple[int, int, bytes]] = []
     for path in _files(folder):
         words = _load(path)
         starts = _record_starts(words)
-        ends.extend(_raw(words, starts[(words[starts] & _LOW) == _EXIT]))
-    tasks, _ = _lifetimes(sorted(ends, key=lambda record: record[0]))
+        records.extend(_raw(words, starts[(words[starts] & _LOW) == kind]))
+    return _lifetimes(sorted(records, key=lambda record: record[0]))[0]
+
+
+def read_ends(folder: Path) -> dict[int, list[int]]:
+    """Return when the threads ended, as the kernel saw it: tid to times in ns, in order (an id may be used again)."""
+    tasks = _read_tasks(folder, _EXIT)
     times: dict[int, list[int]] = {}
     for tid, time in zip(tasks["tid"].tolist(), tasks["time"].tolist(), strict=True):
         times.setdefault(tid, []).append(time)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from giltrace.recording.events import ProcessEvents, SchedEvents
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
 from giltrace.recording.sched import read_sched
@@ -20,11 +22,12 @@ def load(folder: Path) -> Timeline:
     """
     meta = Meta.read(folder)
     processes, clock_error_ns = read_processes(folder)
+    processes = [_as_seen_here(process, meta) for process in processes]
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
     has_sched = any(folder.glob("sched-*.bin"))
     return build_timeline(
         processes,
-        read_sched(folder) if has_sched else None,
+        _with_names(read_sched(folder), meta) if has_sched else None,
         read_spans(folder),
         # Of a flight recorder's ring, what came before is gone.
         start=min(process.start for process in processes) if any(p.overwritten for p in processes) else meta.start_ns,
@@ -36,3 +39,19 @@ def load(folder: Path) -> Timeline:
         collectors=[CollectorReport(**report) for report in meta.collectors],
         trigger=meta.trigger,
     )
+
+
+def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
+    """Give a process the ids that it has here, and threads that are older than the recording their names."""
+    names = dict(meta.thread_names)
+    threads = []
+    for thread in process.threads:
+        tid = meta.ids.get(str(thread.tid), thread.tid)
+        # Once only: a later thread that has the same id has its own name.
+        threads.append(replace(thread, tid=tid, name=names.pop(str(tid), thread.name)))
+    pid = meta.ids.get(str(process.pid), process.pid)
+    return replace(process, pid=pid, threads=tuple(threads))
+
+
+def _with_names(sched: SchedEvents, meta: Meta) -> SchedEvents:
+    return replace(sched, names={**sched.names, **{int(tid): name for tid, name in meta.thread_names.items()}})

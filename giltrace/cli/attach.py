@@ -1,0 +1,71 @@
+"""`giltrace attach`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from giltrace.cli.options import StackDepth
+from giltrace.cli.output import paths, show
+from giltrace.cli.values import parse_duration
+
+
+def attach(
+    pid: Annotated[int, typer.Argument(metavar="PID", show_default=False, min=1)],
+    duration: Annotated[
+        int | None,
+        typer.Option(
+            "--duration", "-d", metavar="TIME", parser=parse_duration, help="Record for 10s, 500ms, 2m. [default: on]"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID]"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")] = False,
+    light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="COLLECTOR", help="Leave out sched or py-spy; repeatable."),
+    ] = None,
+    stacks: Annotated[
+        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
+    ] = StackDepth.full,
+) -> None:
+    """Record a Python process that runs already, exactly, and leave it as it was.
+
+    It goes on for the time of -d, or until Ctrl-C or the process's end. The result is NAME.giltrace, the recording, and
+    NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
+
+    One thread is stopped for some milliseconds, at a moment at which it can load a library; that stays in the process,
+    idle, afterwards. `giltrace doctor --pid PID` tells what is possible, and touches nothing.
+    """
+    from giltrace.collectors import choose
+    from giltrace.launch.attach.session import attach as run
+
+    folder, trace = paths(output, f"attach-{pid}", force=force)
+    collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
+    seconds = None if duration is None else duration / 1e9
+    progress, end_of_line = _progress()
+    said = run(pid, folder, collectors, depth=stacks.frames, seconds=seconds, force=force, progress=progress)
+    end_of_line()
+    for line in said:
+        print(f"giltrace: {line}", file=sys.stderr)
+    show(folder, trace)
+
+
+def _progress() -> tuple[Callable[[float, int], None], Callable[[], None]]:
+    """Return what shows the seconds and the events on a terminal, and what ends that line."""
+    if not sys.stderr.isatty():
+        return lambda seconds, events: None, lambda: None
+
+    def write(seconds: float, events: int) -> None:
+        print(f"\r{seconds:7.1f} s  {events:,} events  (Ctrl-C ends the recording)\x1b[K", end="", file=sys.stderr)
+
+    return write, lambda: print("\r\x1b[K", end="", file=sys.stderr)

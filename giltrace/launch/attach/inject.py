@@ -1,0 +1,239 @@
+"""Put the tracer to work in a running process, and take it out again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from giltrace import native
+from giltrace.errors import TargetError
+from giltrace.launch.attach.call import Visit
+from giltrace.launch.attach.elf import LoadedObject
+from giltrace.launch.attach.heads import LEASE_NS
+from giltrace.launch.attach.moment import Kind, Moment, expected, moment
+from giltrace.launch.attach.process import Mapping, Process
+from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memory, write_memory
+from giltrace.launch.attach.refusals import Trace, active_trace
+from giltrace.launch.attach.target import Target
+from giltrace.recording import layout
+from giltrace.recording.layout import Control
+
+#: How long to look for a safe moment, how long a thread may take to stop, and a call to return.
+SEARCH_SECONDS = 5.0
+_STOP_SECONDS = 1.0
+_CALL_SECONDS = 10.0
+
+#: An orphaned tracer leaves within this, if the process uses a GIL at all.
+_ANSWER_SECONDS = 0.3
+
+#: Between two looks at all threads.
+_LOOK_SECONDS = 0.003
+#: Threads to stop per look at most: each loses some 100 us.
+_STOPS_PER_LOOK = 4
+
+_ALREADY_TRACED = 1
+_PENDING = 0xFF
+
+
+@dataclass
+class Pauses:
+    """How long threads were stopped, in ns, one for each stop; `used` is the one in which the calls were made."""
+
+    all: list[int] = field(default_factory=list)
+    used: int = 0
+
+
+def inject(
+    target: Target, library: str, folder: str, depth: int, pauses: Pauses, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Load `library` into the process if it is not there, and start its tracer on `folder`; both are paths as seen there.
+
+    `stopped` is asked whether to give up looking for a moment. Raises `TargetError`, with the process as it was but for
+    the library, which may be loaded and idle.
+    """
+    data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4)]
+    pid = target.process.pid
+    with visiting(target, data, pauses, stopped) as visit:
+        deadline = time.monotonic() + _CALL_SECONDS
+        start = _loaded_at(target.process, library)
+        if start is None:
+            visit.call(target.library.dlopen, visit.at[0], target.library.dlopen_mode, deadline=deadline)
+            start = _loaded_at(target.process, library)
+        result = _PENDING
+        if start is not None:
+            lease = time.monotonic_ns() + LEASE_NS
+            visit.call(start + _offset("giltrace_attach"), visit.at[1], depth, lease, 0, visit.at[2], deadline=deadline)
+            result = read_memory(pid, visit.at[2], 1)[0]
+    if start is None:
+        raise TargetError(
+            f"process {pid} could not load {library}",
+            f"it may lack the memory or a permission for it; look from outside: giltrace attach --observe {pid}",
+        )
+    if result == _ALREADY_TRACED:
+        raise TargetError(f"process {pid} is traced already", "end the other trace first")
+    if result:
+        raise TargetError(
+            f"the tracer could not start in process {pid}: it could not write {folder}, or found no interpreter to follow",
+            "choose another place with -o",
+        )
+
+
+def eject(target: Target, library: str, pauses: Pauses) -> None:
+    """Take the tracer out through a safe moment of some thread. Raises `TargetError` if there is none."""
+    start = _loaded_at(target.process, library)
+    if start is not None:
+        with visiting(target, [], pauses) as visit:
+            visit.call(start + _offset("giltrace_stop"), deadline=time.monotonic() + _CALL_SECONDS)
+
+
+def end_orphan(target: Target, trace: Trace) -> None:
+    """End a tracer whose recorder is gone. It may still be at work afterwards if no thread of the process does anything."""
+    control = layout.HEADER.fields["control"][1] if layout.HEADER.fields else 0
+    try:
+        write_memory(target.process.pid, trace.head + int(control), struct.pack("<I", Control.CONTROL_STOP))
+    except (Gone, OSError):
+        return  # it has ended meanwhile
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        if active_trace(target) is None:
+            return
+        time.sleep(_LOOK_SECONDS)
+    for path in {mapping.path for mapping in target.maps if Path(mapping.path).name == native.LIBRARY.name}:
+        with contextlib.suppress(TargetError):
+            eject(target, path, Pauses())
+
+
+@contextlib.contextmanager
+def visiting(
+    target: Target, data: list[bytes], pauses: Pauses, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Visit]:
+    """Stop a thread at a safe moment for the time of the block; it goes on afterwards whatever happens.
+
+    Raises `TargetError` if no such moment comes, or the process ends.
+    """
+    pid = target.process.pid
+    try:
+        with _stopped(target, pauses, stopped) as (thread, found):
+            visit = Visit(target, thread, found, data)
+            try:
+                yield visit
+            finally:
+                visit.leave()
+    except Gone:
+        raise TargetError(f"process {pid} ended while it was being attached to") from None
+    except Denied:
+        raise TargetError(f"the kernel does not let you trace process {pid}", f"giltrace doctor --pid {pid}") from None
+    except Late:
+        raise TargetError(
+            f"a thread of process {pid} did not finish in {_CALL_SECONDS:.0f} s what it was made to do; it goes on by "
+            "itself",
+            f"look at the process from outside: giltrace attach --observe {pid}",
+        ) from None
+    except OSError as error:
+        raise TargetError(f"process {pid} could not be changed: {error}", f"giltrace doctor --pid {pid}") from None
+
+
+@contextlib.contextmanager
+def _stopped(target: Target, pauses: Pauses, stopped: Callable[[], bool]) -> Iterator[tuple[Thread, Moment]]:
+    """Stop one thread after the other until one is at a safe moment."""
+    deadline = time.monotonic() + SEARCH_SECONDS
+    while not stopped():
+        for tid in _candidates(target)[:_STOPS_PER_LOOK]:
+            with _Stop(target, tid, pauses) as stop:
+                if stop.moment is not None:
+                    yield stop.thread, stop.moment
+                    pauses.used = time.monotonic_ns() - stop.begin
+                    return
+        if not target.process.exists:
+            raise Gone
+        if time.monotonic() > deadline:
+            raise TargetError(
+                f"no thread of process {target.process.pid} came to a safe moment within {SEARCH_SECONDS:.0f} s: all are "
+                "busy in native code",
+                f"try again, or look from outside: giltrace attach --observe {target.process.pid}",
+            )
+        time.sleep(_LOOK_SECONDS)
+    raise TargetError("interrupted before anything was changed")
+
+
+class _Stop:
+    """A thread, stopped for the time of the block, and its `moment` if that is safe; None also if it has ended."""
+
+    def __init__(self, target: Target, tid: int, pauses: Pauses) -> None:
+        self._pauses = pauses
+        self.begin = time.monotonic_ns()
+        self.moment: Moment | None = None
+        try:
+            self.thread = Thread(tid)
+        except Gone:
+            return
+        try:
+            self.thread.stop(_STOP_SECONDS)
+            self.moment = moment(target, tid, self.thread.registers())
+        except Gone:
+            return
+        except BaseException:
+            self.thread.detach()
+            raise
+
+    def __enter__(self) -> _Stop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "thread"):
+            self.thread.detach()
+            self._pauses.all.append(time.monotonic_ns() - self.begin)
+
+
+def _candidates(target: Target) -> list[int]:
+    """Threads that seem to be at a safe moment, the best first."""
+    found: list[tuple[Kind, bool, int]] = []
+    for tid in target.process.tids():
+        try:
+            kind = expected(target, tid)
+        except (OSError, KeyError):
+            continue
+        # Python's signals are for the main thread: the one that should be kept from nothing.
+        is_main = tid == target.process.pid
+        if kind is not None:
+            found.append((kind, is_main, tid))
+        if kind is Kind.RESTARTS and not is_main:
+            break
+    return [tid for _, _, tid in sorted(found)]
+
+
+def _loaded_at(process: Process, path: str) -> int | None:
+    """Where the library at `path` is mapped, if it is the file that has that path now."""
+    try:
+        file = os.stat(process.path_here(path))
+        mapped = [m for m in process.maps() if m.path == path and m.inode == file.st_ino and m.offset == 0]
+    except OSError:
+        return None
+    return mapped[0].start if mapped else None
+
+
+@functools.cache
+def _offset(function: str) -> int:
+    """How far `function` lies from the start of the tracer library."""
+    native.library()
+    me = Process(os.getpid())
+    inode = native.LIBRARY.stat().st_ino
+    (start, *_) = (m.start for m in me.maps() if _is_library(m, inode))
+    address = LoadedObject(me.pid, start).address(function)
+    assert address is not None
+    return address - start
+
+
+def _is_library(mapping: Mapping, inode: int) -> bool:
+    return mapping.inode == inode and mapping.offset == 0 and Path(mapping.path).name == native.LIBRARY.name
+
+
+def is_replaced(process: Process, path: str) -> bool:
+    """Tell whether the process has loaded another file from `path` than is there now; that one hides the new one."""
+    return _loaded_at(process, path) is None and any(m.path in (path, path + " (deleted)") for m in process.maps())

@@ -1,0 +1,180 @@
+"""Can this process be attached to? Found out before anything is touched; each no has its reason and its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from giltrace.errors import TargetError
+from giltrace.launch.attach.heads import is_recorded
+from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.ptrace import Denied, Gone, read_memory
+from giltrace.launch.attach.target import Target
+
+_OLDEST = (3, 8)
+_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+_ELF64 = 2
+
+
+def find(pid: int) -> Process:
+    """Return the process `pid` if it is one that this user may look into. Raises `TargetError`."""
+    process = Process(pid)
+    try:
+        status = process.status()
+    except OSError:
+        raise TargetError(f"there is no process {pid}", "find the right one with `ps -ef | grep python`") from None
+    if int(status["Tgid"]) != pid:
+        raise TargetError(f"{pid} is a thread of process {status['Tgid']}", f"giltrace attach {status['Tgid']}")
+    if pid == os.getpid():
+        raise TargetError(f"process {pid} is giltrace itself", "in Python, use `with giltrace.trace(...)`")
+    if status["State"][0] in "ZX":
+        raise TargetError(f"process {pid} has ended and waits for its parent {status['PPid']} to notice (a zombie)")
+    owner = int(status["Uid"].split()[1])
+    if os.geteuid() not in (0, owner):
+        raise TargetError(f"process {pid} belongs to another user (uid {owner})", f"sudo giltrace attach {pid}")
+    return process
+
+
+def check_readable(process: Process) -> None:
+    """Raise `TargetError` unless the kernel lets this user read the memory of `process`, and so trace it."""
+    pid = process.pid
+    try:
+        first = next(iter(process.maps()), None)
+        if first is None:
+            raise TargetError(f"process {pid} is not Python but a part of the kernel")
+        read_memory(pid, first.start, 1)
+    except (Denied, PermissionError):
+        raise TargetError(f"the kernel does not let you trace process {pid}", _denied_remedy(pid)) from None
+    except Gone:
+        raise TargetError(f"process {pid} has ended") from None
+    except OSError:
+        return  # this mapping cannot be read by anybody
+
+
+def _denied_remedy(pid: int) -> str:
+    try:
+        scope = int(_YAMA.read_text())
+    except (OSError, ValueError):
+        scope = 0
+    if scope == 3:
+        return "kernel.yama.ptrace_scope is 3, which forbids it to everybody until the next boot: start it with `record`"
+    if scope == 2 or (scope == 1 and os.geteuid() == 0):
+        return f"kernel.yama.ptrace_scope is {scope}: it takes root with CAP_SYS_PTRACE: sudo giltrace attach {pid}"
+    if scope == 1:
+        return f"kernel.yama.ptrace_scope is 1: sudo giltrace attach {pid}, or sudo sysctl kernel.yama.ptrace_scope=0"
+    if os.geteuid() == 0:
+        return "in a container, start it with --cap-add SYS_PTRACE"
+    return f"it has more rights than you, or has forbidden it (prctl PR_SET_DUMPABLE): sudo giltrace attach {pid}"
+
+
+def check_exact(process: Process) -> Target:
+    """Return what to attach to. Raises `TargetError` if `process` cannot be traced exactly."""
+    check_machine(process)
+    _check_state(process)
+    check_readable(process)
+    try:
+        target = Target(process)
+        interpreter = target.interpreter
+        _ = target.library
+    except (Gone, OSError):
+        raise TargetError(f"process {process.pid} ended while it was being looked at") from None
+    if interpreter.version is not None and interpreter.version < _OLDEST:
+        shown = ".".join(map(str, interpreter.version))
+        raise TargetError(f"process {process.pid} runs Python {shown}", "giltrace follows CPython 3.8 and newer")
+    if interpreter.free_threaded:
+        raise TargetError(
+            f"process {process.pid} is a free-threaded Python: it has no GIL to trace",
+            "its cores can be shown: start it with `giltrace record --light`",
+        )
+    _check_traced(target)
+    return target
+
+
+def check_machine(process: Process) -> None:
+    """Raise `TargetError` for a machine or a kind of program that exact attaching is not made for."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise TargetError(
+            f"exact attaching is made for Linux on x86-64, not {sys.platform} {platform.machine()}",
+            f"giltrace attach --observe {process.pid}, or start the program with `giltrace record`",
+        )
+    try:
+        with (process.folder / "exe").open("rb") as file:
+            head = file.read(5)
+    except OSError:
+        return
+    if len(head) == 5 and head[4] != _ELF64:
+        raise TargetError(f"process {process.pid} is a 32-bit program", "use a 64-bit Python")
+
+
+def _check_state(process: Process) -> None:
+    pid, status = process.pid, process.status()
+    tracer = int(status["TracerPid"])
+    if tracer:
+        name = Process(tracer).comm(tracer) if Process(tracer).exists else "a process that is not visible here"
+        raise TargetError(f"process {pid} is being traced by {name} (pid {tracer})", "end the debugger first")
+    if status["State"][0] == "T":
+        raise TargetError(f"process {pid} is stopped by a signal", f"let it go on first: kill -CONT {pid}")
+    if status.get("Seccomp") == "1":
+        raise TargetError(f"process {pid} is confined by strict seccomp: it may not open a file", _outside(pid))
+    if "shstk" in status.get("x86_Thread_features", ""):
+        raise TargetError(f"process {pid} runs with a shadow stack, which forbids what attaching does", _outside(pid))
+
+
+def _outside(pid: int) -> str:
+    return f"look at it from outside: giltrace attach --observe {pid}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A tracer at work in a process: the `folder` it writes to, as seen there, and its `lease_ns`, 0 for no limit.
+
+    `head` is the address of its file's head.
+    """
+
+    folder: str
+    lease_ns: int
+    head: int
+
+
+def active_trace(target: Target) -> Trace | None:
+    """Find the tracer that is at work in a process, from the files that it has mapped."""
+    # Inside, for numpy takes its time and most of this module does without.
+    import numpy as np
+
+    from giltrace.recording import layout
+    from giltrace.recording.layout import Status
+
+    for mapping in target.maps:
+        folder, _, name = mapping.path.rpartition("/")
+        if mapping.offset or not (name.startswith("gil-") and ".bin" in name):
+            continue
+        try:
+            data = read_memory(target.process.pid, mapping.start, layout.HEADER.itemsize)
+        except OSError:
+            continue
+        if len(data) < layout.HEADER.itemsize:
+            continue
+        head = np.frombuffer(data, layout.HEADER)[0]
+        status = Status(int(head["status"]))
+        if int(head["magic"]) == layout.MAGIC and Status.HOOKED in status and Status.STOPPED not in status:
+            return Trace(folder, int(head["lease_ns"]), mapping.start)
+    return None
+
+
+def _check_traced(target: Target) -> None:
+    trace = active_trace(target)
+    if trace is None or is_orphan(target.process, trace):
+        return
+    what = "giltrace attach" if trace.lease_ns else "giltrace record"
+    raise TargetError(
+        f"process {target.process.pid} is traced already, by `{what}` into {trace.folder}",
+        "end that one first, or wait for it",
+    )
+
+
+def is_orphan(process: Process, trace: Trace) -> bool:
+    """Tell whether the recorder of an attached tracer is gone, so that nobody will end it before its lease does."""
+    return trace.lease_ns != 0 and not is_recorded(process.path_here(trace.folder))

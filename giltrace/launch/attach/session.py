@@ -1,0 +1,185 @@
+"""Record a process that runs already: from its id to a finished recording, leaving it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import giltrace
+from giltrace.collectors.base import Collector, Session
+from giltrace.collectors.gil import GilCollector
+from giltrace.errors import OutputError, TargetError
+from giltrace.launch.attach import inject, refusals
+from giltrace.launch.attach.heads import marked_as_recorded
+from giltrace.launch.attach.names import thread_names
+from giltrace.launch.attach.place import Place, find_place
+from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.progress import EventCount
+from giltrace.launch.attach.target import Target
+from giltrace.launch.attach.tracer import AttachedTracer
+from giltrace.launch.recorder import POLL_SECONDS, Crew
+from giltrace.recording.folder import RecordingFolder
+from giltrace.recording.meta import Meta
+
+#: Signals that end a recording; the process that is recorded does not get them.
+_SHOW_SECONDS = 0.2
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def attach(
+    pid: int,
+    path: Path,
+    collectors: Sequence[Collector],
+    *,
+    depth: int,
+    seconds: float | None = None,
+    force: bool = False,
+    progress: Callable[[float, int], None] | None = None,
+) -> list[str]:
+    """Record process `pid` into the new folder `path`, exactly, for `seconds` or until a signal or its end.
+
+    `collectors` come on top of the tracer, which reads up to `depth` frames per stack. `progress`
+    is called a few times a second with the seconds and the events so far. Returns what is to be said about how the process was left, if anything. Raises `TargetError` or `OutputError`, in
+    which case the process and `path` are as they were.
+    """
+    process = refusals.find(pid)
+    reason = GilCollector().available(None)
+    if reason is not None:
+        raise TargetError(reason)
+    target = refusals.check_exact(process)
+    _end_orphan(target)
+    folder = RecordingFolder(path, force=force)
+    try:
+        with _signals_held_back(), marked_as_recorded(path), _alive(process) as alive:
+            place = find_place(process, path)
+            try:
+                recording = _Recording(target, place, path, collectors, depth)
+                folder.keep()
+                try:
+                    _follow(recording, alive, seconds, progress)
+                finally:
+                    said = recording.finish()
+                return said
+            finally:
+                place.abandon()
+    except OSError as error:
+        folder.abandon()
+        raise OutputError(f"cannot write {path}: {error.strerror}", "free space there, or choose another place") from None
+    except BaseException:
+        folder.abandon()
+        raise
+
+
+class _Recording:
+    """A recording under way; the constructor begins it, or raises with everything as it was."""
+
+    def __init__(
+        self, target: Target, place: Place, path: Path, collectors: Sequence[Collector], depth: int
+    ) -> None:
+        process = target.process
+        self._process, self._path, self._place = process, path, place
+        self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
+        self.meta.thread_names = {str(tid): name for tid, name in thread_names(process).items()}
+        self._note_ids()
+        self.meta.write(path)
+        self._gil = GilCollector(depth)
+        self._crew = Crew([self._gil, *collectors], None)
+        self._crew.prepare(path, {})
+        try:
+            self._crew.start(Session(path, process.pid, None))
+            self._tracer = AttachedTracer(target, place, depth, _interrupted)
+        except BaseException:
+            self._crew.stop()
+            raise
+
+    def _note_ids(self) -> None:
+        """Write down which thread is which, if the target counts them otherwise than we do."""
+        with contextlib.suppress(OSError):
+            if not self._process.shares("pid"):
+                for tid in self._process.tids():
+                    with contextlib.suppress(OSError):
+                        here, inside = self._process.ids(tid)
+                        self.meta.ids[str(inside)] = here
+
+    @property
+    def files(self) -> Path:
+        """Where the tracer's files grow."""
+        return self._place.files
+
+    def poll(self) -> None:
+        self._crew.poll()
+        self._tracer.poll()
+        if self.meta.ids:
+            self._note_ids()
+
+    def finish(self) -> list[str]:
+        """Take the tracer out, let the collectors finish, and write down what came of it."""
+        said = self._tracer.stop()
+        self.meta.end_ns = time.monotonic_ns()
+        self._place.collect(self._path)
+        self._crew.stop()
+        self.meta.collectors = [asdict(report) for report in self._crew.reports.values()]
+        self.meta.state = "complete"
+        self.meta.write(self._path)
+        return said
+
+
+def _follow(
+    recording: _Recording,
+    alive: Callable[[], bool],
+    seconds: float | None,
+    progress: Callable[[float, int], None] | None,
+) -> None:
+    begin = shown = time.monotonic()
+    count = EventCount(recording.files)
+    while alive() and (seconds is None or time.monotonic() - begin < seconds):
+        recording.poll()
+        if progress is not None and time.monotonic() - shown > _SHOW_SECONDS:
+            shown = time.monotonic()
+            progress(shown - begin, count.count())
+        left = POLL_SECONDS if seconds is None else min(POLL_SECONDS, begin + seconds - time.monotonic())
+        if signal.sigtimedwait(_ENDING, max(0.0, left)) is not None:
+            return
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Block the signals that end a recording: they are looked for where it can end."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(_ENDING, 0) is not None:
+            pass  # a second Ctrl-C is not to end what the first one has
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _interrupted() -> bool:
+    return bool(signal.sigpending() & set(_ENDING))
+
+
+@contextlib.contextmanager
+def _alive(process: Process) -> Iterator[Callable[[], bool]]:
+    """Tell, again and again, whether the process still runs: that very process, not another with its id."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        raise TargetError(f"process {process.pid} has ended") from None
+    try:
+        yield lambda: not select.select([handle], [], [], 0)[0]
+    finally:
+        os.close(handle)
+
+
+def _end_orphan(target: Target) -> None:
+    """A recorder that was killed has left its tracer at work: end that before another begins."""
+    trace = refusals.active_trace(target)
+    if trace is not None and refusals.is_orphan(target.process, trace):
+        inject.end_orphan(target, trace)

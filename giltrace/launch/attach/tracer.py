@@ -1,0 +1,69 @@
+"""The tracer in a running process: put to work, kept at work, and taken out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from giltrace.errors import TargetError
+from giltrace.launch.attach import inject
+from giltrace.launch.attach.heads import RENEW_NS, Head, Heads
+from giltrace.launch.attach.inject import Pauses
+from giltrace.launch.attach.place import Place
+from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.target import Target
+
+#: A process that uses a GIL answers at once; one that does not must be asked through one of its threads.
+_ANSWER_SECONDS = 0.3
+_LOOK_SECONDS = 0.002
+
+
+class AttachedTracer:
+    """The tracer at work in `target` and, after a fork, in its children, until `stop`. Raises `TargetError`.
+
+    `pauses` tells how long threads were stopped for it.
+    """
+
+    def __init__(self, target: Target, place: Place, depth: int, stopped: Callable[[], bool]) -> None:
+        self.pauses = Pauses()
+        self._target, self._place = target, place
+        self._heads = Heads(place.files)
+        self._inside = target.process.pid_inside
+        inject.inject(target, place.library, place.folder, depth, self.pauses, stopped)
+        self._renew_ns = 0
+        self.poll()
+
+    def poll(self) -> None:
+        """Tell the tracer that somebody listens, once a second; to be called more often."""
+        if time.monotonic_ns() >= self._renew_ns:
+            for head in self._heads.look():
+                head.renew()
+            self._renew_ns = time.monotonic_ns() + RENEW_NS
+
+    def stop(self) -> list[str]:
+        """Take it out of all processes. Returns what is to be said about those where it could not be done at once."""
+        for head in self._heads.look():
+            head.ask_to_stop()
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline and self._left():
+            time.sleep(_LOOK_SECONDS)
+        said = [self._eject(pid) for pid in {self._pid_here(head) for head in self._left()}]
+        return [line for line in said if line]
+
+    def _left(self) -> list[Head]:
+        """The heads of processes that live and have not answered yet."""
+        return [head for head in self._heads.look() if head.at_work and Process(self._pid_here(head)).exists]
+
+    def _pid_here(self, head: Head) -> int:
+        if head.process == self._inside:
+            return self._target.process.pid
+        # A forked child; in a pid namespace of its own it is not found, and ends its tracer by itself.
+        return head.process
+
+    def _eject(self, pid: int) -> str:
+        try:
+            target = self._target if pid == self._target.process.pid else Target(Process(pid))
+            inject.eject(target, self._place.library, self.pauses)
+        except (TargetError, OSError):
+            return f"process {pid} sleeps: the tracer leaves it at its next use of the GIL"
+        return ""
