@@ -53,9 +53,9 @@ def attach(
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
     seconds = None if duration is None else duration / 1e9
     progress, end_of_line = _progress()
-    said = run(pid, folder, collectors, depth=stacks.frames, seconds=seconds, force=force, progress=progress)
+    outcome = run(pid, folder, collectors, depth=stacks.frames, seconds=seconds, force=force, progress=progress)
     end_of_line()
-    for line in said:
+    for line in outcome.said:
         print(f"giltrace: {line}", file=sys.stderr)
     show(folder, trace)
 

@@ -43,10 +43,9 @@ _PENDING = 0xFF
 
 @dataclass
 class Pauses:
-    """How long threads were stopped, in ns, one for each stop; `used` is the one in which the calls were made."""
+    """How long threads were stopped, in ns, one for each stop."""
 
     all: list[int] = field(default_factory=list)
-    used: int = 0
 
 
 def inject(
@@ -148,7 +147,6 @@ def _stopped(target: Target, pauses: Pauses, stopped: Callable[[], bool]) -> Ite
             with _Stop(target, tid, pauses) as stop:
                 if stop.moment is not None:
                     yield stop.thread, stop.moment
-                    pauses.used = time.monotonic_ns() - stop.begin
                     return
         if not target.process.exists:
             raise Gone

@@ -28,8 +28,8 @@ _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _XSTATE_MAX = 1 << 16
 
 #: A stop usually takes microseconds: look again at once this often before sleeping in between.
-_SPINS = 200
-_PAUSE = 0.0002
+_SPINS = 20
+_PAUSE = 0.00005
 _DETACH_SECONDS = 1.0
 
 

@@ -8,7 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import giltrace
@@ -33,6 +33,17 @@ _SHOW_SECONDS = 0.2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What attaching did to the process. `said` is what there is to be said about how it was left, if anything.
+
+    `stops_ns` tells for each time that one of its threads was stopped for how long that was.
+    """
+
+    said: list[str]
+    stops_ns: list[int]
+
+
 def attach(
     pid: int,
     path: Path,
@@ -42,7 +53,7 @@ def attach(
     seconds: float | None = None,
     force: bool = False,
     progress: Callable[[float, int], None] | None = None,
-) -> list[str]:
+) -> Outcome:
     """Record process `pid` into the new folder `path`, exactly, for `seconds` or until a signal or its end.
 
     `collectors` come on top of the tracer, which reads up to `depth` frames per stack. `progress`
@@ -65,8 +76,8 @@ def attach(
                 try:
                     _follow(recording, alive, seconds, progress)
                 finally:
-                    said = recording.finish()
-                return said
+                    outcome = recording.finish()
+                return outcome
             finally:
                 place.abandon()
     except OSError as error:
@@ -119,16 +130,20 @@ class _Recording:
         if self.meta.ids:
             self._note_ids()
 
-    def finish(self) -> list[str]:
+    def finish(self) -> Outcome:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
         self._place.collect(self._path)
         self._crew.stop()
-        self.meta.collectors = [asdict(report) for report in self._crew.reports.values()]
+        reports = self._crew.reports
+        longest = max(self._tracer.pauses.all) / 1e6
+        stopped = f"; a thread was stopped for {longest:.1f} ms at most"
+        reports["gil"] = replace(reports["gil"], cost=reports["gil"].cost + stopped)
+        self.meta.collectors = [asdict(report) for report in reports.values()]
         self.meta.state = "complete"
         self.meta.write(self._path)
-        return said
+        return Outcome(said, self._tracer.pauses.all)
 
 
 def _follow(
