@@ -1,7 +1,8 @@
-"""Stops a thread of another process and makes it call something, in a process of its own that may die on the way.
+"""Attaching to processes that must survive it, in processes of its own that may die on the way.
 
-Run as a program: ``PID TIMES``. It does so TIMES times, and then again and again in children that die at their first,
-second, ... change to the process, until one comes through. It prints how many died.
+Run as a program: ``PID ACTION STRIDE [FOLDER]``. It does the action again and again in children that die at their first,
+second, ... change to the process (or every STRIDE-th), until one comes through. It prints how many died. Actions:
+"call" makes a thread call something, "attach" records the process for a moment into FOLDER.
 """
 
 from __future__ import annotations
@@ -12,18 +13,64 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from giltrace.launch.attach import call, ptrace
+from giltrace import native
+from giltrace.launch.attach import call, ptrace, session
 from giltrace.launch.attach.elf import LoadedObject
 from giltrace.launch.attach.inject import Pauses, visiting
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.target import Interpreter, Target
 
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "tests" / "targets" / "attached.py"
+
 #: What the library is asked to load: there is no such file, so that errno changes, too.
 NOWHERE = b"/nowhere/at/all.so\0"
+
+
+class Running:
+    """A program to attach to, by `kind` as `tests/targets/attached.py` has them."""
+
+    def __init__(self, python: Path | str, kind: str, *words: Path | str, before: Callable[[], None] | None = None) -> None:
+        pipe = subprocess.PIPE
+        command = [str(python), str(TARGET), kind, *map(str, words)]
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, preexec_fn=before)
+        self.pid = self.process.pid
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def answers(self) -> bool:
+        """Let it work and see whether it says so."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go on\n")
+        self.process.stdin.flush()
+        return self._line() == "go on"
+
+    def hooks(self) -> int:
+        """How many slots of the interpreter lead into the tracer library."""
+        target = Target(Process(self.pid))
+        ranges = [(m.start, m.end) for m in target.maps if Path(m.path).name == native.LIBRARY.name]
+        python = target.mapping_at(target.interpreter.loaded.text[0][0])
+        found = 0
+        for mapping in target.maps:
+            if python is not None and mapping.path == python.path and "x" not in mapping.mode:
+                data = ptrace.read_memory(self.pid, mapping.start, mapping.end - mapping.start)
+                words = memoryview(data[: len(data) // 8 * 8]).cast("Q")
+                found += sum(any(low <= word < high for low, high in ranges) for word in words if word >> 40)
+        return found
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=60)
 
 
 class PlainTarget(Target):
@@ -66,29 +113,38 @@ def dying_at(change: int) -> Iterator[None]:
         ptrace._ptrace, call.write_memory = originals
 
 
-def in_own_process(pid: int, times: int) -> subprocess.CompletedProcess[str]:
-    """Run this module on `pid` as a program."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.attaching", str(pid), str(times)]
-    root = Path(__file__).parent.parent
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=root)
+def die_on_the_way(
+    pid: int, action: str, stride: int = 1, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run this module as a program."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.attaching", str(pid), action, str(stride), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
 
 
-def _die_again_and_again(pid: int) -> int:
-    for step in range(1, 1000):
+def _act(pid: int, action: str, folder: Path) -> None:
+    if action == "attach":
+        session.attach(pid, folder, [], depth=128, seconds=0.01, force=True)
+    else:
+        make_it_call(pid)
+
+
+def _die_again_and_again(pid: int, action: str, stride: int, folder: Path) -> int:
+    died = 0
+    for step in range(1, 1000, stride):
         child = os.fork()
         if child == 0:
             with dying_at(step):
-                make_it_call(pid)
+                _act(pid, action, folder)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == 0:
-            return step - 1
-        assert status == -signal.SIGKILL
+            return died
+        assert status == -signal.SIGKILL, status
+        died += 1
         os.kill(pid, 0)
     raise AssertionError("it goes on for ever")
 
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[2])):
-        make_it_call(int(sys.argv[1]))
-    print(_die_again_and_again(int(sys.argv[1])))
+    _act(int(sys.argv[1]), sys.argv[2], Path(sys.argv[4]))
+    print(_die_again_and_again(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])))

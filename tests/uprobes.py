@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +28,37 @@ class Probes:
         events = [word for symbol in SYMBOLS for word in ("-e", f"{self.group}:{symbol}")]
         counted = ["perf", "stat", "-x;", *events, "--", "env", *words, *command]
         ran = subprocess.run(counted, capture_output=True, text=True, check=True, timeout=100)
+        found = self._read(ran.stderr)
+        return found["take_gil"], found["drop_gil"]
+
+    @contextlib.contextmanager
+    def counting(self, pid: int) -> Iterator[dict[str, int]]:
+        """Count in process `pid` during the block; the counts are there after it."""
+        events = [word for symbol in SYMBOLS for word in ("-e", f"{self.group}:{symbol}")]
+        control, answer = os.pipe(), os.pipe()
+        descriptors = f"fd:{control[0]},{answer[1]}"
+        words = ["perf", "stat", "-x;", *events, "-p", str(pid), "--delay", "-1", "--control", descriptors]
+        counts: dict[str, int] = {}
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, pass_fds=(control[0], answer[1])) as perf:
+            os.close(control[0])
+            os.close(answer[1])
+            os.write(control[1], b"enable\n")
+            assert os.read(answer[0], 16).startswith(b"ack")
+            try:
+                yield counts
+            finally:
+                perf.send_signal(signal.SIGINT)
+                counts.update(self._read(perf.communicate(timeout=60)[1]))
+                os.close(control[1])
+                os.close(answer[0])
+
+    def _read(self, output: str) -> dict[str, int]:
         found = dict.fromkeys(SYMBOLS, 0)
-        for line in ran.stderr.splitlines():
+        for line in output.splitlines():
             for symbol in SYMBOLS:
                 if f"{self.group}:{symbol}" in line:
                     found[symbol] += int(line.split(";")[0])
-        return found["take_gil"], found["drop_gil"]
+        return found
 
 
 def binary(interpreter: Interpreter) -> Path:

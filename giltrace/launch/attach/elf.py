@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from giltrace.launch.attach.ptrace import read_memory
 
@@ -73,6 +73,23 @@ class LoadedObject:
 
     def address(self, name: str) -> int | None:
         """Return the address that it defines the function or variable `name` at, None if it does not."""
+        for kind, section, value in self._hashed(name):
+            if section and value and kind != _STT_GNU_IFUNC:
+                return self.base + value
+        return None
+
+    def imports(self, name: str) -> bool:
+        """Tell whether it uses `name` from another object."""
+        if any(section == 0 for _, section, _ in self._hashed(name)):
+            return True  # as an address that is the same in all objects
+        # Other imports are not hashed and come first.
+        (first,) = struct.unpack("<I", self._read(self._tables[_DT_GNU_HASH] + 4, 4))
+        table = self._read(self._tables[_DT_SYMTAB], first * _SYMBOL.size)
+        symbols = _SYMBOL.iter_unpack(table)
+        return any(section == 0 and self._name_at(text) == name.encode() for text, _, _, section, _, _ in symbols)
+
+    def _hashed(self, name: str) -> Iterator[tuple[int, int, int]]:
+        """The kind, section and value of each symbol of that name in the hash table."""
         table = self._tables[_DT_GNU_HASH]
         buckets, first, bloom, _ = struct.unpack("<4I", self._read(table, 16))
         wanted = _gnu_hash(name)
@@ -81,28 +98,13 @@ class LoadedObject:
         while index >= first and index:
             (entry,) = struct.unpack("<I", self._read(table + 16 + bloom * 8 + (buckets + index - first) * 4, 4))
             if entry | 1 == wanted | 1:
-                found = self._defined(index, name)
-                if found is not None:
-                    return found
+                symbol = self._read(self._tables[_DT_SYMTAB] + index * _SYMBOL.size, _SYMBOL.size)
+                text, info, _, section, value, _ = _SYMBOL.unpack(symbol)
+                if self._name_at(text) == name.encode():
+                    yield info & 15, section, value
             if entry & 1:
                 break
             index += 1
-        return None
-
-    def _defined(self, index: int, name: str) -> int | None:
-        symbol = self._read(self._tables[_DT_SYMTAB] + index * _SYMBOL.size, _SYMBOL.size)
-        text, info, _, section, value, _ = _SYMBOL.unpack(symbol)
-        if section == 0 or value == 0 or info & 15 == _STT_GNU_IFUNC or self._name_at(text) != name.encode():
-            return None
-        return self.base + value
-
-    def imports(self, name: str) -> bool:
-        """Tell whether it uses `name` from another object."""
-        # The symbols that an object defines are hashed and come last.
-        (first,) = struct.unpack("<I", self._read(self._tables[_DT_GNU_HASH] + 4, 4))
-        table = self._read(self._tables[_DT_SYMTAB], first * _SYMBOL.size)
-        symbols = _SYMBOL.iter_unpack(table)
-        return any(section == 0 and self._name_at(text) == name.encode() for text, _, _, section, _, _ in symbols)
 
     def code(self, pattern: bytes) -> int | None:
         """Return the address of these bytes in its code, None if they are not there."""

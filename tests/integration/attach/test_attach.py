@@ -1,0 +1,212 @@
+"""`giltrace attach` on every interpreter: exact while attached, and as if it had never been afterwards."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from giltrace.collectors.sched import SchedCollector
+from giltrace.errors import TargetError
+from giltrace.launch.attach.heads import Heads
+from giltrace.launch.attach.session import attach
+from giltrace.recording import layout
+from giltrace.timeline.load import load
+from giltrace.timeline.model import Timeline
+from tests import uprobes
+from tests.attaching import ROOT, Running, die_on_the_way
+from tests.interpreters import Interpreter
+from tests.tracing import TARGETS, of_kind, read
+
+
+def record(pid: int, folder: Path, seconds: float = 0.1) -> Timeline:
+    outcome = attach(pid, folder, [SchedCollector()], depth=128, seconds=seconds)
+    assert outcome.said == []
+    timeline = load(folder)
+    assert not timeline.violations
+    assert timeline.lost == 0
+    return timeline
+
+
+def command(pid: int, folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start `giltrace attach` and wait until the tracer is at work."""
+    words = [sys.executable, "-m", "giltrace", "attach", str(pid), "--light", "-o", str(folder), *options]
+    started = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (folder.is_dir() and any(head.at_work for head in Heads(folder).look())):
+        assert started.poll() is None, started.communicate()[1]
+        time.sleep(0.005)
+    return started
+
+
+def interrupt(started: subprocess.Popen[str]) -> str:
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 0, said
+    return said
+
+
+def test_attaches_and_leaves_again_and_again(interpreter: Interpreter, tmp_path: Path) -> None:
+    with Running(interpreter.path, "workers") as target:
+        for number in range(3):
+            (process,) = record(target.pid, tmp_path / f"{number}.giltrace").processes
+            names = [thread.name for thread in process.threads]
+            assert {"MainThread", "worker-0", "worker-1", "worker-2"} <= set(names)
+            assert len(names) == len(set(names))
+            assert len(process.holds) > 3
+            assert process.stacks is not None
+            assert target.hooks() == 0
+        assert target.answers()
+
+
+@pytest.mark.needs("perf", "uprobes")
+def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, tmp_path: Path) -> None:
+    with Running(interpreter.path, "idle") as target, uprobes.placed(interpreter) as probes:
+        if probes is None:
+            pytest.skip(f"{interpreter.path} has no symbols for take_gil and drop_gil")
+        folder = tmp_path / "counted.giltrace"
+        started = command(target.pid, folder)
+        with probes.counting(target.pid) as counts:
+            assert target.answers()
+        interrupt(started)
+        (process,) = read(folder)
+        acquires, releases = (of_kind(process.events, kind) for kind in (layout.Kind.ACQUIRE, layout.Kind.RELEASE))
+        assert (len(acquires), len(releases)) == (counts["take_gil"], counts["drop_gil"])
+        assert len(acquires) > 900
+        assert process.lost == 0
+
+
+def test_threads_that_all_sleep_are_left_through_one_of_them(interpreter: Interpreter, tmp_path: Path) -> None:
+    with Running(interpreter.path, "idle") as target:
+        started = command(target.pid, tmp_path / "asleep.giltrace")
+        assert target.hooks() > 3
+        interrupt(started)
+        assert target.hooks() == 0
+        assert target.answers()
+        record(target.pid, tmp_path / "again.giltrace")
+
+
+@pytest.mark.parametrize("kind", ["spin", "malloc", "many"])
+def test_busy_programs(interpreter: Interpreter, kind: str, tmp_path: Path) -> None:
+    with Running(interpreter.path, kind) as target:
+        for number in range(3):
+            record(target.pid, tmp_path / f"{number}.giltrace", 0.05)
+            assert target.hooks() == 0
+        assert kind == "spin" or target.answers()
+        assert target.process.poll() is None
+
+
+@pytest.fixture(scope="module")
+def churn_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("churn") / "churn.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", out, TARGETS / "churn.c"], check=True, timeout=60)
+    return out
+
+
+@pytest.mark.needs("cc")
+def test_threads_inside_malloc_are_left_alone(interpreter: Interpreter, churn_library: Path, tmp_path: Path) -> None:
+    with Running(interpreter.path, "native", churn_library) as target:
+        for number in range(3):
+            record(target.pid, tmp_path / f"{number}.giltrace", 0.02)
+        assert target.answers()
+
+
+@pytest.mark.needs("cc")
+def test_says_so_if_no_safe_moment_comes(churn_library: Path, tmp_path: Path) -> None:
+    with Running(sys.executable, "native-1", churn_library) as target:
+        with pytest.raises(TargetError, match="safe moment") as refused:
+            record(target.pid, tmp_path / "never.giltrace")
+        assert "--observe" in refused.value.remedy
+        assert target.process.poll() is None
+        assert not (tmp_path / "never.giltrace").exists()
+
+
+def test_interrupt_ends_the_recording_and_not_the_program(tmp_path: Path) -> None:
+    with Running(sys.executable, "workers") as target:
+        said = interrupt(command(target.pid, tmp_path / "cut.giltrace"))
+        assert "0 lost events, 0 broken invariants" in " ".join(said.split())
+        assert (tmp_path / "cut.pftrace").stat().st_size > 0
+        assert target.answers()
+
+
+def test_the_end_of_the_program_ends_the_recording(tmp_path: Path) -> None:
+    with Running(sys.executable, "workers") as target:
+        started = command(target.pid, tmp_path / "ended.giltrace")
+        target.process.kill()
+        _, said = started.communicate(timeout=60)
+        assert started.returncode == 0, said
+        assert not load(tmp_path / "ended.giltrace").violations
+
+
+@pytest.mark.parametrize("kind", ["idle", "workers"])
+def test_survives_the_death_of_giltrace_at_any_step(kind: str, tmp_path: Path) -> None:
+    with Running(sys.executable, kind) as target:
+        died = die_on_the_way(target.pid, "attach", 7, tmp_path / "dead.giltrace")
+        assert died.returncode == 0, died.stderr
+        assert int(died.stdout) > 3
+        assert target.answers()
+        record(target.pid, tmp_path / "alive.giltrace")
+
+
+def test_a_killed_recorder_leaves_a_recording_and_a_program_to_attach_to(tmp_path: Path) -> None:
+    with Running(sys.executable, "workers") as target:
+        started = command(target.pid, tmp_path / "killed.giltrace")
+        started.kill()
+        started.communicate(timeout=60)
+        assert target.answers()
+        record(target.pid, tmp_path / "next.giltrace")
+        assert target.hooks() == 0
+        assert not load(tmp_path / "killed.giltrace").violations
+
+
+def test_full_disk_costs_events_only(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * 4096, 2 * 4096))
+
+    with Running(sys.executable, "workers", before=limit) as target:
+        attach(target.pid, tmp_path / "full.giltrace", [], depth=128, seconds=0.1)
+        assert load(tmp_path / "full.giltrace").lost > 0
+        assert target.answers()
+
+
+def test_no_space_at_all_is_said(tmp_path: Path) -> None:
+    with Running(sys.executable, "workers", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))) as target:
+        with pytest.raises(TargetError, match="could not start"):
+            record(target.pid, tmp_path / "full.giltrace")
+        assert target.hooks() == 0
+        assert target.answers()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")
+def test_container_with_its_own_files_and_process_ids(tmp_path: Path) -> None:
+    mounts = f"mount -t tmpfs none {tmp_path} && mount -t tmpfs none /tmp && exec"
+    inside = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", f'{mounts} "$@"', "sh"]
+    words = [*inside, sys.executable, "-c", TARGET_INSIDE]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == "ready 1\n"
+        (pid,) = (int(p) for p in Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split())
+        timeline = record(pid, tmp_path / "inside.giltrace")
+        (process,) = timeline.processes
+        assert process.pid == pid
+        assert len(process.holds) > 3
+        assert len(process.runs) > 0
+        assert "sleeper" in [thread.name for thread in process.threads]
+        assert not any("giltrace" in path.name for path in Path(f"/proc/{pid}/root/tmp").iterdir())
+        outer.communicate("end\n", timeout=60)
+
+
+TARGET_INSIDE = """
+import os, sys, threading, time
+def sleep():
+    while True: time.sleep(0.001)
+threading.Thread(target=sleep, name="sleeper", daemon=True).start()
+print("ready", os.getpid(), flush=True)
+sys.stdin.readline()
+"""

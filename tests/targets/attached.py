@@ -1,0 +1,80 @@
+"""What there is to attach to. The first word says what it does; for each line that it reads it works and answers.
+
+idle      nothing but wait for a line; then 300 releases of the GIL in each of three threads
+workers   three threads that sleep and work, and a spinning main thread
+spin      one thread, no system call
+malloc    threads that allocate, and let the GIL go in between
+native    threads in a C function that allocates and frees with the GIL released; the library's path comes second
+native-1  the same in the main thread alone
+many      200 threads
+"""
+
+import ctypes
+import sys
+import threading
+import time
+
+kind = sys.argv[1]
+ended = False
+
+
+def steps(count):
+    for _ in range(count):
+        time.sleep(0)
+
+
+def work():
+    while not ended:
+        time.sleep(0.001)
+        sum(range(500))
+
+
+def churn():
+    while not ended:
+        blocks = [bytearray(600 + 64 * i) for i in range(100)]
+        del blocks
+
+
+def start(function, count, name, *arguments):
+    threads = [
+        threading.Thread(target=function, args=arguments, name="%s-%d" % (name, i), daemon=True) for i in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def answer():
+    for line in sys.stdin:
+        for thread in start(steps, 3, "stepper", 300) if kind == "idle" else []:
+            thread.join()
+        print(line.strip(), flush=True)
+
+
+def say_ready():
+    print("ready", flush=True)
+
+
+if kind == "workers":
+    start(work, 3, "worker")
+if kind == "malloc":
+    start(churn, 3, "churner")
+if kind == "native":
+    start(ctypes.CDLL(sys.argv[2]).churn, 2, "native")
+if kind == "many":
+    start(work, 200, "one-of-many")
+if kind == "native-1":
+    say_ready()
+    ctypes.CDLL(sys.argv[2]).churn()
+if kind == "spin":
+    say_ready()
+    while True:
+        pass
+if kind in ("workers", "malloc"):
+    threading.Thread(target=answer, name="answerer", daemon=True).start()
+    say_ready()
+    churn() if kind == "malloc" else None
+    while True:
+        pass
+say_ready()
+answer()
