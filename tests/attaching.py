@@ -1,7 +1,7 @@
 """Attaching to processes that must survive it, in processes of its own that may die on the way.
 
-Run as a program: ``PID ACTION STRIDE [FOLDER]``. It does the action again and again in children that die at their first,
-second, ... change to the process (or every STRIDE-th), until one comes through. It prints how many died. Actions:
+Run as a program: ``PID ACTION STRIDE [FOLDER]``. It does the action again and again in children that die at their
+first, second, ... change to the process (or every STRIDE-th), until one comes through. It prints how many died. Actions:
 "call" makes a thread call something, "attach" records the process for a moment into FOLDER.
 """
 
@@ -21,11 +21,13 @@ from giltrace import native
 from giltrace.launch.attach import call, ptrace, session
 from giltrace.launch.attach.elf import LoadedObject
 from giltrace.launch.attach.inject import Pauses, visiting
-from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.process import Blocked, Process
 from giltrace.launch.attach.target import Interpreter, Target
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "targets" / "attached.py"
+
+_READ = 0  # the number of the system call
 
 #: What the library is asked to load: there is no such file, so that errno changes, too.
 NOWHERE = b"/nowhere/at/all.so\0"
@@ -34,7 +36,9 @@ NOWHERE = b"/nowhere/at/all.so\0"
 class Running:
     """A program to attach to, by `kind` as `tests/targets/attached.py` has them."""
 
-    def __init__(self, python: Path | str, kind: str, *words: Path | str, before: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, python: Path | str, kind: str, *words: Path | str, before: Callable[[], None] | None = None
+    ) -> None:
         pipe = subprocess.PIPE
         command = [str(python), str(TARGET), kind, *map(str, words)]
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, preexec_fn=before)
@@ -51,6 +55,15 @@ class Running:
         self.process.stdin.write("go on\n")
         self.process.stdin.flush()
         return self._line() == "go on"
+
+    def waits(self) -> bool:
+        """Wait until its main thread waits for the next line."""
+        while self.process.poll() is None:
+            blocked = Process(self.pid).blocked(self.pid)
+            if isinstance(blocked, Blocked) and blocked.number == _READ and blocked.arguments[0] == 0:
+                return True
+            time.sleep(0.002)
+        return False
 
     def hooks(self) -> int:
         """How many slots of the interpreter lead into the tracer library."""
@@ -105,7 +118,7 @@ def dying_at(change: int) -> Iterator[None]:
 
         return run
 
-    originals = ptrace._ptrace, call.write_memory
+    originals = ptrace._ptrace, ptrace.write_memory
     ptrace._ptrace, call.write_memory = map(counted, originals)
     try:
         yield
@@ -129,8 +142,7 @@ def _act(pid: int, action: str, folder: Path) -> None:
 
 
 def _die_again_and_again(pid: int, action: str, stride: int, folder: Path) -> int:
-    died = 0
-    for step in range(1, 1000, stride):
+    for died, step in enumerate(range(1, 1000, stride)):
         child = os.fork()
         if child == 0:
             with dying_at(step):
@@ -140,7 +152,6 @@ def _die_again_and_again(pid: int, action: str, stride: int, folder: Path) -> in
         if status == 0:
             return died
         assert status == -signal.SIGKILL, status
-        died += 1
         os.kill(pid, 0)
     raise AssertionError("it goes on for ever")
 

@@ -43,7 +43,9 @@ COMMANDS: tuple[Command, ...] = (
         "Run a Python program and record who held the GIL, on which core, and who waited.",
         TargetCommand,
     ),
-    Command("attach", "giltrace.cli.attach:attach", "Record a Python process that runs already, and leave it as it was."),
+    Command(
+        "attach", "giltrace.cli.attach:attach", "Record a Python process that runs already, and leave it as it was."
+    ),
     Command("dump", "giltrace.cli.dump:dump", "Write out the last moments of a process that is being recorded."),
     Command(
         "report",

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import StackDepth
-from giltrace.cli.output import paths, show
+from giltrace.cli.options import Force, Output, StackDepth
+from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
 
 
@@ -22,13 +22,8 @@ def attach(
             "--duration", "-d", metavar="TIME", parser=parse_duration, help="Record for 10s, 500ms, 2m. [default: on]"
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID]"
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")] = False,
+    output: Output = None,
+    force: Force = False,
     light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
     without: Annotated[
         list[str] | None,
@@ -49,7 +44,7 @@ def attach(
     from giltrace.collectors import choose
     from giltrace.launch.attach.session import attach as run
 
-    folder, trace = paths(output, f"attach-{pid}", force=force)
+    folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
     seconds = None if duration is None else duration / 1e9
     progress, end_of_line = _progress()

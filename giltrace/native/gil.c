@@ -204,13 +204,15 @@ static void released(struct thread *thread, struct gil *gil) {
     gil->locked = false;
 }
 
-/* The recording began while the thread was on its way to the GIL: since when, nobody knows. */
+/* The recording began while the thread was on its way to the GIL: since when, nobody knows. (A thread that is on record
+ * already is on its way as the recording ends: the lock is the first of the functions that is given back.) */
 static void request_under_way(struct thread *thread, const struct gil *gil) {
     const struct gt_header *header = store_header();
-    if (header != NULL) {
+    if (header != NULL && !thread->registered) {
         store_emit(thread, header->start_ticks, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
+        thread->request_written = true;
     }
-    thread->request_written = thread->asked = true;
+    thread->asked = true;
 }
 
 static void acquired(struct thread *thread, struct gil *gil) {

@@ -75,7 +75,7 @@ class LoadedObject:
         """Return the address that it defines the function or variable `name` at, None if it does not."""
         for kind, section, value in self._hashed(name):
             if section and value and kind != _STT_GNU_IFUNC:
-                return self.base + value
+                return int(self.base + value)
         return None
 
     def imports(self, name: str) -> bool:
@@ -111,7 +111,7 @@ class LoadedObject:
         for start, end in self.text:
             at = self._read(start, end - start).find(pattern)
             if at >= 0:
-                return start + at
+                return int(start + at)
         return None
 
     def read(self, address: int, size: int) -> bytes:

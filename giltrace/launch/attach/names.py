@@ -41,7 +41,9 @@ def _names_by_pyspy(process: Process) -> dict[int, str]:
         dumped = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True, stdin=subprocess.DEVNULL)
         threads = [thread for thread in json.loads(dumped.stdout) if thread["thread_name"]]
         if all(thread["os_thread_id"] for thread in threads):
-            return {thread["os_thread_id"]: thread["thread_name"] for thread in threads}
+            # In a pid namespace of its own it counts them otherwise.
+            here = {inside: tid for tid, inside in map(process.ids, process.tids())}
+            return {here[thread["os_thread_id"]]: thread["thread_name"] for thread in threads}
         return _by_stack(process, {thread["thread_id"]: thread["thread_name"] for thread in threads})
     except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
         return {}

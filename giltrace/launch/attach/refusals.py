@@ -60,7 +60,9 @@ def _denied_remedy(pid: int) -> str:
     except (OSError, ValueError):
         scope = 0
     if scope == 3:
-        return "kernel.yama.ptrace_scope is 3, which forbids it to everybody until the next boot: start it with `record`"
+        return (
+            "kernel.yama.ptrace_scope is 3, which forbids it to everybody until the next boot: start it with `record`"
+        )
     if scope == 2 or (scope == 1 and os.geteuid() == 0):
         return f"kernel.yama.ptrace_scope is {scope}: it takes root with CAP_SYS_PTRACE: sudo giltrace attach {pid}"
     if scope == 1:

@@ -82,7 +82,9 @@ def attach(
                 place.abandon()
     except OSError as error:
         folder.abandon()
-        raise OutputError(f"cannot write {path}: {error.strerror}", "free space there, or choose another place") from None
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}", "free space there, or choose another place"
+        ) from None
     except BaseException:
         folder.abandon()
         raise
@@ -91,9 +93,7 @@ def attach(
 class _Recording:
     """A recording under way; the constructor begins it, or raises with everything as it was."""
 
-    def __init__(
-        self, target: Target, place: Place, path: Path, collectors: Sequence[Collector], depth: int
-    ) -> None:
+    def __init__(self, target: Target, place: Place, path: Path, collectors: Sequence[Collector], depth: int) -> None:
         process = target.process
         self._process, self._path, self._place = process, path, place
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
