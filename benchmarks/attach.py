@@ -88,6 +88,7 @@ json.dump({"results": results, "failures": failures}, open(out, "w"))
 
 
 def main() -> int:
+    """Run the benchmark; 1 if anything was found wrong."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--python", default=sys.executable)
     options.add_argument("--cycles", type=int, default=500)
@@ -102,6 +103,7 @@ def main() -> int:
 
 
 def run(target: str, python: str, cycles: int, seconds: float, folder: Path) -> bool:
+    """Start one program and attach to it again and again; true if anything was wrong."""
     env = dict(os.environ)
     if target == "server":
         env["PYTHONPATH"] = str(install("waitress", python, folder))
@@ -120,6 +122,7 @@ def run(target: str, python: str, cycles: int, seconds: float, folder: Path) -> 
 def cycle(
     name: str, process: subprocess.Popen[str], cycles: int, seconds: float, folder: Path, load: Load | None
 ) -> bool:
+    """Attach again and again, and print what came of it; true if anything was wrong."""
     phases = {"before": wait(3)}
     begin = time.monotonic_ns()
     pauses: list[int] = []
@@ -187,6 +190,7 @@ class Load:
 
 
 def wait(seconds: float) -> tuple[int, int]:
+    """Let some time pass; from when to when it was."""
     begin = time.monotonic_ns()
     time.sleep(seconds)
     return begin, time.monotonic_ns()
@@ -213,11 +217,13 @@ def responds(pid: int) -> bool:
 
 
 def cpu_ticks(pid: int) -> int:
+    """CPU time that the process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
 
 def resources(pid: int) -> dict[str, int]:
+    """What must not grow."""
     proc = Path(f"/proc/{pid}")
     time.sleep(0.1)
     tracer = (proc / "maps").read_text().splitlines()

@@ -1,8 +1,8 @@
 """Attaching to processes that must survive it, in processes of its own that may die on the way.
 
 Run as a program: ``PID ACTION STRIDE [FOLDER]``. It does the action again and again in children that die at their
-first, second, ... change to the process (or every STRIDE-th), until one comes through. It prints how many died. Actions:
-"call" makes a thread call something, "attach" records the process for a moment into FOLDER.
+first, second, ... change to the process (or every STRIDE-th), until one comes through. It prints how many died.
+Actions: "call" makes a thread call something, "attach" records the process for a moment into FOLDER.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from giltrace import native
-from giltrace.launch.attach import call, ptrace, session
+from giltrace.launch.attach import ptrace, session
 from giltrace.launch.attach.elf import LoadedObject
 from giltrace.launch.attach.inject import Pauses, visiting
 from giltrace.launch.attach.process import Blocked, Process
@@ -119,11 +119,11 @@ def dying_at(change: int) -> Iterator[None]:
         return run
 
     originals = ptrace._ptrace, ptrace.write_memory
-    ptrace._ptrace, call.write_memory = map(counted, originals)
+    ptrace._ptrace, ptrace.write_memory = map(counted, originals)
     try:
         yield
     finally:
-        ptrace._ptrace, call.write_memory = originals
+        ptrace._ptrace, ptrace.write_memory = originals
 
 
 def die_on_the_way(

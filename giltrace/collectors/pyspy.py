@@ -255,6 +255,7 @@ class _Collected:
 
 
 def find_program() -> str | None:
+    """Return the path of py-spy, None if it is not installed."""
     beside = Path(sys.executable).with_name("py-spy")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
 

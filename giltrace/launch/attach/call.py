@@ -1,8 +1,8 @@
 """Make a thread of another process call functions, so that it finds back by itself whatever becomes of us.
 
-The thread's stack gets, from the top: what the calls point to; a signal frame with all that the thread was; one that writes
-errno back. A single ptrace request then sends the thread into the function. From then on nobody need be there: the
-function returns into the lower frame, that one's function into the upper, and that one puts the thread back.
+The thread's stack gets, from the top: what the calls point to; a signal frame with all that the thread was; one that
+writes errno back. A single ptrace request then sends the thread into the function. From then on nobody need be there:
+the function returns into the lower frame, that one's function into the upper, and that one puts the thread back.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import time
 
-from giltrace.launch.attach import frame
+from giltrace.launch.attach import frame, ptrace
 from giltrace.launch.attach.moment import Moment, signal_is_due
-from giltrace.launch.attach.ptrace import Late, Registers, Thread, read_memory, write_memory
+from giltrace.launch.attach.ptrace import Late, Registers, Thread
 from giltrace.launch.attach.target import RESTORER, Library, Target
 
 _RT_SIGRETURN = 15
@@ -51,7 +51,7 @@ class Visit:
     def _push_errno(self, block: frame.Block, library: Library, registers: Registers, offset: int) -> int:
         """A frame whose function, swab, copies errno back: it exchanges pairs of bytes, so they are stored that way."""
         address = registers.fs_base + offset & _NO_CALL
-        value = read_memory(self._target.process.pid, address, 4)
+        value = ptrace.read_memory(self._target.process.pid, address, 4)
         saved = block.push(bytes((value[1], value[0], value[3], value[2])))
         again = self._entry(library.swab, (saved, address, 4), self._own)
         return block.push_frame(frame.signal_frame(library.restorer, again, _ALL_OTHERS, 0))
@@ -75,12 +75,12 @@ class Visit:
             # It stands before rt_sigreturn. That is to happen, but from a frame that leads into the function first.
             again = frame.Block(self._lowest)
             stack = again.push_frame(frame.signal_frame(self._target.library.restorer, entry, _ALL_OTHERS, 0))
-            write_memory(pid, again.bottom, again.bytes())
+            ptrace.write_memory(pid, again.bottom, again.bytes())
             registers = thread.registers()
             registers.rsp = stack + _RETURN_ADDRESS
             thread.set_registers(registers)
         else:
-            write_memory(pid, self._block.bottom, self._block.bytes())
+            ptrace.write_memory(pid, self._block.bottom, self._block.bytes())
             thread.set_registers(entry)
             self._entered = True
             thread.set_extended_state(frame.initial_vector_state(self._state))
@@ -103,5 +103,5 @@ class Visit:
             registers.rip += 2
             registers.rax = -errno.EINTR & _NO_CALL
             own = frame.signal_frame(self._target.library.restorer, registers, self._mask, self._area)
-            write_memory(self._target.process.pid, self._own, own)
+            ptrace.write_memory(self._target.process.pid, self._own, own)
         self._thread.detach()

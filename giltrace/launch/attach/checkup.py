@@ -28,7 +28,7 @@ class Finding:
 
 
 def check_up(pid: int) -> tuple[str, Sequence[Finding]]:
-    """Say what process `pid` is, and what can be captured of it. Raises `TargetError` if there is nothing to look at."""
+    """Say what process `pid` is, and what can be captured of it. Raises `TargetError` if there is no such process."""
     process = refusals.find(pid)
     target: Target | None = None
     findings = []

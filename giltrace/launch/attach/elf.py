@@ -1,7 +1,7 @@
 """The symbols of an object that is loaded in another process, read from that process's memory.
 
-Not from its file: that may have been replaced since, or lie in a container. It takes a handful of small reads, by the same
-tables that the dynamic linker uses.
+Not from its file: that may have been replaced since, or lie in a container. It takes a handful of small reads, by the
+same tables that the dynamic linker uses.
 """
 
 from __future__ import annotations

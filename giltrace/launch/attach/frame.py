@@ -1,8 +1,8 @@
 """A call frame that restores its thread: what the kernel would put on the stack for a signal's handler.
 
-A function that is entered with `rsp` at the start of such a frame returns into rt_sigreturn, and that system call sets all
-registers, the vector state and the signal mask to what the frame says. Nobody need be there to see it: from the moment
-that a thread is sent into the function, it finds back by itself. Layout: Linux x86-64, struct rt_sigframe.
+A function that is entered with `rsp` at the start of such a frame returns into rt_sigreturn, and that system call sets
+all registers, the vector state and the signal mask to what the frame says. Nobody need be there to see it: from the
+moment that a thread is sent into the function, it finds back by itself. Layout: Linux x86-64, struct rt_sigframe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UC_FP_XSTATE, _UC_SIGCONTEXT_SS, _UC_STRICT_RESTORE_SS = 1, 2, 4
 _NO_STACK_MODE = 0x7FFF0000
 
 #: struct sigcontext, up to the flags.
-_GENERAL = "r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags".split()
+_GENERAL = ("r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags").split()  # noqa: SIM905
 
 _MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
 _SW_RESERVED = 464  # in an XSAVE area: read by the kernel, not by the processor

@@ -51,7 +51,7 @@ class Pauses:
 def inject(
     target: Target, library: str, folder: str, depth: int, pauses: Pauses, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Load `library` into the process if it is not there, and start its tracer on `folder`; both are paths as seen there.
+    """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
     `stopped` is asked whether to give up looking for a moment. Raises `TargetError`, with the process as it was but for
     the library, which may be loaded and idle.
@@ -78,7 +78,7 @@ def inject(
         raise TargetError(f"process {pid} is traced already", "end the other trace first")
     if result:
         raise TargetError(
-            f"the tracer could not start in process {pid}: it could not write {folder}, or found no interpreter to follow",
+            f"the tracer could not start in process {pid}: it could not write {folder}, or found no interpreter",
             "choose another place with -o",
         )
 
@@ -92,7 +92,7 @@ def eject(target: Target, library: str, pauses: Pauses) -> None:
 
 
 def end_orphan(target: Target, trace: Trace) -> None:
-    """End a tracer whose recorder is gone. It may still be at work afterwards if no thread of the process does anything."""
+    """End a tracer whose recorder is gone. It may be there still if all threads are in native code."""
     control = layout.HEADER.fields["control"][1] if layout.HEADER.fields else 0
     try:
         write_memory(target.process.pid, trace.head + int(control), struct.pack("<I", Control.CONTROL_STOP))
@@ -152,8 +152,8 @@ def _stopped(target: Target, pauses: Pauses, stopped: Callable[[], bool]) -> Ite
             raise Gone
         if time.monotonic() > deadline:
             raise TargetError(
-                f"no thread of process {target.process.pid} came to a safe moment within {SEARCH_SECONDS:.0f} s: all are "
-                "busy in native code",
+                f"no thread of process {target.process.pid} came to a safe moment within {SEARCH_SECONDS:.0f} s: all "
+                "are busy in native code",
                 f"try again, or look from outside: giltrace attach --observe {target.process.pid}",
             )
         time.sleep(_LOOK_SECONDS)

@@ -43,7 +43,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Moment:
-    """A safe moment of a stopped thread. `registers` are those to go on with; `restarts` a call that was interrupted."""
+    """A safe moment of a stopped thread. `registers` are those to go on with; `restarts` an interrupted system call."""
 
     kind: Kind
     registers: Registers

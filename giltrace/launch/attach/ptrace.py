@@ -33,16 +33,13 @@ _PAUSE = 0.00005
 _DETACH_SECONDS = 1.0
 
 
+_REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+
+
 class Registers(ctypes.Structure):
     """`struct user_regs_struct` of x86-64."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in (
-            "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-            "fs_base gs_base ds es fs gs"
-        ).split()
-    )
+    _fields_ = tuple((name, ctypes.c_uint64) for name in _REGISTERS.split())
 
     def copy(self) -> Registers:
         """Return a copy."""
@@ -71,7 +68,9 @@ _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 for _function in (_libc.process_vm_readv, _libc.process_vm_writev):
     _function.restype = ctypes.c_ssize_t
-    _function.argtypes = [ctypes.c_int, *([ctypes.c_void_p, ctypes.c_ulong] * 2), ctypes.c_ulong]
+    _function.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+    ]  # fmt: skip
 
 
 def _ptrace(request: int, tid: int, address: int = 0, data: object = None) -> None:

@@ -56,9 +56,9 @@ def attach(
 ) -> Outcome:
     """Record process `pid` into the new folder `path`, exactly, for `seconds` or until a signal or its end.
 
-    `collectors` come on top of the tracer, which reads up to `depth` frames per stack. `progress`
-    is called a few times a second with the seconds and the events so far. Returns what is to be said about how the process was left, if anything. Raises `TargetError` or `OutputError`, in
-    which case the process and `path` are as they were.
+    `collectors` come on top of the tracer, which reads up to `depth` frames per stack. `progress` is called a few times
+    a second with the seconds and the events so far. Raises `TargetError` or `OutputError`, in which case the process
+    and `path` are as they were.
     """
     process = refusals.find(pid)
     reason = GilCollector().available(None)

@@ -1,4 +1,4 @@
-"""The process to attach to, and what of it has to be known: its interpreter, its libc, and the code that calls go through."""
+"""The process to attach to, and what has to be known of it: its interpreter and its C library."""
 
 from __future__ import annotations
 
