@@ -101,7 +101,7 @@ def test_free_threaded_build(any_interpreter: Interpreter, tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 def test_another_users_process() -> None:
-    # Who cannot read our files cannot run giltrace from here either: only what it asks of the process is run as another.
+    # Another user could not read our files: only what giltrace asks of the process is run as one.
     program = """
 import os, sys
 from giltrace.errors import TargetError
