@@ -68,13 +68,13 @@ def attach(
     _end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:
-        with _signals_held_back(), marked_as_recorded(path), _alive(process) as alive:
+        with _signals_noted() as ending, marked_as_recorded(path), _alive(process) as alive:
             place = find_place(process, path)
             try:
-                recording = _Recording(target, place, path, collectors, depth)
+                recording = _Recording(target, place, path, collectors, depth, ending)
                 folder.keep()
                 try:
-                    _follow(recording, alive, seconds, progress)
+                    _follow(recording, lambda: alive() and not ending(), seconds, progress)
                 finally:
                     outcome = recording.finish()
                 return outcome
@@ -93,7 +93,15 @@ def attach(
 class _Recording:
     """A recording under way; the constructor begins it, or raises with everything as it was."""
 
-    def __init__(self, target: Target, place: Place, path: Path, collectors: Sequence[Collector], depth: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        place: Place,
+        path: Path,
+        collectors: Sequence[Collector],
+        depth: int,
+        ending: Callable[[], bool],
+    ) -> None:
         process = target.process
         self._process, self._path, self._place = process, path, place
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
@@ -105,7 +113,7 @@ class _Recording:
         self._crew.prepare(path, {})
         try:
             self._crew.start(Session(path, process.pid, None))
-            self._tracer = AttachedTracer(target, place, depth, _interrupted)
+            self._tracer = AttachedTracer(target, place, depth, ending)
         except BaseException:
             self._crew.stop()
             raise
@@ -148,36 +156,34 @@ class _Recording:
 
 def _follow(
     recording: _Recording,
-    alive: Callable[[], bool],
+    goes_on: Callable[[], bool],
     seconds: float | None,
     progress: Callable[[float, int], None] | None,
 ) -> None:
     begin = shown = time.monotonic()
     count = EventCount(recording.files)
-    while alive() and (seconds is None or time.monotonic() - begin < seconds):
+    while goes_on() and (seconds is None or time.monotonic() - begin < seconds):
         recording.poll()
         if progress is not None and time.monotonic() - shown > _SHOW_SECONDS:
             shown = time.monotonic()
             progress(shown - begin, count.count())
         left = POLL_SECONDS if seconds is None else min(POLL_SECONDS, begin + seconds - time.monotonic())
-        if signal.sigtimedwait(_ENDING, max(0.0, left)) is not None:
-            return
+        time.sleep(max(0.0, left))
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Block the signals that end a recording: they are looked for where it can end."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+def _signals_noted() -> Iterator[Callable[[], bool]]:
+    """Note the signals that end a recording, to be asked for where it can end; none interrupts anything.
+
+    Blocking them would not do: a thread of some library that does not block them would get them.
+    """
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda caught, frame: noted.append(caught)) for number in _ENDING}
     try:
-        yield
+        yield lambda: bool(noted)
     finally:
-        while signal.sigtimedwait(_ENDING, 0) is not None:
-            pass  # a second Ctrl-C is not to end what the first one has
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _interrupted() -> bool:
-    return bool(signal.sigpending() & set(_ENDING))
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
