@@ -58,7 +58,7 @@ def test_several_processes_begin_with_an_overview() -> None:
     first, *lines = printed(several).splitlines()
     assert first == "2 processes"
     assert [line.split()[0] for line in lines[1:3]] == ["20", "10"]
-    assert lines[3] == ""
+    assert lines[3].startswith("  Each has a GIL of its own")
     assert not printed(make_timeline(make_process())).startswith("1 process")
 
 
