@@ -18,6 +18,7 @@ from giltrace.analysis.results import (
     Report,
     ThreadReport,
 )
+from giltrace.analysis.sampling import describe_sampling
 from giltrace.analysis.sites import roles
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.analysis.what_if import what_if
@@ -30,18 +31,20 @@ def analyse(timeline: Timeline) -> Report:
         schema=SCHEMA,
         duration_ns=timeline.end - timeline.start,
         processes=tuple(_process(process, timeline) for process in timeline.processes),
-        quality=_quality(timeline, timeline.lost, timeline.violations),
+        quality=_quality(timeline, timeline),
         gils_at_once=measure.gils_at_once(timeline.processes),
     )
 
 
-def _quality(timeline: Timeline, lost: int, violations: tuple[str, ...]) -> Quality:
+def _quality(timeline: Timeline, what: Timeline | Process) -> Quality:
     return Quality(
-        lost_events=lost,
-        invariant_violations=len(violations),
+        lost_events=what.lost,
+        invariant_violations=len(what.violations),
         clock_error_ns=timeline.clock_error_ns,
         collectors=timeline.collectors,
-        violations=violations,
+        violations=what.violations,
+        sampled=describe_sampling(what.sampling),
+        sampling=what.sampling,
         remarks=timeline.remarks,
     )
 
@@ -74,7 +77,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         event_loops=find_event_loops(process),
         what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
         verdict=known.verdict,
-        quality=_quality(timeline, process.lost, process.violations),
+        quality=_quality(timeline, process),
     )
 
 

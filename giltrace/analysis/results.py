@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from giltrace.analysis.verdict import Verdict
+from giltrace.recording.events import Sampling
 from giltrace.timeline.model import CollectorReport
 
 #: The version of the report: fields are added under it, never renamed or removed.
@@ -216,7 +217,8 @@ class Quality:
     """How good the measurement is. `lost_events` includes scheduling records.
 
     `violations` says in words which invariants are broken, `invariant_violations` how many; `remarks` say how it was
-    recorded, where that is not the usual way.
+    recorded, where that is not the usual way. `sampled` says in words
+    that it is sampled, `sampling` in figures; they are empty and None if it is exact.
     """
 
     lost_events: int
@@ -225,6 +227,8 @@ class Quality:
     collectors: tuple[CollectorReport, ...]
     violations: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    sampled: str = ""
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from giltrace.analysis import measure
+from giltrace.analysis.sampling import describe_sampling
 from giltrace.analysis.verdict import Verdict, judge
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
@@ -85,6 +86,7 @@ class Quality:
     """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored.
 
     `remarks` say how it was recorded, where that is not the usual way.
+    `sampled` says so of a recording that is not exact.
     """
 
     lost: int
@@ -93,6 +95,7 @@ class Quality:
     clock_error_ns: int
     collectors: tuple[CollectorReport, ...]
     remarks: tuple[str, ...] = ()
+    sampled: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def summarise(timeline: Timeline) -> Summary:
             clock_error_ns=timeline.clock_error_ns,
             collectors=timeline.collectors,
             remarks=timeline.remarks,
+            sampled=describe_sampling(timeline.sampling),
         ),
     )
 

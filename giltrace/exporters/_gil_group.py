@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from giltrace.analysis.sampling import describe_sampling
 from giltrace.exporters import _colours
 from giltrace.exporters._gil_threads import end_shape
 from giltrace.exporters._packets import Bytes, Field, Ints, Shape
@@ -22,6 +23,8 @@ from giltrace.timeline.model import Process, Timeline
 def group_track(sink: Sink, process: Process, gil: int) -> int:
     """Return the uuid of a GIL's group; at the root, because below its process it would end under all threads."""
     name = f"GIL (pid {process.pid})" if process.gils <= 1 else f"GIL {gil} (pid {process.pid})"
+    if process.sampling is not None:
+        name += ", sampled"
     return sink.track(("group", process.pid, gil), name=name)
 
 
@@ -40,10 +43,13 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
     """Say in the process's first group how far the recording can be trusted, as one instant at its start."""
     violations = process.violations
     held = f"{len(violations)} VIOLATIONS" if violations else "invariants hold"
+    sampled = describe_sampling(process.sampling)
+    held = f"SAMPLED, {held}" if sampled else held
     title = f"{held}, {process.lost} events lost, clock error {timeline.clock_error_ns} ns"
     notes = [sink.annotation(f"violation {at}", string_value=text) for at, text in enumerate(violations, 1)]
     facts: dict[str, str | int] = {
         "note": process.note,
+        "sampled": sampled,
         "lost events": process.lost,
         "lost context switches": timeline.sched_lost,
         "clock error (ns)": timeline.clock_error_ns,

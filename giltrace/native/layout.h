@@ -27,7 +27,7 @@ enum gt_kind {
 
 enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1 };
 
-enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4, GT_STOPPED = 8 };
+enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4, GT_STOPPED = 8, GT_OBSERVED = 16 };
 
 enum gt_control { GT_CONTROL_STOP = 1 };
 
@@ -59,6 +59,13 @@ struct gt_header {
     uint64_t ring_size;     /* bytes that the file may grow to before its oldest chunks are used again; 0: no limit */
     uint64_t overwritten;   /* records that had to make room */
     uint64_t complete_from; /* ticks: of what happened before, some is missing */
+    /* Of an observation only (GT_OBSERVED): */
+    uint64_t samples;
+    uint64_t sampled_ns; /* from the first sample to the last */
+    uint64_t longest_gap_ns;
+    uint64_t typical_gap_ns; /* that an instant lies in: mean over time */
+    uint64_t switches;
+    uint64_t switches_missed;
 };
 
 struct gt_chunk {

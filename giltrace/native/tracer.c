@@ -193,6 +193,12 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {FIELD(gt_header, ring_size)},
         {FIELD(gt_header, overwritten)},
         {FIELD(gt_header, complete_from)},
+        {FIELD(gt_header, samples)},
+        {FIELD(gt_header, sampled_ns)},
+        {FIELD(gt_header, longest_gap_ns)},
+        {FIELD(gt_header, typical_gap_ns)},
+        {FIELD(gt_header, switches)},
+        {FIELD(gt_header, switches_missed)},
         {FIELD(gt_chunk, magic)},
         {FIELD(gt_chunk, size)},
         {FIELD(gt_chunk, thread)},
@@ -234,6 +240,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_TRIGGER_WAIT)},
         {CONSTANT(GT_TRIGGER_HOLD)},
         {CONSTANT(GT_POWER_BITS)},
+        {CONSTANT(GT_OBSERVED)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

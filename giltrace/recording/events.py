@@ -68,12 +68,30 @@ class ThreadInfo:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How densely a process was observed from outside; its events are samples then, not records.
+
+    `interval_ns` is the mean time between two samples, `typical_gap_ns` the time between those around a random instant
+    and `longest_gap_ns` the longest. Of `switches` of a GIL from one thread to another, counted by the interpreter
+    itself, `switches_missed` went to a thread that is not known. Holds after which the same thread came back unseen
+    are not counted by anyone.
+    """
+
+    samples: int
+    interval_ns: int
+    typical_gap_ns: int
+    longest_gap_ns: int
+    switches: int
+    switches_missed: int
+
+
+@dataclass(frozen=True)
 class ProcessEvents:
     """What the native tracer recorded of one program image in one process.
 
     `gils` holds the address of each GIL's mutex, by GIL id. `note` says why nothing was recorded, if so.
     `events` is sorted by time; the records of one thread keep their program order. `overwritten` counts the records
-    before `start` that a ring had no room for.
+    before `start` that a ring had no room for. `sampling` is None if exact.
     """
 
     pid: int
@@ -89,6 +107,7 @@ class ProcessEvents:
     note: str = ""
     stacks: StackTable | None = None
     overwritten: int = 0
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from giltrace.errors import RecordingError
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
-from giltrace.recording.events import GIL_EVENT, ProcessEvents, StackTable, ThreadInfo
+from giltrace.recording.events import GIL_EVENT, ProcessEvents, Sampling, StackTable, ThreadInfo
 from giltrace.recording.stacks import read_stacks
 
 #: Chunks begin at multiples of this.
@@ -207,6 +207,21 @@ def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
         note=note_of(header),
         stacks=_resolve_stacks(file, events),
         overwritten=int(header["overwritten"]),
+        sampling=_sampling(header),
+    )
+
+
+def _sampling(header: np.void) -> Sampling | None:
+    if layout.Status.OBSERVED not in layout.Status(int(header["status"])):
+        return None
+    samples, sampled_ns = int(header["samples"]), int(header["sampled_ns"])
+    return Sampling(
+        samples=samples,
+        interval_ns=sampled_ns // max(samples - 1, 1),
+        typical_gap_ns=int(header["typical_gap_ns"]),
+        longest_gap_ns=int(header["longest_gap_ns"]),
+        switches=int(header["switches"]),
+        switches_missed=int(header["switches_missed"]),
     )
 
 

@@ -43,6 +43,12 @@ HEADER = np.dtype(
         ("ring_size", "<u8"),
         ("overwritten", "<u8"),
         ("complete_from", "<u8"),
+        ("samples", "<u8"),
+        ("sampled_ns", "<u8"),
+        ("longest_gap_ns", "<u8"),
+        ("typical_gap_ns", "<u8"),
+        ("switches", "<u8"),
+        ("switches_missed", "<u8"),
     ]
 )
 
@@ -125,6 +131,7 @@ class Status(IntFlag):
     GIL_SEEN = 2  #: the use of a GIL was recognised
     FREE_THREADED = 4  #: the interpreter says it was built without a GIL
     STOPPED = 8  #: the tracer has left the process
+    OBSERVED = 16  #: read from outside: the records are samples, and the head says how dense
 
 
 #: The core of an ACQUIRE whose core is not known.

@@ -211,6 +211,8 @@ def _print_folded(rest: Sequence[ProcessSummary], console: Console) -> None:
 
 def print_quality(quality: Quality, console: Console) -> None:
     """Print losses, broken invariants, the clock's error and each collector's status and cost."""
+    if quality.sampled:
+        paragraph(quality.sampled, console, style="yellow", indent="")
     lost = f"{quality.lost} lost events"
     if quality.sched_lost:
         lost += f" ({quality.sched_lost} of them scheduling records)"

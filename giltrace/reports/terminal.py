@@ -353,4 +353,5 @@ def _quality(report: Report) -> Quality:
         clock_error_ns=known.clock_error_ns,
         collectors=known.collectors,
         remarks=known.remarks,
+        sampled=known.sampled,
     )

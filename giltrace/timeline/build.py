@@ -202,6 +202,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         lost=recorded.lost,
         note=recorded.note,
         overwritten=recorded.overwritten,
+        sampling=recorded.sampling,
         stacks=None
         if recorded.stacks is None
         else attribute(recorded.stacks, usage.holds, usage.waits, usage.hold_stacks, usage.request_stacks),

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import Spans, StackTable
+from giltrace.recording.events import Sampling, Spans, StackTable
 from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
@@ -110,6 +110,7 @@ class Process:
     `overwritten` those before `start` that a flight recorder had no room for.
     `switch_intervals` (dtype `SWITCH_INTERVAL`, sorted by start) has a row where a GIL's interval was first seen and
     one wherever it changed; none for a GIL without a timed-out wait.
+    `sampling` is None if what it holds is exact; else it says how far it can be trusted.
     """
 
     pid: int
@@ -133,6 +134,7 @@ class Process:
     stacks: Stacks | None = None
     overwritten: int = 0
     switch_intervals: Array = field(default_factory=lambda: np.empty(0, SWITCH_INTERVAL))
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,12 @@ class Timeline:
                     f"{process.overwritten:,} earlier records were overwritten"
                 )
         return tuple(told)
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the processes were sampled, of several the most coarsely; None if all of it is exact."""
+        found = [p.sampling for p in self.processes if p.sampling is not None]
+        return max(found, key=lambda one: one.interval_ns, default=None)
 
     @property
     def lost(self) -> int:

@@ -238,6 +238,7 @@ function qualityCard(data) {
   const { quality } = data;
   const line = (good, text) => element("li", {}, element("span", { class: good ? "ok" : "notok" }, good ? "✓ " : "✗ "), text);
   return card("How good the measurement is", "", { id: "quality" }, element("ul", { class: "plain small" },
+    ...(quality.sampled ? [line(false, quality.sampled)] : []),
     line(quality.lost_events === 0, `${whole(quality.lost_events)} lost events`),
     line(quality.invariant_violations === 0, `${whole(quality.invariant_violations)} broken invariants (one holder at a time; each thread's states add up to its life)`),
     ...quality.violations.slice(0, 10).map((text) => element("li", { class: "soft" }, text)),
