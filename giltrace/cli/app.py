@@ -43,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
         "Run a Python program and record who held the GIL, on which core, and who waited.",
         TargetCommand,
     ),
+    Command("attach", "giltrace.cli.attach:attach", "Record a process that runs already."),
     Command(
         "attach", "giltrace.cli.attach:attach", "Record a Python process that runs already, and leave it as it was."
     ),

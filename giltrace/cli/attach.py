@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,15 @@ from giltrace.cli.options import Force, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
 
+if TYPE_CHECKING:
+    from giltrace.collectors.base import Collector
+
 
 def attach(
     pid: Annotated[int, typer.Argument(metavar="PID", show_default=False, min=1)],
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Only look from outside: sampled, and nothing in the process is touched.")
+    ] = False,
     duration: Annotated[
         int | None,
         typer.Option(
@@ -35,24 +41,44 @@ def attach(
 ) -> None:
     """Record a Python process that runs already, exactly, and leave it as it was.
 
+    \b
+    giltrace attach 4242                 until Ctrl-C or the end of the process
+    giltrace attach 4242 -d 10s          for ten seconds
+    giltrace attach --observe 4242       the same, sampled from outside
+
     It goes on for the time of -d, or until Ctrl-C or the process's end. The result is NAME.giltrace, the recording, and
     NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
 
     One thread is stopped for some milliseconds, at a moment at which it can load a library; that stays in the process,
-    idle, afterwards. `giltrace doctor --pid PID` tells what is possible, and touches nothing.
+    idle, afterwards. With --observe not even that: the GIL's state is read from outside some ten thousand times a
+    second. What comes out is sampled, and the report says how well. `giltrace doctor --pid PID` tells what is possible,
+    and touches nothing.
     """
     from giltrace.collectors import choose
-    from giltrace.launch.attach.session import attach as run
 
     folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
     seconds = None if duration is None else duration / 1e9
+    if observe:
+        from giltrace.launch.observe import observe as look
+
+        print(f"giltrace: observing process {pid}" + ("; Ctrl-C ends it" if seconds is None else ""), file=sys.stderr)
+        look(pid, folder, collectors, seconds=seconds, force=force)
+    else:
+        _exact(pid, folder, collectors, stacks.frames, seconds, force)
+    show(folder, trace)
+
+
+def _exact(
+    pid: int, folder: Path, collectors: list[Collector], depth: int, seconds: float | None, force: bool
+) -> None:
+    from giltrace.launch.attach.session import attach as run
+
     progress, end_of_line = _progress()
-    outcome = run(pid, folder, collectors, depth=stacks.frames, seconds=seconds, force=force, progress=progress)
+    outcome = run(pid, folder, collectors, depth=depth, seconds=seconds, force=force, progress=progress)
     end_of_line()
     for line in outcome.said:
         print(f"giltrace: {line}", file=sys.stderr)
-    show(folder, trace)
 
 
 def _progress() -> tuple[Callable[[float, int], None], Callable[[], None]]:
