@@ -5,7 +5,7 @@
 Each line is one run of a workload that is recorded exactly (preloaded) and observed at the same time. Printed are the
 pace, the switches seen, the largest difference of any thread's held share (in points), the waits per second of the
 whole process against the exact ones, and the CPU used. With --pause, a target that does nothing but read its clock
-tells the largest gaps between two readings, observed and unobserved, by turns.
+tells the largest gap between two readings in windows of 25 ms, observed and unobserved, by turns.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from giltrace.timeline.model import Process
 
 WORKLOADS = Path(__file__).resolve().parents[1] / "workloads"
 
+#: In each of 40 windows of 25 ms: the largest gap between two readings of the clock.
 CLOCK_READER = """
 import sys, time
 clock = time.perf_counter_ns
 print("ready", flush=True)
 sys.stdin.readline()
-end = clock() + 1_000_000_000
-gaps, last = [], clock()
-while last < end:
-    now = clock()
-    if now - last > 20_000:
-        gaps.append(now - last)
-    last = now
-gaps.sort()
-print(gaps[-1] if gaps else 0, sum(gaps))
+for window in range(40):
+    most, last = 0, clock()
+    end = last + 25_000_000
+    while last < end:
+        now = clock()
+        if now - last > most:
+            most = now - last
+        last = now
+    print(most, flush=False)
 """
 
 
@@ -125,22 +126,21 @@ def count_forced(process: Process, start: int, end: int) -> int:
     return int(np.count_nonzero(holds["flags"] & 1))
 
 
-def largest_gap(python: str, observed: bool) -> tuple[int, int]:
-    """The largest gap between two readings of a target's clock, and the sum of all above 20 us, in ns."""
+def largest_gaps(python: str, observed: bool) -> list[int]:
+    """The largest gap between two readings of a target's clock in each window, ns."""
     target = subprocess.Popen([python, "-c", CLOCK_READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert target.stdin is not None
     assert target.stdout is not None
     target.stdout.readline()
     observer = Observer(target.pid) if observed else None
     target.stdin.write(b"\n")
-    target.stdin.flush()
-    most, total = map(int, target.stdout.readline().split())
+    target.stdin.close()
+    gaps = [int(line) for line in target.stdout]
     if observer is not None:
         observer.close()
-    target.stdin.close()
     target.stdout.close()
     target.wait()
-    return most, total
+    return gaps
 
 
 def main() -> None:
@@ -155,11 +155,13 @@ def main() -> None:
     options = parser.parse_args()
     for python in options.python or [sys.executable]:
         if options.pause:
-            rows = [(largest_gap(python, False), largest_gap(python, True)) for _ in range(5)]
-            for kind, column in (("unobserved", 0), ("observed", 1)):
-                best = min(row[column][0] for row in rows)
-                share = min(row[column][1] for row in rows) / 1e9
-                print(f"{python}: {kind}: largest gap {best / 1e3:.0f} us, {100 * share:.2f} % in gaps (best of 5)")
+            gaps: dict[bool, list[int]] = {False: [], True: []}
+            for observed in (False, True) * 5:
+                gaps[observed] += largest_gaps(python, observed)
+            for observed, kind in ((False, "unobserved"), (True, "observed")):
+                least, quarter, half = np.percentile(gaps[observed], [0, 25, 50]) / 1e3
+                print(f"{python}: {kind:10}: largest gap in 25 ms: {least:.0f} us at best, ", end="")
+                print(f"quartile {quarter:.0f} us, median {half:.0f} us")
             continue
         for interval in options.interval or [80]:
             with tempfile.TemporaryDirectory() as folder:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from giltrace.collectors._remote import LoadedObject, Memory, loaded_objects
 from giltrace.errors import TargetError
 
-#: A thread state's address changes hands while it is read: this often in a row is none of that.
+#: A process that runs changes while it is read: something wrong this often in a row is none of that.
 _TRIES = 20
 _LIST_MAX = 20_000
 _INTERVAL_MAX_US = 10**9
@@ -81,6 +82,18 @@ class Interpreter:
             first = self.memory.word(interpreter + self.offsets.threads)
             yield from self._linked(first, self.offsets.next_thread, interpreter)
 
+    def tids(self) -> dict[int, int]:
+        """The ids of its threads here, by those in its own pid namespace, which are what it knows itself."""
+        found = {}
+        for path in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            try:
+                match = re.search(r"^NSpid:.*?(\d+)$", path.read_text(errors="replace"), re.M)
+            except OSError:
+                continue  # it has just ended
+            tid = int(path.parent.name)
+            found[int(match[1]) if match else tid] = tid
+        return found
+
     def _interpreters(self) -> list[int]:
         first = self.memory.word(self.runtime + self.offsets.interpreters)
         return list(self._linked(first, self.offsets.next_interpreter, None))
@@ -96,26 +109,43 @@ class Interpreter:
         raise OSError("a list without an end")
 
     def pthread_tid_offset(self) -> int:
-        """Where the C library's struct pthread keeps the thread's id; 0 if that cannot be told.
+        """Where the C library's struct pthread keeps the thread's id; 0 if that cannot be told, and need not be.
 
-        It is the first place that holds, in the struct of every thread, the id of another thread of the process.
+        It is the first place that holds, in the struct of every thread that lives, an id that no other's holds.
         """
-        own = set(_own_tids(self.pid))
+        own = self.tids()
         common: set[int] | None = None
         seen: dict[int, set[int]] = {}
-        count = 0
+        living = 0
         for state in self.thread_states():
             try:
                 pthread = self.memory.word(state + self.offsets.thread_id)
                 words = struct.unpack(f"<{_PTHREAD_SIZE // 4}I", self.memory.read(pthread, _PTHREAD_SIZE))
             except OSError:
-                continue
+                continue  # not yet started
             places = {4 * at for at, word in enumerate(words) if word in own}
-            for place in places:
-                seen.setdefault(place, set()).add(words[place // 4])
-            common = places if common is None else common & places
-            count += 1
-        return min((place for place in common or () if len(seen[place]) == count), default=0)
+            if places:  # else it has just ended
+                for place in places:
+                    seen.setdefault(place, set()).add(words[place // 4])
+                common = places if common is None else common & places
+                living += 1
+        found = min((place for place in common or () if len(seen[place]) == living), default=0)
+        if found == 0 and self.offsets.native_id < 0:
+            raise OSError("whose its thread states are cannot be told")
+        return found
+
+
+T = TypeVar("T")
+
+
+def steadily(look: Callable[[], T]) -> T:
+    """Return what `look` returns; it is repeated if it raises OSError, for a process that runs changes meanwhile."""
+    for _ in range(_TRIES - 1):
+        try:
+            return look()
+        except OSError:
+            continue
+    return look()
 
 
 def find_interpreter(pid: int) -> Interpreter:
@@ -205,20 +235,19 @@ def _offsets(pid: int, memory: Memory, runtime: int, version: str, minor: int) -
 
 
 def _check(interpreter: Interpreter) -> None:
-    """See whether all GILs look like GILs: a process that runs changes meanwhile, so one good look is enough."""
-    problem = ""
-    for _ in range(_TRIES):
-        try:
-            states = set(interpreter.thread_states())
-            gils = interpreter.gils()
-            problem = "no GIL" if not gils or not states else ""
-            for gil in gils:
-                problem = problem or _looks_wrong(interpreter.memory, gil, states)
-        except OSError as error:
-            problem = str(error)
-        if not problem:
-            return
-    raise OSError(problem)
+    """See whether all GILs look like GILs; one good look is enough."""
+
+    def look() -> None:
+        states = set(interpreter.thread_states())
+        gils = interpreter.gils()
+        if not gils or not states:
+            raise OSError("no GIL")
+        for gil in gils:
+            problem = _looks_wrong(interpreter.memory, gil, states)
+            if problem:
+                raise OSError(problem)
+
+    steadily(look)
 
 
 def _looks_wrong(memory: Memory, gil: int, states: set[int]) -> str:
@@ -232,16 +261,6 @@ def _looks_wrong(memory: Memory, gil: int, states: set[int]) -> str:
     if switches == 0:
         return "a GIL that was never taken"
     return ""
-
-
-def _own_tids(pid: int) -> Iterator[int]:
-    """The ids of the process's threads in its own pid namespace."""
-    for path in Path(f"/proc/{pid}/task").glob("*/status"):
-        try:
-            match = re.search(r"^NSpid:.*?(\d+)$", path.read_text(errors="replace"), re.M)
-        except OSError:
-            continue
-        yield int(match[1]) if match else int(path.parent.name)
 
 
 def _check_exists(pid: int) -> None:

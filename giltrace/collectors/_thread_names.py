@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 #: How long to wait before new threads are worth another look, and for the last one.
@@ -16,13 +17,15 @@ _LAST_SECONDS = 5.0
 class ThreadNames:
     """Names of the threads of `pid`, by the kernel's ids; `program` is py-spy, None where there is none.
 
+    Up to 3.10, py-spy knows a thread by its pthread id only: `resolve` makes the kernel's id of that, or None.
     A py-spy started by `look` runs beside; what it says is in `known` after a later `look` or `finish`.
     """
 
-    def __init__(self, pid: int, program: str | None) -> None:
+    def __init__(self, pid: int, program: str | None, resolve: Callable[[int], int | None]) -> None:
         self.known = {pid: "MainThread"}
         self._pid = pid
         self._program = program
+        self._resolve = resolve
         self._running: subprocess.Popen[bytes] | None = None
         self._asked: set[int] = set()
         self._last = float("-inf")
@@ -65,8 +68,9 @@ class ThreadNames:
         except ValueError:
             return  # it cannot read this one: the kernel's names have to do
         for thread in threads:
-            if thread.get("thread_name") and thread.get("os_thread_id"):
-                self.known[int(thread["os_thread_id"])] = str(thread["thread_name"])
+            tid = thread["os_thread_id"] or self._resolve(int(thread["thread_id"]))
+            if thread["thread_name"] and tid is not None:
+                self.known[int(tid)] = str(thread["thread_name"])
 
     def _read_kernel(self, tids: set[int]) -> None:
         """From 3.14 on, the kernel knows the beginning of a thread's name; before, all are called like the program."""

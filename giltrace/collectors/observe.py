@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace import native
-from giltrace.collectors._interpreter import find_interpreter
+from giltrace.collectors._interpreter import find_interpreter, steadily
 from giltrace.collectors._thread_names import ThreadNames
 from giltrace.errors import TargetError
 from giltrace.native.observe import End, Sampler, Setup, Stats
@@ -61,16 +61,17 @@ class Observer:
         self.interpreter = find_interpreter(pid)
         offsets = self.interpreter.offsets
         try:
-            self.gils = self.interpreter.gils()
-            setup = Setup(
-                interval_ns=interval_ns,
-                pid=pid,
-                thread_id=offsets.thread_id,
-                native_id=max(offsets.native_id, 0),
-                pthread_tid=self.interpreter.pthread_tid_offset(),
-            )
+            self.gils = steadily(self.interpreter.gils)
+            self._pthread_tid = steadily(self.interpreter.pthread_tid_offset)
         except OSError as error:
             raise TargetError(f"process {pid} ended or changed while it was looked at ({error})", "try again") from None
+        setup = Setup(
+            interval_ns=interval_ns,
+            pid=pid,
+            thread_id=offsets.thread_id,
+            native_id=max(offsets.native_id, 0),
+            pthread_tid=self._pthread_tid,
+        )
         self._tids = np.empty(0, np.uint32)
         self._next_gils = time.monotonic() + _GILS_SECONDS
         self._sampler = Sampler(setup, self.gils[0])
@@ -93,6 +94,14 @@ class Observer:
         """How densely it has sampled so far, and what it has missed."""
         return self._sampler.stats()
 
+    def tid_of(self, pthread: int) -> int | None:
+        """The kernel's id of the thread whose pthread id (`threading.get_ident()`) this is; None if it has ended."""
+        try:
+            own = self.interpreter.memory.word(pthread + self._pthread_tid, 4)
+            return self.interpreter.tids()[own] if self._pthread_tid else None
+        except (OSError, KeyError):
+            return None
+
     @property
     def end(self) -> End:
         """Why it is over, `End.RUNNING` while it is not."""
@@ -103,12 +112,12 @@ class Observer:
         if not self._stopped:
             self._stopped = True
             self._sampler.stop()
-            self.interpreter.memory.close()
 
     def close(self) -> None:
         """Give everything back; nothing can be called afterwards."""
         self.stop()
         self._sampler.close()
+        self.interpreter.memory.close()
 
     def _find_gils(self) -> None:
         self._next_gils = time.monotonic() + _GILS_SECONDS
@@ -172,7 +181,7 @@ class _Writer:
         from giltrace.recording.gil_writer import GilWriter
 
         self._observer = observer
-        self._names = ThreadNames(observer.pid, find_program())
+        self._names = ThreadNames(observer.pid, find_program(), observer.tid_of)
         self._told: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
         self._header = _describe(observer)

@@ -115,8 +115,8 @@ def test_agrees_with_the_exact_record_of_the_same_run(interpreter: Interpreter, 
 
 
 class TestThreads:
-    def test_have_their_names(self, tmp_path: Path) -> None:
-        with target(sys.executable, "convoy") as (_, pid):
+    def test_have_their_names(self, interpreter: Interpreter, tmp_path: Path) -> None:
+        with target(interpreter.path, "convoy") as (_, pid):
             observer = Observer(pid)
             collector = ObserveCollector(observer)
             collector.start(Session(tmp_path, pid, None))
