@@ -17,11 +17,12 @@ _LAST_SECONDS = 5.0
 class ThreadNames:
     """Names of the threads of `pid`, by the kernel's ids; `program` is py-spy, None where there is none.
 
-    Up to 3.10, py-spy knows a thread by its pthread id only: `resolve` makes the kernel's id of that, or None.
+    `resolve` makes the kernel's id here of what py-spy says: the id in the process's own pid namespace (None up to
+    3.10), and the pthread id. It returns None if it cannot.
     A py-spy started by `look` runs beside; what it says is in `known` after a later `look` or `finish`.
     """
 
-    def __init__(self, pid: int, program: str | None, resolve: Callable[[int], int | None]) -> None:
+    def __init__(self, pid: int, program: str | None, resolve: Callable[[int | None, int], int | None]) -> None:
         self.known = {pid: "MainThread"}
         self._pid = pid
         self._program = program
@@ -68,9 +69,9 @@ class ThreadNames:
         except ValueError:
             return  # it cannot read this one: the kernel's names have to do
         for thread in threads:
-            tid = thread["os_thread_id"] or self._resolve(int(thread["thread_id"]))
+            tid = self._resolve(thread["os_thread_id"], int(thread["thread_id"]))
             if thread["thread_name"] and tid is not None:
-                self.known[int(tid)] = str(thread["thread_name"])
+                self.known[tid] = str(thread["thread_name"])
 
     def _read_kernel(self, tids: set[int]) -> None:
         """From 3.14 on, the kernel knows the beginning of a thread's name; before, all are called like the program."""

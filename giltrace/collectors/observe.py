@@ -94,12 +94,17 @@ class Observer:
         """How densely it has sampled so far, and what it has missed."""
         return self._sampler.stats()
 
-    def tid_of(self, pthread: int) -> int | None:
-        """The kernel's id of the thread whose pthread id (`threading.get_ident()`) this is; None if it has ended."""
+    def tid_of(self, own: int | None, pthread: int) -> int | None:
+        """The kernel's id here of a thread, None if it has ended.
+
+        `own` is its id in the process's own pid namespace (`threading.get_native_id()`), None if that is not known;
+        `pthread` its pthread id (`threading.get_ident()`).
+        """
         try:
-            own = self.interpreter.memory.word(pthread + self._pthread_tid, 4)
-            return self.interpreter.tids()[own] if self._pthread_tid else None
-        except (OSError, KeyError):
+            if own is None and self._pthread_tid:
+                own = self.interpreter.memory.word(pthread + self._pthread_tid, 4)
+            return self.interpreter.tids().get(own) if own is not None else None
+        except OSError:
             return None
 
     @property
