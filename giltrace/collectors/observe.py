@@ -215,7 +215,15 @@ class _Writer:
 
     def _tell_stats(self) -> None:
         stats = self._observer.stats()
-        for field in ("samples", "sampled_ns", "longest_gap_ns", "switches", "switches_missed", "lost"):
+        for field in (
+            "samples",
+            "sampled_ns",
+            "known_until_ns",
+            "longest_gap_ns",
+            "switches",
+            "switches_missed",
+            "lost",
+        ):
             self._header[field] = getattr(stats, field)
         self._header["typical_gap_ns"] = _typical_gap(stats)
         gils = self._observer.gils[: layout.MAX_GILS]

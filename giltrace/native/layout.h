@@ -61,7 +61,8 @@ struct gt_header {
     uint64_t complete_from; /* ticks: of what happened before, some is missing */
     /* Of an observation only (GT_OBSERVED): */
     uint64_t samples;
-    uint64_t sampled_ns; /* from the first sample to the last */
+    uint64_t sampled_ns;     /* from the first sample to the last */
+    uint64_t known_until_ns; /* what happened before, as far as seen, is in the file */
     uint64_t longest_gap_ns;
     uint64_t typical_gap_ns; /* that an instant lies in: mean over time */
     uint64_t switches;

@@ -152,6 +152,7 @@ static void *observe(void *argument) {
         }
         if (time > OBSERVE_HOLDBACK_NS) {
             observe_flush(observer, time - OBSERVE_HOLDBACK_NS);
+            observer->stats.known_until_ns = time - OBSERVE_HOLDBACK_NS;
         }
         busy_at = busy ? time : busy_at;
         uint64_t pace = observer->setup.interval_ns;
@@ -166,6 +167,7 @@ static void *observe(void *argument) {
         sleep_until(due);
     }
     observe_flush(observer, UINT64_MAX);
+    observer->stats.known_until_ns = last;
     observer->stats.end = end == OBSERVE_RUNNING ? OBSERVE_STOPPED : end;
     show_stats(observer);
     return NULL;

@@ -55,6 +55,7 @@ enum observe_end {
 struct observe_stats {
     uint64_t samples;
     uint64_t sampled_ns;      /* from the first sample to the last */
+    uint64_t known_until_ns;  /* all that happened before, as far as seen, is out */
     uint64_t longest_gap_ns;  /* between two samples */
     double squared_gaps;      /* sum of squares of all gaps, ns */
     uint64_t switches;        /* by the GILs' own counters */

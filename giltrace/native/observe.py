@@ -45,6 +45,7 @@ class Stats(ctypes.Structure):
     _fields_ = (
         ("samples", ctypes.c_uint64),
         ("sampled_ns", ctypes.c_uint64),
+        ("known_until_ns", ctypes.c_uint64),
         ("longest_gap_ns", ctypes.c_uint64),
         ("squared_gaps", ctypes.c_double),
         ("switches", ctypes.c_uint64),

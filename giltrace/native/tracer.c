@@ -195,6 +195,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {FIELD(gt_header, complete_from)},
         {FIELD(gt_header, samples)},
         {FIELD(gt_header, sampled_ns)},
+        {FIELD(gt_header, known_until_ns)},
         {FIELD(gt_header, longest_gap_ns)},
         {FIELD(gt_header, typical_gap_ns)},
         {FIELD(gt_header, switches)},

@@ -74,7 +74,7 @@ class Sampling:
     `interval_ns` is the mean time between two samples, `typical_gap_ns` the time between those around a random instant
     and `longest_gap_ns` the longest. Of `switches` of a GIL from one thread to another, counted by the interpreter
     itself, `switches_missed` went to a thread that is not known. Holds after which the same thread came back unseen
-    are not counted by anyone.
+    are not counted by anyone. `known_until` is the time (ns) up to which all that was seen is on record.
     """
 
     samples: int
@@ -83,6 +83,7 @@ class Sampling:
     longest_gap_ns: int
     switches: int
     switches_missed: int
+    known_until: int
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,7 @@ def _sampling(header: np.void) -> Sampling | None:
         longest_gap_ns=int(header["longest_gap_ns"]),
         switches=int(header["switches"]),
         switches_missed=int(header["switches_missed"]),
+        known_until=int(header["known_until_ns"]),
     )
 
 

@@ -45,6 +45,7 @@ HEADER = np.dtype(
         ("complete_from", "<u8"),
         ("samples", "<u8"),
         ("sampled_ns", "<u8"),
+        ("known_until_ns", "<u8"),
         ("longest_gap_ns", "<u8"),
         ("typical_gap_ns", "<u8"),
         ("switches", "<u8"),

@@ -107,6 +107,7 @@ def _images(processes: Sequence[ProcessEvents], spans: Sequence[Spans], kernel: 
         last = max(
             [begin, int(events["time"][-1]) if len(events) else begin]
             + [int(s.spans["end"].max()) for s in own if len(s.spans)]
+            + ([process.sampling.known_until] if process.sampling is not None else [])
         )
         lives = kernel.lives.get(process.pid, [])
         finish = max(last, _end_of(process.pid, lives, begin, following, end)) if lives else last

@@ -244,6 +244,13 @@ except TargetError as error:
         assert "sudo" in remedy
 
 
+def may_read_siblings() -> bool:
+    """Whether one child of this process may read another: Yama, at its usual setting, lets ancestors only."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return os.geteuid() == 0 or not scope.exists() or int(scope.read_text()) == 0
+
+
+@pytest.mark.skipif(not may_read_siblings(), reason="kernel.yama.ptrace_scope forbids reading any but descendants")
 class TestCommand:
     def test_leaves_a_recording_and_a_trace(self, tmp_path: Path) -> None:
         with target(sys.executable, "convoy") as (_, pid):
@@ -283,3 +290,24 @@ class TestCommand:
         assert done.returncode == 2
         assert f"there is no process {gone.pid}" in done.stderr
         assert list(tmp_path.iterdir()) == []
+
+
+def test_who_never_lets_go_is_seen_to_hold_throughout(tmp_path: Path) -> None:
+    code = "import sys\nprint('ready', flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as alone:
+        try:
+            assert alone.stdout is not None
+            alone.stdout.readline()
+            observer = Observer(alone.pid)
+            collector = ObserveCollector(observer)
+            collector.start(Session(tmp_path, alone.pid, None))
+            while observer.stats().samples < 1000:
+                collector.poll()
+            collector.stop()
+        finally:
+            alone.kill()
+    found = process_of(tmp_path)
+    (hold,) = found.holds
+    assert found.sampling is not None
+    assert hold["end"] == found.sampling.known_until
+    assert hold["end"] - hold["start"] >= 0.9 * 999 * found.sampling.interval_ns

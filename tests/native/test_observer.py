@@ -76,9 +76,10 @@ class Gil:
         words = struct.pack("<QiiQ", address, locked, 0, self._switches)
         ctypes.memmove(self.at(_HOLDER), words, len(words))
 
-    def waiting(self) -> bool:
-        """Whether the condition has been waited for; its first word counts that, in glibc."""
-        return int.from_bytes(self._memory.raw[_COND : _COND + 8], "little") > 1
+    def await_waits(self, count: int) -> None:
+        """Return once the condition has been waited for so often; in glibc its first word counts that, twice."""
+        while int.from_bytes(self._memory.raw[_COND : _COND + 8], "little") >> 1 < count:
+            pass
 
     def let_go(self) -> None:
         libc.pthread_cond_broadcast(self.at(_COND))
@@ -158,8 +159,7 @@ class TestWhatHappenedBetweenReadings:
             gil.put(one, locked=1)
             gil.start()
             other.wait()
-            while not gil.waiting():
-                pass
+            gil.await_waits(1)
             gil.settle()
             gil.put(other, locked=1, switches=1)
             gil.let_go()
@@ -175,8 +175,7 @@ class TestWhatHappenedBetweenReadings:
         with stage(2) as (gil, (one, other)):
             gil.put(one, locked=1)
             other.wait()
-            while not gil.waiting():
-                pass
+            gil.await_waits(1)
             gil.start()
             assert (other.tid, Kind.REQUEST, RequestFlag.UNDER_WAY) in gil.events()
 
@@ -185,12 +184,12 @@ class TestWhatHappenedBetweenReadings:
             gil.put(one, locked=1)
             gil.start()
             other.wait()
-            while not gil.waiting():
-                pass
+            gil.await_waits(1)
             begin = gil.sampler.stats().sampled_ns
             while gil.sampler.stats().sampled_ns < begin + 2_000 * _INTERVAL_US:
                 pass
             one.wait()
+            gil.await_waits(2)
             gil.put(other, locked=1, switches=1)
             gil.settle()
             gil.settle()

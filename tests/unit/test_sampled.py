@@ -29,6 +29,7 @@ SAMPLING = Sampling(
     longest_gap_ns=2_000_000,
     switches=1_234,
     switches_missed=4,
+    known_until=0,
 )
 SAYS = "sampled at 11.8 kHz: 1,230 of 1,234 switches were seen"
 
