@@ -9,9 +9,9 @@
 
 enum { HIDDEN_MAX = 64, SETTLED_LOOKS = 3 };
 
-/* Insert an event in order of time, behind those of the same time. */
-static void insert(struct observer *observer, uint64_t time, uint32_t thread, int32_t gil, enum gt_kind kind,
-                   unsigned flags) {
+/* Insert an event in order of time, behind those of the same time; returns its time, which is after all that is out. */
+static uint64_t insert(struct observer *observer, uint64_t time, uint32_t thread, int32_t gil, enum gt_kind kind,
+                       unsigned flags) {
     if (observer->pending_count == OBSERVE_PENDING) {
         observe_flush(observer, observer->pending[OBSERVE_PENDING / 2].time + 1);
     }
@@ -24,6 +24,7 @@ static void insert(struct observer *observer, uint64_t time, uint32_t thread, in
     }
     observer->pending[at] = (struct observe_event){time, thread, (uint16_t)gil, (uint8_t)kind, (uint8_t)flags};
     observer->threads[thread].seen = true;
+    return time;
 }
 
 /* A thread's events stay in their order. */
@@ -31,9 +32,8 @@ static uint64_t emit(struct observer *observer, uint64_t time, int32_t thread, i
                      unsigned flags) {
     struct observed_thread *one = &observer->threads[thread];
     time = time > one->last ? time : one->last;
-    one->last = time;
-    insert(observer, time, (uint32_t)thread, gil, kind, flags);
-    return time;
+    one->last = insert(observer, time, (uint32_t)thread, gil, kind, flags);
+    return one->last;
 }
 
 /* Hand over what is older than `before`; what Python has left no room for is lost. */

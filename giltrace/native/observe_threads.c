@@ -150,9 +150,11 @@ int32_t observe_thread_of(struct observer *observer, uint64_t state, uint64_t no
 enum observe_look observe_look(struct observer *observer, uint32_t thread, int32_t *gil) {
     struct observed_thread *one = &observer->threads[thread];
     char text[192];
+    errno = 0;
     ssize_t got = one->fd < 0 ? -1 : pread(one->fd, text, sizeof text - 1, 0);
     if (got <= 0) {
-        return LOOK_ENDED;
+        /* Any other failure passes: the kernel was interrupted, or the thread was on its way. */
+        return one->fd < 0 || errno == ESRCH ? LOOK_ENDED : LOOK_RUNS;
     }
     text[got] = 0;
     char *end;
