@@ -69,9 +69,7 @@ def attach(
     show(folder, trace)
 
 
-def _exact(
-    pid: int, folder: Path, collectors: list[Collector], depth: int, seconds: float | None, force: bool
-) -> None:
+def _exact(pid: int, folder: Path, collectors: list[Collector], depth: int, seconds: float | None, force: bool) -> None:
     from giltrace.launch.attach.session import attach as run
 
     progress, end_of_line = _progress()
