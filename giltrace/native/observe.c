@@ -184,7 +184,13 @@ EXPORT bool giltrace_observe_add(struct observer *observer, uint64_t address) {
     return true;
 }
 
-/* Begin to observe the GIL at `address`; NULL if there is no memory or no thread to be had. */
+EXPORT void giltrace_observe_stats(struct observer *observer, struct observe_stats *out) {
+    pthread_mutex_lock(&observer->lock);
+    *out = observer->shown;
+    pthread_mutex_unlock(&observer->lock);
+}
+
+/* Observe the GIL at `address`, which was read once when this returns; NULL if there is no memory or no thread. */
 EXPORT struct observer *giltrace_observe_start(const struct observe_setup *setup, uint64_t address) {
     struct observer *observer = calloc(1, sizeof *observer);
     struct observe_event *ring = calloc(OBSERVE_RING, sizeof *ring);
@@ -195,6 +201,11 @@ EXPORT struct observer *giltrace_observe_start(const struct observe_setup *setup
         pthread_mutex_init(&observer->lock, NULL);
         giltrace_observe_add(observer, address);
         if (pthread_create(&observer->thread, NULL, observe, observer) == 0) {
+            struct observe_stats stats = {0};
+            while (stats.samples == 0 && stats.end == OBSERVE_RUNNING) {
+                sleep_until(clock_ns() + IDLE_GAP_NS);
+                giltrace_observe_stats(observer, &stats);
+            }
             return observer;
         }
     }
@@ -213,12 +224,6 @@ EXPORT size_t giltrace_observe_read(struct observer *observer, struct observe_ev
     }
     atomic_store_explicit(&observer->ring_tail, tail, memory_order_release);
     return count;
-}
-
-EXPORT void giltrace_observe_stats(struct observer *observer, struct observe_stats *out) {
-    pthread_mutex_lock(&observer->lock);
-    *out = observer->shown;
-    pthread_mutex_unlock(&observer->lock);
 }
 
 /* The ids of the threads from number `first` on; returns how many were written. */

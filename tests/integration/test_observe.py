@@ -107,7 +107,7 @@ def test_agrees_with_the_exact_record_of_the_same_run(interpreter: Interpreter, 
     assert sampling.switches >= SWITCHES
     # A machine with no core to spare leaves gaps in the samples, and the recording says how long they were.
     dense = sampling.typical_gap_ns < 300_000
-    assert sampling.switches_missed <= sampling.switches * (0.05 if dense else 0.5)
+    assert sampling.switches_missed <= sampling.switches * (0.15 if dense else 0.5)
     expected, got = held(truth, start, end), held(found, start, end)
     for tid, share in expected.items():
         assert got.get(tid, 0.0) == pytest.approx(share, abs=0.02 if dense else 0.1)
