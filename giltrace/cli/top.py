@@ -30,6 +30,9 @@ def top(
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="With PID: look from outside only, sampled; nothing in it is touched.")
+    ] = False,
     once: Annotated[
         bool, typer.Option("--once", "--batch", help="Print one snapshot as text and exit, for a pipe or a log.")
     ] = False,
@@ -51,7 +54,8 @@ def top(
     """Show live who holds the GIL, who waits for it, and which lines make them wait.
 
     \b
-    giltrace top 4242                       a process that giltrace is recording
+    giltrace top 4242                       a process that runs already: exact, as with `giltrace attach`
+    giltrace top --observe 4242             the same from outside: sampled, nothing in it is touched
     giltrace top app.py --its options       a script, its arguments after it
     giltrace top -- gunicorn -w2 app:app    any command, as with `giltrace record`
     giltrace top --once -d 10s 4242         one snapshot over ten seconds, as text
@@ -71,7 +75,7 @@ def top(
 
     with Ending() as ending:
         if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
-            with _source(int(words[0])) as source:
+            with _source(int(words[0]), observe) as source:
                 show(source, int(words[0]), ending)
         else:
             from giltrace.launch.target import resolve
@@ -94,18 +98,14 @@ def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> N
             print("giltrace: the last lines that the command printed:", *lines, sep="\n", file=sys.stderr)
 
 
-def _source(pid: int) -> AbstractContextManager[Source]:
-    """What yields a recording of the process that is being written."""
-    from giltrace.errors import TargetError
-    from giltrace.launch.live import followed, recording_of
+def _source(pid: int, observe: bool) -> AbstractContextManager[Source]:
+    """What yields a recording of the process that is being written: the one that somebody makes, else our own."""
+    from giltrace.launch.live import attached, followed, observed, recording_of
 
+    if observe:
+        return observed(pid)
     folder = recording_of(pid)
-    if folder is None:
-        raise TargetError(
-            f"giltrace is not recording process {pid}",
-            "start it under `giltrace record` and look again, or under `giltrace top -- COMMAND`",
-        )
-    return followed(pid, folder)
+    return attached(pid) if folder is None else followed(pid, folder)
 
 
 def _show(source: Source, pid: int | None, ending: Ending, *, interval: float) -> None:

@@ -9,13 +9,19 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import giltrace
 from giltrace.collectors.base import Session
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import RecordingError, TargetError
+from giltrace.launch.attach import refusals
+from giltrace.launch.attach.heads import marked_as_recorded
+from giltrace.launch.attach.place import find_place
+from giltrace.launch.attach.session import Recording, end_orphan
+from giltrace.launch.observe import Observation
+from giltrace.launch.recorder import POLL_SECONDS
 from giltrace.launch.target import Target
 from giltrace.recording.live import is_alive
 from giltrace.recording.meta import Meta
@@ -23,6 +29,7 @@ from giltrace.views.top.source import Source
 
 #: What a live view's temporary recording may take on disk, per process: it is read at once, so the oldest may go.
 RING_BYTES = 64 << 20
+_DEPTH = 128
 _ENDING_SECONDS = 5.0
 _TAIL_BYTES = 1 << 16
 _MAPPED = re.compile(r"^\S+ r\S+ .* (/.*)/gil-\d+-\d+\.bin$", re.M)
@@ -69,13 +76,13 @@ def launched(target: Target, output: Output) -> Iterator[Source]:
     with the block: by SIGTERM, and by SIGKILL if it takes no notice of that. Raises `TargetError` if it cannot be
     started or traced.
     """
-    collector = GilCollector()
+    collector = GilCollector(ring=RING_BYTES)
     reason = collector.available(target.python)
     if reason is not None:
         raise TargetError(f"this cannot be traced: {reason}")
     with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
         folder = Path(temporary)
-        env = {**os.environ, "GILTRACE_CORE": "1", "GILTRACE_RING": str(RING_BYTES)}
+        env = {**os.environ, "GILTRACE_CORE": "1"}
         collector.prepare(folder, env)
         Meta.begin(giltrace.__version__, target.argv).write(folder)
         try:
@@ -160,3 +167,72 @@ def followed(pid: int, folder: Path) -> Iterator[Source]:
         return "the recording has ended" if Meta.read(folder).state == "complete" else None
 
     yield Source(folder, _title(command), folder.name.removesuffix(".giltrace") + "-top", command, ended)
+
+
+@contextlib.contextmanager
+def attached(pid: int) -> Iterator[Source]:
+    """Look at process `pid` exactly: the tracer is in it while the block runs, and keeps its newest events only.
+
+    Raises `TargetError` where that is not possible, before anything was done to the process.
+    """
+    target = refusals.check_exact(refusals.find(pid))
+    end_orphan(target)
+    with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
+        folder = Path(temporary, "live.giltrace")
+        folder.mkdir()
+        place = find_place(target.process, folder)
+        try:
+            if place.files != folder:
+                raise TargetError(
+                    f"process {pid} has another user or file system", f"look from outside: giltrace top --observe {pid}"
+                )
+            with marked_as_recorded(folder):
+                recording = Recording(target, place, folder, [], _DEPTH, lambda: False, RING_BYTES)
+                try:
+                    names = {int(tid): name for tid, name in recording.meta.thread_names.items()}
+                    with _kept_up(recording.poll):
+                        yield _source(pid, folder, names=names)
+                finally:
+                    recording.finish()
+        finally:
+            place.abandon()
+
+
+@contextlib.contextmanager
+def observed(pid: int) -> Iterator[Source]:
+    """Look at process `pid` from outside: sampled, and nothing in it is touched. Raises `TargetError`."""
+    with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
+        folder = Path(temporary, "live.giltrace")
+        observation = Observation(pid, folder, [])
+        try:
+            with _kept_up(observation.poll):
+                yield _source(pid, folder, remark=" (sampled from outside)")
+        finally:
+            observation.finish()
+
+
+def _source(pid: int, folder: Path, names: dict[int, str] | None = None, remark: str = "") -> Source:
+    command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+
+    def ended() -> str | None:
+        return None if is_alive(pid) else "the process has ended"
+
+    return Source(folder, _title(command) + remark, f"pid-{pid}-top", command, ended, names or {})
+
+
+@contextlib.contextmanager
+def _kept_up(poll: Callable[[], None]) -> Iterator[None]:
+    """Call `poll` again and again while the block runs."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(POLL_SECONDS):
+            poll()
+
+    thread = threading.Thread(target=run, name="recorder", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -15,52 +15,76 @@ import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import OutputError, TargetError
+from giltrace.launch.attach.names import thread_names
+from giltrace.launch.attach.process import Process
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.native.observe import End
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
 
 
-def observe(pid: int, path: Path, others: Sequence[Collector], *, seconds: float | None, force: bool = False) -> End:
-    """Observe process `pid` into the new folder `path` for `seconds` (None: until it ends), or until SIGINT or SIGTERM.
+class Observation:
+    """An observation of process `pid` under way, written into the new folder `path`; the constructor begins it.
 
-    `others` are collectors that can look at a running process too. Returns why it ended. Raises `TargetError` or
-    `OutputError`, in which case `path` is as it was.
+    `others` are collectors that can look at a running process too. Raises `TargetError` or `OutputError`, in which case
+    `path` is as it was.
     """
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
-    except OSError:
-        command = []  # the observer says what is the matter
-    observer = Observer(pid)
-    try:
-        folder = RecordingFolder(path, force=force)
-    except OutputError:
-        observer.close()
-        raise
-    meta = Meta.begin(giltrace.__version__, command)
-    meta.write(path)
-    crew = Crew([ObserveCollector(observer), *others], observer.interpreter.executable)
-    crew.start(Session(path, pid, observer.interpreter.executable))
-    problem = crew.reports[ObserveCollector.name].status
-    if problem != "ok":
-        crew.stop()
-        folder.abandon()
-        raise TargetError(f"process {pid} cannot be observed: {problem}")
-    folder.keep()
+
+    def __init__(self, pid: int, path: Path, others: Sequence[Collector], *, force: bool = False) -> None:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
+        except OSError:
+            command = []  # the observer says what is the matter
+        self.observer = Observer(pid)
+        try:
+            folder = RecordingFolder(path, force=force)
+        except OutputError:
+            self.observer.close()
+            raise
+        self._path = path
+        self._meta = Meta.begin(giltrace.__version__, command)
+        self._meta.thread_names = {str(tid): name for tid, name in thread_names(Process(pid)).items()}
+        self._meta.write(path)
+        executable = self.observer.interpreter.executable
+        self._crew = Crew([ObserveCollector(self.observer), *others], executable)
+        self._crew.start(Session(path, pid, executable))
+        problem = self._crew.reports[ObserveCollector.name].status
+        if problem != "ok":
+            self._crew.stop()
+            folder.abandon()
+            raise TargetError(f"process {pid} cannot be observed: {problem}")
+        folder.keep()
+
+    def poll(self) -> None:
+        """Write what was seen; to be called many times a second."""
+        self._crew.poll()
+
+    def finish(self) -> None:
+        """End the observation, and write down what came of it."""
+        self._meta.end_ns = time.monotonic_ns()
+        self._crew.stop()
+        self._meta.collectors = [asdict(report) for report in self._crew.reports.values()]
+        self._meta.state = "complete"
+        self._meta.write(self._path)
+
+
+def observe(pid: int, path: Path, others: Sequence[Collector], *, seconds: float | None, force: bool = False) -> End:
+    """Observe process `pid` for `seconds` (None: until it ends), or until SIGINT or SIGTERM; see `Observation`.
+
+    Returns why it ended.
+    """
+    observation = Observation(pid, path, others, force=force)
     with _signals() as interrupted:
-        end = _watch(observer, crew, interrupted, seconds)
-    meta.end_ns = time.monotonic_ns()
-    crew.stop()
-    meta.collectors = [asdict(report) for report in crew.reports.values()]
-    meta.state = "complete"
-    meta.write(path)
+        end = _watch(observation, interrupted, seconds)
+    observation.finish()
     return end
 
 
-def _watch(observer: Observer, crew: Crew, interrupted: int, seconds: float | None) -> End:
+def _watch(observation: Observation, interrupted: int, seconds: float | None) -> End:
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
+    observer = observation.observer
     while observer.end is End.RUNNING and time.monotonic() < deadline:
-        crew.poll()
+        observation.poll()
         if select.select([interrupted], [], [], max(0, min(POLL_SECONDS, deadline - time.monotonic())))[0]:
             break
     return observer.end

@@ -49,12 +49,18 @@ class Pauses:
 
 
 def inject(
-    target: Target, library: str, folder: str, depth: int, pauses: Pauses, stopped: Callable[[], bool] = lambda: False
+    target: Target,
+    library: str,
+    folder: str,
+    depth: int,
+    pauses: Pauses,
+    stopped: Callable[[], bool] = lambda: False,
+    ring: int = 0,
 ) -> None:
     """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
-    `stopped` is asked whether to give up looking for a moment. Raises `TargetError`, with the process as it was but for
-    the library, which may be loaded and idle.
+    With `ring` (bytes) it keeps its newest events only. `stopped` is asked whether to give up looking for a moment.
+    Raises `TargetError`, with the process as it was but for the library, which may be loaded and idle.
     """
     data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4)]
     pid = target.process.pid
@@ -67,7 +73,8 @@ def inject(
         result = _PENDING
         if start is not None:
             lease = time.monotonic_ns() + LEASE_NS
-            visit.call(start + _offset("giltrace_attach"), visit.at[1], depth, lease, 0, visit.at[2], deadline=deadline)
+            tracer = start + _offset("giltrace_attach")
+            visit.call(tracer, visit.at[1], depth, lease, ring, visit.at[2], deadline=deadline)
             result = read_memory(pid, visit.at[2], 1)[0]
     if start is None:
         raise TargetError(

@@ -65,13 +65,13 @@ def attach(
     if reason is not None:
         raise TargetError(reason)
     target = refusals.check_exact(process)
-    _end_orphan(target)
+    end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:
         with _signals_noted() as ending, marked_as_recorded(path), _alive(process) as alive:
             place = find_place(process, path)
             try:
-                recording = _Recording(target, place, path, collectors, depth, ending)
+                recording = Recording(target, place, path, collectors, depth, ending)
                 folder.keep()
                 try:
                     _follow(recording, lambda: alive() and not ending(), seconds, progress)
@@ -90,7 +90,7 @@ def attach(
         raise
 
 
-class _Recording:
+class Recording:
     """A recording under way; the constructor begins it, or raises with everything as it was."""
 
     def __init__(
@@ -101,6 +101,7 @@ class _Recording:
         collectors: Sequence[Collector],
         depth: int,
         ending: Callable[[], bool],
+        ring: int = 0,
     ) -> None:
         process = target.process
         self._process, self._path, self._place = process, path, place
@@ -113,7 +114,7 @@ class _Recording:
         self._crew.prepare(path, {})
         try:
             self._crew.start(Session(path, process.pid, None))
-            self._tracer = AttachedTracer(target, place, depth, ending)
+            self._tracer = AttachedTracer(target, place, depth, ending, ring)
         except BaseException:
             self._crew.stop()
             raise
@@ -133,6 +134,7 @@ class _Recording:
         return self._place.files
 
     def poll(self) -> None:
+        """Keep it going; to be called many times a second."""
         self._crew.poll()
         self._tracer.poll()
         if self.meta.ids:
@@ -155,7 +157,7 @@ class _Recording:
 
 
 def _follow(
-    recording: _Recording,
+    recording: Recording,
     goes_on: Callable[[], bool],
     seconds: float | None,
     progress: Callable[[float, int], None] | None,
@@ -199,8 +201,8 @@ def _alive(process: Process) -> Iterator[Callable[[], bool]]:
         os.close(handle)
 
 
-def _end_orphan(target: Target) -> None:
-    """A recorder that was killed has left its tracer at work: end that before another begins."""
+def end_orphan(target: Target) -> None:
+    """End a trace that nobody listens to: a recorder that was killed has left its tracer at work."""
     trace = refusals.active_trace(target)
     if trace is not None and refusals.is_orphan(target.process, trace):
         inject.end_orphan(target, trace)

@@ -24,12 +24,12 @@ class AttachedTracer:
     `pauses` tells how long threads were stopped for it.
     """
 
-    def __init__(self, target: Target, place: Place, depth: int, stopped: Callable[[], bool]) -> None:
+    def __init__(self, target: Target, place: Place, depth: int, stopped: Callable[[], bool], ring: int = 0) -> None:
         self.pauses = Pauses()
         self._target, self._place = target, place
         self._heads = Heads(place.files)
         self._inside = target.process.pid_inside
-        inject.inject(target, place.library, place.folder, depth, self.pauses, stopped)
+        inject.inject(target, place.library, place.folder, depth, self.pauses, stopped, ring)
         self._renew_ns = 0
         self.poll()
 

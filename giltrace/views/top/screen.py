@@ -34,7 +34,7 @@ class Feed:
         self.source = source
         now = time.monotonic_ns()
         self.reader = LiveReader(source.folder, since_ns=now - MINUTE_NS)
-        self.window = Window(now - MINUTE_NS)
+        self.window = Window(now - MINUTE_NS, source.names)
         self.keeper: Keeper | None = None
         # Where nothing was recorded a minute ago, the window begins with the recording.
         begun = self.reader.begin_ns()

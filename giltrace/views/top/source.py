@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -15,7 +15,8 @@ def never() -> None:
 class Source:
     """A recording that is being written into `folder`: `title` names it on the screen, `name` names what is kept of it.
 
-    `ended` says in words that it ended, and how; None as long as it goes on.
+    `ended` says in words that it ended, and how; None as long as it goes on. `names` has names of threads that the
+    tracer could not know, by their ids.
     """
 
     folder: Path
@@ -23,3 +24,4 @@ class Source:
     name: str
     command: list[str]
     ended: Callable[[], str | None] = never
+    names: Mapping[int, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from giltrace.analysis.attribution import Shares, attribute
 from giltrace.analysis.sites import requested_holds
 from giltrace.recording.events import GIL_EVENT, Array
-from giltrace.recording.layout import Kind
+from giltrace.recording.layout import NO_CORE, Kind
 from giltrace.timeline.axis import NEVER, Bools, Ints
 from giltrace.timeline.holds import match
 from giltrace.timeline.model import RUN, STATE, Flag, Process, Thread
@@ -163,7 +163,7 @@ def _newest(
     last[whole["thread"][turns]] = whole["kind"][turns]
     holds_now = last[holder] == Kind.ACQUIRE
     stack[holder[holds_now]] = sample[holds_now]
-    acquired = whole["kind"] == Kind.ACQUIRE
+    acquired = (whole["kind"] == Kind.ACQUIRE) & (whole["arg"] != NO_CORE)
     core[whole["thread"][acquired]] = whole["arg"][acquired]
     return stack, core
 

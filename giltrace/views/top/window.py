@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,14 @@ class _Process:
 class Window:
     """Takes what a `LiveReader` gives and keeps the figures of the last minute; `since` is when they begin.
 
+    `names` are names of threads by their ids, better ones than the tracer's.
+
     Memory is bounded by the threads, lines and pairs of them that were active in the last minute.
     """
 
-    def __init__(self, since: int) -> None:
+    def __init__(self, since: int, names: Mapping[int, str] | None = None) -> None:
         self.since = self.until = since
+        self._names = names or {}
         self._processes: dict[int, _Process] = {}
         self._people: dict[int, _Person] = {}
         self._next_ident = 0
@@ -268,6 +271,10 @@ class Window:
         """The oldest bucket of a span."""
         return (self.until - span) // BUCKET_NS
 
+    def _name(self, person: _Person) -> str:
+        tid = person.info.tid
+        return self._names.get(tid) or person.info.name or f"tid {tid}"
+
     def _rows(
         self, processes: list[_Process], span: int, sort: Sort, limit: int, ask: AskKernel | None
     ) -> tuple[tuple[ThreadRow, ...], int]:
@@ -280,7 +287,7 @@ class Window:
         figures = np.zeros(len(idents), total.dtype)
         figures[seen] = total[np.searchsorted(total["key"], idents[seen])]
         if sort is Sort.NAME:
-            names = [(self._people[i].info.name, i) for i in idents.tolist()]
+            names = [(self._name(self._people[i]), i) for i in idents.tolist()]
             order = sorted(range(len(names)), key=names.__getitem__)
         else:
             column = {Sort.WAITING: "waited", Sort.HELD: "held", Sort.WORST: "worst"}[sort]
@@ -294,7 +301,7 @@ class Window:
                     ident=int(idents[at]),
                     pid=person.process.file.pid,
                     tid=person.info.tid,
-                    name=person.info.name or f"tid {person.info.tid}",
+                    name=self._name(person),
                     state=state,
                     held=min(float(own["held"]) / span, 1.0),
                     waiting=min(float(own["waited"]) / span, 1.0),
