@@ -26,12 +26,18 @@ def dump(
     import time
 
     from giltrace.collectors.flight import dump as write
+    from giltrace.errors import RecordingError
     from giltrace.recording.folder import SUFFIX
+    from giltrace.recording.locate import being_written
     from giltrace.recording.meta import Meta
-    from giltrace.recording.snapshot import live_folder
     from giltrace.recording.trigger import Trigger
 
-    folder = live_folder(pid)
+    folder = being_written(pid)
+    if folder is None:
+        raise RecordingError(
+            f"process {pid} is not being recorded",
+            f"start it with `giltrace record --ring`, or record it from now on: giltrace attach {pid}",
+        )
     now = time.monotonic_ns()
     seconds = (now - Meta.read(folder).start_ns) // 1_000_000_000
     stem = folder.name.removesuffix(SUFFIX)

@@ -100,11 +100,12 @@ def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> N
 
 def _source(pid: int, observe: bool) -> AbstractContextManager[Source]:
     """What yields a recording of the process that is being written: the one that somebody makes, else our own."""
-    from giltrace.launch.live import attached, followed, observed, recording_of
+    from giltrace.launch.live import attached, followed, observed
+    from giltrace.recording.locate import being_written
 
     if observe:
         return observed(pid)
-    folder = recording_of(pid)
+    folder = being_written(pid)
     return attached(pid) if folder is None else followed(pid, folder)
 
 

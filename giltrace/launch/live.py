@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import giltrace
 from giltrace.collectors.base import Session
 from giltrace.collectors.gil import GilCollector
-from giltrace.errors import RecordingError, TargetError
+from giltrace.errors import TargetError
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.place import find_place
@@ -32,7 +31,6 @@ RING_BYTES = 64 << 20
 _DEPTH = 128
 _ENDING_SECONDS = 5.0
 _TAIL_BYTES = 1 << 16
-_MAPPED = re.compile(r"^\S+ r\S+ .* (/.*)/gil-\d+-\d+\.bin$", re.M)
 
 
 class Output:
@@ -130,30 +128,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def recording_of(pid: int) -> Path | None:
-    """The recording that giltrace is writing of a process; None if there is none.
-
-    Raises `TargetError` if there is no such process or it may not be looked at, `RecordingError` if its recording was
-    deleted.
-    """
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
-    except FileNotFoundError:
-        raise TargetError(f"there is no process {pid}", "see `ps` for what runs") from None
-    except (PermissionError, ProcessLookupError):
-        raise TargetError(f"process {pid} may not be looked at", "be its user, or root") from None
-    found = _MAPPED.findall(maps)
-    if not found:
-        if re.search(r"/gil-\d+-\d+\.bin \(deleted\)$", maps, re.M):
-            raise RecordingError(f"the recording of process {pid} was deleted", "record it again")
-        return None
-    # As the process sees it: in a container that is another place.
-    for folder in (Path(found[-1]), Path(f"/proc/{pid}/root{found[-1]}")):
-        if (folder / "meta.json").exists():
-            return folder
-    raise RecordingError(f"the recording {found[-1]} of process {pid} cannot be read", "be its user, or root")
 
 
 @contextlib.contextmanager

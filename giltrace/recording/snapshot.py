@@ -8,35 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from giltrace.errors import RecordingError
 from giltrace.recording import clock, layout
 
 #: Bytes of a ring's chunks; all have the same size.
 RING_CHUNK = 16384
 _TRIES = 20
-
-
-def live_folder(pid: int) -> Path:
-    """The folder that the tracer in process `pid` writes to.
-
-    Raises `RecordingError` if there is no tracer in it, or it may not be looked at.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    except FileNotFoundError:
-        raise RecordingError(f"there is no process {pid}", "give the id of the recorded program's process") from None
-    except PermissionError:
-        raise RecordingError(
-            f"process {pid} belongs to somebody else", "run giltrace as its user, or as root"
-        ) from None
-    for line in lines:
-        path = Path(line.split(maxsplit=5)[-1])
-        if path.name.startswith(f"gil-{pid}-") and path.suffix == ".bin":
-            return path.parent
-    raise RecordingError(
-        f"process {pid} is not being recorded",
-        f"start it with `giltrace record --ring`, or see `giltrace attach {pid}`",
-    )
 
 
 def copy(folder: Path, out: Path) -> None:

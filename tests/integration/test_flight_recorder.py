@@ -17,8 +17,8 @@ from giltrace.collectors.flight import dump
 from giltrace.errors import OutputError
 from giltrace.exporters.perfetto import write
 from giltrace.recording.gil import open_files
+from giltrace.recording.locate import being_written
 from giltrace.recording.meta import Meta
-from giltrace.recording.snapshot import live_folder
 from giltrace.recording.trigger import Trigger
 from giltrace.timeline.load import load
 from tests.tracing import TARGETS
@@ -111,7 +111,8 @@ def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:
         assert under_way.process.stdin is not None
         under_way.process.stdin.write("busy\n")
         under_way.process.stdin.flush()
-        folder = live_folder(under_way.target)
+        folder = being_written(under_way.target)
+        assert folder is not None
         while not open_files(folder)[0].header["overwritten"]:
             time.sleep(0.001)  # the recording itself says when its ring is full
         for number in range(12):

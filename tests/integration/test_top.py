@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.launch.live import followed, recording_of
+from giltrace.launch.live import followed
 from giltrace.recording.events import Array, ProcessEvents
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import HOLD_BACK_NS, LiveReader, Update
+from giltrace.recording.locate import being_written
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Flag, Process
 from giltrace.views.top.screen import Feed
@@ -113,7 +113,7 @@ def whole_holds_between(begin: int, end: int, process: Process) -> list[tuple[in
 def test_what_is_kept_is_the_same_as_in_the_whole_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with recorded(CONTEND, tmp_path / "x.giltrace") as pid:
-        folder = recording_of(pid)
+        folder = being_written(pid)
         assert folder is not None
         with followed(pid, folder) as source:
             feed = Feed(source)
@@ -185,7 +185,6 @@ def test_the_command_ends_with_it(code: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([str(os.getpid())], "giltrace is not recording process"),
         (["999999999"], "there is no process 999999999"),
         (["no-such-command-anywhere"], "there is no file, bundled workload or command"),
         (["-d", "soon", "-c", "pass"], "is no duration"),
@@ -199,3 +198,51 @@ def test_refusals(words: list[str], said: str, tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 2
     assert said in ran.stderr
+
+
+ON_ITS_OWN = """
+import threading, time
+def count():
+    while True: sum(range(1000))
+def step():
+    while True: time.sleep(0.001)
+threading.Thread(target=count, name="counter", daemon=True).start()
+threading.Thread(target=step, name="stepper", daemon=True).start()
+print("ready", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--observe",)], ids=["exact", "observed"])
+def test_a_process_that_runs_already(options: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ON_ITS_OWN]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == "ready\n"
+        ran = subprocess.run(
+            [*GILTRACE, "top", "--json", "-d", "2s", *options, str(target.pid)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        told = json.loads(ran.stdout)
+        rows = {row["name"]: row for row in told["threads"]}
+        assert {"counter", "stepper"} <= rows.keys()
+        assert rows["counter"]["held"] > rows["stepper"]["held"]
+        assert rows["stepper"]["waits"] > 10
+        assert being_written(target.pid) is None
+        assert not list(tmp_path.iterdir())
+        target.communicate("\n", timeout=30)
+        assert target.returncode == 0
+
+
+def test_a_process_that_is_not_python() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        ran = subprocess.run([*GILTRACE, "top", "--once", str(other.pid)], capture_output=True, text=True, check=False)
+        other.kill()
+    assert ran.returncode == 2
+    assert "is not Python" in ran.stderr
