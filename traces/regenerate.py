@@ -1,0 +1,185 @@
+"""Record the samples of this folder again: one of each bundled workload, and the index of all.
+
+    sudo python3 traces/regenerate.py [WORKLOAD]... [--home /opt/giltrace] [--python /usr/bin/python3]
+
+giltrace is installed from this checkout into a new virtual environment at --home, and recorded from there, so that no sample
+has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import io
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+CHECKOUT = FOLDER.parent
+INDEX = FOLDER / "index.json"
+
+#: What makes each workload short; those that are not here are recorded as they are.
+ARGUMENTS: dict[str, list[str]] = {
+    "convoy": ["--steps", "40"],
+    "cpu_bound": ["--count", "4000000"],
+    "multiprocess": ["--count", "4000000"],
+    "single": ["--count", "8000000"],
+}
+#: Of one sample's files, and of all, in bytes.
+LARGEST, LARGEST_TOGETHER = 300_000, 3_000_000
+
+
+def main() -> None:
+    """Record, pack, and write the index and its table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="only these (default: all)")
+    parser.add_argument("--home", type=Path, default=Path("/opt/giltrace"), help="where to install (default: %(default)s)")
+    parser.add_argument("--python", default="/usr/bin/python3", help="interpreter of the recordings (default: %(default)s)")
+    parser.add_argument("--newer-python", default="", help="for workloads that need a newer one")
+    options = parser.parse_args()
+    giltrace = install(options.home, options.python)
+    programs = sorted(p.stem for p in (CHECKOUT / "workloads").glob("*.py") if not p.stem.startswith("_"))
+    samples = json.loads(INDEX.read_text()) if options.workloads and INDEX.exists() else {}
+    for name in options.workloads or programs:
+        needed = re.search(r"^Needs: Python ([\d.]+)", (CHECKOUT / "workloads" / f"{name}.py").read_text(), re.M)
+        samples[name] = record(giltrace, name, options.newer_python if needed else "")
+    samples = {name: samples[name] for name in sorted(samples) if name in programs}
+    INDEX.write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
+    (FOLDER / "README.md").write_text(readme(samples))
+    check_sizes(samples)
+
+
+def install(home: Path, python: str) -> Path:
+    """Install this checkout into a new virtual environment at `home`; return its ``giltrace``."""
+    subprocess.run([python, "-m", "venv", "--clear", home], check=True)
+    with tempfile.TemporaryDirectory() as name:
+        # A copy, since building writes the library beside its sources.
+        source = shutil.copytree(CHECKOUT, Path(name, "giltrace"), ignore=shutil.ignore_patterns(".git", ".venv", "build", "traces"))
+        subprocess.run([home / "bin/python", "-m", "pip", "install", "--quiet", source], check=True)
+    return home / "bin/giltrace"
+
+
+def record(giltrace: Path, name: str, python: str) -> dict[str, Any]:
+    """Record the workload `name` into this folder; return its entry of the index."""
+    arguments = ARGUMENTS.get(name, [])
+    chosen = ["--python", python] if python else []
+    # viztracer would slow the calls that the sample is to show.
+    command = ["giltrace", "record", "--without", "viztracer", *chosen, name, *arguments]
+    with tempfile.TemporaryDirectory() as work:
+        subprocess.run([giltrace, *command[1:]], cwd=work, check=True, env=_clean(), stderr=subprocess.DEVNULL)
+        told = subprocess.run([giltrace, "report", name, "--json"], cwd=work, check=True, capture_output=True, text=True)
+        pack(Path(work, f"{name}.giltrace"), FOLDER / f"{name}.giltrace.tar.gz")
+        (FOLDER / f"{name}.pftrace.gz").write_bytes(gzip.compress(Path(work, f"{name}.pftrace").read_bytes(), 9, mtime=0))
+        meta = json.loads(Path(work, f"{name}.giltrace", "meta.json").read_text())
+    report = json.loads(told.stdout)
+    return {
+        "command": shlex.join(command),
+        "giltrace": meta["giltrace"],
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "python": next(process["python"] for process in report["processes"]),
+        "shows": figures(report),
+    }
+
+
+def _clean() -> dict[str, str]:
+    """An environment that is the same on every machine, and nobody's."""
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """What a report's JSON says of a sample: the facts that any later version must find in it too."""
+    return {
+        "lost_events": report["quality"]["lost_events"],
+        "invariant_violations": report["quality"]["invariant_violations"],
+        "processes": [
+            {
+                "verdict": process["verdict"]["kind"],
+                "summary": process["verdict"]["summary"],
+                "duration_ns": process["duration_ns"],
+                "gils": [{k: gil[k] for k in ("held_ns", "contended_ns", "holds", "handoffs", "forced")} for gil in process["gils"]],
+                "waits": sum(thread["waits"] for thread in process["threads"]),
+                "waited_ns": sum(thread["waited_ns"] for thread in process["threads"]),
+                "threads": [thread["name"] for thread in process["threads"]],
+            }
+            for process in report["processes"]
+        ],
+    }
+
+
+def machine() -> str:
+    """The processor, its cores and the system, in words."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    release = ".".join(platform.release().split(".")[:2])
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Linux {release}"
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write `folder` into `archive`, without its owner and times."""
+
+    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path in (folder, *sorted(folder.iterdir())):
+            tar.add(path, str(path.relative_to(folder.parent)), recursive=False, filter=anonymous)
+    archive.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
+
+
+def readme(samples: dict[str, Any]) -> str:
+    """The table for those who open this folder."""
+    rows = []
+    for name, sample in samples.items():
+        verdicts = ", ".join(dict.fromkeys(process["verdict"] for process in sample["shows"]["processes"]))
+        files = f"[trace]({name}.pftrace.gz), [recording]({name}.giltrace.tar.gz)"
+        rows.append(f"| {name} | {files} | {verdicts} | `{sample['command']}` | {sample['python']} | {sample['date']} |")
+    machines = "; ".join(dict.fromkeys(sample["machine"] for sample in samples.values()))
+    versions = ", ".join(dict.fromkeys(sample["giltrace"] for sample in samples.values()))
+    return "\n".join(
+        [
+            "# Samples",
+            "",
+            "A short recording of each bundled workload. A *trace* opens in the Perfetto UI as it is. A *recording* has to be unpacked:",
+            "",
+            "```sh",
+            "tar xzf traces/convoy.giltrace.tar.gz",
+            "giltrace report convoy",
+            "giltrace view convoy",
+            "```",
+            "",
+            f"Recorded on: {machines}; by giltrace {versions}. `index.json` has what the report says of each; the tests hold every",
+            "version to it. `traces/regenerate.py` records them again and writes this page.",
+            "",
+            "| workload | sample | verdict | command | Python | date |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def check_sizes(samples: dict[str, Any]) -> None:
+    """End with an error if a sample is too large."""
+    sizes = {name: sum(p.stat().st_size for p in FOLDER.glob(f"{name}.*")) for name in samples}
+    print(*(f"{size:8} {name}" for name, size in sizes.items()), f"{sum(sizes.values()):8} together", sep="\n")
+    large = [name for name, size in sizes.items() if size > LARGEST]
+    if large or sum(sizes.values()) > LARGEST_TOGETHER:
+        sys.exit(f"too large: {', '.join(large) or 'all together'}")
+
+
+if __name__ == "__main__":
+    main()
