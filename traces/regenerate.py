@@ -34,7 +34,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "convoy": ["--steps", "40"],
     "cpu_bound": ["--count", "4000000"],
     "multiprocess": ["--count", "4000000"],
+    "ping_pong": ["--rounds", "500"],
+    "queue_pipeline": ["--items", "800"],
     "single": ["--count", "8000000"],
+    "switch_interval": ["--steps", "40"],
+    "thread_pool_http": ["--requests", "30"],
 }
 #: Of one sample's files, and of all, in bytes.
 LARGEST, LARGEST_TOGETHER = 300_000, 3_000_000

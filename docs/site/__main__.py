@@ -11,12 +11,18 @@ from docs.site.pages import DOCS, assemble
 
 
 def build(target: Path) -> int:
-    """Build the site into `target` and return the exit status of Sphinx, which tells on stderr what is wrong."""
+    """Build the site into `target` and return the exit status, 0 if all is well."""
     with tempfile.TemporaryDirectory(prefix="giltrace-docs-") as name:
         sources = Path(name, "sources")
         assemble(sources)
-        sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-n", "-c", str(DOCS)]
-        return subprocess.run([*sphinx, "-d", f"{name}/doctrees", str(sources), str(target)], check=False).returncode
+        return render(sources, target)
+
+
+def render(sources: Path, target: Path) -> int:
+    """Turn the Markdown in `sources` into pages in `target`; return the status of Sphinx, which prints what is wrong."""
+    with tempfile.TemporaryDirectory(prefix="giltrace-docs-") as cache:
+        sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-n", "-c", str(DOCS), "-d", cache]
+        return subprocess.run([*sphinx, str(sources), str(target)], check=False).returncode
 
 
 if __name__ == "__main__":
