@@ -1,6 +1,8 @@
 """Take the pictures of the site: the Perfetto UI, as `giltrace view` opens it, with each sample of traces/.
 
-    python -m docs.site.pictures [WORKLOAD]...
+    python -m docs.site.pictures [NAME]...
+
+NAME is a workload, or `tutorial`: the tutorial's program is recorded anew for its picture.
 
 Needs Chromium with its driver, and the extra `docs`. Look at each picture before it is committed.
 """
@@ -8,6 +10,9 @@ Needs Chromium with its driver, and the extra `docs`. Look at each picture befor
 from __future__ import annotations
 
 import io
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +24,30 @@ from pathlib import Path
 from typing import Any
 
 from docs.site.gallery import SAMPLES
-from docs.site.pages import DOCS
+from docs.site.pages import DOCS, ROOT
 from tests.browser.chromium import browser
 
 WIDTH, HEIGHT = 1400, 760
 LARGEST = 150_000
+TUTORIAL = "tutorial"
+_PACKED = ".giltrace.tar.gz"
+#: Where there is more to see than at the worst wait, which the command begins with: what is in sight, in seconds
+#: from the start of the recording, with every process unfolded.
+IN_SIGHT = {
+    "fork_pool": (0.0, 1.2),
+    "io_bound": (0.0, 0.5),
+    "lock_contention": (0.0, 0.5),
+    "multiprocess": (0.0, 0.12),
+    "numpy_mix": (0.1, 0.35),
+    "ping_pong": (0.03, 0.033),
+    "single": (0.0, 0.16),
+    "sqlite_threads": (0.0, 0.65),
+    "subinterpreters": (0.0, 0.5),
+    "switch_interval": (0.0, 2.0),
+    "thread_pool_http": (0.0, 0.4),
+}
+UNFOLD = "window.app.commands.runCommand('dev.perfetto.ExpandTracksByRegex', arguments[0])"
+
 #: Whether the trace is loaded and what `giltrace view` asked for is done.
 READY = "return !!window.app?.trace && !window.app.isLoadingTrace && window.app.trace.workspace.pinnedTracks.length > 0"
 #: Resolves once no query has been under way for a moment: tracks fetch their slices when they are first drawn.
@@ -39,18 +63,35 @@ look();
 
 
 def main() -> None:
-    """Take the pictures of the named workloads, or of all that have a sample."""
-    names = sys.argv[1:] or sorted(path.name.removesuffix(".giltrace.tar.gz") for path in SAMPLES.glob("*.tar.gz"))
-    with tempfile.TemporaryDirectory(prefix="giltrace-pictures-") as work, browser(Path(work, "profile"), WIDTH, HEIGHT) as page:
-        for name in names:
-            with tarfile.open(SAMPLES / f"{name}.giltrace.tar.gz") as archive:
-                archive.extractall(work, filter="data")
-            with _viewed(Path(work, f"{name}.giltrace")) as address:
-                picture = _compressed(_screenshot(page, address))
-            if len(picture) > LARGEST:
-                sys.exit(f"the picture of {name} has {len(picture)} bytes; {LARGEST} are allowed")
-            (DOCS / "pictures" / f"{name}.png").write_bytes(picture)
-            print(f"{len(picture):7} {name}")
+    """Take the pictures of that name, or all."""
+    samples = sorted(path.name.removesuffix(_PACKED) for path in SAMPLES.glob(f"*{_PACKED}"))
+    with tempfile.TemporaryDirectory(prefix="giltrace-pictures-") as name:
+        work = Path(name)
+        with browser(work / "profile", WIDTH, HEIGHT) as page:
+            for name in sys.argv[1:] or [*samples, TUTORIAL]:
+                recording = _recorded(work) if name == TUTORIAL else _unpacked(name, work)
+                with _viewed(recording) as address:
+                    picture = _compressed(_screenshot(page, address, _range(recording, name)))
+                if len(picture) > LARGEST:
+                    sys.exit(f"the picture of {name} has {len(picture)} bytes; {LARGEST} are allowed")
+                (DOCS / "pictures" / f"{name}.png").write_bytes(picture)
+                print(f"{len(picture):7} {name}")
+
+
+def _unpacked(name: str, work: Path) -> Path:
+    with tarfile.open(SAMPLES / f"{name}{_PACKED}") as archive:
+        archive.extractall(work, filter="data")
+    return work / f"{name}.giltrace"
+
+
+def _recorded(work: Path) -> Path:
+    """Record the tutorial's program as the tutorial does."""
+    program = re.search(r"^```python\n(.*?)^```", (DOCS / f"{TUTORIAL}.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert program is not None
+    (work / "primes.py").write_text(program[1])
+    command = [sys.executable, "-m", "giltrace", "record", "--light", "-o", "slow", "primes.py", "threads", "2"]
+    subprocess.run(command, cwd=work, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return work / "slow.giltrace"
 
 
 @contextmanager
@@ -65,14 +106,28 @@ def _viewed(recording: Path) -> Iterator[str]:
             process.send_signal(signal.SIGINT)
 
 
-def _screenshot(page: Any, address: str) -> bytes:
+def _range(recording: Path, name: str) -> tuple[int, int] | None:
+    """What is to be in sight instead of the worst wait, on the clock of the trace."""
+    if name not in IN_SIGHT:
+        return None
+    begin = int(json.loads((recording / "meta.json").read_text(encoding="utf-8"))["start_ns"])
+    start, end = (begin + round(seconds * 1e9) for seconds in IN_SIGHT[name])
+    return start, end
+
+
+def _screenshot(page: Any, address: str, in_sight: tuple[int, int] | None) -> bytes:
     from selenium.webdriver.support.ui import WebDriverWait
 
     # Another fragment alone would not load another trace.
     page.get("about:blank")
+    if in_sight is not None:
+        asked = re.sub(r"&(visStart|visEnd|ts|dur)=\d+", "", address)
+        address = f"{asked}&visStart={in_sight[0]}&visEnd={in_sight[1]}"
     page.get(address)
     page.set_script_timeout(60)
     WebDriverWait(page, 120).until(lambda driver: driver.execute_script(READY))
+    if in_sight is not None:
+        page.execute_script(UNFOLD, r"\.py \d+$|^GIL( \d+)? \(pid")
     page.execute_async_script(SETTLED)
     return bytes(page.get_screenshot_as_png())
 
