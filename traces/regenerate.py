@@ -2,8 +2,8 @@
 
     sudo python3 traces/regenerate.py [WORKLOAD]... [--home /opt/giltrace] [--python /usr/bin/python3]
 
-giltrace is installed from this checkout into a new virtual environment at --home, and recorded from there, so that no sample
-has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python.
+giltrace is installed from this checkout into a new virtual environment at --home, and records from there, so that no
+sample has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python.
 """
 
 from __future__ import annotations
@@ -44,12 +44,38 @@ ARGUMENTS: dict[str, list[str]] = {
 LARGEST, LARGEST_TOGETHER = 300_000, 3_000_000
 
 
+_GIL = ("held_ns", "contended_ns", "holds", "handoffs", "forced")
+
+README = """\
+# Samples
+
+A short recording of each bundled workload. A *trace* opens in the Perfetto UI as it is. A *recording* is to be unpacked:
+
+```sh
+tar xzf traces/convoy.giltrace.tar.gz
+giltrace report convoy
+giltrace view convoy
+```
+
+Recorded on: {machines}; by giltrace {versions}. `index.json` has what the report says of each; the tests hold every
+version to it. `traces/regenerate.py` records them again and writes this page.
+
+| workload | sample | verdict | command | Python | date |
+|---|---|---|---|---|---|
+{rows}
+"""
+
+
 def main() -> None:
     """Record, pack, and write the index and its table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="only these (default: all)")
-    parser.add_argument("--home", type=Path, default=Path("/opt/giltrace"), help="where to install (default: %(default)s)")
-    parser.add_argument("--python", default="/usr/bin/python3", help="interpreter of the recordings (default: %(default)s)")
+    parser.add_argument(
+        "--home", type=Path, default=Path("/opt/giltrace"), help="where to install (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--python", default="/usr/bin/python3", help="interpreter of the recordings (default: %(default)s)"
+    )
     parser.add_argument("--newer-python", default="", help="for workloads that need a newer one")
     options = parser.parse_args()
     giltrace = install(options.home, options.python)
@@ -69,7 +95,9 @@ def install(home: Path, python: str) -> Path:
     subprocess.run([python, "-m", "venv", "--clear", home], check=True)
     with tempfile.TemporaryDirectory() as name:
         # A copy, since building writes the library beside its sources.
-        source = shutil.copytree(CHECKOUT, Path(name, "giltrace"), ignore=shutil.ignore_patterns(".git", ".venv", "build", "traces"))
+        source = shutil.copytree(
+            CHECKOUT, Path(name, "giltrace"), ignore=shutil.ignore_patterns(".git", ".venv", "build", "traces")
+        )
         subprocess.run([home / "bin/python", "-m", "pip", "install", "--quiet", source], check=True)
     return home / "bin/giltrace"
 
@@ -81,11 +109,12 @@ def record(giltrace: Path, name: str, python: str) -> dict[str, Any]:
     # viztracer would slow the calls that the sample is to show.
     command = ["giltrace", "record", "--without", "viztracer", *chosen, name, *arguments]
     with tempfile.TemporaryDirectory() as work:
+        recording, trace = Path(work, f"{name}.giltrace"), Path(work, f"{name}.pftrace")
         subprocess.run([giltrace, *command[1:]], cwd=work, check=True, env=_clean(), stderr=subprocess.DEVNULL)
-        told = subprocess.run([giltrace, "report", name, "--json"], cwd=work, check=True, capture_output=True, text=True)
-        pack(Path(work, f"{name}.giltrace"), FOLDER / f"{name}.giltrace.tar.gz")
-        (FOLDER / f"{name}.pftrace.gz").write_bytes(gzip.compress(Path(work, f"{name}.pftrace").read_bytes(), 9, mtime=0))
-        meta = json.loads(Path(work, f"{name}.giltrace", "meta.json").read_text())
+        told = subprocess.run([giltrace, "report", recording, "--json"], check=True, capture_output=True, text=True)
+        pack(recording, FOLDER / f"{name}.giltrace.tar.gz")
+        (FOLDER / f"{name}.pftrace.gz").write_bytes(gzip.compress(trace.read_bytes(), 9, mtime=0))
+        meta = json.loads((recording / "meta.json").read_text())
     report = json.loads(told.stdout)
     return {
         "command": shlex.join(command),
@@ -112,7 +141,10 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
                 "verdict": process["verdict"]["kind"],
                 "summary": process["verdict"]["summary"],
                 "duration_ns": process["duration_ns"],
-                "gils": [{k: gil[k] for k in ("held_ns", "contended_ns", "holds", "handoffs", "forced")} for gil in process["gils"]],
+                "gils": [
+                    {k: gil[k] for k in ("held_ns", "contended_ns", "holds", "handoffs", "forced")}
+                    for gil in process["gils"]
+                ],
                 "waits": sum(thread["waits"] for thread in process["threads"]),
                 "waited_ns": sum(thread["waited_ns"] for thread in process["threads"]),
                 "threads": [thread["name"] for thread in process["threads"]],
@@ -150,29 +182,12 @@ def readme(samples: dict[str, Any]) -> str:
     for name, sample in samples.items():
         verdicts = ", ".join(dict.fromkeys(process["verdict"] for process in sample["shows"]["processes"]))
         files = f"[trace]({name}.pftrace.gz), [recording]({name}.giltrace.tar.gz)"
-        rows.append(f"| {name} | {files} | {verdicts} | `{sample['command']}` | {sample['python']} | {sample['date']} |")
-    machines = "; ".join(dict.fromkeys(sample["machine"] for sample in samples.values()))
-    versions = ", ".join(dict.fromkeys(sample["giltrace"] for sample in samples.values()))
-    return "\n".join(
-        [
-            "# Samples",
-            "",
-            "A short recording of each bundled workload. A *trace* opens in the Perfetto UI as it is. A *recording* has to be unpacked:",
-            "",
-            "```sh",
-            "tar xzf traces/convoy.giltrace.tar.gz",
-            "giltrace report convoy",
-            "giltrace view convoy",
-            "```",
-            "",
-            f"Recorded on: {machines}; by giltrace {versions}. `index.json` has what the report says of each; the tests hold every",
-            "version to it. `traces/regenerate.py` records them again and writes this page.",
-            "",
-            "| workload | sample | verdict | command | Python | date |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
+        python = sample["python"].split()[0]
+        rows.append(f"| {name} | {files} | {verdicts} | `{sample['command']}` | {python} | {sample['date']} |")
+    return README.format(
+        machines="; ".join(dict.fromkeys(sample["machine"] for sample in samples.values())),
+        versions=", ".join(dict.fromkeys(sample["giltrace"] for sample in samples.values())),
+        rows="\n".join(rows),
     )
 
 

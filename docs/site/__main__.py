@@ -1,4 +1,4 @@
-"""Build the site: ``python -m docs.site FOLDER``. A broken link, anchor or picture is an error. Nothing is downloaded."""
+"""Build the site: ``python -m docs.site FOLDER``. What leads nowhere is an error. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def build(target: Path) -> int:
 
 
 def render(sources: Path, target: Path) -> int:
-    """Turn the Markdown in `sources` into pages in `target`; return the status of Sphinx, which prints what is wrong."""
+    """Turn the Markdown in `sources` into pages in `target`; return the status of Sphinx, which tells what is wrong."""
     with tempfile.TemporaryDirectory(prefix="giltrace-docs-") as cache:
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-n", "-c", str(DOCS), "-d", cache]
         return subprocess.run([*sphinx, str(sources), str(target)], check=False).returncode

@@ -33,7 +33,9 @@ def index(explained: str) -> str:
     """The page that lists the commands, under the heading of docs/commands.md, whose Markdown is `explained`."""
     heading = explained.partition("\n")[0]
     rows = (f"| [`giltrace {one.name}`]({FOLDER}{one.name}.md) | {one.summary} |" for one in COMMANDS)
-    return "\n".join([heading, "", "| command | what it does |", "|---|---|", *rows, "", _TREE.format("\n".join(pages()))])
+    return "\n".join(
+        [heading, "", "| command | what it does |", "|---|---|", *rows, "", _TREE.format("\n".join(pages()))]
+    )
 
 
 def page(name: str, explained: str) -> str:
@@ -57,7 +59,7 @@ def _sections(name: str, explained: str) -> list[str]:
 
 
 def _help(text: str) -> str:
-    r"""A docstring as Markdown: its paragraphs, and as code the ones that are not to be wrapped (they begin with \b)."""
+    r"""A docstring as Markdown: its paragraphs, and as code those that are not to be wrapped (they begin with \b)."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(_example(one) if one.startswith("\b") else one for one in paragraphs)
 
@@ -70,7 +72,9 @@ def _example(paragraph: str) -> str:
 
 def _options(command: Any, context: Any) -> str:
     records = (record for param in command.get_params(context) if (record := param.get_help_record(context)))
-    return "\n".join(["| option | meaning |", "|---|---|", *(f"| `{_cell(names)}` | {_text(what)} |" for names, what in records)])
+    return "\n".join(
+        ["| option | meaning |", "|---|---|", *(f"| `{_cell(names)}` | {_text(what)} |" for names, what in records)]
+    )
 
 
 def _cell(text: str) -> str:

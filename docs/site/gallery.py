@@ -27,7 +27,7 @@ def downloads() -> list[Path]:
 
 
 def page(written: str) -> str:
-    """The page that begins with what was `written`: a section for each workload, those with the same verdict together."""
+    """The page that begins with what was `written`: then comes a section for each workload."""
     samples: dict[str, dict[str, Any]] = json.loads((SAMPLES / "index.json").read_text(encoding="utf-8"))
     workloads = {name: _section(name, path, samples.get(name)) for name, path in bundled().items()}
     return "\n".join([written, *workloads.values()])
@@ -38,7 +38,9 @@ def _section(name: str, program: Path, sample: dict[str, Any] | None) -> str:
     first, *more = _FOR_TESTS.sub("", text).strip().split("\n\n")
     parts = [f"## {name}", first]
     parts += _shown(name, sample) if sample else []
-    parts += [re.sub(r"^What to look for: (\w)", lambda m: f"**What to look for.** {m[1].upper()}", one) for one in more]
+    parts += [
+        re.sub(r"^What to look for: (\w)", lambda m: f"**What to look for.** {m[1].upper()}", one) for one in more
+    ]
     return "\n\n".join(parts) + "\n"
 
 

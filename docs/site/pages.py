@@ -9,6 +9,7 @@ import os
 import posixpath
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from docs.site import commands, gallery
@@ -44,7 +45,7 @@ def assemble(target: Path) -> None:
     for name, text in pages.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_LINK.sub(lambda link, name=name: _relinked(link, name), text), encoding="utf-8")
+        path.write_text(_LINK.sub(partial(_relinked, page=name), text), encoding="utf-8")
     shutil.copytree(DOCS / "pictures", target / "pictures")
     (target / gallery.DOWNLOADS).mkdir()
     for sample in gallery.downloads():
@@ -55,7 +56,9 @@ def _decisions(pages: dict[str, str]) -> str:
     names = sorted(name for name in pages if name.startswith("decisions/"))
     titles = (pages[name].partition("\n")[0].removeprefix("# ") for name in names)
     entries = (f"* [{title}]({name})" for title, name in zip(titles, names, strict=True))
-    return "\n".join(["# Decisions", "", "What was decided and why; and what was refused.", "", *entries, "", _tree(names)])
+    return "\n".join(
+        ["# Decisions", "", "What was decided and why; and what was refused.", "", *entries, "", _tree(names)]
+    )
 
 
 def _navigation(pages: dict[str, str]) -> str:

@@ -67,9 +67,11 @@ def main() -> None:
     samples = sorted(path.name.removesuffix(_PACKED) for path in SAMPLES.glob(f"*{_PACKED}"))
     with tempfile.TemporaryDirectory(prefix="giltrace-pictures-") as name:
         work = Path(name)
+        names = sys.argv[1:] or [*samples, TUTORIAL]
+        # Before there is a browser, which would take the cores away from what is recorded.
+        recordings = {name: _recorded(work) if name == TUTORIAL else _unpacked(name, work) for name in names}
         with browser(work / "profile", WIDTH, HEIGHT) as page:
-            for name in sys.argv[1:] or [*samples, TUTORIAL]:
-                recording = _recorded(work) if name == TUTORIAL else _unpacked(name, work)
+            for name, recording in recordings.items():
                 with _viewed(recording) as address:
                     picture = _compressed(_screenshot(page, address, _range(recording, name)))
                 if len(picture) > LARGEST:
@@ -137,7 +139,9 @@ def _compressed(png: bytes) -> bytes:
     from PIL import Image
 
     smaller = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+        smaller, "PNG", optimize=True
+    )
     return smaller.getvalue()
 
 

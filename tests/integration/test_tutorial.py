@@ -1,8 +1,8 @@
 """The tutorial, followed word for word in a fresh environment, shows what it says.
 
-The page is the script: the Python block is saved under the name that the text gives it, each shell block is run as it stands, one
-after the other in one shell, and the text block that follows it, if any, has to be in what it printed. Figures are masked, white
-space counts as one blank, and ``...`` stands for anything.
+The page is the script: the Python block is saved under the name that the text gives it, each shell block is run as it
+stands, one after the other in one shell, and the text block that follows it, if any, has to be in what it printed.
+Figures are masked, white space counts as one blank, and ``...`` stands for anything.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PAGE = ROOT / "docs" / "tutorial.md"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 _SAVED_AS = re.compile(r"Save this as `([\w.]+)` in the folder `([\w/]+)`")
-#: A number with its unit, or a list of cores.
-_FIGURE = re.compile(r"(?<![\w.])\d[\d,.]*(?:-\d+)?(?: ?(?:ns|us|ms|s|x|min)\b| ?%)?")
+#: A number with its unit, a list of cores, or the number in a thread's name.
+_FIGURE = re.compile(r"(?<![A-Za-z0-9.])\d[\d,.]*(?:-\d+)?(?: ?(?:ns|us|ms|s|x|min)\b| ?%)?")
 
 #: A browser that sees enough, and then types Ctrl-C where the command runs.
 BROWSER = """#!/bin/sh
@@ -57,8 +57,8 @@ def steps(page: str) -> list[Step]:
 
 def masked(text: str) -> str:
     """`text` with ``#`` for every figure, without bars, in one line."""
-    bars = re.sub(r"#+", "", text)
-    return " ".join(_FIGURE.sub("#", bars).split())
+    without_bars = re.sub(r"#+", "", text)
+    return _FIGURE.sub("#", " ".join(without_bars.split()))
 
 
 def missing(shown: str, printed: str) -> list[str]:
@@ -88,7 +88,9 @@ def environment(scratch: Path) -> dict[str, str]:
     (tools / "python3").symlink_to(sys.executable)
     (tools / "browser").write_text(BROWSER)
     (tools / "browser").chmod(0o755)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "PIP_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "PIP_"))
+    }
     return inherited | {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "BROWSER": str(tools / "browser"),
@@ -127,4 +129,4 @@ def test_what_is_missing_is_found() -> None:
     assert missing("a 1 s\n...\nc 99.1% ##\n", printed) == []
     assert missing("a 1 s\nc 99.1%\n", printed) == ["a # c #"]
     assert missing("...\nc 1%\n...\na 1 ms\n", printed) == ["a #"]
-    assert masked("worker_1 on 0-1, x 13 ns, primes.py:10") == "worker_1 on #, x #, primes.py:#"
+    assert masked("worker_1 on 0-1, x 13 ns, primes.py:10") == "worker_# on #, x #, primes.py:#"
