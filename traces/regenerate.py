@@ -49,7 +49,7 @@ _GIL = ("held_ns", "contended_ns", "holds", "handoffs", "forced")
 README = """\
 # Samples
 
-A short recording of each bundled workload. A *trace* opens in the Perfetto UI as it is. A *recording* is to be unpacked:
+A short recording of each workload. A *trace* opens in the Perfetto UI as it is. A *recording* is to be unpacked:
 
 ```sh
 tar xzf traces/convoy.giltrace.tar.gz
