@@ -1,0 +1,54 @@
+"""Every sample of traces/ in the Perfetto UI, as `giltrace view` opens it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from giltrace.timeline.load import load
+from giltrace.views.moment import WORST, Waits
+from tests.browser.test_view import check_shown, viewed
+
+FOLDER = Path(__file__).resolve().parents[2] / "traces"
+SAMPLES = list(json.loads((FOLDER / "index.json").read_text()))
+
+pytestmark = [
+    pytest.mark.needs("chromium"),
+    pytest.mark.needs("chromedriver"),
+    pytest.mark.skipif(util.find_spec("selenium") is None, reason="selenium is not installed"),
+    # Chromium's first start on a busy machine takes its time.
+    pytest.mark.timeout(300),
+]
+
+TRACKS = """
+select
+  (select count(distinct cpu) from sched),
+  (select count() from track where name = 'holder'),
+  (select count() from counter_track where name = 'threads waiting for the GIL'),
+  (select count(distinct utid) from thread_track join slice on track_id = thread_track.id where category = 'gil'),
+  (select count() from flow)
+"""
+PINNED = "return window.app.trace.workspace.pinnedTracks.map(node => node.name)"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_opens_where_it_matters_with_all_its_tracks(name: str, tmp_path: Path) -> None:
+    with tarfile.open(FOLDER / f"{name}.giltrace.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    timeline = load(tmp_path / f"{name}.giltrace")
+    gils = sum(process.gils for process in timeline.processes)
+    active = sum(len({*p.holds["thread"].tolist(), *p.waits["thread"].tolist()}) for p in timeline.processes)
+    with viewed(tmp_path / name, tmp_path / "profile") as page:
+        assert page.severe() == []
+        ((cores, holders, counters, threads, flows),) = page.query(TRACKS)
+        assert cores > 0
+        assert (holders, counters, threads) == (gils, gils, active)
+        assert flows > 0 or not any(len(process.waits) for process in timeline.processes)
+        assert page.driver.execute_script(PINNED) == ["holder"] * gils
+        worst = Waits.of_timeline(timeline).at(WORST)
+        if worst is not None:
+            check_shown(page, timeline, worst)
