@@ -29,7 +29,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
 #: Pages of the site that are written elsewhere in the checkout.
 ELSEWHERE = {"recording-format.md": "giltrace/native/FORMAT.md"}
 
-_LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#]*)(?:#([^)\s]*))?\)")
+_LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]*)(?:#([^)\s]*))?\)")
 
 
 def assemble(target: Path) -> None:
@@ -83,7 +83,8 @@ def _relinked(link: re.Match[str], page: str) -> str:
         there, anchor = own, None
     if there == page and anchor:
         return f"{before}#{anchor})"
-    return f"{before}{posixpath.relpath(there, posixpath.dirname(page) or '.')}{'#' + anchor if anchor else ''})"
+    after = "){width=100%}" if before.startswith("!") else ")"
+    return f"{before}{posixpath.relpath(there, posixpath.dirname(page) or '.')}{'#' + anchor if anchor else ''}{after}"
 
 
 def _source(page: str) -> Path:

@@ -72,6 +72,15 @@ def test_every_workload_is_in_the_gallery_with_picture_verdict_and_reading(site:
         assert "What to look for." in section
 
 
+def test_pictures_are_small_and_all_are_shown(site: Path) -> None:
+    from docs.site.pages import DOCS
+    from docs.site.pictures import LARGEST
+
+    pictures = {path.name: path.stat().st_size for path in (DOCS / "pictures").iterdir()}
+    assert set(pictures) == {path.name for path in (site / "_images").iterdir()}
+    assert max(pictures.values()) <= LARGEST
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     files = [*site.rglob("*.html"), *site.rglob("*.css")]
     found = {"".join(groups) for file in files for groups in _FETCHED.findall(file.read_text(encoding="utf-8"))}
