@@ -83,7 +83,7 @@ def _relinked(link: re.Match[str], page: str) -> str:
         there, anchor = own, None
     if there == page and anchor:
         return f"{before}#{anchor})"
-    after = "){width=100%}" if before.startswith("!") else ")"
+    after = '){width="100%"}' if before.startswith("!") else ")"
     return f"{before}{posixpath.relpath(there, posixpath.dirname(page) or '.')}{'#' + anchor if anchor else ''}{after}"
 
 

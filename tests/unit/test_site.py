@@ -67,7 +67,7 @@ def test_every_workload_is_in_the_gallery_with_picture_verdict_and_reading(site:
     sections = dict(re.findall(r"<h2>(\w+)<a (.*?)</section>", page, re.S))
     assert list(sections) == list(bundled())
     for name, section in sections.items():
-        assert f'src="_images/{name}.png"' in section
+        assert f'href="_images/{name}.png"><img' in section
         assert "<blockquote>" in section
         assert "What to look for." in section
 
