@@ -23,7 +23,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Begin": ("tutorial.md", gallery.SOURCE, "safety.md", "comparison.md"),
     "Use": (commands.SOURCE, "cookbook.md", "api.md"),
     "Formats": ("formats.md", "report-json.md", "recording-format.md"),
-    "Inside": ("ARCHITECTURE.md", "decisions.md"),
+    "How it works": ("ARCHITECTURE.md", "decisions.md"),
 }
 
 #: Pages of the site that are written elsewhere in the checkout.

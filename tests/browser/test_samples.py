@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import tarfile
+import threading
+from functools import partial
+from http.server import ThreadingHTTPServer
 from importlib import util
 from pathlib import Path
 
 import pytest
 
 from giltrace.timeline.load import load
+from giltrace.views.bundle import find_ui
 from giltrace.views.moment import WORST, Waits
+from tests.browser.chromium import browser
+from tests.browser.test_perfetto_ui import QUERY, Handler
 from tests.browser.test_view import check_shown, viewed
 
 FOLDER = Path(__file__).resolve().parents[2] / "traces"
@@ -52,3 +58,24 @@ def test_opens_where_it_matters_with_all_its_tracks(name: str, tmp_path: Path) -
         worst = Waits.of_timeline(timeline).at(WORST)
         if worst is not None:
             check_shown(page, timeline, worst)
+
+
+def test_a_packed_trace_opens_as_it_is(tmp_path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    handler = partial(Handler, trace=FOLDER / "convoy.pftrace.gz", directory=str(find_ui()))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with browser(tmp_path / "profile", 1800, 1000) as driver:
+                address = f"http://127.0.0.1:{server.server_port}/"
+                driver.get(f"{address}#!/?url={address}trace")
+                loaded = "return !!window.app?.trace && !window.app.isLoadingTrace"
+                WebDriverWait(driver, 120).until(lambda d: d.execute_script(loaded))
+                ((holds,),) = driver.execute_async_script(QUERY, "select count() from slice where name = 'holds GIL'")
+        finally:
+            server.shutdown()
+            thread.join()
+    (process,) = json.loads((FOLDER / "index.json").read_text())["convoy"]["shows"]["processes"]
+    assert 0 < holds <= sum(gil["holds"] for gil in process["gils"])
