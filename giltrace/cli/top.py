@@ -17,7 +17,7 @@ from giltrace.cli.values import parse_duration
 
 if TYPE_CHECKING:
     from giltrace.launch.target import Target
-    from giltrace.views.top.ending import Ending
+    from giltrace.views.ending import Ending
     from giltrace.views.top.source import Source
 
 _LAST_LINES = 20
@@ -71,7 +71,7 @@ def top(
         if not 0.1 <= seconds <= 2:
             raise typer.BadParameter("refresh between every 100ms and every 2s", param_hint="--interval")
         show = partial(_show, interval=seconds)
-    from giltrace.views.top.ending import Ending
+    from giltrace.views.ending import Ending
 
     with Ending() as ending:
         if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:

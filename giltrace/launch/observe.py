@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.native.observe import End
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
+from giltrace.views.ending import Ending
 
 
 class Observation:
@@ -74,33 +71,16 @@ def observe(pid: int, path: Path, others: Sequence[Collector], *, seconds: float
     Returns why it ended.
     """
     observation = Observation(pid, path, others, force=force)
-    with _signals() as interrupted:
-        end = _watch(observation, interrupted, seconds)
+    with Ending() as ending:
+        end = _watch(observation, ending, seconds)
     observation.finish()
     return end
 
 
-def _watch(observation: Observation, interrupted: int, seconds: float | None) -> End:
+def _watch(observation: Observation, ending: Ending, seconds: float | None) -> End:
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
     observer = observation.observer
-    while observer.end is End.RUNNING and time.monotonic() < deadline:
+    while observer.end is End.RUNNING and ending.signal is None and time.monotonic() < deadline:
         observation.poll()
-        if select.select([interrupted], [], [], max(0, min(POLL_SECONDS, deadline - time.monotonic())))[0]:
-            break
+        time.sleep(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
     return observer.end
-
-
-@contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable when somebody wants this to end."""
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    wakeup = signal.set_wakeup_fd(write)
-    old = {one: signal.signal(one, lambda number, frame: None) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield read
-    finally:
-        for one, handler in old.items():
-            signal.signal(one, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(read)
-        os.close(write)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,11 +25,9 @@ from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
+from giltrace.views.ending import Ending
 
-#: Signals that end a recording; the process that is recorded does not get them.
 _SHOW_SECONDS = 0.2
-
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,13 @@ def attach(
     end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:
-        with _signals_noted() as ending, marked_as_recorded(path), _alive(process) as alive:
+        with Ending() as ending, marked_as_recorded(path), _alive(process) as alive:
             place = find_place(process, path)
             try:
-                recording = Recording(target, place, path, collectors, depth, ending)
+                recording = Recording(target, place, path, collectors, depth, lambda: ending.signal is not None)
                 folder.keep()
                 try:
-                    _follow(recording, lambda: alive() and not ending(), seconds, progress)
+                    _follow(recording, lambda: alive() and ending.signal is None, seconds, progress)
                 finally:
                     outcome = recording.finish()
                 return outcome
@@ -171,21 +168,6 @@ def _follow(
             progress(shown - begin, count.count())
         left = POLL_SECONDS if seconds is None else min(POLL_SECONDS, begin + seconds - time.monotonic())
         time.sleep(max(0.0, left))
-
-
-@contextlib.contextmanager
-def _signals_noted() -> Iterator[Callable[[], bool]]:
-    """Note the signals that end a recording, to be asked for where it can end; none interrupts anything.
-
-    Blocking them would not do: a thread of some library that does not block them would get them.
-    """
-    noted: list[int] = []
-    before = {number: signal.signal(number, lambda caught, frame: noted.append(caught)) for number in _ENDING}
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

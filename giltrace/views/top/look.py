@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from giltrace.views.top.ending import Ending
+from giltrace.views.ending import Ending
 from giltrace.views.top.page import View
 from giltrace.views.top.plain import print_snapshot, to_json
 from giltrace.views.top.screen import Feed, Screen

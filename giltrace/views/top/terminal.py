@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from giltrace.errors import UsageError
-from giltrace.views.top.ending import Ending
+from giltrace.views.ending import Ending
 
 # What terminals send for keys that have no character; both of the modes that arrows may be in.
 _KEYS = {
