@@ -10,7 +10,7 @@ Truth: verdict = parallel
 Truth: held_share <= 0.2
 Truth: wait_share <= 0.1
 Truth: holds(sql-*) >= 20
-Truth: off_ready_share >= 0.8
+Truth: off_ready_share >= 0.6
 """
 
 import argparse

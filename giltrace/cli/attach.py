@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from giltrace.cli.options import Force, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
-
-if TYPE_CHECKING:
-    from giltrace.collectors.base import Collector
 
 
 def attach(
@@ -35,6 +33,9 @@ def attach(
         list[str] | None,
         typer.Option("--without", metavar="COLLECTOR", help="Leave out sched or py-spy; repeatable."),
     ] = None,
+    allow_seccomp: Annotated[
+        bool, typer.Option("--allow-seccomp", help="Attach although a seccomp filter might kill the process for it.")
+    ] = False,
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
@@ -65,18 +66,15 @@ def attach(
         print(f"giltrace: observing process {pid}" + ("; Ctrl-C ends it" if seconds is None else ""), file=sys.stderr)
         look(pid, folder, collectors, seconds=seconds, force=force)
     else:
-        _exact(pid, folder, collectors, stacks.frames, seconds, force)
+        from giltrace.launch.attach.session import attach as run
+
+        depth, (progress, end_of_line) = stacks.frames, _progress()
+        exact = partial(run, pid, folder, collectors, depth=depth, seconds=seconds, force=force)
+        outcome = exact(allow_seccomp=allow_seccomp, progress=progress)
+        end_of_line()
+        for line in outcome.said:
+            print(f"giltrace: {line}", file=sys.stderr)
     show(folder, trace)
-
-
-def _exact(pid: int, folder: Path, collectors: list[Collector], depth: int, seconds: float | None, force: bool) -> None:
-    from giltrace.launch.attach.session import attach as run
-
-    progress, end_of_line = _progress()
-    outcome = run(pid, folder, collectors, depth=depth, seconds=seconds, force=force, progress=progress)
-    end_of_line()
-    for line in outcome.said:
-        print(f"giltrace: {line}", file=sys.stderr)
 
 
 def _progress() -> tuple[Callable[[float, int], None], Callable[[], None]]:

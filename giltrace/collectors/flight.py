@@ -136,6 +136,8 @@ class FlightRecorder:
         found = [Trigger("signal", by_number[number], time.monotonic_ns()) for number in signals]
         for path in self._folder.glob("gil-*.bin"):
             if path not in self._heads:
+                if path.stat().st_size < layout.HEADER_SIZE:
+                    continue  # just being made
                 with path.open("rb") as file:
                     self._heads[path] = mmap.mmap(file.fileno(), layout.HEADER_SIZE, access=mmap.ACCESS_READ)
             header = np.frombuffer(self._heads[path], layout.HEADER, 1)[0]

@@ -138,7 +138,9 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
             object.dynamic = (const void *)(object.base + segment->p_vaddr);
         } else if (segment->p_type == PT_GNU_RELRO) {
             object.relro_start = object.base + segment->p_vaddr;
-            object.relro_end = object.relro_start + segment->p_memsz;
+            /* Whole pages only: what shares its page with data that is written stays writable. */
+            uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+            object.relro_end = (object.relro_start + segment->p_memsz) & ~(page_size - 1);
         }
     }
     /* The vDSO's PT_DYNAMIC holds offsets on some kernels and nothing of interest on all. */

@@ -204,15 +204,18 @@ static void released(struct thread *thread, struct gil *gil) {
     gil->locked = false;
 }
 
-/* The recording began while the thread was on its way to the GIL: since when, nobody knows. (A thread that is on record
- * already is on its way as the recording ends: the lock is the first of the functions that is given back.) */
-static void request_under_way(struct thread *thread, const struct gil *gil) {
+/* Write down since when the thread wants the GIL. If the recording began while it was on its way to it, the time is
+ * that of the beginning. (A thread that is on record already and was not seen to ask is on its way as the recording
+ * ends: the lock is the first of the functions that is given back.) */
+static void write_request(struct thread *thread, const struct gil *gil) {
     const struct gt_header *header = store_header();
-    if (header != NULL && !thread->registered) {
-        store_emit(thread, header->start_ticks, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
-        thread->request_written = true;
+    uint64_t start = header != NULL ? header->start_ticks : 0;
+    if (thread->asked ? thread->request < start : !thread->registered && header != NULL) {
+        store_emit(thread, start, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
+    } else if (thread->request != 0) {
+        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
     }
-    thread->asked = true;
+    thread->request_written = thread->asked = true;
 }
 
 static void acquired(struct thread *thread, struct gil *gil) {
@@ -222,10 +225,8 @@ static void acquired(struct thread *thread, struct gil *gil) {
     }
     /* Only a hand-off is to be ordered against another thread's record, so only it pays for that. */
     uint64_t now = likely(gil->last_holder == thread) ? clock_ticks() : clock_ticks_in_order();
-    if (unlikely(!thread->asked)) {
-        request_under_way(thread, gil);
-    } else if (thread->request != 0 && !thread->request_written) {
-        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+    if (unlikely(!thread->asked || (thread->request != 0 && !thread->request_written))) {
+        write_request(thread, gil);
     }
     if (unlikely(now - thread->request > wait_limit) && thread->request != 0) {
         store_trigger(GT_TRIGGER_WAIT, now - thread->request, now);
@@ -382,19 +383,19 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     if (unlikely(gil->cond == NULL)) {
         gil->cond = cond;
     }
-    if (unlikely(!thread->asked)) {
-        request_under_way(thread, gil);
-    }
     if (thread->request == 0) {
         thread->request = clock_ticks();
     }
     if (!thread->request_written) {
-        /* Written now, so that a thread that never gets the GIL is seen to want it. */
-        thread->request_written = true;
-        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+        /* Now, so that a thread that never gets the GIL is seen to want it. */
+        write_request(thread, gil);
     }
     uint64_t switches = gil->switches;
+    uint32_t generation = thread->generation;
     int result = pthread_cond_timedwait(cond, mutex, until);
+    if (unlikely(generation != atomic_load_explicit(&store_generation, memory_order_relaxed))) {
+        return result; /* the recording ended meanwhile, and what is known of this wait with it */
+    }
     if (result == ETIMEDOUT) {
         /* The interpreter's own condition for asking the holder to drop the GIL. */
         bool asks = gil->locked && gil->switches == switches;

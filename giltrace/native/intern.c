@@ -328,6 +328,10 @@ bool intern_start(const struct elf_object *python, const char *version, unsigned
     stacks = table(STACK_SLOTS, sizeof *stacks);
     codes = table(CODE_SLOTS, sizeof *codes);
     if (stacks == NULL || codes == NULL) {
+        if (stacks != NULL) {
+            munmap(stacks, STACK_SLOTS * sizeof *stacks);
+            stacks = NULL;
+        }
         return false;
     }
     watch_code();

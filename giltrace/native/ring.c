@@ -5,6 +5,7 @@
  * of those was left is still there. */
 #include "tracer.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 struct retired {
@@ -79,4 +80,28 @@ bool ring_reuse(uint64_t *offset, uint64_t *complete_from) {
     }
     pthread_mutex_unlock(&ring.lock);
     return found;
+}
+
+/* Of what happened before, some is missing from now on. */
+void ring_forget_before(struct gt_header *head, uint64_t ticks) {
+    uint64_t known = __atomic_load_n(&head->complete_from, __ATOMIC_RELAXED);
+    while (known < ticks && !__atomic_compare_exchange_n(&head->complete_from, &known, ticks, false, __ATOMIC_RELEASE,
+                                                         __ATOMIC_RELAXED)) {
+    }
+}
+
+/* In this order, so that a reader that finds the head as it was before and after has read the chunk as it was. */
+void ring_empty(struct gt_chunk *chunk, struct gt_header *head) {
+    const gt_record *record = (const gt_record *)(chunk + 1), *end = (const gt_record *)((char *)chunk + RING_CHUNK);
+    uint64_t written = 0;
+    while (record + written != end && record[written] != 0) {
+        written++;
+    }
+    if (head != NULL) {
+        __atomic_fetch_add(&head->overwritten, written, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&chunk->magic, 0, __ATOMIC_RELEASE);
+    atomic_thread_fence(memory_order_release);
+    memset((char *)chunk + sizeof chunk->magic, 0, RING_CHUNK - sizeof chunk->magic);
+    atomic_thread_fence(memory_order_release);
 }

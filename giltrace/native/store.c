@@ -24,6 +24,7 @@ enum {
     FIRST_CHUNK = 4096, /* threads may be many and short */
     LARGEST_CHUNK = 1 << 20,
     FALLOCATE_TRIES = 100,
+    RING_RETRY = 1000, /* events that a thread loses before it looks for room again */
     PATH_TRIES = 1000, /* program images that one process may go through */
 };
 
@@ -61,13 +62,6 @@ void store_note(const char *text) {
 bool store_stop_wanted(void) {
     struct gt_header *head = store_header();
     return head != NULL && unlikely((__atomic_load_n(&head->control, __ATOMIC_RELAXED) & GT_CONTROL_STOP) != 0);
-}
-
-void store_stopped(void) {
-    struct gt_header *head = store_header();
-    if (head != NULL) {
-        __atomic_fetch_or(&head->status, GT_STOPPED, __ATOMIC_RELEASE);
-    }
 }
 
 /* Tell the recorder that a limit was exceeded; the calling thread has the GIL's mutex, so there is one at a time. */
@@ -204,8 +198,8 @@ void store_forget(struct thread *thread) {
     thread->generation = atomic_load_explicit(&store_generation, memory_order_relaxed);
     thread->cursor = thread->end = thread->release = NULL;
     thread->chunk = NULL;
-    thread->registered = thread->starved = thread->named = false;
-    thread->sequence = thread->stack = 0;
+    thread->registered = thread->named = false;
+    thread->sequence = thread->stack = thread->starved = 0;
     /* Locked before, perhaps given back behind our back. */
     thread->held_count = 0;
     thread->request = 0;
@@ -214,19 +208,21 @@ void store_forget(struct thread *thread) {
 
 /* In the child: the mappings are the parent's file, which only the parent may write. Without a GIL there will be no
  * first use of one, so then the child's file is opened at once. */
-void store_after_fork(void) {
+void store_after_fork(bool goes_on) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     open_lock = fresh;
     struct gt_header *head = store_header();
     if (head != NULL) {
         memcpy(parent_python, head->python, sizeof parent_python);
-        parent_status = head->status & (GT_HOOKED | GT_FREE_THREADED);
+        parent_status = (head->status & GT_FREE_THREADED) | GT_HOOKED;
         plan.lease_ns = head->lease_ns;
     }
     ring_after_fork();
     store_close();
     store_forget(&self);
-    if ((parent_status & GT_FREE_THREADED) != 0) {
+    if (!goes_on) {
+        folder[0] = 0;
+    } else if ((parent_status & GT_FREE_THREADED) != 0) {
         store_open();
     }
 }
@@ -254,6 +250,9 @@ static void thread_ends(void *unused) {
         return;
     }
     stacks_end(thread);
+    if (thread->generation != atomic_load_explicit(&store_generation, memory_order_relaxed)) {
+        store_forget(thread); /* the recording that it had a number in is over */
+    }
     if (thread->chunk != NULL) {
         uint64_t now = clock_ticks();
         store_emit(thread, now, GT_THREAD_END, 0, 0, 0);
@@ -312,25 +311,17 @@ static bool find_room(uint32_t size, uint64_t *offset) {
         *offset = 0;
         return false;
     }
-    __atomic_store_n(&head->complete_from, complete_from, __ATOMIC_RELEASE);
+    ring_forget_before(head, complete_from);
     return false;
 }
 
-/* In this order, so that a reader that finds the head as it was before and after has read the chunk as it was. */
-static void empty_chunk(struct gt_chunk *chunk) {
-    const gt_record *record = (const gt_record *)(chunk + 1), *end = (const gt_record *)((char *)chunk + RING_CHUNK);
-    uint64_t written = 0;
-    while (record + written != end && record[written] != 0) {
-        written++;
-    }
-    struct gt_header *head = store_header();
-    if (head != NULL) {
-        __atomic_fetch_add(&head->overwritten, written, __ATOMIC_RELAXED);
-    }
-    __atomic_store_n(&chunk->magic, 0, __ATOMIC_RELEASE);
-    atomic_thread_fence(memory_order_release);
-    memset((char *)chunk + sizeof chunk->magic, 0, RING_CHUNK - sizeof chunk->magic);
-    atomic_thread_fence(memory_order_release);
+static void describe_chunk(struct gt_chunk *chunk, struct thread *thread, uint32_t size, uint64_t time) {
+    chunk->size = size;
+    chunk->thread = thread->index;
+    chunk->tid = thread->tid;
+    chunk->base = time;
+    chunk->sequence = thread->sequence++;
+    __atomic_store_n(&chunk->magic, GT_CHUNK_MAGIC, __ATOMIC_RELEASE);
 }
 
 static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time, uint64_t *offset) {
@@ -349,17 +340,27 @@ static struct gt_chunk *begin_chunk(struct thread *thread, uint64_t time, uint64
         return NULL;
     }
     if (reused) {
-        empty_chunk(chunk);
+        ring_empty(chunk, store_header());
     }
-    chunk->size = size;
-    chunk->thread = thread->index;
-    chunk->tid = thread->tid;
-    chunk->base = time;
-    chunk->sequence = thread->sequence++;
     if (thread->chunk != NULL) {
         memcpy(chunk->name, thread->chunk->name, sizeof chunk->name);
     }
-    __atomic_store_n(&chunk->magic, GT_CHUNK_MAGIC, __ATOMIC_RELEASE);
+    describe_chunk(chunk, thread, size, time);
+    return chunk;
+}
+
+/* All chunks of the ring are in use by other threads, so this one goes on in its own. */
+static struct gt_chunk *begin_own_again(struct thread *thread, uint64_t time) {
+    struct gt_chunk *chunk = thread->chunk;
+    char name[sizeof chunk->name];
+    memcpy(name, chunk->name, sizeof name);
+    struct gt_header *head = store_header();
+    if (head != NULL) {
+        ring_forget_before(head, time);
+    }
+    ring_empty(chunk, store_header());
+    memcpy(chunk->name, name, sizeof name);
+    describe_chunk(chunk, thread, RING_CHUNK, time);
     return chunk;
 }
 
@@ -386,7 +387,8 @@ static void expire_lease(void) {
 /* The current chunk is full, or `time` is too far from its base: give the thread another. NULL, and the event
  * counted, if there is none to be had. */
 gt_record *store_more(struct thread *thread, uint64_t time) {
-    if (thread->starved) {
+    if (thread->starved != 0) {
+        thread->starved -= thread->starved != UINT32_MAX;
         return lose(thread);
     }
     int saved_errno = errno;
@@ -399,12 +401,15 @@ gt_record *store_more(struct thread *thread, uint64_t time) {
     uint64_t offset;
     struct gt_chunk *chunk = begin_chunk(thread, time, &offset);
     pthread_setcancelstate(cancel_state, NULL);
-    if (chunk == NULL) {
-        thread->starved = true; /* trying again at every event would slow the host down */
+    if (chunk == NULL && ring_is_on() && thread->chunk != NULL) {
+        chunk = begin_own_again(thread, time);
+        offset = thread->chunk_offset;
+    } else if (chunk == NULL) {
+        /* Trying again at every event would slow the host down. In a ring another thread's end makes room. */
+        thread->starved = ring_is_on() ? RING_RETRY : UINT32_MAX;
         errno = saved_errno;
         return lose(thread);
-    }
-    if (thread->chunk != NULL) {
+    } else if (thread->chunk != NULL) {
         leave_chunk(thread, time);
     }
     thread->chunk = chunk;

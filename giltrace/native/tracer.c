@@ -33,19 +33,11 @@ static void allow_recorder(void) {
     }
 }
 
-static _Atomic bool active;
 static bool fork_watched;
 
-static void after_fork_child(void) {
-    if (!active) {
-        return;
-    }
-    store_after_fork();
-    names_after_fork();
-    stacks_after_fork();
-    gil_after_fork();
-    allow_recorder();
-}
+/* Who begins or ends a recording has it to itself until that is done. */
+enum { IDLE, CHANGING, ACTIVE };
+static _Atomic int state;
 
 static int install(void) {
     int slots = 0;
@@ -61,8 +53,23 @@ static void uninstall(void) {
     }
 }
 
-/* Trace this process from now on; false, and nothing changed, if it is none that can be traced. */
-static bool start(const char *folder, unsigned depth, const struct plan *plan) {
+/* The fork may have met a recording that was just beginning or ending, with locks held by threads that are not here. */
+static void after_fork_child(void) {
+    bool goes_on = state == ACTIVE;
+    store_after_fork(goes_on);
+    names_after_fork();
+    stacks_after_fork();
+    gil_after_fork();
+    if (goes_on) {
+        allow_recorder();
+    } else if (state == CHANGING) {
+        uninstall();
+        stacks_stop();
+        state = IDLE;
+    }
+}
+
+static bool begin(const char *folder, unsigned depth, const struct plan *plan) {
     if (!elf_find_defining("_PyRuntime", &python)) {
         return false;
     }
@@ -84,15 +91,26 @@ static bool start(const char *folder, unsigned depth, const struct plan *plan) {
         store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
         return false;
     }
-    fork_watched = active = true;
+    fork_watched = true;
     if (install() < HOOK_COUNT - 1) {
         store_note("the interpreter does not import the pthread functions that a GIL is made of");
         uninstall();
-        active = false;
         return false;
     }
     header->status |= GT_HOOKED;
     return true;
+}
+
+/* Trace this process from now on. Returns 0, or 1 if it is traced already, or 2, and nothing is changed, if it is none
+ * that can be traced. */
+static int start(const char *folder, unsigned depth, const struct plan *plan) {
+    int idle = IDLE;
+    if (!atomic_compare_exchange_strong(&state, &idle, CHANGING)) {
+        return 1;
+    }
+    bool begun = begin(folder, depth, plan);
+    state = begun ? ACTIVE : IDLE;
+    return begun ? 0 : 2;
 }
 
 static uint64_t number_in(const char *variable) {
@@ -116,11 +134,8 @@ __attribute__((constructor)) static void loaded(void) {
 /* For giltrace.trace(): called through ctypes with the GIL held. Returns 0, or 1 if tracing is already under way (by
  * `giltrace record`, for one), or 2 if it cannot be. */
 EXPORT int giltrace_start(const char *folder, unsigned depth) {
-    if (active) {
-        return 1;
-    }
     struct plan plan = {0};
-    return start(folder, depth, &plan) ? 0 : 2;
+    return start(folder, depth, &plan);
 }
 
 /* For `giltrace attach`: called in a thread of the process at a moment when it may load libraries and allocate memory,
@@ -129,20 +144,25 @@ EXPORT int giltrace_start(const char *folder, unsigned depth) {
 EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_ns, uint64_t ring_size, int *result) {
     struct plan plan = {.lease_ns = lease_ns, .ring_size = ring_size};
     int saved_errno = errno;
-    *result = active ? 1 : start(folder, depth, &plan) ? 0 : 2;
+    *result = start(folder, depth, &plan);
     errno = saved_errno;
 }
 
 /* From outside, or from within a hook. */
 EXPORT void giltrace_stop(void) {
     int saved_errno = errno;
-    if (atomic_exchange(&active, false)) {
+    int active = ACTIVE;
+    if (atomic_compare_exchange_strong(&state, &active, CHANGING)) {
         struct plan none = {0};
         uninstall();
-        stacks_stop();
-        store_stopped();
+        struct gt_header *header = store_header();
         store_choose("", &none);
         store_close();
+        stacks_stop(); /* with nowhere to write to, so that nobody begins the stacks anew in the old file */
+        if (header != NULL) {
+            __atomic_fetch_or(&header->status, GT_STOPPED, __ATOMIC_RELEASE);
+        }
+        state = IDLE;
     }
     errno = saved_errno;
 }

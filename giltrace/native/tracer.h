@@ -77,6 +77,8 @@ bool ring_is_on(void);
 bool ring_extends(uint64_t size);
 void ring_retire(uint64_t offset, uint64_t now);
 bool ring_reuse(uint64_t *offset, uint64_t *complete_from);
+void ring_forget_before(struct gt_header *head, uint64_t ticks);
+void ring_empty(struct gt_chunk *chunk, struct gt_header *head);
 void ring_after_fork(void);
 
 /* --- store.c ------------------------------------------------------------------------------------------------ */
@@ -108,9 +110,9 @@ struct thread {
     bool holds;
     bool registered;
     bool named;
-    bool starved;   /* no room for records any more */
     uint8_t ending; /* rounds of destructors since the thread ended */
     uint8_t held_count;
+    uint32_t starved;    /* so many events are lost before it looks for room again; UINT32_MAX: all */
     uint32_t generation; /* of the recording that the rest belongs to */
     uint32_t index, tid, sequence, chunk_size;
     uint32_t stack;    /* the number that the thread's newest STACK gives */
@@ -136,11 +138,10 @@ void store_choose(const char *folder, const struct plan *plan);
 bool store_open(void);
 void store_close(void);
 void store_forget(struct thread *thread);
-void store_after_fork(void);
+void store_after_fork(bool goes_on);
 struct gt_header *store_header(void);
 void store_note(const char *text);
 bool store_stop_wanted(void);
-void store_stopped(void);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 bool store_sibling(char *out, size_t size, const char *prefix);
 void store_name(struct thread *thread);

@@ -22,6 +22,8 @@ def copy(folder: Path, out: Path) -> None:
     `complete_from` by then. Raises `OSError` if `out` cannot be written.
     """
     for path in sorted(folder.glob("gil-*.bin")):
+        if path.stat().st_size < layout.HEADER_SIZE:
+            continue  # just being made
         _copy_chunks(path, out / path.name)
     # After the events that name them: a stack is written before its first event.
     for path in (*folder.glob("stacks-*.bin"), folder / clock.FILE):

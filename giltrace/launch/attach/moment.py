@@ -110,6 +110,9 @@ _CALLS: dict[int, _Call] = {
     441: _Call(restarts=lambda a: a[3] == 0),  # epoll_pwait2
 }
 
+#: Calls that a handler makes, too: Python's own tells the descriptor of `signal.set_wakeup_fd`.
+_FROM_HANDLERS = (1, 20, 44, 46)
+
 #: These return EINTR to everybody, also where nobody has a handler. Without a time limit nothing is lost by another go.
 _EPOLL = (232, 281, 441)
 
@@ -139,21 +142,27 @@ def moment(target: Target, tid: int, registers: Registers) -> Moment | None:
         return None
     number = struct.unpack("<q", struct.pack("<Q", registers.orig_rax))[0]
     if number >= 0:
-        return _in_call(target, number, registers)
-    status = target.process.status(tid)
-    handling = int(status["SigBlk"], 16) & int(status["SigCgt"], 16)
+        return _in_call(target, tid, number, registers)
     interpreter = target.interpreter
     inside = any(start <= registers.rip < end for start, end in interpreter.loaded.text)
-    if handling or not inside or not _may_run(target):
+    if not inside or not _may_run(target) or _handles_a_signal(target, tid):
         return None
     return Moment(Kind.RUNS, registers.copy(), False)
 
 
-def _in_call(target: Target, number: int, registers: Registers) -> Moment | None:
+def _handles_a_signal(target: Target, tid: int) -> bool:
+    """Tell whether a thread may be in a signal's handler, which may have interrupted malloc: that signal is blocked."""
+    status = target.process.status(tid)
+    return bool(int(status["SigBlk"], 16) & int(status["SigCgt"], 16))
+
+
+def _in_call(target: Target, tid: int, number: int, registers: Registers) -> Moment | None:
     """Do for an interrupted system call what the kernel does when it resumes it."""
     arguments = (registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9)
     call = _CALLS.get(number)
     if call is None or not call.safe(target, arguments):
+        return None
+    if number in _FROM_HANDLERS and _handles_a_signal(target, tid):
         return None
     if read_memory(target.process.pid, registers.rip - 2, 2) != _SYSCALL_CODE:
         return None

@@ -72,10 +72,18 @@ def _denied_remedy(pid: int) -> str:
     return f"it has more rights than you, or has forbidden it (prctl PR_SET_DUMPABLE): sudo giltrace attach {pid}"
 
 
-def check_exact(process: Process) -> Target:
-    """Return what to attach to. Raises `TargetError` if `process` cannot be traced exactly."""
+def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
+    """Return what to attach to. Raises `TargetError` if `process` cannot be traced exactly.
+
+    `allow_seccomp` takes one with a seccomp filter: somebody knows that it does not kill for what the tracer does.
+    """
     check_machine(process)
     _check_state(process)
+    if process.status().get("Seccomp") == "2" and not allow_seccomp:
+        raise TargetError(
+            f"process {process.pid} runs under a seccomp filter, which may kill it for what the tracer does",
+            f"{_outside(process.pid)}; or add --allow-seccomp if the filter only forbids, as Docker's default does",
+        )
     check_readable(process)
     try:
         target = Target(process)

@@ -49,6 +49,7 @@ def attach(
     depth: int,
     seconds: float | None = None,
     force: bool = False,
+    allow_seccomp: bool = False,
     progress: Callable[[float, int], None] | None = None,
 ) -> Outcome:
     """Record process `pid` into the new folder `path`, exactly, for `seconds` or until a signal or its end.
@@ -61,7 +62,7 @@ def attach(
     reason = GilCollector().available(None)
     if reason is not None:
         raise TargetError(reason)
-    target = refusals.check_exact(process)
+    target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
     end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:

@@ -47,18 +47,21 @@ class AttachedTracer:
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline and self._left():
             time.sleep(_LOOK_SECONDS)
-        said = [self._eject(pid) for pid in {self._pid_here(head) for head in self._left()}]
+        pids = {self._pid_here(head) for head in self._left()}
+        said = [self._eject(pid) for pid in pids if pid is not None]
         return [line for line in said if line]
 
     def _left(self) -> list[Head]:
         """The heads of processes that live and have not answered yet."""
-        return [head for head in self._heads.look() if head.at_work and Process(self._pid_here(head)).exists]
+        pids = ((head, self._pid_here(head)) for head in self._heads.look() if head.at_work)
+        return [head for head, pid in pids if pid is not None and Process(pid).exists]
 
-    def _pid_here(self, head: Head) -> int:
+    def _pid_here(self, head: Head) -> int | None:
+        """The id here of the process that a head is of; None if that is not known."""
         if head.process == self._inside:
             return self._target.process.pid
-        # A forked child; in a pid namespace of its own it is not found, and ends its tracer by itself.
-        return head.process
+        # A forked child. In a pid namespace of its own its id may be another's here: it ends its tracer by itself.
+        return head.process if self._target.process.shares("pid") else None
 
     def _eject(self, pid: int) -> str:
         try:

@@ -18,6 +18,7 @@ from giltrace.launch.attach.checkup import check_up
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Thread
 from giltrace.launch.attach.session import attach
+from giltrace.timeline.load import load
 from tests.attaching import ROOT, Running
 from tests.interpreters import Interpreter
 from tests.tracing import traced_environment
@@ -78,6 +79,28 @@ def test_stopped_or_under_a_debugger(tmp_path: Path) -> None:
         assert "is stopped by a signal" in refusal(target.pid, tmp_path)
         os.kill(target.pid, signal.SIGCONT)
         assert target.answers()
+
+
+ALLOWS_ALL = """
+import ctypes, struct, time
+libc = ctypes.CDLL(None)
+program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))  # return SECCOMP_RET_ALLOW
+filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(program)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, filter_) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+print("ready", flush=True)
+while True:
+    time.sleep(0.001)
+"""
+
+
+def test_under_a_seccomp_filter_only_if_somebody_says_so(tmp_path: Path) -> None:
+    with running(sys.executable, "-c", ALLOWS_ALL) as process:
+        assert "runs under a seccomp filter" in refusal(process.pid, tmp_path)
+        attach(process.pid, tmp_path / "x.giltrace", [], depth=8, seconds=0.2, allow_seccomp=True)
+        assert process.poll() is None
+    (recorded,) = load(tmp_path / "x.giltrace").processes
+    assert len(recorded.holds) > 10
 
 
 def test_traced_already(tmp_path: Path) -> None:
