@@ -12,7 +12,7 @@ def dump(
     pid: Annotated[int, typer.Argument(metavar="PID", help="A process that is being recorded.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace. [default: RECORDING-at-SECONDS]"),
+        typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace. [default: RECORDING-at-TIME]"),
     ] = None,
 ) -> None:
     """Write out what the recording of a running process holds by now; the recording goes on.
@@ -39,9 +39,9 @@ def dump(
             f"start it with `giltrace record --ring`, or record it from now on: giltrace attach {pid}",
         )
     now = time.monotonic_ns()
-    seconds = (now - Meta.read(folder).start_ns) // 1_000_000_000
+    milliseconds = (now - Meta.read(folder).start_ns) // 1_000_000
     stem = folder.name.removesuffix(SUFFIX)
-    name = output if output is not None else folder.with_name(f"{stem}-at-{seconds}s")
+    name = output if output is not None else folder.with_name(f"{stem}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
     write(folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid))
     print(out)

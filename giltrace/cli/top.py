@@ -78,6 +78,12 @@ def top(
             with _source(int(words[0]), observe) as source:
                 show(source, int(words[0]), ending)
         else:
+            if observe:
+                from giltrace.errors import UsageError
+
+                raise UsageError(
+                    "--observe looks at a process that runs already", "give its PID, or leave --observe out"
+                )
             from giltrace.launch.target import resolve
 
             _launch(resolve(words or [], module=module, code=code, python=python), output, partial(show, ending=ending))

@@ -81,6 +81,8 @@ class Meta:
             ) from None
         except ValueError as error:
             raise RecordingError(f"{folder / FILE} is damaged: {error}", "record again") from None
+        if not isinstance(data, dict):
+            raise RecordingError(f"{folder / FILE} is damaged: it holds no description", "record again")
         if data.get("format") != FORMAT or data.get("version") != VERSION:
             raise RecordingError(
                 f"{folder} has recording version {data.get('version')}, this giltrace reads {VERSION}",

@@ -87,6 +87,23 @@ def count_records(folder: Path) -> tuple[int, int]:
     return records, lost
 
 
+def complete_from(folder: Path) -> int:
+    """The time in ns from which on no core's records were left out; 0 if none ever were.
+
+    Each core's file is turned over by itself (see `collectors._perf.Ring`), a busy core's sooner.
+    """
+    first = [_first_time(_load(path)) for path in folder.glob("sched-*.old.bin")]
+    return max(first, default=0)
+
+
+def _first_time(words: Words) -> int:
+    starts = _record_starts(words)
+    if not len(starts):
+        return 0
+    size = int(words[starts[0]] >> np.uint64(51))  # in words
+    return int(words[starts[0] + size - _TRAILER_WORDS + 1])
+
+
 def _files(folder: Path) -> list[Path]:
     """The files of all cores; of one that is bounded, the older half first."""
     found = (path for path in folder.glob("sched-*.bin") if re.fullmatch(r"sched-\d+(\.old)?\.bin", path.name))

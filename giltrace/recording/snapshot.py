@@ -32,7 +32,7 @@ def copy(folder: Path, out: Path) -> None:
     clock.append_pair(out)
     for path in folder.glob("sched-*.bin"):
         if not path.name.endswith(".old.bin"):
-            _copy_switches(path, out / path.name)
+            _copy_switches(path, out)
 
 
 def _copy_chunks(path: Path, out: Path) -> None:
@@ -59,13 +59,13 @@ def _owner(live: np.memmap[tuple[int], np.dtype[np.uint8]], at: int) -> tuple[in
 
 
 def _copy_switches(path: Path, out: Path) -> None:
-    """Both halves of a bounded file, however often the recorder turns them over meanwhile."""
+    """Both halves of a bounded file into the folder `out`, however often the recorder turns them over meanwhile."""
     older = path.with_suffix(".old.bin")
     for _ in range(_TRIES):
         with path.open("rb") as new:
-            old = older.read_bytes() if older.exists() else b""
+            if older.exists():
+                shutil.copyfile(older, out / older.name)
             if os.fstat(new.fileno()).st_ino == path.stat().st_ino:
-                with out.open("wb") as file:
-                    file.write(old)
+                with (out / path.name).open("wb") as file:
                     shutil.copyfileobj(new, file)
                 return

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from giltrace.recording.events import ProcessEvents, SchedEvents
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
-from giltrace.recording.sched import read_sched
+from giltrace.recording.sched import complete_from, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.model import CollectorReport, Timeline
@@ -22,7 +24,7 @@ def load(folder: Path) -> Timeline:
     """
     meta = Meta.read(folder)
     processes, clock_error_ns = read_processes(folder)
-    processes = [_as_seen_here(process, meta) for process in processes]
+    processes = [_as_seen_here(_since(process, complete_from(folder)), meta) for process in processes]
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
     has_sched = any(folder.glob("sched-*.bin"))
     return build_timeline(
@@ -39,6 +41,15 @@ def load(folder: Path) -> Timeline:
         collectors=[CollectorReport(**report) for report in meta.collectors],
         trigger=meta.trigger,
     )
+
+
+def _since(process: ProcessEvents, time: int) -> ProcessEvents:
+    """Leave out what happened before `time`: of a ring, that of which the cores are not known any more."""
+    if process.start >= time:
+        return process
+    kept = process.events[np.searchsorted(process.events["time"], time) :]
+    gone = process.overwritten + len(process.events) - len(kept)
+    return replace(process, events=kept, start=time, overwritten=gone)
 
 
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:

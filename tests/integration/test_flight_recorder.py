@@ -133,9 +133,9 @@ def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:
     assert any("earlier records were overwritten" in remark for remark in timeline.remarks)
     (file,) = (tmp_path / "app.giltrace").glob("gil-*.bin")
     assert file.stat().st_size <= 1 << 20
-    # Two halves per core, each turned over at its first drain past a quarter of the ring.
+    # Two halves per core, each turned over at its first drain past its share of four rings.
     halves = sum(path.stat().st_size for path in (tmp_path / "app.giltrace").glob("sched-*.bin"))
-    assert halves < (os.cpu_count() or 1) * 2 * ((1 << 18) + (2 << 20))
+    assert halves < 2 * (4 << 20) + (os.cpu_count() or 1) * 2 * (2 << 20)
 
 
 def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
