@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.options import TopWaits, Window
+from giltrace.cli.values import parse_window
 from giltrace.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def export(
     by: Annotated[
         str, typer.Option("--by", metavar="victim|culprit", help="collapsed: by whose stacks.", show_default=False)
     ] = "",
+    window: Window = None,
+    top_waits: TopWaits = None,
 ) -> None:
     """Write a recording in the format of another tool.
 
@@ -45,6 +49,7 @@ def export(
     giltrace export slow --to parquet -o data             a folder of tables, for DuckDB and pandas
     giltrace export slow --to csv --table waits -o -      one table, on stdout
     giltrace export slow --to collapsed --by culprit      whose lines the waited time was spent in
+    giltrace export slow --to perfetto --top-waits 50     a trace cut to what a browser can hold
 
     docs/formats.md says what each format carries and what it loses.
     """
@@ -59,8 +64,16 @@ def export(
     path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
     if not piped and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
+    windows = [parse_window(text) for text in window or []]
+    if (windows or top_waits) and to != "perfetto":
+        raise UsageError(f"--window and --top-waits are not for {to}", "they are options of perfetto")
     timeline = load(folder)
     _require_something(timeline, folder)
+    if windows or top_waits:
+        from giltrace.analysis.worst import chosen_stretches
+        from giltrace.timeline.cut import cut
+
+        timeline = cut(timeline, chosen_stretches(timeline, windows, top_waits))
     exporter.write(timeline, path, **options)
     if not piped:
         print(f"giltrace: wrote {path}", file=sys.stderr)

@@ -74,6 +74,19 @@ def test_perfetto_is_what_record_writes(recorded: Recorded) -> None:
     assert piped.stdout == made.read_bytes()
 
 
+def test_a_trace_is_cut_as_for_the_view(recorded: Recorded, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.pftrace", tmp_path / "cut.pftrace"
+    for path, words in ((whole, ()), (cut, ("--top-waits", "3")), (tmp_path / "none", ("--window", "0s..1ms"))):
+        ran = giltrace("export", "convoy", "--to", "perfetto", *words, "-o", str(path), folder=recorded.folder)
+        assert ran.returncode == 0, ran.stderr
+    assert b"left out" in cut.read_bytes()
+    assert b"left out" not in whole.read_bytes()
+    assert cut.stat().st_size < whole.stat().st_size
+    refused = giltrace("export", "convoy", "--to", "csv", "--top-waits", "3", folder=recorded.folder)
+    assert refused.returncode == 2
+    assert "are not for csv" in refused.stderr
+
+
 @pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 def test_chrome_in_trace_processor(recorded: Recorded) -> None:
     trace = TraceProcessor(recorded.export("chrome"))
