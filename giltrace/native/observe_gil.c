@@ -372,6 +372,22 @@ static int32_t undecided(struct observer *observer, uint64_t time) {
     return -1;
 }
 
+/* The thread waits no more: it had the GIL at some instant that no reading showed, and not for long. If somebody holds
+ * it now, that was before; where no room is left there, the next switch tells. */
+static void had_unseen(struct observer *observer, uint32_t thread, uint64_t time) {
+    struct observed_thread *one = &observer->threads[thread];
+    const struct observed_gil *gil = &observer->gils[one->waits_for];
+    if (gil->last.locked) {
+        time = gil->switched - 1;
+        if (time < one->last || time < observer->flushed) {
+            return;
+        }
+    }
+    stop_waiting(observer, thread);
+    emit(observer, time, (int32_t)thread, id_of(observer, gil), GT_ACQUIRE, 0);
+    emit(observer, time, (int32_t)thread, id_of(observer, gil), GT_RELEASE, 0);
+}
+
 /* Between readings, look at one thread: the last holder while it is open whether it was forced; else by turns, for one
  * that ended, one that stopped waiting without being seen to hold, and, where the condition's counts are not to be
  * understood, one that waits. */
@@ -399,12 +415,9 @@ void observe_glance(struct observer *observer, uint64_t time) {
             starts_waiting(observer, gil, thread, time, 0);
         }
     } else if (one->waits_for >= 0 && (look == LOOK_BLOCKED || (look == LOOK_WAITS && id != one->waits_for))) {
-        if (++one->elsewhere >= SETTLED_LOOKS) {
-            /* It had the GIL at some instant that no reading showed, and not for long. */
-            int32_t gil = one->waits_for;
-            stop_waiting(observer, thread);
-            emit(observer, time, (int32_t)thread, gil, GT_ACQUIRE, 0);
-            emit(observer, time, (int32_t)thread, gil, GT_RELEASE, 0);
+        one->elsewhere += one->elsewhere < SETTLED_LOOKS;
+        if (one->elsewhere == SETTLED_LOOKS) {
+            had_unseen(observer, thread, time);
         }
     } else {
         one->elsewhere = 0;
