@@ -159,14 +159,15 @@ def tick_clock(folder: Path, files: Sequence[GilFile]) -> TickClock:
 def read_processes(folder: Path) -> tuple[list[ProcessEvents], int]:
     """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns."""
     files = open_files(folder)
-    if not files:
-        return [], 0
-    clock = tick_clock(folder, files)
+    ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
+    if not ticking:
+        return [read_process(file, None) for file in files], 0
+    clock = tick_clock(folder, ticking)
     return [read_process(file, clock) for file in files], clock.error_ns
 
 
-def read_process(file: GilFile, clock: TickClock) -> ProcessEvents:
-    """Decode one file into events sorted by time."""
+def read_process(file: GilFile, clock: TickClock | None) -> ProcessEvents:
+    """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds."""
     threads: dict[int, ThreadInfo] = {}
     parts = []
     stack: dict[int, int] = {}
