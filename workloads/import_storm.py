@@ -25,12 +25,12 @@ import time
 TABLE = """
 TABLE = {}
 for number in range(%d):
-    TABLE[number] = number * number
+    TABLE[number %% 1000] = number * number
 """
 
 
 def write(folder, number, size):
-    """Write `number` modules that each build a table of `size` entries; return their names."""
+    """Write `number` modules that each write `size` entries into a table; return their names."""
     functions = "".join("def f%d(a, b=2):\n    return a * b\n" % index for index in range(20))
     for index in range(number):
         with open(os.path.join(folder, "storm_%d.py" % index), "w") as file:
@@ -48,7 +48,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--modules", type=int, default=40, help="in all (default: %(default)s)")
-    parser.add_argument("--entries", type=int, default=150000, help="of each module's table (default: %(default)s)")
+    parser.add_argument(
+        "--entries", type=int, default=150000, help="written into each module's table (default: %(default)s)"
+    )
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
