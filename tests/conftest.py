@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from types import FrameType
@@ -36,6 +37,15 @@ def _can_probe_kernel() -> bool:
     return os.geteuid() == 0 and os.access("/sys/kernel/tracing/uprobe_events", os.W_OK)
 
 
+def _can_make_containers() -> bool:
+    made = shutil.which("unshare") and subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "none", "/tmp"],
+        capture_output=True,
+        check=False,
+    )
+    return bool(made) and made.returncode == 0
+
+
 #: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.
 TOOLS: dict[str, Callable[[], bool]] = {
     "cc": _has_program("cc"),
@@ -45,6 +55,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "chromedriver": _has_program("chromedriver"),
     "tmux": _has_program("tmux"),
     "uprobes": _can_probe_kernel,
+    "namespaces": _can_make_containers,
     "speedscope": viewers.has_speedscope,
     "profiler-cli": viewers.has_profiler_cli,
     "python3.14": _has_version(3, 14),

@@ -40,7 +40,9 @@ class Observation:
             raise
         self._path = path
         self._meta = Meta.begin(giltrace.__version__, command)
-        self._meta.thread_names = {str(tid): name for tid, name in thread_names(Process(pid)).items()}
+        self._process = Process(pid)
+        self._meta.thread_names = {str(tid): name for tid, name in thread_names(self._process).items()}
+        self._meta.ids = self._process.ids_here()
         self._meta.write(path)
         executable = self.observer.interpreter.executable
         self._crew = Crew([ObserveCollector(self.observer), *others], executable)
@@ -55,6 +57,8 @@ class Observation:
     def poll(self) -> None:
         """Write what was seen; to be called many times a second."""
         self._crew.poll()
+        if self._meta.ids:
+            self._meta.ids |= self._process.ids_here()
 
     def finish(self) -> None:
         """End the observation, and write down what came of it."""

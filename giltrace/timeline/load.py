@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from giltrace.recording.events import ProcessEvents, SchedEvents
+from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
 from giltrace.recording.sched import complete_from, read_sched
@@ -30,7 +30,7 @@ def load(folder: Path) -> Timeline:
     return build_timeline(
         processes,
         _with_names(read_sched(folder), meta) if has_sched else None,
-        read_spans(folder),
+        [_spans_as_seen_here(spans, meta) for spans in read_spans(folder)],
         # Of a flight recorder's ring, what came before is gone.
         start=min(process.start for process in processes) if any(p.overwritten for p in processes) else meta.start_ns,
         end=meta.end_ns or last,
@@ -55,13 +55,27 @@ def _since(process: ProcessEvents, time: int) -> ProcessEvents:
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
     """Give a process the ids that it has here, and threads that are older than the recording their names."""
     names = dict(meta.thread_names)
+    # Seen from outside, they have these ids already.
+    ids = meta.ids if process.sampling is None else {}
     threads = []
     for thread in process.threads:
-        tid = meta.ids.get(str(thread.tid), thread.tid)
+        tid = ids.get(str(thread.tid), thread.tid)
         # Once only: a later thread that has the same id has its own name.
         threads.append(replace(thread, tid=tid, name=names.pop(str(tid), thread.name)))
-    pid = meta.ids.get(str(process.pid), process.pid)
+    pid = ids.get(str(process.pid), process.pid)
     return replace(process, pid=pid, threads=tuple(threads))
+
+
+def _spans_as_seen_here(spans: Spans, meta: Meta) -> Spans:
+    """The same for the threads of spans. A collector may have found out the ids here itself."""
+    here = set(meta.ids.values())
+    inside = {int(tid): there for tid, there in meta.ids.items() if int(tid) not in here}
+    used, of_row = np.unique(spans.spans["tid"], return_inverse=True)
+    if not inside.keys() & set(used.tolist()):
+        return spans
+    rows = spans.spans.copy()
+    rows["tid"] = np.array([inside.get(tid, tid) for tid in used.tolist()], rows["tid"].dtype)[of_row]
+    return replace(spans, spans=rows[np.lexsort((rows["depth"], rows["start"], rows["tid"]))])
 
 
 def _with_names(sched: SchedEvents, meta: Meta) -> SchedEvents:

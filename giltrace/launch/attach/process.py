@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ class Process:
     def maps(self) -> list[Mapping]:
         """Return its mappings in order of address. Raises OSError."""
         text = (self.folder / "maps").read_text(errors="surrogateescape")
-        return list(_parse_maps(text))
+        return list(_parse_maps(text, os.readlink(self.folder / "root")))
 
     def command(self) -> list[str]:
         """Return its command line as words. Raises OSError."""
@@ -100,14 +101,32 @@ class Process:
         mine, its = (os.stat(f"/proc/{who}/ns/{namespace}") for who in ("self", self.pid))
         return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
 
+    def ids_here(self) -> dict[str, int]:
+        """Return the id here of each of its threads by the one (as text) that it sees itself; empty if they are equal.
+
+        They are where it is in the same pid namespace, or gone.
+        """
+        with contextlib.suppress(OSError):
+            if not self.shares("pid"):
+                return {str(inside): here for here, inside in self._all_ids()}
+        return {}
+
+    def _all_ids(self) -> Iterator[tuple[int, int]]:
+        for tid in self.tids():
+            with contextlib.suppress(OSError):  # it may have just ended
+                yield self.ids(tid)
+
     def path_here(self, path: str) -> Path:
         """Return where this process finds what the other one sees at the absolute `path`."""
         return self.folder / "root" / path.lstrip("/")
 
 
-def _parse_maps(text: str) -> Iterator[Mapping]:
+def _parse_maps(text: str, root: str) -> Iterator[Mapping]:
+    """Paths below `root`, which is where the process's file system begins here, are made those that it sees itself."""
+    prefix = root.rstrip("/") + "/"
     for line in text.splitlines():
         match = _MAP.fullmatch(line)
         if match:
             start, end, mode, offset, device, inode, path = match.groups()
+            path = path[len(prefix) - 1 :] if path.startswith(prefix) else path
             yield Mapping(int(start, 16), int(end, 16), mode, int(offset, 16), device, int(inode), path)

@@ -105,7 +105,7 @@ class Recording:
         self._process, self._path, self._place = process, path, place
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
         self.meta.thread_names = {str(tid): name for tid, name in thread_names(process).items()}
-        self._note_ids()
+        self.meta.ids = process.ids_here()
         self.meta.write(path)
         self._gil = GilCollector(depth)
         self._crew = Crew([self._gil, *collectors], None)
@@ -117,15 +117,6 @@ class Recording:
             self._crew.stop()
             raise
 
-    def _note_ids(self) -> None:
-        """Write down which thread is which, if the target counts them otherwise than we do."""
-        with contextlib.suppress(OSError):
-            if not self._process.shares("pid"):
-                for tid in self._process.tids():
-                    with contextlib.suppress(OSError):
-                        here, inside = self._process.ids(tid)
-                        self.meta.ids[str(inside)] = here
-
     @property
     def files(self) -> Path:
         """Where the tracer's files grow."""
@@ -136,7 +127,7 @@ class Recording:
         self._crew.poll()
         self._tracer.poll()
         if self.meta.ids:
-            self._note_ids()
+            self.meta.ids |= self._process.ids_here()
 
     def finish(self) -> Outcome:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
