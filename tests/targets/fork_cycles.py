@@ -47,11 +47,11 @@ def cycle():
         if number % 2:
             library.giltrace_stop()
         else:
-            with open(os.path.join(where, "gil-%d-0.bin" % os.getpid()), "r+b") as file:
-                with mmap.mmap(file.fileno(), 4096) as head:
-                    head[CONTROL] = 1
-                    while not head[STATUS] & STOPPED:
-                        time.sleep(0.0005)
+            name = os.path.join(where, "gil-%d-0.bin" % os.getpid())
+            with open(name, "r+b") as file, mmap.mmap(file.fileno(), 4096) as head:
+                head[CONTROL] = 1
+                while not head[STATUS] & STOPPED:
+                    time.sleep(0.0005)
         if not running:
             return
 
