@@ -38,12 +38,10 @@ def _can_probe_kernel() -> bool:
 
 
 def _can_make_containers() -> bool:
-    made = shutil.which("unshare") and subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "none", "/tmp"],
-        capture_output=True,
-        check=False,
-    )
-    return bool(made) and made.returncode == 0
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "none", "/tmp"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 #: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giltrace.collectors.base import Collector
 from giltrace.collectors.pyspy import PySpyCollector
 from giltrace.collectors.sched import SchedCollector
 from giltrace.launch.attach.process import Process
@@ -38,7 +39,18 @@ ENTER = {
 def contained(kind: str, interpreter: Interpreter, folder: Path) -> Iterator[Process]:
     """A convoy in pid namespace and file system of its own."""
     inside = [interpreter.path, TARGETS / "observed.py", "convoy"]
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", ENTER[kind], "sh", folder, *inside]
+    command: list[str | Path] = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "sh",
+        "-c",
+        ENTER[kind],
+        "sh",
+        folder,
+        *inside,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         try:
@@ -57,7 +69,7 @@ def test_is_seen_as_from_outside(interpreter: Interpreter, tmp_path: Path, kind:
     (tmp_path / "container").mkdir()
     folder = tmp_path / "recording"
     with contained(kind, interpreter, tmp_path / "container") as process:
-        others = [SchedCollector(), PySpyCollector()]
+        others: list[Collector] = [SchedCollector(), PySpyCollector()]
         if way == "exact":
             attach(process.pid, folder, others, depth=16, seconds=0.4)
         else:
