@@ -38,19 +38,8 @@ ENTER = {
 @contextmanager
 def contained(kind: str, interpreter: Interpreter, folder: Path) -> Iterator[Process]:
     """A convoy in pid namespace and file system of its own."""
-    inside = [interpreter.path, TARGETS / "observed.py", "convoy"]
-    command: list[str | Path] = [
-        "unshare",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "sh",
-        "-c",
-        ENTER[kind],
-        "sh",
-        folder,
-        *inside,
-    ]
+    command: list[str | Path] = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", ENTER[kind], "sh", folder]
+    command += [interpreter.path, TARGETS / "observed.py", "convoy"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         try:
