@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.intervals import Turns, turns
-from giltrace.timeline.axis import Ints, concatenated_ranges
+from giltrace.analysis.intervals import turns
+from giltrace.timeline.axis import Bools, Ints, concatenated_ranges, stable_order
 from giltrace.timeline.model import Process
 
-#: So many overlaps of one wait with one hold are worked on at a time: some 100 MB.
-CHUNK = 1 << 20
+#: So many overlaps of one wait with one hold are worked on at a time: some 30 MB.
+CHUNK = 1 << 18
 # One pass over all waits and holds for each class of holds costs so much less than one overlap as this.
 _PASS_COST = 0.3
 
 
 class Shares(NamedTuple):
-    """One row per pair of a wait's class (`victim`) and a hold's class (`culprit`), largest `ns` first.
+    """One row per pair of a wait's class (`victim`) and a hold's class (`culprit`).
 
     `waits` counts the waits that lost time to such holds; `max_ns` is the most that one of them lost, `wait` that one.
     """
@@ -30,154 +31,205 @@ class Shares(NamedTuple):
     max_ns: Ints
     wait: Ints
 
+    def rows(self, chosen: npt.NDArray[np.int64 | np.bool_]) -> Shares:
+        """The rows that `chosen` names, by number or by a bool for each."""
+        return Shares(*(column[chosen] for column in self))
+
 
 class Overlaps(NamedTuple):
-    """Some waits of one GIL against its turns: wait i overlaps the turns ``low[i]:high[i]``."""
+    """Waits against the turns of their GILs: wait i overlaps the turns ``low[i]:high[i]``.
 
-    turns: Turns
+    `before` and `beyond` are how much of the first and of the last of them lies outside the wait, in ns. `hold` and
+    `length` are those of the turns.
+    """
+
+    hold: Ints
+    length: Ints
     wait: Ints
-    start: Ints
-    end: Ints
     low: Ints
     high: Ints
+    before: Ints
+    beyond: Ints
 
 
-def overlaps(process: Process, gil: int, wait: Ints) -> Overlaps:
-    """Find the turns that each wait (numbers of waits for this GIL) overlaps; waits without any are left out."""
-    mine = turns(process, gil)
-    start, end = process.waits["start"][wait], process.waits["end"][wait]
-    low = np.searchsorted(mine.end, start, "right")
-    high = np.searchsorted(mine.start, end, "left")
-    some = (high > low) & (end > start)
-    return Overlaps(mine, wait[some], start[some], end[some], low[some], high[some])
-
-
-def attribute(process: Process, victim: Ints, culprit: Ints, chosen: npt.NDArray[np.bool_] | None = None) -> Shares:
-    """Attribute waits of class `victim` (one per wait) to holds of class `culprit` (one per hold).
+def attribute(process: Process, victim: Ints, culprit: Ints, chosen: Bools | None = None) -> Shares:
+    """Attribute waits of class `victim` (one per wait) to holds of class `culprit` (one per hold), largest `ns` first.
 
     Classes are small non-negative integers. `chosen` (bool, one per wait) leaves out the other waits.
     """
-    classes = int(culprit.max(initial=0)) + 1
+    whole = joined(attribute_in_parts(process, victim, culprit, chosen))
+    return largest(whole, len(whole.ns))
+
+
+def attribute_in_parts(process: Process, victim: Ints, culprit: Ints, chosen: Bools | None = None) -> Iterator[Shares]:
+    """Attribute as `attribute` does, a part at a time, for there can be as many pairs as overlaps.
+
+    No two parts have a pair in common. Within one they are in order of culprit and then victim; of one culprit, later
+    parts have later victims.
+    """
+    found = _overlaps(process, chosen)
+    if len(found.wait) == 0:
+        return
+    order = stable_order(victim[found.wait], int(victim.max()) + 1)
+    found = Overlaps(found.hold, found.length, *(column[order] for column in found[2:]))
+    own, kind = victim[found.wait], culprit[found.hold]
+    present = np.unique(kind)
+    if len(present) * (len(own) + len(kind)) * _PASS_COST <= int((found.high - found.low).sum()):
+        yield from _by_class(found, own, kind, present)
+    else:
+        yield from _completed(_by_pair(found, own, kind))
+
+
+def joined(parts: Iterable[Shares]) -> Shares:
+    """Put parts one after the other."""
+    columns = list(zip(*parts, strict=True))
+    return Shares(*(np.concatenate(column) for column in columns or [(np.empty(0, np.int64),)] * len(Shares._fields)))
+
+
+def largest(shares: Shares, count: int) -> Shares:
+    """The `count` rows with the largest `ns`, largest first; of equal ones those of the smaller classes first."""
+    if len(shares.ns) > count:
+        shares = shares.rows(shares.ns >= np.partition(shares.ns, -count)[-count])
+    return shares.rows(np.lexsort((shares.culprit, shares.victim, -shares.ns))[:count])
+
+
+def merged(rows: Shares) -> Shares:
+    """Add up the rows of each pair, which must be next to each other."""
+    if len(rows.ns) == 0:
+        return rows
+    head = _heads(rows.culprit, rows.victim)
+    most = np.maximum.reduceat(rows.max_ns, head)
+    longest = np.flatnonzero(rows.max_ns == np.repeat(most, np.diff(head, append=len(rows.ns))))
+    return Shares(
+        rows.victim[head],
+        rows.culprit[head],
+        np.add.reduceat(rows.ns, head),
+        np.add.reduceat(rows.waits, head),
+        most,
+        rows.wait[longest[np.searchsorted(longest, head)]],
+    )
+
+
+def _heads(*sorted_by: npt.NDArray[np.int64]) -> Ints:
+    """Where rows begin that are equal in all of these columns, by which they are sorted."""
+    fresh = np.zeros(len(sorted_by[0]), np.bool_)
+    fresh[:1] = True
+    for column in sorted_by:
+        fresh[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(fresh)
+
+
+def _overlaps(process: Process, chosen: Bools | None) -> Overlaps:
+    """Find the turns that each wait overlaps; waits without any are left out."""
     parts = []
+    at = 0
     for gil in range(process.gils):
+        mine = turns(process, gil)
         use = process.waits["gil"] == gil
-        mine = overlaps(process, gil, np.flatnonzero(use if chosen is None else use & chosen))
-        if len(mine.wait) == 0:
-            continue
-        kind = culprit[mine.turns.hold]
-        present = np.unique(kind)
-        pairs = int((mine.high - mine.low).sum())
-        passes = len(present) * (len(mine.wait) + len(kind))
-        if passes * _PASS_COST <= pairs:
-            parts += _by_class(mine, victim, kind, present)
-        else:
-            parts += _by_pair(mine, victim, kind, classes)
-    return _merged(parts, classes)
+        wait = np.flatnonzero(use if chosen is None else use & chosen)
+        start, end = process.waits["start"][wait], process.waits["end"][wait]
+        low = np.searchsorted(mine.end, start, "right")
+        high = np.searchsorted(mine.start, end, "left")
+        some = (high > low) & (end > start)
+        wait, start, end, low, high = (column[some] for column in (wait, start, end, low, high))
+        before = np.maximum(start - mine.start[low], 0)
+        beyond = np.maximum(mine.end[high - 1] - end, 0)
+        parts.append(Overlaps(mine.hold, mine.end - mine.start, wait, low + at, high + at, before, beyond))
+        at += len(mine.hold)
+    columns = list(zip(*parts, strict=True)) or [(np.empty(0, np.int64),)] * len(Overlaps._fields)
+    return Overlaps(*(np.concatenate(column) for column in columns))
 
 
-def _by_class(mine: Overlaps, victim: Ints, kind: Ints, present: Ints) -> list[Shares]:
+def _by_class(found: Overlaps, own: Ints, kind: Ints, present: Ints) -> Iterator[Shares]:
     """One pass per class of holds, by prefix sums: for few classes."""
-    own = victim[mine.wait]
-    first, last = mine.low, mine.high - 1
-    before = np.maximum(mine.start - mine.turns.start[first], 0)
-    beyond = np.maximum(mine.turns.end[last] - mine.end, 0)
-    first_kind, last_kind = kind[first], kind[last]
-    length = mine.turns.end - mine.turns.start
-    parts = []
+    first_kind, last_kind = kind[found.low], kind[found.high - 1]
     for one in present.tolist():
-        spent = np.append(0, np.cumsum(np.where(kind == one, length, 0)))
-        lost = spent[mine.high] - spent[mine.low]
-        lost -= np.where(first_kind == one, before, 0)
-        lost -= np.where(last_kind == one, beyond, 0)
+        spent = np.append(0, np.cumsum(np.where(kind == one, found.length, 0)))
+        lost = spent[found.high] - spent[found.low]
+        lost -= np.where(first_kind == one, found.before, 0)
+        lost -= np.where(last_kind == one, found.beyond, 0)
         some = np.flatnonzero(lost)
-        parts.append(_grouped(own[some], np.full(len(some), one, np.int64), lost[some], mine.wait[some], one + 1))
-    return parts
+        yield _added_up(own[some], np.full(len(some), one, np.int64), lost[some], found.wait[some])
 
 
-def _by_pair(mine: Overlaps, victim: Ints, kind: Ints, classes: int) -> list[Shares]:
+def _by_pair(found: Overlaps, own: Ints, kind: Ints) -> Iterator[Shares]:
     """Every overlap of one wait with one hold, in chunks: for many classes."""
-    reach = np.cumsum(mine.high - mine.low)
-    parts, at = [], 0
+    classes = int(kind.max()) + 1
+    reach = np.cumsum(found.high - found.low)
+    at = 0
     while at < len(reach):
         done = int(reach[at - 1]) if at else 0
         until = max(int(np.searchsorted(reach, done + CHUNK, "right")), at + 1)
-        part = slice(at, until)
-        turn = concatenated_ranges(mine.low[part], mine.high[part])
-        wait = np.repeat(np.arange(until - at, dtype=np.int64), mine.high[part] - mine.low[part])
-        lost = np.minimum(mine.turns.end[turn], mine.end[part][wait])
-        lost -= np.maximum(mine.turns.start[turn], mine.start[part][wait])
-        key = wait * classes + kind[turn]
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-        head = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
-        lost, key = np.add.reduceat(lost[order], head), key[head]
-        number = mine.wait[part][key // classes]
-        parts.append(_grouped(victim[number], key % classes, lost, number, classes))
+        last = reach[at:until] - done - 1
+        low, high = found.low[at:until], found.high[at:until]
+        turn = concatenated_ranges(low, high)
+        lost = found.length[turn]
+        lost[last - (high - low) + 1] -= found.before[at:until]
+        lost[last] -= found.beyond[at:until]
+        # One sort does for both groupings: the waits are in order, and they are in the order of their classes.
+        culprit = kind[turn]
+        order = stable_order(culprit, classes)
+        culprit, lost = culprit[order], lost[order]
+        row = np.repeat(np.arange(at, until), high - low)[order]
+        head = _heads(culprit, row)
+        row = row[head]
+        yield _added_up(own[row], culprit[head], np.add.reduceat(lost, head), found.wait[row])
         at = until
-    return parts
 
 
-def _grouped(victim: Ints, culprit: Ints, lost: Ints, wait: Ints, classes: int) -> Shares:
-    """Group what single waits lost to single classes."""
-    key = victim * classes + culprit
-    keys, group = _dense(key)
-    most = np.zeros(len(keys), np.int64)
-    np.maximum.at(most, group, lost)
-    longest = np.zeros(len(keys), np.int64)
-    at = np.flatnonzero(lost == most[group])[::-1]
-    longest[group[at]] = wait[at]
-    # bincount adds in float64: exact up to 2**53 ns, which is 104 days.
-    ns = np.bincount(group, weights=lost, minlength=len(keys)).astype(np.int64)
-    return Shares(keys // classes, keys % classes, ns, np.bincount(group, minlength=len(keys)), most, longest)
+def _added_up(victim: Ints, culprit: Ints, lost: Ints, wait: Ints) -> Shares:
+    """Add up what single waits lost to single classes, which are in order of culprit and victim."""
+    return merged(Shares(victim, culprit, lost, np.ones(len(lost), np.int64), lost, wait))
 
 
-def _dense(key: Ints) -> tuple[Ints, Ints]:
-    """The distinct keys, and for each key its number among them."""
-    top = int(key.max(initial=-1)) + 1
-    if top > max(1 << 16, 4 * len(key)):
-        keys, group = np.unique(key, return_inverse=True)
-        return keys, group.astype(np.int64)
-    used = np.zeros(top, np.bool_)
-    used[key] = True
-    return np.flatnonzero(used), (np.cumsum(used) - 1)[key]
-
-
-def _merged(parts: list[Shares], classes: int) -> Shares:
-    """Add up parts of the same pair."""
-    if not parts:
-        return Shares(*(np.empty(0, np.int64) for _ in Shares._fields))
-    whole = Shares(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)))
-    if len(whole.ns) == 0:
-        return whole
-    key = whole.victim * classes + whole.culprit
-    order = np.lexsort((-whole.max_ns, key))
-    whole = Shares(*(column[order] for column in whole))
-    key = key[order]
-    head = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
-    ns, waits = np.add.reduceat(whole.ns, head), np.add.reduceat(whole.waits, head)
-    rank = np.lexsort((key[head], -ns))
-    head = head[rank]
-    return Shares(whole.victim[head], whole.culprit[head], ns[rank], waits[rank], whole.max_ns[head], whole.wait[head])
+def _completed(parts: Iterable[Shares]) -> Iterator[Shares]:
+    """Add the rows of a victim that goes on into the next part to those there; parts are in order of victims."""
+    open_rows: Shares | None = None
+    for part in parts:
+        last = part.victim.max()
+        if open_rows is not None:
+            again = part.victim == open_rows.victim[0]
+            both = joined([open_rows, part.rows(again)])
+            both = merged(both.rows(np.argsort(both.culprit, kind="stable")))
+            part = part.rows(~again)
+            if len(part.ns) == 0:
+                open_rows = both
+                continue
+            yield both
+        yield part.rows(part.victim < last)
+        open_rows = part.rows(part.victim == last)
+    if open_rows is not None:
+        yield open_rows
 
 
 class LongestOverlap:
-    """Finds single holds that stand for what a wait lost to a class of holds."""
+    """Finds single holds that stand for what a wait lost to a class of holds (`culprit`, one per hold)."""
 
     def __init__(self, process: Process, culprit: Ints) -> None:
         self._waits = process.waits
         self._culprit = culprit
         self._turns = [turns(process, gil) for gil in range(process.gils)]
 
-    def find(self, wait: int, kind: int) -> int:
-        """Of the holds of class `kind` that overlap a wait, the one that overlaps it longest; -1 if none does."""
+    def find(self, wait: Ints, kind: Ints) -> Ints:
+        """Of the holds of class ``kind[i]`` that overlap ``wait[i]``, the one that overlaps it longest; else -1."""
+        result = np.full(len(wait), -1, np.int64)
+        order = np.argsort(wait, kind="stable")
+        for asked in np.split(order, _heads(wait[order])[1:]):
+            if len(asked):
+                result[asked] = self._find(int(wait[asked[0]]), kind[asked])
+        return result
+
+    def _find(self, wait: int, kind: Ints) -> Ints:
         row = self._waits[wait]
         mine = self._turns[int(row["gil"])]
         low = int(np.searchsorted(mine.end, row["start"], "right"))
         high = int(np.searchsorted(mine.start, row["end"], "left"))
-        if high <= low:
-            return -1
-        lost = np.minimum(mine.end[low:high], row["end"]) - np.maximum(mine.start[low:high], row["start"])
         hold = mine.hold[low:high]
-        lost = np.where(self._culprit[hold] == kind, lost, -1)
-        best = int(lost.argmax())
-        return int(hold[best]) if lost[best] >= 0 else -1
+        lost = np.minimum(mine.end[low:high], row["end"]) - np.maximum(mine.start[low:high], row["start"])
+        # The longest of each class first, and of equal ones the earliest.
+        order = np.lexsort((-lost, self._culprit[hold]))
+        hold = hold[order]
+        held = self._culprit[hold]
+        at = np.searchsorted(held, kind)
+        found = np.append(hold, -1)[at]
+        return np.where(np.append(held, -1)[at] == kind, found, -1)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.attribution import LongestOverlap, Shares, attribute
+from giltrace.analysis.attribution import (
+    LongestOverlap,
+    Shares,
+    attribute,
+    attribute_in_parts,
+    joined,
+    largest,
+    merged,
+)
 from giltrace.analysis.results import Blame, BlameTotal
-from giltrace.analysis.sites import Classes, Sites
+from giltrace.analysis.sites import Sites
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: So many pairs and sites are told, the largest ones.
@@ -33,49 +41,68 @@ def find_blame(process: Process) -> BlameTables:
     wait_stack, hold_stack = sites.wait_stacks(), sites.hold_stacks()
     victim = sites.classify(process.waits["thread"], wait_stack)
     culprit = sites.classify(process.holds["thread"], hold_stack)
-    shares = attribute(process, victim.of_row, culprit.of_row)
     longest = LongestOverlap(process, culprit.of_row)
-
-    def culprit_stack(row: int) -> tuple[str, ...]:
-        hold = longest.find(int(shares.wait[row]), int(shares.culprit[row]))
-        return sites.stack(int(hold_stack[hold])) if hold >= 0 else ()
-
-    pairs = tuple(
-        Blame(
-            victim=victim.sites[int(shares.victim[i])],
-            culprit=culprit.sites[int(shares.culprit[i])],
-            ns=int(shares.ns[i]),
-            waits=int(shares.waits[i]),
-            max_ns=int(shares.max_ns[i]),
-            victim_stack=sites.stack(int(wait_stack[shares.wait[i]])),
-            culprit_stack=culprit_stack(i),
-        )
-        for i in range(min(len(shares.ns), MOST_ROWS))
-    )
+    pairs, totals = _attribute(process, victim.of_row, culprit.of_row, len(culprit.sites))
     anyone = attribute(process, victim.of_row, np.zeros(len(process.holds), np.int64))
-    victims = tuple(
-        BlameTotal(
-            victim.sites[int(anyone.victim[i])],
-            int(anyone.ns[i]),
-            int(anyone.waits[i]),
-            int(anyone.max_ns[i]),
-            sites.stack(int(wait_stack[anyone.wait[i]])),
-        )
-        for i in range(min(len(anyone.ns), MOST_ROWS))
+    anyone = largest(anyone, MOST_ROWS)
+
+    def victim_stacks(shares: Shares) -> list[tuple[str, ...]]:
+        return [sites.stack(number) for number in wait_stack[shares.wait].tolist()]
+
+    def culprit_stacks(shares: Shares) -> list[tuple[str, ...]]:
+        holds = longest.find(shares.wait, shares.culprit)
+        return [sites.stack(number) for number in np.where(holds >= 0, np.append(hold_stack, -1)[holds], -1).tolist()]
+
+    return BlameTables(
+        pairs=tuple(
+            Blame(victim.sites[v], culprit.sites[c], ns, waits, most, victim_stack, culprit_stack)
+            for (v, c, ns, waits, most, _), victim_stack, culprit_stack in zip(
+                _rows(pairs), victim_stacks(pairs), culprit_stacks(pairs), strict=True
+            )
+        ),
+        victims=tuple(
+            BlameTotal(victim.sites[v], ns, waits, most, stack)
+            for (v, _, ns, waits, most, _), stack in zip(_rows(anyone), victim_stacks(anyone), strict=True)
+        ),
+        culprits=tuple(
+            BlameTotal(culprit.sites[c], ns, waits, most, stack)
+            for (_, c, ns, waits, most, _), stack in zip(_rows(totals), culprit_stacks(totals), strict=True)
+        ),
     )
-    return BlameTables(pairs, victims, _by_culprit(shares, culprit, culprit_stack))
 
 
-def _by_culprit(shares: Shares, culprit: Classes, stack: Callable[[int], tuple[str, ...]]) -> tuple[BlameTotal, ...]:
-    """Add up each culprit's rows. A wait has one victim, so that its waits add up too."""
-    ns, waits, most = (np.zeros(len(culprit.sites), np.int64) for _ in range(3))
-    np.add.at(ns, shares.culprit, shares.ns)
-    np.add.at(waits, shares.culprit, shares.waits)
-    np.maximum.at(most, shares.culprit, shares.max_ns)
-    row = np.zeros(len(culprit.sites), np.int64)
-    longest = np.flatnonzero(shares.max_ns == most[shares.culprit])[::-1]
-    row[shares.culprit[longest]] = longest
-    ranked = [i for i in np.argsort(-ns, kind="stable").tolist() if waits[i]][:MOST_ROWS]
-    return tuple(
-        BlameTotal(culprit.sites[i], int(ns[i]), int(waits[i]), int(most[i]), stack(int(row[i]))) for i in ranked
-    )
+def _rows(shares: Shares) -> list[tuple[int, ...]]:
+    return list(zip(*(column.tolist() for column in shares), strict=True))
+
+
+def _attribute(process: Process, victim: Ints, culprit: Ints, classes: int) -> tuple[Shares, Shares]:
+    """The largest pairs, and the largest culprits with their pairs added up; the victim of these means nothing.
+
+    There can be millions of pairs: only what is told is kept.
+    """
+    pairs = joined([])
+    by_culprit = _Culprits(classes)
+    for part in attribute_in_parts(process, victim, culprit):
+        by_culprit.add(part)
+        pairs = largest(joined([pairs, part]), MOST_ROWS)
+    return pairs, largest(by_culprit.shares(), MOST_ROWS)
+
+
+class _Culprits:
+    """Adds up the pairs of each culprit. A wait has one victim, so that its waits add up too."""
+
+    def __init__(self, classes: int) -> None:
+        self._ns, self._waits, self._most, self._wait = np.zeros((4, classes), np.int64)
+
+    def add(self, pairs: Shares) -> None:
+        """Add pairs that are in order of culprit."""
+        one = merged(pairs._replace(victim=np.zeros_like(pairs.victim)))
+        self._ns[one.culprit] += one.ns
+        self._waits[one.culprit] += one.waits
+        one = one.rows(one.max_ns > self._most[one.culprit])
+        self._most[one.culprit], self._wait[one.culprit] = one.max_ns, one.wait
+
+    def shares(self) -> Shares:
+        """The culprits that cost anything."""
+        own = np.flatnonzero(self._waits)
+        return Shares(np.zeros_like(own), own, self._ns[own], self._waits[own], self._most[own], self._wait[own])

@@ -44,13 +44,13 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
         )
         mine = np.flatnonzero(shares.victim == runner)
         if len(mine):
-            worst = int(mine[0])
-            blamed = int(shares.culprit[worst])
-            hold = longest.find(int(shares.wait[worst]), blamed)
+            worst = shares.rows(mine[:1])
+            blamed = int(worst.culprit[0])
+            hold = int(longest.find(worst.wait, worst.culprit)[0])
             loop = replace(
                 loop,
                 culprit=culprit.sites[blamed],
-                culprit_ns=int(shares.ns[worst]),
+                culprit_ns=int(worst.ns[0]),
                 culprit_stack=sites.stack(int(hold_stack[hold])) if hold >= 0 else (),
             )
         found.append(loop)

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis import attribution
+from giltrace.analysis import attribution, blame
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.blame import find_blame
 from giltrace.analysis.decomposition import decompose
 from giltrace.analysis.results import Site, WaitDecomposition
 from giltrace.analysis.sites import Sites, roles
 from giltrace.analysis.wait_causes import wait_causes
-from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, State
+from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
-from tests.unit.analysis_stacks import with_stacks
+from tests.unit.analysis_stacks import stack_table, with_stacks
 from tests.unit.gil_events import MS, PID, Kernel, Script, process
 
 VICTIM, CULPRIT, SAMPLED = ("ask", "victim.py", 7), ("give", "culprit.py", 9), ("crunch", "culprit.py", 4)
@@ -160,6 +160,82 @@ def test_both_ways_to_attribute_agree_with_plain_loops(
     }
     assert told == slowly(made, victim, culprit)
     assert (victim[shares.wait] == shares.victim).all()
+
+
+Row = tuple[int, int, int]
+
+
+def slow_blame(made: Process) -> tuple[dict[tuple[Site, Site], Row], dict[Site, Row], dict[Site, Row]]:
+    """(ns, waits, longest) by pair of sites, by victim and by culprit, by plain loops."""
+    sites = Sites(made)
+    victim = sites.classify(made.waits["thread"], sites.wait_stacks())
+    culprit = sites.classify(made.holds["thread"], sites.hold_stacks())
+    pairs = {
+        (victim.sites[v], culprit.sites[c]): row for (v, c), row in slowly(made, victim.of_row, culprit.of_row).items()
+    }
+    whole = slowly(made, victim.of_row, np.zeros(len(made.holds), np.int64))
+    totals: dict[Site, Row] = {}
+    for (_, site), (ns, waits, most) in pairs.items():
+        known = totals.get(site, (0, 0, 0))
+        totals[site] = known[0] + ns, known[1] + waits, max(known[2], most)
+    return pairs, {victim.sites[v]: row for (v, _), row in whole.items()}, totals
+
+
+def worst_stacks(made: Process, of: Site, by: Site, most: int) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The stacks of every wait of site `of` that lost `most` to `by`, with those of the holds that took most."""
+    sites = Sites(made)
+    hold_stack = sites.hold_stacks()
+    victim = sites.classify(made.waits["thread"], sites.wait_stacks())
+    culprit = sites.classify(made.holds["thread"], hold_stack)
+    found = set()
+    for wait in np.flatnonzero(victim.of_row == victim.sites.index(of)).tolist():
+        row = made.waits[wait]
+        lost = np.minimum(made.holds["end"], row["end"]) - np.maximum(made.holds["start"], row["start"])
+        mine = (made.holds["gil"] == row["gil"]) & (culprit.of_row == culprit.sites.index(by)) & (lost > 0)
+        if lost[mine].sum() == most:
+            longest = np.flatnonzero(mine & (lost == lost[mine].max()))
+            own = sites.stack(int(sites.wait_stacks()[wait]))
+            found |= {(own, sites.stack(int(hold_stack[hold]))) for hold in longest}
+    return found
+
+
+@pytest.mark.parametrize("pass_cost", [0.0, 1e9])
+@pytest.mark.parametrize(("gils", "lines", "most"), [(1, 3, 1000), (1, 40, 1000), (2, 12, 1000), (3, 40, 25)])
+def test_blame_of_many_lines_agrees_with_plain_loops(
+    gils: int, lines: int, most: int, pass_cost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution, "_PASS_COST", pass_cost)
+    monkeypatch.setattr(attribution, "CHUNK", 20)
+    monkeypatch.setattr(blame, "MOST_ROWS", most)
+    made = make_process(threads=7, holds=150, gils=gils, empty_holds=True, names=[f"cpu-{i}" for i in range(7)])
+    random = np.random.default_rng(lines)
+    # As where a recording is cut: some waits end within a hold.
+    waits = made.waits.copy()
+    waits["end"] -= random.integers(0, 2, len(waits)) * random.integers(0, waits["end"] - waits["start"] + 1)
+    made = replace(made, waits=waits)
+    # Two stacks for each line: which of them is told must be right, too.
+    table = stack_table([[("f", "a.py", i // 2), ("g", "a.py", i)] for i in range(2 * lines)])
+    numbers = [random.integers(-1, 2 * lines, len(rows)) for rows in (made.holds, made.waits, made.switch_requests)]
+    hold, wait, asked = (number.astype(np.int32) for number in numbers)
+    made = replace(made, stacks=Stacks(table, hold, hold, wait, asked))
+
+    tables = find_blame(made)
+    pairs, victims, culprits = slow_blame(made)
+    assert len(tables.pairs) == min(len(pairs), most)
+    for told, expected in (
+        ({(row.victim, row.culprit): (row.ns, row.waits, row.max_ns) for row in tables.pairs}, pairs),
+        ({row.site: (row.ns, row.waits, row.max_ns) for row in tables.victims}, victims),
+        ({row.site: (row.ns, row.waits, row.max_ns) for row in tables.culprits}, culprits),
+    ):
+        assert told.items() <= expected.items()
+        # In order, and no larger one left out.
+        largest = sorted((row[0] for row in expected.values()), reverse=True)[:most]
+        assert [row[0] for row in told.values()] == largest
+    for row in tables.pairs:
+        assert (row.victim_stack, row.culprit_stack) in worst_stacks(made, row.victim, row.culprit, row.max_ns)
+    for total in tables.culprits:
+        worst = [of for (of, by), (_, _, longest) in pairs.items() if (by, longest) == (total.site, total.max_ns)]
+        assert total.stack in {by for of in worst for _, by in worst_stacks(made, of, total.site, total.max_ns)}
 
 
 def test_roles_fold_numbers_only_where_threads_share_them() -> None:
