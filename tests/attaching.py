@@ -19,10 +19,9 @@ from typing import Any
 
 from giltrace import native
 from giltrace.launch.attach import ptrace, session
-from giltrace.launch.attach.elf import LoadedObject
 from giltrace.launch.attach.inject import Pauses, visiting
 from giltrace.launch.attach.process import Blocked, Process
-from giltrace.launch.attach.target import Interpreter, Target
+from giltrace.launch.attach.target import Interpreter, Target, object_at
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "targets" / "attached.py"
@@ -91,7 +90,7 @@ class PlainTarget(Target):
 
     def __init__(self, process: Process) -> None:
         super().__init__(process)
-        self.__dict__["interpreter"] = Interpreter(LoadedObject(process.pid, self.maps[0].start), None, False, True)
+        self.__dict__["interpreter"] = Interpreter(object_at(process.pid, self.maps[0].start), None, False, True)
 
 
 def make_it_call(pid: int) -> None:

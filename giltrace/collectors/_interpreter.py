@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from giltrace.collectors._remote import LoadedObject, Memory, loaded_objects
+from giltrace.collectors._elf import LoadedObject, NotElf
+from giltrace.collectors._remote import Memory, loaded_objects
 from giltrace.errors import TargetError
 
 #: A process that runs changes while it is read: something wrong this often in a row is none of that.
@@ -169,34 +170,44 @@ def find_interpreter(pid: int) -> Interpreter:
 
 
 def _find(pid: int, memory: Memory) -> Interpreter:
-    objects = loaded_objects(pid, memory)
-    for loaded in objects:
-        runtime = loaded.symbol("_PyRuntime")
-        if runtime is not None:
-            break
-    else:
-        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-        raise TargetError(
-            f"process {pid} ({name}) is not a CPython: nothing in it defines _PyRuntime",
-            "name a process that runs Python; `pgrep -a python` lists them",
-        )
-    version, minor = _version(pid, loaded)
+    path, loaded, runtime = _loaded_python(pid, memory)
+    version, minor = _version(pid, memory, path, loaded)
     offsets = _offsets(pid, memory, runtime, version, minor)
     interpreter = Interpreter(pid, memory, version, os.readlink(f"/proc/{pid}/exe"), runtime, offsets)
     _check(interpreter)
     return interpreter
 
 
-def _version(pid: int, loaded: LoadedObject) -> tuple[str, int]:
+def _loaded_python(pid: int, memory: Memory) -> tuple[str, LoadedObject, int]:
+    """The object that is the interpreter: its path, itself, and the address of its `_PyRuntime`."""
+    for path, loaded in loaded_objects(pid, memory):
+        runtime = _address(loaded, "_PyRuntime")
+        if runtime is not None:
+            return path, loaded, runtime
+    name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    raise TargetError(
+        f"process {pid} ({name}) is not a CPython: nothing in it defines _PyRuntime",
+        "name a process that runs Python; `pgrep -a python` lists them",
+    )
+
+
+def _address(loaded: LoadedObject, name: str) -> int | None:
+    try:
+        return loaded.address(name)
+    except NotElf:
+        return None  # it only looks like an object; or the process ends, which will show
+
+
+def _version(pid: int, memory: Memory, path: str, loaded: LoadedObject) -> tuple[str, int]:
     """The version as text, and its second number: from 3.11 on the interpreter's word, before that its file's name."""
-    address = loaded.symbol("Py_Version")
+    address = _address(loaded, "Py_Version")
     if address is not None:
-        number = loaded.memory.word(address)
+        number = memory.word(address)
         major, minor, micro = number >> 24, number >> 16 & 255, number >> 8 & 255
         if major == 3:
             return f"{major}.{minor}.{micro}", minor
-    for path in (loaded.path, os.readlink(f"/proc/{pid}/exe")):
-        match = re.search(r"python3\.(\d+)", path)
+    for name in (path, os.readlink(f"/proc/{pid}/exe")):
+        match = re.search(r"python3\.(\d+)", name)
         if match is not None:
             return f"3.{match[1]}", int(match[1])
     raise TargetError(f"the Python of process {pid} does not tell its version", "record it: `giltrace record`")

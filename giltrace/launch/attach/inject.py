@@ -14,13 +14,12 @@ from pathlib import Path
 from giltrace import native
 from giltrace.errors import TargetError
 from giltrace.launch.attach.call import Visit
-from giltrace.launch.attach.elf import LoadedObject
 from giltrace.launch.attach.heads import LEASE_NS
 from giltrace.launch.attach.moment import Kind, Moment, expected, moment
 from giltrace.launch.attach.process import Mapping, Process
 from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memory, write_memory
 from giltrace.launch.attach.refusals import Trace, active_trace
-from giltrace.launch.attach.target import Target
+from giltrace.launch.attach.target import Target, object_at
 from giltrace.recording import layout
 from giltrace.recording.layout import Control
 
@@ -230,7 +229,7 @@ def _offset(function: str) -> int:
     me = Process(os.getpid())
     inode = native.LIBRARY.stat().st_ino
     (start, *_) = (m.start for m in me.maps() if _is_library(m, inode))
-    address = LoadedObject(me.pid, start).address(function)
+    address = object_at(me.pid, start).address(function)
     assert address is not None
     return address - start
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from giltrace.collectors._elf import LoadedObject, NotElf
 from giltrace.errors import TargetError
-from giltrace.launch.attach.elf import LoadedObject, NotElf
 from giltrace.launch.attach.process import Mapping, Process
 from giltrace.launch.attach.ptrace import read_memory
 
@@ -54,6 +55,11 @@ class Library:
     errno_offset: int | None
 
 
+def object_at(pid: int, start: int) -> LoadedObject:
+    """The object whose first page is mapped at `start` in process `pid`. Raises NotElf, Gone or Denied, as it does."""
+    return LoadedObject(functools.partial(read_memory, pid), start)
+
+
 class Target:
     """One process as it is now. The properties raise `TargetError` if it is none that can be attached to."""
 
@@ -67,10 +73,11 @@ class Target:
         paths = [mapping.path for mapping in self.maps]
         older = False
         for loaded in self._objects(lambda name: "python" in name) or self._objects(lambda name: True):
-            if loaded.address("_PyRuntime") and loaded.address("PyConfig_InitPythonConfig"):
-                version, free_threaded = _describe(self.process.pid, loaded, paths)
-                return Interpreter(loaded, version, free_threaded, loaded.imports("malloc"))
-            older |= loaded.address("Py_Initialize") is not None
+            with contextlib.suppress(NotElf):
+                if loaded.address("_PyRuntime") and loaded.address("PyConfig_InitPythonConfig"):
+                    version, free_threaded = _describe(loaded, paths)
+                    return Interpreter(loaded, version, free_threaded, loaded.imports("malloc"))
+                older |= loaded.address("Py_Initialize") is not None
         pid = self.process.pid
         if older:
             raise TargetError(f"process {pid} runs a Python older than 3.8", "giltrace follows CPython 3.8 and newer")
@@ -82,15 +89,16 @@ class Target:
     def library(self) -> Library:
         """Find the C library and what is needed of it."""
         for libc in self._objects(lambda name: _LIBC.fullmatch(name) is not None):
-            restorer, swab = libc.code(RESTORER), libc.address("swab")
-            dlopen, mode = libc.address("dlopen"), RTLD_NOW
-            if dlopen is None:
-                others = self._objects(lambda name: _LIBDL.fullmatch(name) is not None)
-                dlopen = next(filter(None, (other.address("dlopen") for other in others)), None)
-            if dlopen is None:
-                dlopen, mode = libc.address("__libc_dlopen_mode"), RTLD_NOW | _RTLD_DLOPEN
-            if restorer and swab and dlopen:
-                return Library(restorer, dlopen, mode, swab, _errno_offset(libc))
+            with contextlib.suppress(NotElf):
+                restorer, swab = libc.code(RESTORER), libc.address("swab")
+                dlopen, mode = libc.address("dlopen"), RTLD_NOW
+                if dlopen is None:
+                    others = self._objects(lambda name: _LIBDL.fullmatch(name) is not None)
+                    dlopen = next(filter(None, (other.address("dlopen") for other in others)), None)
+                if dlopen is None:
+                    dlopen, mode = libc.address("__libc_dlopen_mode"), RTLD_NOW | _RTLD_DLOPEN
+                if restorer and swab and dlopen:
+                    return Library(restorer, dlopen, mode, swab, _errno_offset(libc))
         raise TargetError(
             f"process {self.process.pid} has no C library that can load another: it is statically linked, or not by "
             "glibc or musl",
@@ -101,10 +109,8 @@ class Target:
         found = []
         for mapping in self.maps:
             if mapping.inode and mapping.offset == 0 and wanted(mapping.path.rpartition("/")[2]):
-                try:
-                    found.append(LoadedObject(self.process.pid, mapping.start))
-                except (NotElf, OSError):
-                    continue
+                with contextlib.suppress(NotElf):
+                    found.append(object_at(self.process.pid, mapping.start))
         return found
 
     def mapping_at(self, address: int) -> Mapping | None:
@@ -112,15 +118,15 @@ class Target:
         return next((mapping for mapping in self.maps if mapping.start <= address < mapping.end), None)
 
 
-def _describe(pid: int, loaded: LoadedObject, paths: list[str]) -> tuple[tuple[int, int] | None, bool]:
+def _describe(loaded: LoadedObject, paths: list[str]) -> tuple[tuple[int, int] | None, bool]:
     """The version of an interpreter, and whether it is a free-threaded build: from 3.13 on its memory says so."""
     runtime = loaded.address("_PyRuntime") or 0
-    cookie, number, free_threaded = struct.unpack("<8sQQ", read_memory(pid, runtime, 24))
+    cookie, number, free_threaded = struct.unpack("<8sQQ", loaded.read(runtime, 24))
     if cookie == b"xdebugpy":
         return (number >> 24 & 0xFF, number >> 16 & 0xFF), bool(free_threaded)
     packed = loaded.address("Py_Version")  # from 3.11 on
     if packed is not None:
-        (number,) = struct.unpack("<Q", read_memory(pid, packed, 8))
+        (number,) = struct.unpack("<Q", loaded.read(packed, 8))
         return (number >> 24 & 0xFF, number >> 16 & 0xFF), False
     names = (re.search(r"python3\.(\d+)", path.rpartition("/")[2]) for path in paths)
     minor = next((int(match[1]) for match in names if match), None)

@@ -1,61 +1,77 @@
 """The symbols of an object that is loaded in another process, read from that process's memory.
 
 Not from its file: that may have been replaced since, or lie in a container. It takes a handful of small reads, by the
-same tables that the dynamic linker uses.
+same tables that the dynamic linker uses. What is there need not be what it looks like: all of it is checked.
 """
 
 from __future__ import annotations
 
-import functools
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from giltrace.launch.attach.ptrace import read_memory
+#: Reads so many bytes at an address; fewer, or an OSError, where there is no memory.
+Read = Callable[[int, int], bytes]
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
-_DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 5, 6, 10, 0x6FFFFEF5
+_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
 _EXECUTABLE = 1
+_SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _STT_GNU_IFUNC = 10
 _PAGE = 4096
 
+#: No table, and no code that is searched, is longer; no chain of symbols, either.
+_BYTES_MAX = 1 << 26
+_CHAIN_MAX = 1 << 12
+
 
 class NotElf(Exception):
-    """There is no ELF64 object with a dynamic section at that address."""
+    """There is no ELF64 object with a dynamic section at that address, or its tables make no sense."""
 
 
 class LoadedObject:
-    """The object whose first page is mapped at `start` in process `pid`. Raises NotElf, or OSError, Gone, Denied."""
+    """The object whose first page is mapped at `start`, in a process whose memory `read` reads.
 
-    def __init__(self, pid: int, start: int) -> None:
-        self._pid = pid
-        head = self._read(start, 64)
+    Everything here raises NotElf, and what `read` raises other than OSError.
+    """
+
+    def __init__(self, read: Read, start: int) -> None:
+        self._memory = read
+        head = self.read(start, 64)
         if head[:5] != b"\x7fELF\x02":
             raise NotElf
         (offset,) = struct.unpack_from("<Q", head, 32)
         size, count = struct.unpack_from("<HH", head, 54)
-        table = self._read(start + offset, size * count)
-        segments = [struct.unpack_from("<IIQQQQQQ", table, at) for at in range(0, size * count, size)]
+        if size != _SEGMENT.size:
+            raise NotElf
+        segments = list(_SEGMENT.iter_unpack(self.read(start + offset, size * count)))
         loads = [(flags, address, length) for kind, flags, _, address, _, _, length, _ in segments if kind == _PT_LOAD]
-        if not loads:
+        dynamic = [(segment[3], segment[6]) for segment in segments if segment[0] == _PT_DYNAMIC]
+        if not loads or not dynamic:
             raise NotElf
         self.base = start - loads[0][1] // _PAGE * _PAGE
         #: Where its code lies.
         self.text = [(self.base + a, self.base + a + length) for flags, a, length in loads if flags & _EXECUTABLE]
         self.dynamically_linked = any(segment[0] == _PT_INTERP for segment in segments)
-        dynamic = [(segment[3], segment[6]) for segment in segments if segment[0] == _PT_DYNAMIC]
-        if not dynamic:
-            raise NotElf
         self._tables = self._read_dynamic(*dynamic[0])
 
-    def _read(self, address: int, size: int) -> bytes:
-        data = read_memory(self._pid, address, size)
+    def read(self, address: int, size: int) -> bytes:
+        """Read memory of the same process, all of it."""
+        if not 0 <= address < 1 << 63 or not 0 <= size <= _BYTES_MAX:
+            raise NotElf
+        try:
+            data = self._memory(address, size)
+        except OSError:
+            raise NotElf from None
         if len(data) < size:
             raise NotElf
         return data
 
+    def _word(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 4), "little")
+
     def _read_dynamic(self, address: int, size: int) -> Mapping[int, int]:
-        data = self._read(self.base + address, size)
+        data = self.read(self.base + address, size)
         entries = dict(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
         # glibc relocates these addresses in place, musl does not.
         for tag in (_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH):
@@ -63,13 +79,6 @@ class LoadedObject:
                 raise NotElf
             entries[tag] += self.base if entries[tag] < self.base else 0
         return entries
-
-    @functools.cached_property
-    def _strings(self) -> bytes:
-        return self._read(self._tables[_DT_STRTAB], self._tables[_DT_STRSZ])
-
-    def _name_at(self, offset: int) -> bytes:
-        return self._strings[offset : self._strings.index(b"\0", offset)]
 
     def address(self, name: str) -> int | None:
         """Return the address that it defines the function or variable `name` at, None if it does not."""
@@ -83,40 +92,46 @@ class LoadedObject:
         if any(section == 0 for _, section, _ in self._hashed(name)):
             return True  # as an address that is the same in all objects
         # Other imports are not hashed and come first.
-        (first,) = struct.unpack("<I", self._read(self._tables[_DT_GNU_HASH] + 4, 4))
-        table = self._read(self._tables[_DT_SYMTAB], first * _SYMBOL.size)
-        symbols = _SYMBOL.iter_unpack(table)
-        return any(section == 0 and self._name_at(text) == name.encode() for text, _, _, section, _, _ in symbols)
+        first = self._word(self._tables[_DT_GNU_HASH] + 4)
+        symbols = _SYMBOL.iter_unpack(self.read(self._tables[_DT_SYMTAB], first * _SYMBOL.size))
+        return any(section == 0 and self._is_named(text, name) for text, _, _, section, _, _ in symbols)
+
+    def _is_named(self, text: int, name: str) -> bool:
+        wanted = name.encode() + b"\0"
+        try:
+            return self.read(self._tables[_DT_STRTAB] + text, len(wanted)) == wanted
+        except NotElf:
+            return False  # a shorter name, at the very end of the memory
 
     def _hashed(self, name: str) -> Iterator[tuple[int, int, int]]:
         """The kind, section and value of each symbol of that name in the hash table."""
         table = self._tables[_DT_GNU_HASH]
-        buckets, first, bloom, _ = struct.unpack("<4I", self._read(table, 16))
+        buckets, first, bloom, _ = struct.unpack("<4I", self.read(table, 16))
+        if buckets == 0:
+            raise NotElf
         wanted = _gnu_hash(name)
-        bucket = table + 16 + bloom * 8 + wanted % buckets * 4 if buckets else 0
-        (index,) = struct.unpack("<I", self._read(bucket, 4)) if bucket else (0,)
-        while index >= first and index:
-            (entry,) = struct.unpack("<I", self._read(table + 16 + bloom * 8 + (buckets + index - first) * 4, 4))
+        table += 16 + bloom * 8
+        begin = self._word(table + wanted % buckets * 4)
+        if begin < first or begin == 0:
+            return
+        for index in range(begin, begin + _CHAIN_MAX):
+            entry = self._word(table + (buckets + index - first) * 4)
             if entry | 1 == wanted | 1:
-                symbol = self._read(self._tables[_DT_SYMTAB] + index * _SYMBOL.size, _SYMBOL.size)
+                symbol = self.read(self._tables[_DT_SYMTAB] + index * _SYMBOL.size, _SYMBOL.size)
                 text, info, _, section, value, _ = _SYMBOL.unpack(symbol)
-                if self._name_at(text) == name.encode():
+                if self._is_named(text, name):
                     yield info & 15, section, value
             if entry & 1:
-                break
-            index += 1
+                return
+        raise NotElf
 
     def code(self, pattern: bytes) -> int | None:
         """Return the address of these bytes in its code, None if they are not there."""
         for start, end in self.text:
-            at = self._read(start, end - start).find(pattern)
+            at = self.read(start, end - start).find(pattern)
             if at >= 0:
                 return int(start + at)
         return None
-
-    def read(self, address: int, size: int) -> bytes:
-        """Read memory of the same process."""
-        return self._read(address, size)
 
 
 def _gnu_hash(name: str) -> int:
