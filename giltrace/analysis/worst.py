@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.errors import UsageError
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Timeline
 
@@ -48,8 +49,16 @@ def around_waits(start: Ints, end: Ints, count: int) -> list[Stretch]:
 def chosen_stretches(
     timeline: Timeline, windows: Sequence[tuple[int, int | None]], top_waits: int | None
 ) -> list[tuple[int, int]]:
-    """What a cut is to keep: `windows` (ns from the begin of the trace; None is its end) and the longest waits."""
+    """What a cut is to keep: `windows` (ns from the begin of the trace; None is its end) and the longest waits.
+
+    Raises `UsageError` if a window begins where the trace has ended.
+    """
     first, last = timeline.recorded
+    for start, _ in windows:
+        if start >= last - first:
+            raise UsageError(
+                f"there is nothing from {start / 1e9:g} s on", f"the recording is {(last - first) / 1e9:.3f} s long"
+            )
     kept = [(first + start, last if end is None else first + end) for start, end in windows]
     if top_waits is not None:
         kept += around_waits(*all_waits(timeline), top_waits)

@@ -120,6 +120,7 @@ def test_the_browser_is_given_the_address(recording: Path, tmp_path: Path) -> No
         (["--at", "1@2"], "there is no wait 1@2"),
         (["--window", "1"], "is no window"),
         (["--window", "2s..1s"], "ends before it begins"),
+        (["--window", "900s.."], "there is nothing from 900 s on the recording is "),
         (["--top-waits", "0"], "--top-waits"),
         (["--online", "--port", "80"], "port 9001 only"),
     ],

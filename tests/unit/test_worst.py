@@ -56,6 +56,15 @@ def test_windows_count_from_where_the_trace_begins() -> None:
     assert len(chosen_stretches(timeline, [], 3)) == 3
 
 
+def test_a_window_beyond_the_end_is_refused_with_the_length() -> None:
+    timeline = make_timeline(make_process())
+    first, last = timeline.recorded
+    assert len(chosen_stretches(timeline, [(0, last - first + MS)], None)) == 1
+    with pytest.raises(UsageError, match="there is nothing from ") as refused:
+        chosen_stretches(timeline, [(0, None), (last - first, None)], None)
+    assert refused.value.remedy == f"the recording is {(last - first) / 1e9:.3f} s long"
+
+
 def waits() -> Waits:
     return Waits.of_timeline(make_timeline(make_process(100, seed=2), make_process(200, holds=20, seed=3)))
 
