@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,17 @@ class Moment:
 
 @dataclass(frozen=True)
 class Waits:
-    """The waits of all processes, one row each, and the bounds of the trace; times in ns of CLOCK_MONOTONIC."""
+    """The waits of all processes, one row each, and the bounds of the trace; times in ns of CLOCK_MONOTONIC.
+
+    `holder` is the process that had a GIL longest, None if none ever had one.
+    """
 
     start: Ints
     end: Ints
     tid: Ints
     pid: Ints
     bounds: Stretch
+    holder: int | None = None
 
     @classmethod
     def of_timeline(cls, timeline: Timeline) -> Waits:
@@ -51,7 +56,11 @@ class Waits:
             for column, part in zip(columns, (rows["start"], rows["end"], tids[rows["thread"]], pids), strict=True):
                 column.append(part)
         start, end, tid, pid = (np.concatenate(column) for column in columns)
-        return cls(start, end, tid, pid, Stretch(*timeline.recorded))
+        held: Counter[int] = Counter()
+        for process in timeline.processes:
+            held[process.pid] += int((process.holds["end"] - process.holds["start"]).sum())
+        holder = next((pid for pid, ns in held.most_common(1) if ns), None)
+        return cls(start, end, tid, pid, Stretch(*timeline.recorded), holder)
 
     @classmethod
     def of_trace(cls, trace: GilTraceProcessor) -> Waits:
@@ -61,10 +70,14 @@ class Waits:
         start, end, tid, pid = (
             np.array([row[name] for row in rows], np.int64) for name in ("ts", "end_ts", "tid", "pid")
         )
-        return cls(start, end, tid, pid, Stretch(int(str(bounds["start_ts"])), int(str(bounds["end_ts"]))))
+        held = trace.query("select pid from gil_holds group by pid order by sum(dur) desc limit 1")
+        holder = next((int(str(row["pid"])) for row in held), None)
+        return cls(start, end, tid, pid, Stretch(int(str(bounds["start_ts"])), int(str(bounds["end_ts"]))), holder)
 
-    def at(self, where: str | int) -> Moment | None:
-        """The moment that `where` names: `WORST`, a wait's id, or ns from the start of the trace; None if none waited.
+    def at(self, where: str | int) -> Moment:
+        """The moment that `where` names: `WORST`, a wait's id, or ns from the start of the trace.
+
+        If nobody waited, the worst is the whole of it, in the process that had a GIL longest.
 
         Raises `UsageError` if there is no such wait or time.
         """
@@ -74,10 +87,10 @@ class Waits:
             return self._worst()
         return self._wait(where)
 
-    def _worst(self) -> Moment | None:
+    def _worst(self) -> Moment:
         found = worst_stretch(self.start, self.end)
         if found is None:
-            return None
+            return Moment(*self.bounds, self.holder)
         inside = np.maximum(np.minimum(self.end, found.end) - np.maximum(self.start, found.start), 0)
         pids, process = np.unique(self.pid, return_inverse=True)
         lost = np.zeros(len(pids), np.int64)

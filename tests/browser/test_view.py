@@ -101,7 +101,8 @@ def viewed(name: Path, profile: Path, *options: str) -> Iterator[Page]:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recording")
     command = [sys.executable, "-m", "giltrace", "record", "--light", "--python", sys.executable, "-o"]
-    for name, target in (("x", ("convoy", "--steps", "40")), ("two", ("-c", TWO_PROCESSES))):
+    targets = {"x": ("convoy", "--steps", "40"), "two": ("-c", TWO_PROCESSES), "calm": ("-c", "sum(range(10**6))")}
+    for name, target in targets.items():
         done = subprocess.run([*command, str(folder / name), *target], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folder / "x"
@@ -119,9 +120,7 @@ def page(recording: Path) -> Iterator[Page]:
 
 
 def moment(timeline: Timeline, where: str | int) -> Moment:
-    found = Waits.of_timeline(timeline).at(where)
-    assert found is not None
-    return found
+    return Waits.of_timeline(timeline).at(where)
 
 
 def check_shown(page: Page, timeline: Timeline, want: Moment) -> None:
@@ -234,3 +233,15 @@ def test_of_several_processes_the_one_at_hand_is_unfolded(recording: Path, tmp_p
         }
         assert all(len(names) == 2 for names in groups.values())
         assert {pid for pid, names in groups.items() if not any(folded[name] for name in names)} == {want.pid}
+
+
+def test_without_waits_all_is_shown_and_the_process_unfolded(recording: Path, tmp_path: Path) -> None:
+    timeline = load(recording.with_name("calm.giltrace"))
+    (process,) = timeline.processes
+    assert (len(process.waits), len(process.holds) > 0) == (0, True)
+    with viewed(recording.with_name("calm"), tmp_path / "profile") as page:
+        first, last = timeline.recorded
+        check_shown(page, timeline, Moment(first, last, process.pid))
+        folded = dict(page.driver.execute_script(NODES))
+        groups = [name for name in folded if name.endswith((f" {process.pid}", f" {process.pid})"))]
+        assert [folded[name] for name in groups] == [False, False]

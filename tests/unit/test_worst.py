@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from giltrace.analysis.worst import SHORTEST_STRETCH, Stretch, around_waits, chosen_stretches, worst_stretch
 from giltrace.errors import UsageError
 from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process
 from giltrace.views.moment import WORST, Moment, Waits, is_wait_id
 from giltrace.views.perfetto_ui import page_address
 from tests.synthetic import START, make_process, make_timeline
@@ -109,8 +111,22 @@ def test_what_is_not_there_is_an_expected_error(where: str | int) -> None:
         waits().at(where)
 
 
-def test_without_waits_the_whole_is_shown() -> None:
-    assert Waits.of_timeline(make_timeline(make_process(holds=0))).at(WORST) is None
+def without_waits(pid: int, held: int) -> Process:
+    """A process with a single hold of `held` ns."""
+    process = make_process(pid, threads=2, holds=1)
+    process.holds["end"] = process.holds["start"] + held
+    return replace(process, waits=process.waits[:0])
+
+
+def test_without_waits_the_whole_is_shown_with_the_process_that_held_the_gil_longest() -> None:
+    timeline = make_timeline(make_process(5, holds=0), without_waits(100, 20 * MS), without_waits(200, 10 * MS))
+    moment = Waits.of_timeline(timeline).at(WORST)
+    assert moment == Moment(*timeline.recorded, 100)
+    nobody = make_timeline(make_process(holds=0))
+    assert Waits.of_timeline(nobody).at(WORST) == Moment(*nobody.recorded, None)
+
+
+def test_a_trace_that_cannot_be_asked_is_shown_as_it_is() -> None:
     address = page_address("http://127.0.0.1:1/t/", "http://127.0.0.1:1/t/x.pftrace", None)
     arguments = parse_qs(urlsplit(address).fragment.removeprefix("!/?"))
     assert "visStart" not in arguments
