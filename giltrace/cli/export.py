@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from giltrace.cli.options import TopWaits, Window
+from giltrace.cli.outcome import need_force
 from giltrace.cli.values import parse_window
-from giltrace.errors import OutputError, UsageError
+from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
     from giltrace.exporters import Exporter
@@ -62,8 +63,8 @@ def export(
     if piped and exporter.makes_folder(**options):
         raise UsageError(f"{to} is a folder of several tables", "name one of them for stdout: --table waits")
     path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
-    if not piped and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
+    if not piped:
+        need_force(path, force=force)
     windows = [parse_window(text) for text in window or []]
     if (windows or top_waits) and to != "perfetto":
         raise UsageError(f"--window and --top-waits are not for {to}", "they are options of perfetto")

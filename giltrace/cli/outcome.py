@@ -14,11 +14,19 @@ def outputs(name: Path, *, force: bool) -> tuple[Path, Path]:
     """Return the recording's folder and the trace that `name` means; raises `OutputError` if the trace is there."""
     name = name.with_name(name.name.removesuffix(".giltrace").removesuffix(".pftrace"))
     trace = name.with_name(name.name + ".pftrace")
-    if trace.exists() and not force:
+    need_force(trace, force=force)
+    return name.with_name(name.name + ".giltrace"), trace
+
+
+def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
+    """Raise `OutputError` if writing `path` would replace a file, or what is in a folder, and `force` is not given.
+
+    `option` is the one that names another place.
+    """
+    if not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         from giltrace.errors import OutputError
 
-        raise OutputError(f"{trace} exists", "choose another name with -o, or replace it with --force")
-    return name.with_name(name.name + ".giltrace"), trace
+        raise OutputError(f"{path} exists", f"choose another name with {option}, or replace it with --force")
 
 
 def show(folder: Path, trace: Path) -> None:

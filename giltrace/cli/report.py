@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.outcome import need_force
+from giltrace.errors import UsageError
+
 if TYPE_CHECKING:
     from giltrace.analysis.results import Report
     from giltrace.timeline.model import Timeline
@@ -19,8 +22,10 @@ def report(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser that works offline.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page for a browser that works offline; - is stdout."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier page of that name.")] = False,
     process: Annotated[int | None, typer.Option("--process", metavar="PID", help="Only this process.")] = None,
 ) -> None:
     """Say what a recording means: the verdict, what the GIL cost, and which line made which line wait.
@@ -37,6 +42,11 @@ def report(
     from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
 
+    piped = html == Path("-")
+    if piped and as_json:
+        raise UsageError("--html - and --json both print on stdout", "give --html a file, or leave one out")
+    if html is not None and not piped:
+        need_force(html, force=force, option="--html")
     folder = locate(name)
     timeline = load(folder)
     if process is not None:
@@ -46,7 +56,8 @@ def report(
         from giltrace.reports.html import write_html
 
         write_html(timeline, told, html, folder.name.removesuffix(".giltrace"))
-        print(f"giltrace: wrote {html}", file=sys.stderr)
+        if not piped:
+            print(f"giltrace: wrote {html}", file=sys.stderr)
     if as_json:
         from giltrace.reports.json import to_json
 
@@ -58,8 +69,6 @@ def report(
 def _only(timeline: Timeline, pid: int) -> Timeline:
     """The timeline with the processes of this `pid` alone: several if it executed another interpreter."""
     import dataclasses
-
-    from giltrace.errors import UsageError
 
     chosen = tuple(one for one in timeline.processes if one.pid == pid)
     if not chosen:

@@ -18,17 +18,17 @@ STDOUT = Path("-")
 
 
 @contextlib.contextmanager
-def output_file(path: Path) -> Iterator[BinaryIO]:
+def output_file(path: Path, option: str = "-o") -> Iterator[BinaryIO]:
     """Open the file that becomes `path` if the block ends well; ``-`` is stdout.
 
-    Raises `OutputError` if it cannot be written.
+    Raises `OutputError` if it cannot be written, which says to name another by `option`.
     """
     if path == STDOUT:
         with _explained("stdout", "make room where it leads to"):
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
-    with _explained(path), replacing(path) as file:
+    with _explained(path, f"choose a folder that can be written and has space, with {option}"), replacing(path) as file:
         yield file
 
 
@@ -39,7 +39,7 @@ def output_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
     A folder that is there is replaced only if it holds nothing else: it may be somebody's own. Raises `OutputError` if
     it does, or if the folder cannot be written.
     """
-    with _explained(path):
+    with _explained(path, "choose a folder that can be written and has space, with -o"):
         # The place itself, for a link to it stays.
         place = path.resolve()
         if place == Path.cwd():
@@ -59,9 +59,7 @@ def output_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _explained(
-    path: Path | str, remedy: str = "choose a folder that can be written and has space, with -o"
-) -> Iterator[None]:
+def _explained(path: Path | str, remedy: str) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:

@@ -14,8 +14,7 @@ import numpy as np
 
 from giltrace import __version__
 from giltrace.analysis.results import ProcessReport, Report
-from giltrace.errors import OutputError
-from giltrace.recording.replacing import replacing
+from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
 from giltrace.reports.html.stacks import MOST, stack_names
@@ -37,17 +36,14 @@ Json = dict[str, Any]
 
 
 def write_html(timeline: Timeline, report: Report, path: Path, title: str = "") -> None:
-    """Write the report as one HTML file, replacing `path` whole or not at all.
+    """Write the report as one HTML file, replacing `path` whole or not at all; ``-`` is stdout.
 
     `timeline` is the one that `report` was made from; `title` names the recording (default: by `path`). Raises
     `OutputError` if the file cannot be written.
     """
     page = _page(_data(timeline, report, title or path.stem))
-    try:
-        with replacing(path) as file:
-            file.write(page.encode())
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", "name another file with --html") from error
+    with output_file(path, "--html") as file:
+        file.write(page.encode())
 
 
 def _page(data: Json) -> str:

@@ -1,0 +1,54 @@
+"""What a person gets wrong on the command line is told in one way: the cause, the remedy, and status 2."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from giltrace.cli import app
+
+SAMPLE = Path(__file__).resolve().parents[2] / "traces" / "single.giltrace.tar.gz"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with the recording single.giltrace in it."""
+    with tarfile.open(SAMPLE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def status(*words: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        app.main(words)
+    return ended.value.code
+
+
+def test_a_page_on_stdout_is_a_page(folder: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert status("report", "single", "--html", "-") == 0
+    out, err = capsysbinary.readouterr()
+    assert out.lstrip().lower().startswith(b"<!doctype html>")
+    assert out.rstrip().endswith(b"</html>")
+    assert err == b""
+    assert [path.name for path in folder.iterdir()] == ["single.giltrace"]
+
+
+def test_a_page_that_is_there_stays_without_force(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = folder / "page.html"
+    page.write_text("mine")
+    assert status("report", "single", "--html", "page.html") == 2
+    assert page.read_text() == "mine"
+    assert capsys.readouterr().err == (
+        "giltrace: error: page.html exists\n  choose another name with --html, or replace it with --force\n"
+    )
+    assert status("report", "single", "--html", "page.html", "--force") == 0
+    assert page.read_text() != "mine"
+
+
+def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("report", "single", "--html", "-", "--json") == 2
+    out, err = capsys.readouterr()
+    assert (out, "--html - and --json both print on stdout" in err) == ("", True)
