@@ -44,7 +44,8 @@ def check_up(pid: int) -> tuple[str, Sequence[Finding]]:
     findings.append(Finding("exact", "ptrace, and a thread at a safe moment", _problem(exact) or _moments(target)))
     findings.append(Finding("observe", "to read its memory", readable or _problem(lambda: _is_python(process))))
     findings.append(Finding("sched", "perf events", _sched(pid)))
-    findings.append(Finding("py-spy", "to read its memory", _PYSPY_MISSING if find_program() is None else readable))
+    unread = readable or _problem(lambda: Target(process).interpreter)
+    findings.append(Finding("py-spy", "to read its memory", _PYSPY_MISSING if find_program() is None else unread))
     return _describe(process, target), findings
 
 

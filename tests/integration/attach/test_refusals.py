@@ -49,6 +49,9 @@ def test_what_is_no_python_process(tmp_path: Path) -> None:
     assert refusal(os.getpid(), tmp_path) == f"process {os.getpid()} is giltrace itself"
     with running("sh", "-c", "echo ready; read line") as shell:
         assert refusal(shell.pid, tmp_path) == f"process {shell.pid} is not Python"
+        _, findings = check_up(shell.pid)
+        told = {finding.name: finding.problem or "" for finding in findings}
+        assert [name for name in ("exact", "observe", "py-spy") if "is not Python" not in told[name]] == []
 
 
 def test_thread(tmp_path: Path) -> None:
