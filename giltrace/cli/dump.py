@@ -34,6 +34,9 @@ def dump(
 
     folder = being_written(pid)
     if folder is None:
+        from giltrace.launch.attach.checkup import refuse_other_than_python
+
+        refuse_other_than_python(pid)
         raise RecordingError(
             f"process {pid} is not being recorded",
             f"start it with `giltrace record --ring`, or record it from now on: giltrace attach {pid}",

@@ -84,6 +84,13 @@ def top(
                 raise UsageError(
                     "--observe looks at a process that runs already", "give its PID, or leave --observe out"
                 )
+            if not words and module is None and code is None:
+                from giltrace.errors import UsageError
+
+                raise UsageError(
+                    "nothing to look at",
+                    "give a PID, a script or a command: `giltrace top 4242`, `giltrace top app.py`",
+                )
             from giltrace.launch.target import resolve
 
             _launch(resolve(words or [], module=module, code=code, python=python), output, partial(show, ending=ending))

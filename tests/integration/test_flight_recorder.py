@@ -155,6 +155,11 @@ def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
     gone = dump_cli(str(os.getpid()))
     assert gone.returncode == 2
     assert "is not being recorded" in gone.stderr
+    with subprocess.Popen(["sleep", "60"]) as other:
+        ran = dump_cli(str(other.pid))
+        other.kill()
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"giltrace: error: process {other.pid} is not Python\n  ")
     with pytest.raises(OutputError, match="cannot write"):
         dump(tmp_path / "app.giltrace", tmp_path / "no" / "where.giltrace", Trigger("request", "test", 0))
 

@@ -189,7 +189,7 @@ def test_the_command_ends_with_it(code: str, tmp_path: Path) -> None:
         (["no-such-command-anywhere"], "there is no file, bundled workload or command"),
         (["-d", "soon", "-c", "pass"], "is no duration"),
         (["--interval", "1m", "-c", "pass"], "between every 100ms and every 2s"),
-        ([], "nothing to record"),
+        ([], "nothing to look at\n  give a PID, a script or a command: `giltrace top 4242`"),
     ],
 )
 def test_refusals(words: list[str], said: str, tmp_path: Path) -> None:

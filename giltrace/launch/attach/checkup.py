@@ -49,6 +49,13 @@ def check_up(pid: int) -> tuple[str, Sequence[Finding]]:
     return _describe(process, target), findings
 
 
+def refuse_other_than_python(pid: int) -> None:
+    """Raise `TargetError` if process `pid` is seen to be no Python; one that may not be looked into passes."""
+    process = refusals.find(pid)
+    if _problem(lambda: refusals.check_readable(process)) is None:
+        _ = Target(process).interpreter
+
+
 def _problem(check: Callable[[], object]) -> str | None:
     try:
         check()
