@@ -57,14 +57,15 @@ def attach(
     """
     from giltrace.collectors import choose
 
-    folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
+    folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:
         from giltrace.launch.observe import observe as look
 
-        print(f"giltrace: observing process {pid}" + ("; Ctrl-C ends it" if seconds is None else ""), file=sys.stderr)
-        look(pid, folder, collectors, seconds=seconds, force=force)
+        ends = "; Ctrl-C ends it" if seconds is None else ""
+        begun = partial(print, f"giltrace: observing process {pid}{ends}", file=sys.stderr)
+        look(pid, folder, collectors, seconds=seconds, force=force, begun=begun)
     else:
         from giltrace.launch.attach.session import attach as run
 

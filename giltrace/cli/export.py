@@ -58,6 +58,9 @@ def export(
     from giltrace.timeline.load import load
 
     exporter, options = _chosen(to, table=table, what=what, by=by)
+    windows = [parse_window(text) for text in window or []]
+    if (windows or top_waits) and to != "perfetto":
+        raise UsageError(f"--window and --top-waits are not for {to}", "they are options of perfetto")
     folder = locate(name)
     piped = output == Path("-")
     if piped and exporter.makes_folder(**options):
@@ -65,9 +68,6 @@ def export(
     path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
     if not piped:
         need_force(path, force=force)
-    windows = [parse_window(text) for text in window or []]
-    if (windows or top_waits) and to != "perfetto":
-        raise UsageError(f"--window and --top-waits are not for {to}", "they are options of perfetto")
     timeline = load(folder)
     _require_something(timeline, folder)
     if windows or top_waits:

@@ -65,7 +65,6 @@ def record(
     from giltrace.launch.target import resolve
 
     target = resolve(words or [], module=module, code=code, python=python)
-    folder, trace = outputs(output if output is not None else Path(target.name), force=force)
     size = _ring_size(ring)
     settings: dict[str, dict[str, int]] = {
         "gil": {"depth": stacks.frames, "ring": size},
@@ -80,6 +79,7 @@ def record(
 
         raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
+    folder, trace = outputs(output if output is not None else Path(target.name), force=force)
     status = run(target, folder, collectors, force=force)
     try:
         show(folder, trace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,12 +69,22 @@ class Observation:
         self._meta.write(self._path)
 
 
-def observe(pid: int, path: Path, others: Sequence[Collector], *, seconds: float | None, force: bool = False) -> End:
+def observe(
+    pid: int,
+    path: Path,
+    others: Sequence[Collector],
+    *,
+    seconds: float | None,
+    force: bool = False,
+    begun: Callable[[], None] | None = None,
+) -> End:
     """Observe process `pid` for `seconds` (None: until it ends), or until SIGINT or SIGTERM; see `Observation`.
 
-    Returns why it ended.
+    `begun` is called once nothing stands in its way any more. Returns why it ended.
     """
     observation = Observation(pid, path, others, force=force)
+    if begun is not None:
+        begun()
     with Ending() as ending:
         end = _watch(observation, ending, seconds)
     observation.finish()

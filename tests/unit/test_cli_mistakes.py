@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -52,3 +53,37 @@ def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFix
     assert status("report", "single", "--html", "-", "--json") == 2
     out, err = capsys.readouterr()
     assert (out, "--html - and --json both print on stdout" in err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("record", "--without", "perf", "-o", "single", "-c", "pass"), "no collector is called perf"),
+        (("record", "--ring", "1kB", "-o", "single", "-c", "pass"), "a ring of 1kB is too small"),
+        (("record", "--dump-on", "USR1", "-o", "single", "-c", "pass"), "--dump-on needs a ring"),
+        (("record", "--native", "--light", "-o", "single", "-c", "pass"), "--native needs py-spy"),
+        (("attach", "999999999", "--without", "perf", "-o", "single"), "no collector is called perf"),
+        (("export", "single", "--to", "perfetto", "--window", "2s..1s"), "ends before it begins"),
+        (("export", "single", "--to", "csv", "-o", "single.pftrace", "--window", "1s.."), "are not for csv"),
+        (("record", "-o", "single", "-c", "pass"), "single.pftrace exists"),
+        (("attach", "999999999", "-o", "single"), "single.pftrace exists"),
+        (("export", "single", "--to", "perfetto"), "single.pftrace exists"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_a_bad_option_is_told_before_a_name_that_is_taken(
+    words: tuple[str, ...], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "single.pftrace").write_text("mine")
+    assert status(*words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert (folder / "single.pftrace").read_text() == "mine"
+
+
+def test_observing_is_announced_only_once_it_is_possible(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert status("attach", "--observe", str(other.pid)) == 2
+        other.kill()
+    told = capsys.readouterr().err
+    assert told.startswith("giltrace: error: ")
+    assert "is not a CPython" in told
