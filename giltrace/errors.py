@@ -32,3 +32,8 @@ class TargetError(GiltraceError):
 
 class RecordingError(GiltraceError):
     """A recording cannot be read: missing, from another version, or damaged beyond salvage."""
+
+    @classmethod
+    def unreadable(cls, what: object, error: OSError) -> RecordingError:
+        """The system refused to read `what`."""
+        return cls(f"cannot read {what}: {error.strerror}", "see that it is all there, and that you may read it")

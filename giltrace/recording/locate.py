@@ -18,12 +18,15 @@ _MAPPED = re.compile(r"^\S+ r\S+ .* (/.*/gil-\d+-\d+\.bin)$", re.M)
 def locate(name: Path) -> Path:
     """Return the recording's folder: `name` itself, `name` with the suffix added, or the one beside its `.pftrace`.
 
-    Raises `RecordingError` if there is none.
+    Raises `RecordingError` if there is none, or it may not be looked at.
     """
     stem = name.name.removesuffix(_TRACE)
     for folder in (name, name.with_name(stem + SUFFIX)) if stem else (name,):
-        if folder.is_dir():
-            return folder
+        try:
+            if folder.is_dir():
+                return folder
+        except OSError as error:
+            raise RecordingError.unreadable(folder, error) from None
     raise RecordingError(f"there is no recording {name}", "name a NAME.giltrace folder made by `giltrace record`")
 
 

@@ -79,6 +79,8 @@ class Meta:
                 f"{folder} is not a giltrace recording (no {FILE})",
                 "name a NAME.giltrace folder made by `giltrace record`",
             ) from None
+        except OSError as error:
+            raise RecordingError.unreadable(folder / FILE, error) from None
         except ValueError as error:
             raise RecordingError(f"{folder / FILE} is damaged: {error}", "record again") from None
         if not isinstance(data, dict):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from giltrace.errors import RecordingError
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
@@ -19,9 +20,16 @@ from giltrace.timeline.model import CollectorReport, Timeline
 def load(folder: Path) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
-    A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, or was
-    written by another version.
+    A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
+    by another version, or cannot be read.
     """
+    try:
+        return _load(folder)
+    except OSError as error:
+        raise RecordingError.unreadable(error.filename or folder, error) from None
+
+
+def _load(folder: Path) -> Timeline:
     meta = Meta.read(folder)
     processes, clock_error_ns = read_processes(folder)
     processes = [_as_seen_here(_since(process, complete_from(folder)), meta) for process in processes]

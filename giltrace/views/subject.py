@@ -14,6 +14,7 @@ from giltrace.recording.folder import SUFFIX
 from giltrace.recording.locate import locate
 from giltrace.recording.meta import FILE
 from giltrace.timeline.model import Timeline
+from giltrace.views.trace_file import check_whole
 
 _TRACE = ".pftrace"
 
@@ -30,12 +31,16 @@ class Subject:
     def find(cls, name: Path) -> Subject:
         """Find what `name` names: a `.pftrace`, or a recording with or without its suffix.
 
-        A trace that is older than the recording is not its trace. Raises `RecordingError` if there is nothing.
+        A trace that is older than the recording is not its trace. Raises `RecordingError` if there is nothing, or a
+        trace alone that is none, or not all of one.
         """
         trace = name if name.suffix == _TRACE else name.with_name(name.name.removesuffix(SUFFIX) + _TRACE)
         if name.suffix == _TRACE and name.is_file():
             folder = name.with_suffix(SUFFIX)
-            return cls(name.stem, folder if _is_of(name, folder) else None, name)
+            if _is_of(name, folder):
+                return cls(name.stem, folder, name)
+            check_whole(name)
+            return cls(name.stem, None, name)
         folder = locate(name)
         return cls(folder.name.removesuffix(SUFFIX), folder, trace if _is_of(trace, folder) else None)
 

@@ -32,6 +32,8 @@ _NOT_IMPLEMENTED = -38
 _APPEND, _FINALIZE, _QUERY = 1, 2, 3
 _NULL, _VARINT, _FLOAT, _STRING, _BLOB = 1, 2, 3, 4, 5
 
+_UNREADABLE = "Name a trace that `giltrace record` or `giltrace export --to perfetto` wrote."
+
 #: Where trace processor says that an error in the query itself is.
 _PLACE = re.compile(r' *File "stdin" line (\d+) col (\d+)')
 
@@ -58,10 +60,10 @@ class TraceProcessor:
         for piece in _pieces(trace):
             error = self._rpc.call(_APPEND, append_trace_data=piece)[0].append_result.error
             if error:
-                raise QueryError(f"the trace cannot be read: {error}")
+                raise QueryError(f"the trace cannot be read: {error}", _UNREADABLE)
         error = self._rpc.call(_FINALIZE)[0].finalize_data_result.error
         if error:
-            raise QueryError(f"the trace cannot be read: {error}")
+            raise QueryError(f"the trace cannot be read: {error}", _UNREADABLE)
 
     def run(self, sql: str) -> Rows:
         """Run the statements of `sql`; the rows of the last. Raises `QueryError` with the SQL error and its place."""

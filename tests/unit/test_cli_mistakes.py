@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import tarfile
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from giltrace.cli import app
+from giltrace.views.trace_file import check_whole
 
-SAMPLE = Path(__file__).resolve().parents[2] / "traces" / "single.giltrace.tar.gz"
+SAMPLES = Path(__file__).resolve().parents[2] / "traces"
+TRACE = gzip.decompress((SAMPLES / "single.pftrace.gz").read_bytes())
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with the recording single.giltrace in it."""
-    with tarfile.open(SAMPLE) as archive:
+    with tarfile.open(SAMPLES / "single.giltrace.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -87,3 +90,53 @@ def test_observing_is_announced_only_once_it_is_possible(folder: Path, capsys: p
     told = capsys.readouterr().err
     assert told.startswith("giltrace: error: ")
     assert "is not a CPython" in told
+
+
+@pytest.mark.parametrize("command", [("view", "--print-url"), ("query", "select 1")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "alone.pftrace is empty"),
+        (b"nonsense" * 100, "alone.pftrace is no Perfetto trace"),
+        (TRACE + b"x", "alone.pftrace is no Perfetto trace"),
+        (TRACE[:-1], "alone.pftrace is cut off"),
+        (TRACE + b"\x0a", "alone.pftrace is cut off"),
+        (TRACE + b"\x0a" + b"\xff" * 20, "alone.pftrace is cut off"),
+        (None, "cannot read alone.pftrace: "),
+    ],
+    ids=["empty", "nonsense", "more than packets", "cut off", "no length", "endless length", "refused"],
+)
+def test_what_is_no_trace_is_told_with_a_remedy(
+    command: tuple[str, str],
+    content: bytes | None,
+    said: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trace = folder / "alone.pftrace"
+    trace.write_bytes(content or b"")
+    if content is None:  # for root may read everything
+        monkeypatch.setattr(Path, "open", denied)
+    assert status(command[0], "alone.pftrace", command[1]) == 2
+    first, remedy = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"giltrace: error: {said}")
+    assert remedy.startswith("  ")
+
+
+def denied(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_whole_trace_passes(folder: Path) -> None:
+    (folder / "alone.pftrace").write_bytes(TRACE)
+    check_whole(folder / "alone.pftrace")
+
+
+@pytest.mark.parametrize("function", ["is_dir", "read_text", "read_bytes", "open"])
+def test_a_recording_that_may_not_be_read_is_an_expected_error(
+    function: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, function, denied)
+    assert status("report", "single") == 2
+    assert "Permission denied" in capsys.readouterr().err
