@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from giltrace import __version__
 from giltrace.cli.parsing import TargetCommand
+from giltrace.cli.stdout import written_out
 from giltrace.errors import GiltraceError
 
 
@@ -43,7 +44,6 @@ COMMANDS: tuple[Command, ...] = (
         "Run a Python program and record who held the GIL, on which core, and who waited.",
         TargetCommand,
     ),
-    Command("attach", "giltrace.cli.attach:attach", "Record a process that runs already."),
     Command(
         "attach", "giltrace.cli.attach:attach", "Record a Python process that runs already, and leave it as it was."
     ),
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv` (default: ``sys.argv[1:]``) and exit with its status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        application(arguments)(args=arguments, prog_name="giltrace")
+        with written_out():
+            application(arguments)(args=arguments, prog_name="giltrace")
     except GiltraceError as error:
         print(f"giltrace: error: {error.message}", file=sys.stderr)
         if error.remedy:

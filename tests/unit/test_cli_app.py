@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +29,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(["--help"]) == 0
     shown = capsys.readouterr().out
     for command in app.COMMANDS:
-        assert f"  {command.name}  " in shown
+        assert shown.count(f"  {command.name}  ") == 1
         assert command.summary.split()[0] in shown
 
 
@@ -53,6 +55,39 @@ def test_every_command_can_be_loaded_and_explains_itself(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(["--version"]) == 0
     assert capsys.readouterr().out == f"giltrace {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [("--version",), ("workloads",), ("report", "--help")], ids=" ".join)
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_goes_away_is_no_error(words: tuple[str, ...], buffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "giltrace", *words],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_full_disk_behind_stdout_is_an_expected_error(buffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "giltrace", "workloads"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "giltrace: error: cannot write: No space left on device\n  make room where the output goes\n"
+    )
 
 
 def test_unknown_command_is_one_error_and_status_2() -> None:
