@@ -78,24 +78,23 @@ def top(
             with _source(int(words[0]), observe) as source:
                 show(source, int(words[0]), ending)
         else:
-            if observe:
-                from giltrace.errors import UsageError
-
-                raise UsageError(
-                    "--observe looks at a process that runs already", "give its PID, or leave --observe out"
-                )
-            if not words and module is None and code is None:
-                from giltrace.errors import UsageError
-
-                raise UsageError(
-                    "nothing to look at",
-                    "give a PID, a script or a command: `giltrace top 4242`, `giltrace top app.py`",
-                )
-            from giltrace.launch.target import resolve
-
-            _launch(resolve(words or [], module=module, code=code, python=python), output, partial(show, ending=ending))
+            target = _target(words or [], module, code, python, observe)
+            _launch(target, output, partial(show, ending=ending))
     if ending.signal is not None and (once or as_json or ending.signal != signal.SIGINT):
         raise typer.Exit(128 + ending.signal)
+
+
+def _target(words: list[str], module: str | None, code: str | None, python: str | None, observe: bool) -> Target:
+    """What to start. Raises `UsageError` if that is nothing, or should be observed."""
+    from giltrace.errors import UsageError
+    from giltrace.launch.target import resolve
+
+    if observe:
+        raise UsageError("--observe looks at a process that runs already", "give its PID, or leave --observe out")
+    if not words and module is None and code is None:
+        usage = "give a PID, a script or a command: `giltrace top 4242`, `giltrace top app.py`"
+        raise UsageError("nothing to look at", usage)
+    return resolve(words, module=module, code=code, python=python)
 
 
 def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> None:
