@@ -116,7 +116,11 @@ def giltrace(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Show who held the GIL, on which core, for how long, and what every other thread lost to it."""
+    """Show who held the GIL, on which core, for how long, and what every other thread lost to it.
+
+    giltrace COMMAND --help explains a command. Exit status 0 is success and 2 an error, told with its remedy; record
+    ends as the recorded program did, check and doctor with 1 if what they look for is not given.
+    """
 
 
 def _listed_only() -> None:

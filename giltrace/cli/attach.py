@@ -10,23 +10,32 @@ from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Force, Output, StackDepth
+from giltrace.cli.options import Force, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
 
 
 def attach(
-    pid: Annotated[int, typer.Argument(metavar="PID", show_default=False, min=1)],
+    pid: Annotated[int, typer.Argument(metavar="PID", help="The process to record.", show_default=False, min=1)],
     observe: Annotated[
         bool, typer.Option("--observe", help="Only look from outside: sampled, and nothing in the process is touched.")
     ] = False,
     duration: Annotated[
         int | None,
         typer.Option(
-            "--duration", "-d", metavar="TIME", parser=parse_duration, help="Record for 10s, 500ms, 2m. [default: on]"
+            "--duration",
+            "-d",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Record for 10s, 500ms, 2m. [default: until Ctrl-C or the process's end]",
         ),
     ] = None,
-    output: Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID]"
+        ),
+    ] = None,
     force: Force = False,
     light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
     without: Annotated[

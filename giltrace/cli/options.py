@@ -39,13 +39,20 @@ Python = Annotated[
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: by target]"),
+    typer.Option(
+        "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: the target's name]"
+    ),
 ]
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")]
 
 Ring = Annotated[
-    str, typer.Option("--ring", metavar="SIZE", help="Keep the newest events only, in SIZE (64MiB) a process.")
+    str,
+    typer.Option(
+        "--ring",
+        metavar="SIZE",
+        help="Keep only the newest events of each process, in SIZE, like 64MiB; implies --light.",
+    ),
 ]
 
 DumpOn = Annotated[
@@ -53,7 +60,7 @@ DumpOn = Annotated[
     typer.Option("--dump-on", metavar="RULE", help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable."),
 ]
 
-MaxDumps = Annotated[int, typer.Option("--max-dumps", min=1, help="Write no more dumps than this.")]
+MaxDumps = Annotated[int, typer.Option("--max-dumps", metavar="N", min=1, help="Write no more dumps than this.")]
 
 
 class StackDepth(str, Enum):

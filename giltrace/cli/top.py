@@ -26,7 +26,11 @@ _LAST_LINES = 20
 def top(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PID | [--] SCRIPT|WORKLOAD|COMMAND [ARGS]...", show_default=False),
+        typer.Argument(
+            metavar="PID | [--] SCRIPT|WORKLOAD|COMMAND [ARGS]...",
+            help="What to look at: a process that runs, or what to run.",
+            show_default=False,
+        ),
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,

@@ -41,7 +41,10 @@ def view(
         bool, typer.Option("--print-url", help="Print the address and open no browser: for ssh and containers.")
     ] = False,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on. [default: any]", show_default=False)
+        int,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="Port to listen on. [default: any]", show_default=False
+        ),
     ] = 0,
 ) -> None:
     """Open a recording in the Perfetto UI, where threads lost most to the GIL.

@@ -6,7 +6,12 @@ from giltrace.launch.bundled import bundled, header
 
 
 def workloads() -> None:
-    """List the bundled workloads by the verdict that each gets; ``giltrace record NAME`` finds them by name."""
+    """List the bundled workloads by the verdict that each gets.
+
+    \b
+    giltrace record NAME             records one
+    giltrace record NAME --help      shows its options
+    """
     headers = {name: header(path) for name, path in bundled().items()}
     width = max((len(name) for name in headers), default=0)
     for verdict in sorted({known.verdict for known in headers.values()}):

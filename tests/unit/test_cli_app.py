@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from giltrace import __version__, errors
 from giltrace.cli import app, workloads
@@ -50,6 +52,18 @@ def test_every_command_can_be_loaded_and_explains_itself(
 ) -> None:
     assert exit_status([command.name, "--help"]) == 0
     assert f"giltrace {command.name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", app.COMMANDS, ids=lambda c: c.name)
+def test_every_parameter_is_explained_in_words(command: app.Command, capsys: pytest.CaptureFixture[str]) -> None:
+    group = typer.main.get_command(app.application([command.name]))
+    parameters = group.commands[command.name].params  # type: ignore[attr-defined]
+    assert [parameter.name for parameter in parameters if not parameter.help] == []
+    assert exit_status([command.name, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # Markup of the source, and types and defaults that only a programmer knows.
+    found = re.findall(r"``|\[default: (?:on|off|None|True|False|\s*)\]|- ?-?[\w-]+ <(?:int|str|path)", shown)
+    assert found == []
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
