@@ -15,7 +15,6 @@ from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
     from giltrace.exporters import Exporter
-    from giltrace.timeline.model import Timeline
 
 #: The registry's names: importing it here would make `--help` wait for numpy.
 FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
@@ -54,6 +53,7 @@ def export(
 
     docs/formats.md says what each format carries and what it loses.
     """
+    from giltrace.cli.loading import require_something
     from giltrace.recording.locate import locate
     from giltrace.timeline.load import load
 
@@ -69,7 +69,7 @@ def export(
     if not piped:
         need_force(path, force=force)
     timeline = load(folder)
-    _require_something(timeline, folder)
+    require_something(timeline, folder)
     if windows or top_waits:
         from giltrace.analysis.worst import chosen_stretches
         from giltrace.timeline.cut import cut
@@ -102,12 +102,3 @@ def _values(option: str) -> tuple[str, ...]:
     from giltrace.exporters.collapsed import BY, WHAT
 
     return {"table": tuple(TABLES), "what": WHAT, "by": BY}[option]
-
-
-def _require_something(timeline: Timeline, folder: Path) -> None:
-    if not any(len(table) for one in timeline.processes for table in (one.holds, one.waits, one.runs)):
-        notes = "; ".join(one.note for one in timeline.processes if one.note)
-        raise UsageError(
-            f"{folder} is empty: no use of a GIL and no core switch is on record{f' ({notes})' if notes else ''}",
-            "`giltrace doctor` says what can be captured here",
-        )

@@ -22,6 +22,18 @@ def load(folder: Path) -> Timeline:
     return read(folder)
 
 
+def require_something(timeline: Timeline, folder: Path) -> None:
+    """Raise `UsageError` if the recording `folder`, read as `timeline`, has nothing that a trace could show."""
+    if not any(len(table) for one in timeline.processes for table in (one.holds, one.waits, one.runs)):
+        from giltrace.errors import UsageError
+
+        notes = "; ".join(one.note for one in timeline.processes if one.note)
+        raise UsageError(
+            f"{folder} is empty: no use of a GIL and no core switch is on record{f' ({notes})' if notes else ''}",
+            "`giltrace doctor` says what can be captured here",
+        )
+
+
 def _keep_freed_memory() -> None:
     """Let malloc reuse what arrays give back, instead of returning it to the kernel and asking for it again.
 

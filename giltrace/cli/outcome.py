@@ -23,9 +23,13 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
 
     `option` is the one that names another place.
     """
-    if not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        from giltrace.errors import OutputError
+    from giltrace.errors import OutputError
 
+    try:
+        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    except OSError as error:
+        raise OutputError(f"cannot look at {path}: {error.strerror}", f"choose another place with {option}") from None
+    if taken and not force:
         raise OutputError(f"{path} exists", f"choose another name with {option}, or replace it with --force")
 
 

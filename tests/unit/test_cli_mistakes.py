@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +142,39 @@ def test_a_recording_that_may_not_be_read_is_an_expected_error(
     monkeypatch.setattr(Path, function, denied)
     assert status("report", "single") == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("query", "shut/x.pftrace", "select 1"), "cannot read shut/x.pftrace: Permission denied"),
+        (("record", "-o", "shut/x", "-c", "pass"), "cannot look at shut/x.pftrace: Permission denied"),
+        (("record", "--force", "-o", "shut/x", "-c", "pass"), "cannot look at shut/x.pftrace: Permission denied"),
+        (("report", "single", "--html", "shut/x.html"), "cannot look at shut/x.html: Permission denied"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_a_place_that_may_not_be_looked_at_is_an_expected_error(
+    words: tuple[str, ...],
+    said: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = os.stat
+
+    def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith("shut/"):  # for root may look anywhere
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert status(*words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_there_is_nothing_to_view_in_an_empty_recording(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in folder.glob("single.giltrace/*-*"):
+        file.unlink()
+    assert status("view", "single", "--print-url") == 2
+    assert "single.giltrace is empty: no use of a GIL and no core switch is on record" in capsys.readouterr().err
