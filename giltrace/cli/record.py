@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def record(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[--] SCRIPT|WORKLOAD|COMMAND [ARGS]...", help="What to run, and its arguments.", show_default=False
-        ),
+        typer.Argument(metavar="[--] SCRIPT|WORKLOAD|COMMAND [ARGS]...", help="What to run.", show_default=False),
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
