@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.hold_stacks import own_holds
 from giltrace.timeline.axis import NEVER, Ints, LifeAxis, union_length
 from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 
@@ -17,21 +18,6 @@ DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
 _RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
-
-
-def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:
-    """Which hold of GIL `gil` was under way at each `time` (both one per row); -1 for none."""
-    found = np.full(len(time), -1, np.int64)
-    holds = process.holds
-    for one in range(process.gils):
-        own = np.flatnonzero(holds["gil"] == one)
-        rows = np.flatnonzero(gil == one)
-        if len(own) == 0 or len(rows) == 0:
-            continue
-        at = np.searchsorted(holds["start"][own], time[rows], "right") - 1
-        hold = own[np.maximum(at, 0)]
-        found[rows] = np.where((at >= 0) & (time[rows] < holds["end"][hold]), hold, -1)
-    return found
 
 
 def switch_interval(process: Process, gil: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
@@ -157,11 +143,11 @@ class Overstays(NamedTuple):
 def overstays(process: Process, at_least: int | Ints) -> Overstays:
     """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
 
-    Time in which the operating system had no core for the holder is not its doing and is taken off. Holds in which
-    giltrace itself wrote something out are left out.
+    Time in which the operating system had no core for the holder is not its doing and is taken off. giltrace's own
+    holds (`own_holds`) are left out.
     """
     found, over, since = [], [], []
-    limits = np.where(_of_giltrace(process), NEVER, np.broadcast_to(at_least, len(process.holds)))
+    limits = np.where(own_holds(process), NEVER, np.broadcast_to(at_least, len(process.holds)))
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
@@ -179,20 +165,6 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
     if not found:
         return Overstays(*(np.empty(0, np.int64) for _ in Overstays._fields))
     return Overstays(np.concatenate(found), np.concatenate(over), np.concatenate(since))
-
-
-def _of_giltrace(process: Process) -> npt.NDArray[np.bool_]:
-    """Which holds ended in code of giltrace that runs in the target: its viztracer collector saves at the end."""
-    if process.stacks is None:
-        return np.zeros(len(process.holds), np.bool_)
-    table, stack = process.stacks.table, process.stacks.hold_end
-    ours = [at for at, text in enumerate(table.strings) if text.endswith("/giltrace_viztracer.py")]
-    if not ours:
-        return np.zeros(len(process.holds), np.bool_)
-    frame = np.append(0, np.cumsum(np.isin(table.frames["file"], ours)))
-    within = frame[table.offsets[1:]] > frame[table.offsets[:-1]]
-    found: npt.NDArray[np.bool_] = (stack >= 0) & within[np.maximum(stack, 0)]
-    return found
 
 
 def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:

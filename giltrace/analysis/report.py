@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis import measure
+from giltrace.analysis.attribution import attribute
 from giltrace.analysis.blame import find_blame
 from giltrace.analysis.convoy import find_convoys
 from giltrace.analysis.decomposition import decompose
 from giltrace.analysis.event_loops import find_event_loops
 from giltrace.analysis.hogs import find_hogs
+from giltrace.analysis.hold_stacks import own_holds
 from giltrace.analysis.results import (
     SCHEMA,
     GilReport,
@@ -27,16 +29,18 @@ from giltrace.timeline.model import Flag, Process, Timeline
 
 def analyse(timeline: Timeline) -> Report:
     """Analyse a timeline; nothing in it is changed. Works without scheduling data and without stacks."""
+    processes = tuple(_process(process, timeline) for process in timeline.processes)
+    held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
         schema=SCHEMA,
         duration_ns=timeline.end - timeline.start,
-        processes=tuple(_process(process, timeline) for process in timeline.processes),
-        quality=_quality(timeline, timeline),
+        processes=processes,
+        quality=_quality(timeline, timeline, held, waited),
         gils_at_once=measure.gils_at_once(timeline.processes),
     )
 
 
-def _quality(timeline: Timeline, what: Timeline | Process) -> Quality:
+def _quality(timeline: Timeline, what: Timeline | Process, own_held_ns: int, own_waited_ns: int) -> Quality:
     return Quality(
         lost_events=what.lost,
         invariant_violations=len(what.violations),
@@ -46,7 +50,18 @@ def _quality(timeline: Timeline, what: Timeline | Process) -> Quality:
         sampled=describe_sampling(what.sampling),
         sampling=what.sampling,
         remarks=timeline.remarks,
+        own_held_ns=own_held_ns,
+        own_waited_ns=own_waited_ns,
     )
+
+
+def _own_work(process: Process) -> tuple[int, int]:
+    """How long giltrace's own code in the process held the GIL, and how much of the waits fell into that, in ns."""
+    own = own_holds(process)
+    if not own.any():
+        return 0, 0
+    shares = attribute(process, np.zeros(len(process.waits), np.int64), own.astype(np.int64))
+    return int(measure.lengths(process.holds)[own].sum()), int(shares.ns[shares.culprit == 1].sum())
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
@@ -77,7 +92,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         event_loops=find_event_loops(process),
         what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
         verdict=known.verdict,
-        quality=_quality(timeline, process),
+        quality=_quality(timeline, process, *_own_work(process)),
     )
 
 

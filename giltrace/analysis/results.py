@@ -19,13 +19,15 @@ SCHEMA = "giltrace-report-1"
 class Site:
     """Where a thread was: its role (`analysis.sites.roles`) and its innermost Python frame.
 
-    Without a stack `function` and `file` are empty and `line` is 0.
+    Without a stack `function` and `file` are empty and `line` is 0. `own` says that it is no code of the program:
+    giltrace runs it there, for a collector.
     """
 
     thread: str
     function: str = ""
     file: str = ""
     line: int = 0
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ class Quality:
 
     `violations` says in words which invariants are broken, `invariant_violations` how many; `remarks` say how it was
     recorded, where that is not the usual way. `sampled` says in words
-    that it is sampled, `sampling` in figures; they are empty and None if it is exact.
+    that it is sampled, `sampling` in figures; they are empty and None if it is exact. `own_held_ns` is how long code
+    that giltrace runs in the program held the GIL, `own_waited_ns` what threads waited for that.
     """
 
     lost_events: int
@@ -229,6 +232,8 @@ class Quality:
     remarks: tuple[str, ...] = ()
     sampled: str = ""
     sampling: Sampling | None = None
+    own_held_ns: int = 0
+    own_waited_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure import hold_at
+from giltrace.analysis.hold_stacks import hold_stacks, own_stacks
 from giltrace.analysis.results import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
@@ -51,7 +51,10 @@ class Sites:
         self._top, self._tops = _tops(process.stacks)
 
     def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
-        """Sort rows by (role, innermost frame); `stack` is -1 where none is known. Unused classes are left out."""
+        """Sort rows by role, innermost frame, and whether that is giltrace's own; unused classes are left out.
+
+        `stack` is -1 where none is known.
+        """
         width = len(self._tops) + 1
         # Class 0 of each role is "no stack known".
         top = np.append(self._top, -1)[stack] + 1
@@ -73,27 +76,15 @@ class Sites:
         return known.wait if known is not None else np.full(len(self.process.waits), -1, np.int32)
 
     def hold_stacks(self) -> npt.NDArray[np.int32]:
-        """The stack that stands for each hold, -1 if unknown.
-
-        It is what the first waiter read when it asked for the GIL, that is what kept it busy then; else the
-        stack at the release, else the one at the acquire.
-        """
-        known = self.process.stacks
-        if known is None:
-            return np.full(len(self.process.holds), -1, np.int32)
-        chosen = np.where(known.hold_end >= 0, known.hold_end, known.hold_begin).astype(np.int32)
-        asked = requested_holds(self.process)
-        seen = np.flatnonzero((asked >= 0) & (known.request >= 0))
-        # Of several requests to one hold the first counts: it is assigned last.
-        chosen[asked[seen[::-1]]] = known.request[seen[::-1]]
-        return chosen
+        """The stack that stands for each hold, -1 if unknown; see `analysis.hold_stacks`."""
+        return hold_stacks(self.process)
 
     def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[tuple[str, str, int]]]:
         """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
 
         A frame is its function, file and line.
         """
-        return np.append(self._top, -1)[stack], self._tops
+        return np.append(self._top, -1)[stack], [top[:3] for top in self._tops]
 
     def stack(self, number: int) -> tuple[str, ...]:
         """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
@@ -106,29 +97,28 @@ class Sites:
         return (*told, "...") if table.truncated[number] else tuple(told)
 
 
-def _tops(stacks: Stacks | None) -> tuple[Ints, list[tuple[str, str, int]]]:
-    """For each stack the number of its innermost frame (-1 if it has none), and these frames."""
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[tuple[str, str, int, bool]]]:
+    """For each stack the number of its innermost frame (-1 if it has none), and these frames.
+
+    The last field of a frame says whether it was called by giltrace's own code.
+    """
     if stacks is None or len(stacks.table) == 0:
         return np.empty(0, np.int64), []
     table = stacks.table
     filled = table.offsets[1:] > table.offsets[:-1]
     top = np.full(len(table), -1, np.int64)
     innermost = table.frames[table.offsets[:-1][filled]]
+    own = own_stacks(table)[filled]
     # Packed into one integer, as rows of several fields sort slowly.
     code = innermost["function"].astype(np.int64) * len(table.strings) + innermost["file"]
     _, code = np.unique(code, return_inverse=True)
     line = innermost["line"].astype(np.int64)
-    packed = code.ravel() * (int(line.max(initial=0)) + 2) + np.maximum(line, -1) + 1
+    packed = (code.ravel() * (int(line.max(initial=0)) + 2) + np.maximum(line, -1) + 1) * 2 + own
     _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
-    frames = innermost[first]
+    frames = zip(innermost[first], own[first].tolist(), strict=True)
     # Equal strings may have several numbers: what counts is what they say.
-    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in frames]
-    number: dict[tuple[str, str, int], int] = {}
+    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"]), mine) for f, mine in frames]
+    number: dict[tuple[str, str, int, bool], int] = {}
     same = np.array([number.setdefault(name, len(number)) for name in named], np.int64)
     top[filled] = same[inverse.ravel()] if len(same) else -1
     return top, list(number)
-
-
-def requested_holds(process: Process) -> Ints:
-    """The hold that each switch request was made to, -1 where nobody held the GIL."""
-    return hold_at(process, process.switch_requests["gil"], process.switch_requests["time"])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.measure import hold_at
-from giltrace.analysis.sites import requested_holds
+from giltrace.analysis.hold_stacks import hold_at, requested_holds
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 

@@ -230,10 +230,13 @@ def _gil_line(gil: GilReport, process: ProcessReport) -> str:
 
 
 def site_name(site: Site, *, thread: bool = True) -> str:
-    """Return ``role: function (file:line)``, without the line if no stack is known; the file's last part only."""
+    """Return ``role: function (file:line)``, without the line if no stack is known; the file's last part only.
+
+    What is no code of the program, but giltrace's own, is marked.
+    """
     if not site.function:
         return site.thread
-    place = f"{site.function} ({site.file.rpartition('/')[2]}:{site.line})"
+    place = f"{site.function} ({site.file.rpartition('/')[2]}:{site.line})" + (" [giltrace]" if site.own else "")
     return f"{site.thread}: {place}" if thread else place
 
 
@@ -345,6 +348,10 @@ def _print_what_if(found: WhatIf, console: Console) -> None:
 
 def _quality(report: Report) -> Quality:
     known = report.quality
+    own = (
+        f"code that giltrace runs in the program, for a collector, held the GIL for {duration(known.own_held_ns)}; "
+        f"threads waited {duration(known.own_waited_ns)} for that, at lines marked [giltrace]"
+    )
     in_processes = sum(process.quality.lost_events for process in report.processes)
     return Quality(
         lost=known.lost_events,
@@ -352,6 +359,6 @@ def _quality(report: Report) -> Quality:
         violations=known.violations,
         clock_error_ns=known.clock_error_ns,
         collectors=known.collectors,
-        remarks=known.remarks,
+        remarks=(*known.remarks, *([own] if known.own_held_ns else [])),
         sampled=known.sampled,
     )

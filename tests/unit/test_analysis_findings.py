@@ -7,9 +7,11 @@ import pytest
 from giltrace.analysis.convoy import find_convoys
 from giltrace.analysis.event_loops import find_event_loops
 from giltrace.analysis.hogs import find_hogs
+from giltrace.analysis.report import analyse
 from giltrace.analysis.results import Site
 from giltrace.analysis.verdict import judge
 from giltrace.timeline.model import Process
+from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import Frame, with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
@@ -37,6 +39,30 @@ def test_what_giltrace_does_in_the_target_is_no_hog() -> None:
     stacks = [[("work", "app.py", 2)], [("save", "/x/giltrace_viztracer.py", 9), ("run", "app.py", 1)]]
     counts = [sum(found.count for found in find_hogs(with_stacks(made(hog()), stacks, hold={1: at}))) for at in (0, 1)]
     assert counts == [5, 0]
+    # What the first waiter saw counts, not where the hold ended.
+    both = [with_stacks(made(hog()), stacks, hold={1: 1 - at}, request={0: at}) for at in (0, 1)]
+    assert [sum(found.count for found in find_hogs(process)) for process in both] == [1, 4]
+
+
+def test_what_giltrace_does_in_the_target_is_marked_and_its_time_told() -> None:
+    stacks = [
+        [("work", "app.py", 2), ("run", "app.py", 1)],
+        [("work", "app.py", 2), ("save", "/x/giltrace_viztracer.py", 9), ("run", "app.py", 1)],
+    ]
+    process = with_stacks(made(hog()), stacks, hold={0: 0, 1: 0}, wait={0: 0})
+    assert process.stacks is not None
+    longest = int((process.holds["end"] - process.holds["start"]).argmax())
+    process.stacks.hold_end[longest] = 1
+    report = analyse(make_timeline(process))
+    (told,) = report.processes
+    own = {row.culprit: row.ns for row in told.blame if row.culprit.own}
+    assert list(own) == [Site("thread-*", "work", "app.py", 2, own=True)]
+    assert [row.site.own for row in told.culprits] == [False, True]
+    held = int((process.holds["end"] - process.holds["start"])[longest])
+    for quality in (report.quality, told.quality):
+        assert (quality.own_held_ns, quality.own_waited_ns) == (held, sum(own.values()))
+    calm = analyse(make_timeline(with_stacks(made(hog()), stacks, hold={1: 0})))
+    assert (calm.quality.own_held_ns, calm.quality.own_waited_ns) == (0, 0)
 
 
 def test_threads_that_drop_the_gil_when_asked_are_no_hogs() -> None:

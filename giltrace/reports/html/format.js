@@ -56,7 +56,7 @@ function figure(name, value) {
 const file = (path) => path.slice(path.lastIndexOf("/") + 1);
 
 function place(site) {
-  return site.function ? `${site.function} (${file(site.file)}:${site.line})` : "";
+  return site.function ? `${site.function} (${file(site.file)}:${site.line})${site.own ? " [giltrace]" : ""}` : "";
 }
 
 const siteName = (site) => (site.function ? `${site.thread}: ${place(site)}` : site.thread);

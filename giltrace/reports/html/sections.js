@@ -243,5 +243,6 @@ function qualityCard(data) {
     line(quality.invariant_violations === 0, `${whole(quality.invariant_violations)} broken invariants (one holder at a time; each thread's states add up to its life)`),
     ...quality.violations.slice(0, 10).map((text) => element("li", { class: "soft" }, text)),
     line(true, `clock error ${duration(quality.clock_error_ns)}`),
+    ...(quality.own_held_ns ? [line(true, `code that giltrace runs in the program, for a collector, held the GIL for ${duration(quality.own_held_ns)}; threads waited ${duration(quality.own_waited_ns)} for that, at lines marked [giltrace]`)] : []),
     ...quality.collectors.map((one) => line(one.status === "ok", `${one.name}: ${one.status}${one.cost ? ` (${one.cost})` : ""}`))));
 }
