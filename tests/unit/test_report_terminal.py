@@ -88,6 +88,18 @@ def test_losses_and_broken_invariants_are_said() -> None:
     assert f"{len(hurt)} broken invariant" in text
 
 
+def test_giltraces_own_lines_are_marked_and_what_they_took_is_said() -> None:
+    stacks = [[("work", "/srv/work.py", 7)], [("save", "/opt/giltrace_viztracer.py", 9)]]
+    by_thread = {thread: int(thread == 0) for thread in range(4)}
+    process = with_stacks(make_process(), stacks, hold=by_thread)
+    text = " ".join(printed(make_timeline(process)).split())
+    assert "save (giltrace_viztracer.py:9) [giltrace]" in text
+    assert "work (work.py:7)" in text
+    assert "work (work.py:7) [giltrace]" not in text
+    assert "at lines marked [giltrace]" in text
+    assert "[giltrace]" not in printed(make_timeline(with_stacks(make_process(), stacks[:1], hold={1: 0})))
+
+
 def test_nobody_waits_in_a_recording_of_one_thread() -> None:
     script = Script(tids=(100,)).hold(0, 5 * MS, 0).hold(6 * MS, 9 * MS, 0)
     assert "No thread ever waited for the GIL." in printed(recorded(script))
