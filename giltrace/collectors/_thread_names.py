@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 #: How long to wait before new threads are worth another look, and for the last one.
 _AGAIN_SECONDS = 2.0
 _LAST_SECONDS = 5.0
+
+
+class NamedThread(NamedTuple):
+    """A thread that Python has a name for.
+
+    `own` is its id in the process's own pid namespace, None up to 3.10; `pthread` is its pthread id.
+    """
+
+    name: str
+    own: int | None
+    pthread: int
+
+
+class NameDump:
+    """A py-spy (`program`) that reads the threads of process `pid`. Raises OSError if it cannot be started."""
+
+    def __init__(self, program: str, pid: int) -> None:
+        # A file, for whole stacks come with the names, and a pipe that nobody reads would fill up.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it is read once the program has ended
+        try:
+            self._process = subprocess.Popen(
+                [program, "dump", "--nonblocking", "--json", "--pid", str(pid)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError:
+            self._output.close()
+            raise
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether it has finished."""
+        return self._process.poll() is not None
+
+    def threads(self, seconds: float) -> list[NamedThread]:
+        """Return what it has read, for which it is given so long; empty if it cannot read this process."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with self._output:
+            self._output.seek(0)
+            output = self._output.read()
+        try:
+            return [
+                NamedThread(str(thread["thread_name"]), thread["os_thread_id"], int(thread["thread_id"]))
+                for thread in json.loads(output)
+                if thread["thread_name"]
+            ]
+        except (ValueError, KeyError, TypeError):
+            return []
 
 
 class ThreadNames:
@@ -27,14 +83,14 @@ class ThreadNames:
         self._pid = pid
         self._program = program
         self._resolve = resolve
-        self._running: subprocess.Popen[bytes] | None = None
+        self._running: NameDump | None = None
         self._asked: set[int] = set()
         self._last = float("-inf")
 
     def look(self, tids: set[int]) -> None:
         """Take in what is there, and ask again if some of `tids` were never asked for."""
-        if self._running is not None and self._running.poll() is not None:
-            self._take()
+        if self._running is not None and self._running.ready:
+            self._take(self._running)
         fresh = tids - self._asked - self.known.keys()
         if self._running is None and fresh and time.monotonic() - self._last > _AGAIN_SECONDS:
             self._ask(tids)
@@ -44,34 +100,22 @@ class ThreadNames:
         if self._running is None and tids - self._asked - self.known.keys():
             self._ask(tids)
         if self._running is not None:
-            try:
-                self._running.wait(_LAST_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._running.kill()
-            self._take()
+            self._take(self._running)
 
     def _ask(self, tids: set[int]) -> None:
         self._asked |= tids
         self._last = time.monotonic()
         self._read_kernel(tids)
         if self._program is not None:
-            command = [self._program, "dump", "--nonblocking", "--json", "-p", str(self._pid)]
-            self._running = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            with contextlib.suppress(OSError):  # the kernel's names have to do
+                self._running = NameDump(self._program, self._pid)
 
-    def _take(self) -> None:
-        assert self._running is not None
-        output, _ = self._running.communicate()
+    def _take(self, dump: NameDump) -> None:
         self._running = None
-        try:
-            threads = json.loads(output)
-        except ValueError:
-            return  # it cannot read this one: the kernel's names have to do
-        for thread in threads:
-            tid = self._resolve(thread["os_thread_id"], int(thread["thread_id"]))
-            if thread["thread_name"] and tid is not None:
-                self.known[tid] = str(thread["thread_name"])
+        for name, own, pthread in dump.threads(_LAST_SECONDS):
+            tid = self._resolve(own, pthread)
+            if tid is not None:
+                self.known[tid] = name
 
     def _read_kernel(self, tids: set[int]) -> None:
         """From 3.14 on, the kernel knows the beginning of a thread's name; before, all are called like the program."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 import time
 
+from giltrace.collectors._thread_names import NameDump
 from giltrace.collectors._thread_stacks import ThreadStacks
 from giltrace.collectors.pyspy import find_program
 from giltrace.launch.attach.process import Process
 
+#: So long py-spy is given.
 _SECONDS = 10.0
-
 
 #: Up to 3.10 threads are recognised by their stacks, which show while they sleep: looked at this often.
 _LOOKS = 5
@@ -36,17 +35,15 @@ def _names_by_pyspy(process: Process) -> dict[int, str]:
     program = find_program()
     if program is None:
         return {}
-    command = [program, "dump", "--json", "--nonblocking", "--pid", str(process.pid)]
     try:
-        dumped = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True, stdin=subprocess.DEVNULL)
-        threads = [thread for thread in json.loads(dumped.stdout) if thread["thread_name"]]
-        if all(thread["os_thread_id"] for thread in threads):
+        threads = NameDump(program, process.pid).threads(_SECONDS)
+        if all(thread.own for thread in threads):
             # In a pid namespace of its own it counts them otherwise.
             here = {inside: tid for tid, inside in map(process.ids, process.tids())}
-            return {here[thread["os_thread_id"]]: thread["thread_name"] for thread in threads}
-        return _by_stack(process, {thread["thread_id"]: thread["thread_name"] for thread in threads})
-    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
-        return {}
+            return {here[thread.own]: thread.name for thread in threads if thread.own in here}
+    except (OSError, KeyError):
+        return {}  # it ends
+    return _by_stack(process, {thread.pthread: thread.name for thread in threads})
 
 
 def _by_stack(process: Process, names: dict[int, str]) -> dict[int, str]:
