@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
-from giltrace.collectors._thread_names import NameDump
-from giltrace.collectors._thread_stacks import ThreadStacks
+from giltrace.collectors._interpreter import find_interpreter, steadily
+from giltrace.collectors._thread_names import NamedThread, NameDump
 from giltrace.collectors.pyspy import find_program
+from giltrace.errors import TargetError
 from giltrace.launch.attach.process import Process
 
 #: So long py-spy is given.
 _SECONDS = 10.0
-
-#: Up to 3.10 threads are recognised by their stacks, which show while they sleep: looked at this often.
-_LOOKS = 5
-_LOOK_SECONDS = 0.004
 
 
 def thread_names(process: Process) -> dict[int, str]:
@@ -37,20 +33,25 @@ def _names_by_pyspy(process: Process) -> dict[int, str]:
         return {}
     try:
         threads = NameDump(program, process.pid).threads(_SECONDS)
-        if all(thread.own for thread in threads):
-            # In a pid namespace of its own it counts them otherwise.
-            here = {inside: tid for tid, inside in map(process.ids, process.tids())}
-            return {here[thread.own]: thread.name for thread in threads if thread.own in here}
-    except (OSError, KeyError):
+        if not all(thread.own for thread in threads):
+            threads = _with_ids(process, threads)
+        # In a pid namespace of its own it counts them otherwise.
+        here = {inside: tid for tid, inside in map(process.ids, process.tids())}
+    except (OSError, KeyError, TargetError):
         return {}  # it ends
-    return _by_stack(process, {thread.pthread: thread.name for thread in threads})
+    return {here[thread.own]: thread.name for thread in threads if thread.own in here}
 
 
-def _by_stack(process: Process, names: dict[int, str]) -> dict[int, str]:
-    stacks = ThreadStacks(process.pid)
-    for _ in range(_LOOKS):
-        stacks.look(time.monotonic_ns())
-        time.sleep(_LOOK_SECONDS)
-    now = time.monotonic_ns()
-    found = {stacks.tid(pthread, name, now): name for pthread, name in names.items()}
-    return {tid: name for tid, name in found.items() if tid is not None}
+def _with_ids(process: Process, threads: list[NamedThread]) -> list[NamedThread]:
+    """Up to 3.10 Python does not know the kernel's ids of its threads. The C library does."""
+    interpreter = find_interpreter(process.pid)
+    memory = interpreter.memory
+    try:
+        at = steadily(interpreter.pthread_tid_offset)
+        found = []
+        for thread in threads:
+            with contextlib.suppress(OSError):  # its stack is gone: it has just ended
+                found.append(thread._replace(own=memory.word(thread.pthread + at, 4)))
+        return found
+    finally:
+        memory.close()
