@@ -63,17 +63,18 @@ def inject(
     """
     data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4)]
     pid = target.process.pid
+    # As much as can be is found out before a thread is stopped for it. Once loaded, the library stays.
+    tracer = _offset("giltrace_attach")
+    start = _loaded_at(target.process, library)
     with visiting(target, data, pauses, stopped) as visit:
         deadline = time.monotonic() + _CALL_SECONDS
-        start = _loaded_at(target.process, library)
         if start is None:
             visit.call(target.library.dlopen, visit.at[0], target.library.dlopen_mode, deadline=deadline)
             start = _loaded_at(target.process, library)
         result = _PENDING
         if start is not None:
             lease = time.monotonic_ns() + LEASE_NS
-            tracer = start + _offset("giltrace_attach")
-            visit.call(tracer, visit.at[1], depth, lease, ring, visit.at[2], deadline=deadline)
+            visit.call(start + tracer, visit.at[1], depth, lease, ring, visit.at[2], deadline=deadline)
             result = read_memory(pid, visit.at[2], 1)[0]
     if start is None:
         raise TargetError(
@@ -93,8 +94,9 @@ def eject(target: Target, library: str, pauses: Pauses) -> None:
     """Take the tracer out through a safe moment of some thread. Raises `TargetError` if there is none."""
     start = _loaded_at(target.process, library)
     if start is not None:
+        stop = start + _offset("giltrace_stop")
         with visiting(target, [], pauses) as visit:
-            visit.call(start + _offset("giltrace_stop"), deadline=time.monotonic() + _CALL_SECONDS)
+            visit.call(stop, deadline=time.monotonic() + _CALL_SECONDS)
 
 
 def end_orphan(target: Target, trace: Trace) -> None:
