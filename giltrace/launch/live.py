@@ -138,7 +138,7 @@ def followed(pid: int, folder: Path) -> Iterator[Source]:
     def ended() -> str | None:
         if not is_alive(pid):
             return "the process has ended"
-        return "the recording has ended" if Meta.read(folder).state == "complete" else None
+        return "the recording has ended" if Meta.read(folder).finished else None
 
     yield Source(folder, _title(command), folder.name.removesuffix(".giltrace") + "-top", command, ended)
 

@@ -45,6 +45,11 @@ class Meta:
     format: str = FORMAT
     version: int = VERSION
 
+    @property
+    def finished(self) -> bool:
+        """Tell whether the recorder has ended it."""
+        return self.state == "complete"
+
     @classmethod
     def begin(cls, giltrace: str, command: list[str]) -> Meta:
         """Describe a recording that begins now."""

@@ -37,6 +37,7 @@ def build_timeline(
     machine: Mapping[str, str | int],
     collectors: Sequence[CollectorReport],
     trigger: Trigger | None = None,
+    unfinished: bool = False,
 ) -> Timeline:
     """Build the timeline of one recording and check its invariants; all times in CLOCK_MONOTONIC ns.
 
@@ -70,6 +71,7 @@ def build_timeline(
         collectors=tuple(collectors),
         sched_lost=sched.lost if sched is not None else 0,
         trigger=trigger,
+        unfinished=unfinished,
     )
 
 

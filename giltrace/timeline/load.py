@@ -48,6 +48,7 @@ def _load(folder: Path) -> Timeline:
         machine=meta.machine,
         collectors=[CollectorReport(**report) for report in meta.collectors],
         trigger=meta.trigger,
+        unfinished=not meta.finished,
     )
 
 

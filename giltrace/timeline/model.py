@@ -190,6 +190,7 @@ class Timeline:
     `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
+    `unfinished`: its recorder did not end it.
     """
 
     processes: tuple[Process, ...]
@@ -204,6 +205,7 @@ class Timeline:
     collectors: tuple[CollectorReport, ...] = ()
     sched_lost: int = 0
     trigger: Trigger | None = None
+    unfinished: bool = False
     cut: Cut | None = None
 
     @property
@@ -229,6 +231,8 @@ class Timeline:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know of how this was recorded, in words: why it was written, what it leaves out."""
         told = [f"written for: {self.trigger}"] if self.trigger is not None else []
+        if self.unfinished:
+            told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
         for process in self.processes:
             if process.overwritten:
                 told.append(
