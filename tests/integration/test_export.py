@@ -296,7 +296,7 @@ def test_what_is_there_stays_without_force(recorded: Recorded) -> None:
             "only waiting has culprits",
         ),
         (("convoy", "--to", "chrome", "-o", "absent/x.json"), "cannot write absent/x.json"),
-        (("convoy", "--to", "perfetto", "--window", "900s.."), "nothing from 900 s on the recording is "),
+        (("convoy", "--to", "perfetto", "-o", "x", "--window", "900s.."), "nothing from 900 s on the recording is "),
         (("convoy",), "Missing option '--to'"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",

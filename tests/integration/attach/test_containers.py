@@ -39,7 +39,8 @@ ENTER = {
 def contained(kind: str, interpreter: Interpreter, folder: Path) -> Iterator[Process]:
     """A convoy in pid namespace and file system of its own."""
     command: list[str | Path] = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", ENTER[kind], "sh", folder]
-    command += [interpreter.path, TARGETS / "observed.py", "convoy"]
+    # As text, for the file may lie in our /tmp.
+    command += [interpreter.path, "-c", (TARGETS / "observed.py").read_text(), "convoy"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         try:
