@@ -173,7 +173,8 @@ static void publish(const struct gil *gil) {
     struct gt_header *header = store_header();
     if (unlikely(header != NULL && header->gils[gil->id] == 0)) {
         header->gils[gil->id] = (uintptr_t)gil->mutex;
-        header->gil_count = gil_count;
+        /* Only those that this recording has seen. */
+        header->gil_count = header->gil_count > gil->id ? header->gil_count : gil->id + 1u;
         __atomic_fetch_or(&header->status, GT_GIL_SEEN, __ATOMIC_RELAXED);
     }
 }

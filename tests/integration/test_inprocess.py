@@ -23,6 +23,7 @@ def test_a_process_traces_itself_again_and_again(tmp_path: Path) -> None:
     for number, recording in enumerate(found["recordings"]):
         assert recording["violations"] == []
         assert recording["lost"] == 0
+        assert recording["gils"] == 1
         # A thread that only ever waited for its first turn may not have had one; the block's own did.
         assert {"MainThread", f"brief-{number}"} <= set(recording["threads"])
         assert set(recording["threads"]) <= {"MainThread", "old-spinner", f"brief-{number}"}

@@ -52,6 +52,7 @@ for number in range(3):
         {
             "violations": timeline.violations,
             "lost": timeline.lost,
+            "gils": process.gils,
             "threads": sorted(thread.name for thread in process.threads),
             "brief": len(brief_holds),
             "lines": len(process.stacks.table.strings) if process.stacks else 0,
