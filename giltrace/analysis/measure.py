@@ -15,6 +15,10 @@ from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 #: `sys.getswitchinterval()` as Python starts with it.
 DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
 
+#: Without context switches on record, a hold that goes on for less than this after it was asked to drop the GIL may as
+#: well have had no core: with other work on the machine, the kernel gives one again after some turns of a few ms.
+UNEXPLAINED_NS = 50_000_000
+
 _RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
@@ -143,9 +147,12 @@ class Overstays(NamedTuple):
 def overstays(process: Process, at_least: int | Ints) -> Overstays:
     """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
 
-    Time in which the operating system had no core for the holder is not its doing and is taken off. giltrace's own
-    holds (`own_holds`) are left out.
+    Time in which the operating system had no core for the holder is not its doing and is taken off. Where context
+    switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's
+    own holds (`own_holds`).
     """
+    if not process.has_sched:
+        at_least = np.maximum(at_least, UNEXPLAINED_NS)
     found, over, since = [], [], []
     limits = np.where(own_holds(process), NEVER, np.broadcast_to(at_least, len(process.holds)))
     for gil in range(process.gils):

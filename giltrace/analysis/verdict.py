@@ -175,7 +175,8 @@ def judge(process: Process) -> Verdict:
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`IDLE_SHARE`, `IDLE_SHARE_SEVERAL`) and nobody waited.
     4. *hog*: holds went on for two switch intervals or more after a switch request (`HOG_OVERSTAY_INTERVALS`), not
-       counting time without a core, for `HOG_SHARE` of the time that there was one in all.
+       counting time without a core, for `HOG_SHARE` of the time that there was one in all. Without scheduling data
+       only those of `measure.UNEXPLAINED_NS` or more count.
     5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval.
     6. *parallel*: threads ran off the GIL about as long as it was held (`PARALLEL_RATIO`), on more than one core at
        once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
@@ -357,11 +358,13 @@ def _single(f: _Figures) -> Verdict | None:
 
 def _io_bound(f: _Figures) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
+    known = f.process.has_sched
+    what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
     return Verdict(
         "io-bound-handoff",
-        f"I/O-bound: {f.holders} threads spent {percent(off)} of their lives off the GIL and passed it on "
-        f"{f.hand_offs} times; somebody waited {percent(f.contended_share)} of the time.",
-        "The GIL is not the limit here: threads give it up to wait for I/O, for locks or for each other.",
+        f"{'I/O-bound' if known else 'Mostly off the GIL'}: {f.holders} threads spent {percent(off)} of their lives "
+        f"off the GIL and passed it on {f.hand_offs} times; somebody waited {percent(f.contended_share)} of the time.",
+        f"The GIL is not the limit here: threads give it up {what_for}.",
         {
             "off_gil_share": off,
             "held_share": f.held_share,

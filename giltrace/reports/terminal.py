@@ -155,7 +155,7 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
     if parts.total_ns:
         waits = sum(thread.waits for thread in process.threads)
         paragraph(f"Threads waited {duration(parts.total_ns)} in {_plural(waits, 'wait')}; in that time:", console)
-        print_table(_decomposition(parts), console)
+        print_table(_decomposition(parts, process.has_sched), console)
     else:
         paragraph("No thread ever waited for the GIL.", console)
     console.print()
@@ -171,18 +171,20 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
     console.print()
 
 
-def _decomposition(parts: WaitDecomposition) -> Table:
+def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    rows = (
+    rows = [
         ("holder running Python", parts.holder_python_ns),
         ("holder in C, past a switch request", parts.holder_c_ns),
         ("holder without a core, or asleep", parts.holder_off_core_ns),
         ("nobody held it: wake-up latency", parts.wake_up_ns),
-    )
+    ]
+    if not has_sched:
+        rows[1:3] = [("past a switch request: in C, or no core", parts.holder_c_ns)]
     for name, ns in rows:
         share = ns / max(parts.total_ns, 1)
         bar = Text("#" * round(share * _BAR), style="red")

@@ -233,6 +233,11 @@ class Timeline:
         told = [f"written for: {self.trigger}"] if self.trigger is not None else []
         if self.unfinished:
             told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
+        if any(not process.has_sched and len(process.holds) for process in self.processes):
+            told.append(
+                "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
+                "told from native code, and a hog shows only from 50 ms on"
+            )
         for process in self.processes:
             if process.overwritten:
                 told.append(

@@ -135,6 +135,23 @@ def test_a_holder_without_a_core_is_no_hog() -> None:
     assert kind(script, kernel) != "hog"
 
 
+@pytest.mark.parametrize(("held", "found"), [(30 * MS, False), (300 * MS, True)])
+def test_without_context_switches_only_a_long_hold_is_a_hog(held: int, found: bool) -> None:
+    """A shorter one may just have had no core."""
+    script, at = Script().hold(0, 10 * US, 0), MS
+    for _ in range(10):
+        script.acquire(at, 1).request(at + MS, 2).timeout(at + 6 * MS, 2).release(at + held, 1)
+        script.acquire(at + held + US, 2).release(at + held + 9 * US, 2)
+        at += held + MS
+    assert (kind(script, None) == "hog") is found
+
+
+def test_what_is_off_the_gil_is_called_io_only_where_the_kernel_was_asked() -> None:
+    assert kind(parallel()[0], None) == "io-bound-handoff"
+    verdict = judge(process(parallel()[0], None))
+    assert "I/O" not in verdict.summary + verdict.advice
+
+
 def test_parallel() -> None:
     verdict = judge(process(*parallel()))
     assert verdict.kind == "parallel"

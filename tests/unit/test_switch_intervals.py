@@ -9,7 +9,7 @@ from giltrace.analysis.convoy import find_convoys
 from giltrace.analysis.measure import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
 from giltrace.analysis.verdict import judge
 from giltrace.timeline.model import Process
-from tests.unit.gil_events import MS, PID, US, Script, process
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 
 
 def steps(wait: int, interval_us: int, number: int = 50) -> Process:
@@ -93,11 +93,12 @@ def _early(wait: int, interval_us: int) -> Process:
 @pytest.mark.parametrize(("interval_us", "hog"), [(500, True), (5000, False)])
 def test_a_hog_outlasts_two_intervals(interval_us: int, hog: bool) -> None:
     """Each hold goes on for 8 ms after the request."""
-    script, at = Script(tids=(PID, 101, 102)), 0
+    script, kernel, at = Script(tids=(PID, 101, 102)), Kernel(), 0
     for _ in range(20):
         asks = at + MS + interval_us * US
         script.acquire(at, 1).request(at + MS, 2).timeout(asks, 2, us=interval_us)
         end = asks + 8 * MS
         script.release(end, 1).acquire(end + US, 2).release(end + 5 * MS, 2)
+        kernel.run(at, end, 101, 0).run(end + US, end + 5 * MS, 102, 0)
         at = end + 6 * MS
-    assert (judge(process(script)).kind == "hog") is hog
+    assert (judge(process(script, kernel)).kind == "hog") is hog
