@@ -238,6 +238,8 @@ class Timeline:
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
                 "told from native code, and a hog shows only from 50 ms on"
             )
+        if self.sampling is not None:
+            told.append("observed: which lines waited and held is not known; the trace has py-spy's samples, if any")
         for process in self.processes:
             if process.overwritten:
                 told.append(
