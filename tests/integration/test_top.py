@@ -97,7 +97,9 @@ def test_looks_at_a_process_that_is_being_recorded(tmp_path: Path) -> None:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     told = json.loads(ran.stdout)
     assert told["processes"][0]["pid"] == pid
-    assert {"count-0", "count-1"} <= {row["name"] for row in told["threads"]}
+    states = {row["name"]: row["state"] for row in told["threads"]}
+    assert {"count-0", "count-1"} <= states.keys()
+    assert states["MainThread"] == "blocked"  # it reads its standard input: the kernel's word, as on the screen
     assert told["lost"] == told["missed"] == 0
     assert load(tmp_path / "x.giltrace").violations == ()
 

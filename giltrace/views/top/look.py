@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 
 from giltrace.views.ending import Ending
+from giltrace.views.top.kernel import ask_kernel
 from giltrace.views.top.page import View
 from giltrace.views.top.plain import print_snapshot, to_json
 from giltrace.views.top.screen import Feed, Screen
@@ -47,7 +48,7 @@ def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *
             feed.update()
         feed.update(0)
         view = View(source.title, span_ns=round(seconds * 1e9), notice=ended or "")
-        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid)
+        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid, ask=ask_kernel)
         if as_json:
             print(to_json(snapshot))
         else:
