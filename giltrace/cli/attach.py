@@ -13,6 +13,7 @@ import typer
 from giltrace.cli.options import Force, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
+from giltrace.errors import UsageError
 
 
 def attach(
@@ -46,8 +47,8 @@ def attach(
         bool, typer.Option("--allow-seccomp", help="Attach although a seccomp filter might kill the process for it.")
     ] = False,
     stacks: Annotated[
-        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
-    ] = StackDepth.full,
+        StackDepth | None, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL. [default: full]")
+    ] = None,
 ) -> None:
     """Record a Python process that runs already, exactly, and leave it as it was.
 
@@ -66,25 +67,38 @@ def attach(
     """
     from giltrace.collectors import choose
 
+    if observe:
+        _refuse_with_observe({"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp})
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
     folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:
         from giltrace.launch.observe import observe as look
 
-        ends = "; Ctrl-C ends it" if seconds is None else ""
-        begun = partial(print, f"giltrace: observing process {pid}{ends}", file=sys.stderr)
-        look(pid, folder, collectors, seconds=seconds, force=force, begun=begun)
+        look(pid, folder, collectors, seconds=seconds, force=force, begun=partial(_announce, pid, seconds))
     else:
         from giltrace.launch.attach.session import attach as run
 
-        depth, (progress, end_of_line) = stacks.frames, _progress()
+        depth, (progress, end_of_line) = (stacks or StackDepth.full).frames, _progress()
         exact = partial(run, pid, folder, collectors, depth=depth, seconds=seconds, force=force)
         outcome = exact(allow_seccomp=allow_seccomp, progress=progress)
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
     show(folder, trace)
+
+
+def _refuse_with_observe(given: dict[str, bool]) -> None:
+    """Raise `UsageError` if any of these options was given: they are about the tracer, which is not loaded."""
+    options = " and ".join(option for option, was_given in given.items() if was_given)
+    if options:
+        message = f"--observe loads nothing into the process that {options} could be for"
+        raise UsageError(message, f"leave {options} out, or --observe to attach exactly")
+
+
+def _announce(pid: int, seconds: float | None) -> None:
+    ends = "; Ctrl-C ends it" if seconds is None else ""
+    print(f"giltrace: observing process {pid}{ends}", file=sys.stderr)
 
 
 def _progress() -> tuple[Callable[[float, int], None], Callable[[], None]]:

@@ -68,6 +68,8 @@ def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFix
         (("record", "--dump-on", "USR1", "-o", "single", "-c", "pass"), "--dump-on needs a ring"),
         (("record", "--native", "--light", "-o", "single", "-c", "pass"), "--native needs py-spy"),
         (("attach", "999999999", "--without", "perf", "-o", "single"), "no collector is called perf"),
+        (("attach", "--observe", "999999999", "--stacks", "full", "-o", "single"), "that --stacks could be for"),
+        (("attach", "--observe", "999999999", "--allow-seccomp", "-o", "single"), "that --allow-seccomp could be for"),
         (("export", "single", "--to", "perfetto", "--window", "2s..1s"), "ends before it begins"),
         (("export", "single", "--to", "csv", "-o", "single.pftrace", "--window", "1s.."), "are not for csv"),
         (("record", "-o", "single", "-c", "pass"), "single.pftrace exists"),
