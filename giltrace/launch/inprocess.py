@@ -17,9 +17,12 @@ from giltrace import native
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
 from giltrace.recording import clock
-from giltrace.recording.folder import SUFFIX, RecordingFolder
+from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies
 from giltrace.recording.meta import Meta
 
+_REMEDIES = Remedies(
+    taken="choose another name, or replace it with force=True", unwritable="choose a place that you may write to"
+)
 _REFUSALS = {
     1: ("this process is traced already", "end the other trace first, or do not run it under `giltrace record`"),
     2: ("the tracer could not start in this process", "see `giltrace doctor` for what is missing"),
@@ -41,7 +44,7 @@ def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = Fals
         raise TargetError(f"this process cannot be traced: {reason}")
     path = Path(name)
     path = path.with_name(path.name.removesuffix(SUFFIX) + SUFFIX)
-    folder = RecordingFolder(path, force=force)
+    folder = RecordingFolder(path, force=force, remedies=_REMEDIES)
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
     # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.

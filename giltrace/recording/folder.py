@@ -5,22 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from giltrace.errors import OutputError
 
 SUFFIX = ".giltrace"
 
 
+class Remedies(NamedTuple):
+    """What to do, in the caller's words, if the name is `taken` by a recording or the place is `unwritable`."""
+
+    taken: str
+    unwritable: str
+
+
+COMMAND_LINE = Remedies(
+    taken="choose another name with -o, or replace it with --force",
+    unwritable="choose a place that you may write to, with -o",
+)
+
+
 class RecordingFolder:
     """A new folder at `path`; with `force`, one in the place of an older recording, kept until `keep`."""
 
-    def __init__(self, path: Path, *, force: bool) -> None:
+    def __init__(self, path: Path, *, force: bool, remedies: Remedies = COMMAND_LINE) -> None:
         self.path = path
         self._old: Path | None = None
         self._kept = False
         if path.exists():
             if not force:
-                raise OutputError(f"{path} exists", "choose another name with -o, or replace it with --force")
+                raise OutputError(f"{path} exists", remedies.taken)
             if not (path / "meta.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
                 raise OutputError(f"{path} is not a giltrace recording", "it will not be replaced; choose another name")
         try:
@@ -30,9 +44,7 @@ class RecordingFolder:
                 path.rename(self._old)
             path.mkdir()
         except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}", "choose a place that you may write to, with -o"
-            ) from None
+            raise OutputError(f"cannot write {path}: {error.strerror}", remedies.unwritable) from None
 
     def keep(self) -> None:
         """The recording has begun for good: what it replaces may go."""

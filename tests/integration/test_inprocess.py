@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import giltrace
 from tests.tracing import TARGETS, traced_environment
 
 
@@ -40,3 +43,18 @@ def test_refuses_where_giltrace_record_is_at_work(tmp_path: Path) -> None:
     assert ran.returncode != 0
     assert "this process is traced already" in ran.stderr
     assert not (tmp_path / "run-0.giltrace").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("again", "choose another name, or replace it with force=True"),
+        ("file/again", "choose a place that you may write to"),
+    ],
+)
+def test_says_in_words_of_python_what_to_do_about_a_name(name: str, remedy: str, tmp_path: Path) -> None:
+    (tmp_path / "again.giltrace").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(giltrace.GiltraceError) as refused, giltrace.trace(tmp_path / name):
+        pass
+    assert refused.value.remedy == remedy
