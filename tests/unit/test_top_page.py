@@ -171,3 +171,9 @@ def test_one_snapshot_as_json() -> None:
     ]
     assert told["culprits"][0]["line"] == {"function": "Table.sort", "file": "/srv/app/tables.py", "number": 77}
     assert told["graph"]["bucket_ns"] * len(told["graph"]["held"]) == 60_000_000_000
+
+
+def test_80x24_shows_the_help_to_its_end() -> None:
+    page = [line.plain.strip() for line in help_page(80, 24)]
+    assert "q, Ctrl-C  quit" in page
+    assert "One that did not use the GIL meanwhile is not listed." in page

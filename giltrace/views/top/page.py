@@ -44,6 +44,7 @@ threads   held, waiting: shares of the span (w changes it). worst: the longest
           wait for the GIL. forced: releases that a waiter's switch request
           forced. line: where the thread stood when it last gave the GIL up,
           or was read while it holds the GIL.
+          One that did not use the GIL meanwhile is not listed.
 state     holding, waiting: the GIL. Off it: running (or ready for a core),
           blocked (asleep). They are a tenth of a second old; the rest of the
           figures is exact.
