@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giltrace.analysis.report import analyse
 from giltrace.collectors.base import Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import TargetError
@@ -263,6 +264,8 @@ class TestCommand:
         timeline = load(tmp_path / "seen.giltrace")
         assert timeline.sampling is not None
         assert timeline.violations == ()
+        blame = analyse(timeline).processes[0].blame
+        assert {(row.victim.line, row.culprit.line) for row in blame} == {(0, 0)}  # threads are named, lines not
 
     def test_can_be_read_while_it_runs_and_ends_at_ctrl_c(self, tmp_path: Path) -> None:
         with target(sys.executable, "convoy") as (process, pid):
