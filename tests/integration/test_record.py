@@ -186,8 +186,8 @@ def test_kill_of_the_recorder_leaves_a_recording_that_reads(tmp_path: Path) -> N
     assert timeline.violations == ()
     assert {thread.name for thread in timeline.processes[0].threads} >= {"MainThread", "counter"}
     assert not Meta.read(tmp_path / "x.giltrace").finished
-    (remark,) = timeline.remarks
-    assert remark.startswith("unfinished")
+    # Whether the kernel's part was written already is a matter of luck.
+    assert timeline.remarks[0].startswith("unfinished")
 
 
 def test_forked_children_have_timelines_of_their_own(interpreter: Interpreter, tmp_path: Path) -> None:
