@@ -20,6 +20,7 @@ SOURCES = Path("giltrace", "native")
 LIBRARY = SOURCES / "libgiltrace.so"
 FLAGS = (
     "-std=c11",
+    "-D_GNU_SOURCE",
     "-O2",
     "-fPIC",
     "-shared",
@@ -45,12 +46,12 @@ def compiler() -> list[str] | None:
 
 
 def compile_library(root: Path, command: list[str]) -> Path:
-    """Compile ``giltrace/native/*.c`` below `root` into the shared library and return its path.
+    """Compile ``giltrace/native/**/*.c`` below `root` into the shared library and return its path.
 
     Raises:
         subprocess.CalledProcessError: the compiler refused the sources; its own words are on stderr.
     """
-    sources = sorted(str(p.relative_to(root)) for p in (root / SOURCES).glob("*.c"))
+    sources = sorted(str(p.relative_to(root)) for p in (root / SOURCES).rglob("*.c"))
     # Built aside and renamed: a process that has the old library mapped keeps the old one.
     scratch = LIBRARY.with_suffix(f".{os.getpid()}.tmp")
     try:

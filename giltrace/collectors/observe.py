@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace import native
-from giltrace.collectors._interpreter import find_interpreter, steadily
-from giltrace.collectors._thread_names import ThreadNames
 from giltrace.errors import TargetError
 from giltrace.native.observe import End, Sampler, Setup, Stats
+from giltrace.process.interpreter import find_interpreter, steadily
+from giltrace.process.thread_names import ThreadNames
 from giltrace.recording import layout
 from giltrace.timeline.model import CollectorReport
 

@@ -1,4 +1,4 @@
-"""The bytes of the native tracer's files, as numpy sees them; `native/layout.h` is the definition.
+"""The bytes of the native tracer's files, as numpy sees them; `native/tracer/layout.h` is the definition.
 
 `tests/native/test_layout.py` compares the two, field by field.
 """

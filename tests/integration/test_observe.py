@@ -231,7 +231,7 @@ class TestRefusals:
         code = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
-from giltrace.collectors._interpreter import find_interpreter
+from giltrace.process.interpreter import find_interpreter
 from giltrace.errors import TargetError
 os.setgid(65534), os.setgroups([]), os.setuid(65534)
 try:

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "giltrace"
 LAYERS = (
     "errors",
     "native",
+    "process",
     "recording",
     "timeline",
     "analysis",

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from giltrace.collectors import _elf
-from giltrace.collectors._elf import LoadedObject, NotElf
+from giltrace.process import elf
+from giltrace.process.elf import LoadedObject, NotElf
 
 START = 0x7F00_0000_0000
 #: Where things lie in the image, which is relocated as glibc does it.
@@ -129,11 +129,11 @@ def test_more_imports_than_can_be_are_not_read() -> None:
 def test_a_chain_without_an_end_is_left() -> None:
     data = image()
     struct.pack_into("<Q", data, DYNAMIC + 32 + 8, START + len(data))
-    data += data[HASH:CHAIN] + bytes(8 * _elf._CHAIN_MAX)
+    data += data[HASH:CHAIN] + bytes(8 * elf._CHAIN_MAX)
     memory = Memory(data)
     with pytest.raises(NotElf):
         LoadedObject(memory, START).address("nothing")
-    assert _elf._CHAIN_MAX < memory.reads < _elf._CHAIN_MAX + 20
+    assert elf._CHAIN_MAX < memory.reads < elf._CHAIN_MAX + 20
 
 
 def test_a_name_that_never_ends_is_no_name() -> None:
@@ -158,6 +158,6 @@ def test_random_damage_does_no_harm(seed: int) -> None:
             loaded.imports("malloc")
         except NotElf:
             outcomes.add(None)
-        assert memory.asked <= _elf._BYTES_MAX
+        assert memory.asked <= elf._BYTES_MAX
         assert memory.reads < 100
     assert outcomes == {True, False, None}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.collectors._thread_names import NamedThread, NameDump, ThreadNames
+from giltrace.process.thread_names import NamedThread, NameDump, ThreadNames
 
 
 def program(folder: Path, *lines: str) -> str:

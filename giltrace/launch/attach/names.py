@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-from giltrace.collectors._interpreter import find_interpreter, steadily
-from giltrace.collectors._thread_names import NamedThread, NameDump
 from giltrace.collectors.pyspy import find_program
 from giltrace.errors import TargetError
 from giltrace.launch.attach.process import Process
+from giltrace.process.interpreter import find_interpreter, steadily
+from giltrace.process.thread_names import NamedThread, NameDump
 
 #: So long py-spy is given.
 _SECONDS = 10.0

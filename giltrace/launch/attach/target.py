@@ -9,10 +9,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from giltrace.collectors._elf import LoadedObject, NotElf
 from giltrace.errors import TargetError
 from giltrace.launch.attach.process import Mapping, Process
 from giltrace.launch.attach.ptrace import read_memory
+from giltrace.process.elf import LoadedObject, NotElf
 
 _LIBC = re.compile(r"(libc\.so\.6|libc-2\.\d+\.so|ld-musl-x86_64\.so\.1|libc\.musl-x86_64\.so\.1)( \(deleted\))?")
 _LIBDL = re.compile(r"(libdl\.so\.2|libdl-2\.\d+\.so)( \(deleted\))?")

@@ -3,8 +3,10 @@
  * All chunks of a ring have one size. Those in use belong to their threads; the others wait here in the order in which
  * they were left, so that what is overwritten is always the oldest, and everything after the time at which the newest
  * of those was left is still there. */
-#include "tracer.h"
+#include "ring.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 

@@ -5,7 +5,9 @@
  * calling frame) is at hand. Other frames are left alone, because asking for their locals keeps them alive, and only
  * the instance's own dict is read, so no Python code runs. Threads made by other means are named by the kernel's
  * name of them. */
-#include "tracer.h"
+#include "names.h"
+
+#include "store.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -3,7 +3,9 @@
  * The file stacks-<pid>-<n>.bin is drawn in FORMAT.md. Numbers count from 1. Code objects may be freed and their
  * addresses used again; the type's deallocator is wrapped, so that a known one that goes is forgotten, and with it
  * every hash that it was part of. */
-#include "stacks.h"
+#include "intern.h"
+
+#include "store.h"
 
 #include <errno.h>
 #include <fcntl.h>

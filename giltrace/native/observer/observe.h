@@ -3,7 +3,14 @@
 #ifndef GILTRACE_OBSERVE_H
 #define GILTRACE_OBSERVE_H
 
-#include "tracer.h"
+#include "../tracer/clock.h"
+#include "../tracer/layout.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <sys/types.h>
 

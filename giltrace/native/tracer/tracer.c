@@ -1,5 +1,10 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
-#include "tracer.h"
+#include "clock.h"
+#include "elf.h"
+#include "gil.h"
+#include "names.h"
+#include "stacks.h"
+#include "store.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Where each CPython keeps its frames. 3.13 and later publish their offsets at the head of _PyRuntime; for the versions
  * before, the table holds what their headers say. A version that is not known here is traced without stacks. */
-#include "stacks.h"
+#include "frames.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,7 +3,11 @@
  * A file is opened for the moment of mapping a piece only: a descriptor kept open would be closed by programs that
  * close everything they did not open, and its number given to a file of theirs. Space is allocated before it is
  * mapped, so that a full disk shows as a lost event and not as SIGBUS. */
-#include "tracer.h"
+#include "store.h"
+
+#include "names.h"
+#include "ring.h"
+#include "stacks.h"
 
 #include <errno.h>
 #include <fcntl.h>

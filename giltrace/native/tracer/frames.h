@@ -1,10 +1,9 @@
-/* Python stacks, walked by the thread that they belong to and known by number. */
-#ifndef GILTRACE_STACKS_H
-#define GILTRACE_STACKS_H
+/* Where each CPython keeps what a walk of its stacks needs. */
+#ifndef GILTRACE_FRAMES_H
+#define GILTRACE_FRAMES_H
 
-#include "tracer.h"
-
-enum { STACK_DEPTH_MAX = 128, STACK_CACHE = 512 };
+#include <stdbool.h>
+#include <stdint.h>
 
 /* Where an interpreter keeps what a walk needs: byte offsets. */
 struct frame_layout {
@@ -17,21 +16,7 @@ struct frame_layout {
     uint32_t text_ascii, text_other; /* where the characters of a compact str begin */
 };
 
-struct stack_frame {
-    uintptr_t code, instruction;
-};
-
-/* frames.c */
+/* The layout of the interpreter whose `_PyRuntime` and `Py_GetVersion()` these are; false if it is not known. */
 bool frames_layout(const void *runtime, const char *version, struct frame_layout *out);
-
-/* intern.c */
-extern struct frame_layout intern_layout;
-extern _Atomic uint64_t intern_epoch;
-extern uint32_t intern_depth;
-bool intern_start(const struct elf_object *python, const char *version, unsigned depth);
-void intern_stop(void);
-void intern_after_fork(void);
-bool intern_peek(uintptr_t address, void *to, size_t size);
-uint32_t intern_stack(uint64_t hash, const struct stack_frame *frames, uint32_t count, bool truncated);
 
 #endif

@@ -1,5 +1,5 @@
 /* Find the object that is the interpreter, and redirect what it imports, in that object only. */
-#include "tracer.h"
+#include "elf.h"
 
 #include <elf.h>
 #include <link.h>

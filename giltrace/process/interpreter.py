@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from giltrace.collectors._elf import LoadedObject, NotElf
-from giltrace.collectors._remote import Memory, loaded_objects
 from giltrace.errors import TargetError
+from giltrace.process.elf import LoadedObject, NotElf
+from giltrace.process.memory import Memory, loaded_objects
 
 #: A process that runs changes while it is read: something wrong this often in a row is none of that.
 _TRIES = 20

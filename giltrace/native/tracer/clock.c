@@ -1,5 +1,5 @@
 /* Ticks for the records: the TSC where the kernel itself trusts it, CLOCK_MONOTONIC elsewhere. */
-#include "tracer.h"
+#include "clock.h"
 
 #include <fcntl.h>
 #include <string.h>

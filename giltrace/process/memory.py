@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from giltrace.collectors._elf import LoadedObject, NotElf
+from giltrace.process.elf import LoadedObject, NotElf
 
 _MAP = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ 0+ \S+ [1-9]\d* +(.*)")
 

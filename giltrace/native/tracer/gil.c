@@ -6,7 +6,11 @@
  * A signal inside two nested locks is the signature that makes (A, B, D) known; C is the other condition used
  * with A. From then on a GIL is told by addresses alone. ACQUIRE and RELEASE are stamped while A is held, so the
  * order of their times is the order of the events. */
-#include "tracer.h"
+#include "gil.h"
+
+#include "clock.h"
+#include "names.h"
+#include "stacks.h"
 
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,5 +1,7 @@
 /* What the hooks cost on this machine: the calls of one release and one acquire, hooked against bare. */
-#include "tracer.h"
+#include "clock.h"
+#include "gil.h"
+#include "store.h"
 
 #include <stdlib.h>
 

@@ -4,6 +4,9 @@
  * walk is exact and needs no pause. It only hashes what identifies a stack; a stack seen before costs nothing more. */
 #include "stacks.h"
 
+#include "intern.h"
+#include "likely.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 

@@ -1,0 +1,21 @@
+/* The flight recorder: which chunk of a full file is to be used again. */
+#ifndef GILTRACE_RING_H
+#define GILTRACE_RING_H
+
+#include "layout.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { RING_CHUNK = 16384 };
+
+void ring_start(uint64_t size);
+bool ring_is_on(void);
+bool ring_extends(uint64_t size);
+void ring_retire(uint64_t offset, uint64_t now);
+bool ring_reuse(uint64_t *offset, uint64_t *complete_from);
+void ring_forget_before(struct gt_header *head, uint64_t ticks);
+void ring_empty(struct gt_chunk *chunk, struct gt_header *head);
+void ring_after_fork(void);
+
+#endif

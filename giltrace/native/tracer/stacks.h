@@ -1,0 +1,20 @@
+/* Python stacks, walked by the thread that they belong to and known by number. */
+#ifndef GILTRACE_STACKS_H
+#define GILTRACE_STACKS_H
+
+#include "elf.h"
+#include "store.h"
+
+#include <stdint.h>
+
+enum { STACK_CACHE = 512 };
+
+void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
+void *stacks_state(void);
+uint32_t stacks_own(struct thread *thread);
+uint32_t stacks_of_holder(const void *state);
+void stacks_end(struct thread *thread);
+void stacks_stop(void);
+void stacks_after_fork(void);
+
+#endif
