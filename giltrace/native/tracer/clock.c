@@ -1,22 +1,18 @@
 /* Ticks for the records: the TSC where the kernel itself trusts it, CLOCK_MONOTONIC elsewhere. */
 #include "clock.h"
 
-#include <fcntl.h>
-#include <string.h>
-#include <unistd.h>
+#include "file.h"
 
-bool clock_is_tsc;
+#include <string.h>
+
+_Atomic bool clock_by_tsc;
 
 /* The kernel checks the TSC against other clocks and between cores; its verdict is the file's content. */
 void clock_choose(void) {
 #if defined(__x86_64__)
-    char name[16] = {0};
-    int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t got = read(fd, name, sizeof name - 1);
-        close(fd);
-        clock_is_tsc = got == 4 && memcmp(name, "tsc\n", 4) == 0;
-    }
+    char name[16];
+    file_read("/sys/devices/system/clocksource/clocksource0/current_clocksource", name, sizeof name);
+    atomic_store_explicit(&clock_by_tsc, strcmp(name, "tsc\n") == 0, memory_order_relaxed);
 #endif
 }
 
@@ -34,7 +30,7 @@ void clock_pair(uint64_t *ticks, uint64_t *ns, uint64_t *error_ns) {
             *error_ns = best / 2;
         }
     }
-    if (!clock_is_tsc) {
+    if (!clock_is_tsc()) {
         *ns = *ticks;
         *error_ns = 0;
     }

@@ -4,11 +4,12 @@
 
 #include "likely.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
-extern bool clock_is_tsc;
+extern _Atomic bool clock_by_tsc;
 
 void clock_choose(void);
 void clock_pair(uint64_t *ticks, uint64_t *ns, uint64_t *error_ns);
@@ -19,9 +20,14 @@ static inline uint64_t clock_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Are ticks those of the TSC? */
+static inline bool clock_is_tsc(void) {
+    return atomic_load_explicit(&clock_by_tsc, memory_order_relaxed);
+}
+
 static inline uint64_t clock_ticks(void) {
 #if defined(__x86_64__)
-    if (likely(clock_is_tsc)) {
+    if (likely(clock_is_tsc())) {
         return __builtin_ia32_rdtsc();
     }
 #endif

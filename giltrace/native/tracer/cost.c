@@ -1,34 +1,34 @@
 /* What the hooks cost on this machine: the calls of one release and one acquire, hooked against bare. */
 #include "clock.h"
 #include "gil.h"
+#include "gils.h"
 #include "store.h"
 
 #include <stdlib.h>
 
 enum { PAIRS = 2000, ROUNDS = 8 };
 
-/* As the interpreter keeps it. */
-static struct {
-    pthread_cond_t cond;
-    pthread_mutex_t mutex;
-    pthread_cond_t switch_cond;
-    pthread_mutex_t switch_mutex;
-} gil = {PTHREAD_COND_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
+static struct gil_state gil = {
+    .cond = PTHREAD_COND_INITIALIZER,
+    .mutex = PTHREAD_MUTEX_INITIALIZER,
+    .switch_cond = PTHREAD_COND_INITIALIZER,
+    .switch_mutex = PTHREAD_MUTEX_INITIALIZER,
+};
 
 typedef int mutex_call(pthread_mutex_t *);
 typedef int cond_call(pthread_cond_t *);
 
-static uint64_t time_pairs(mutex_call *lock, mutex_call *unlock, cond_call *signal) {
+static uint64_t time_pairs(mutex_call *lock, cond_call *signal) {
     uint64_t start = clock_ns();
     for (int i = 0; i < PAIRS; i++) {
         lock(&gil.mutex);
         lock(&gil.switch_mutex);
         signal(&gil.switch_cond);
-        unlock(&gil.switch_mutex);
-        unlock(&gil.mutex);
+        pthread_mutex_unlock(&gil.switch_mutex);
+        pthread_mutex_unlock(&gil.mutex);
         lock(&gil.mutex);
         signal(&gil.cond);
-        unlock(&gil.mutex);
+        pthread_mutex_unlock(&gil.mutex);
     }
     return clock_ns() - start;
 }
@@ -38,30 +38,30 @@ static uint64_t time_pairs(mutex_call *lock, mutex_call *unlock, cond_call *sign
 __attribute__((visibility("default"))) uint64_t giltrace_pair_cost_ps(void) {
     struct thread kept = self;
     gt_record *room = calloc(2 * PAIRS + 1, sizeof *room);
-    mutex_call *lock = NULL, *unlock = NULL, *destroy = NULL;
+    mutex_call *lock = NULL;
     cond_call *signal = NULL;
-    *(void **)&lock = gil_redirects[HOOK_LOCK].target;
-    *(void **)&unlock = gil_redirects[HOOK_UNLOCK].target;
-    *(void **)&signal = gil_redirects[HOOK_SIGNAL].target;
-    *(void **)&destroy = gil_redirects[HOOK_DESTROY].target;
+    *(void **)&lock = gil_hooks[HOOK_LOCK].target;
+    *(void **)&signal = gil_hooks[HOOK_SIGNAL].target;
+    struct gil *known = gils_learn((uintptr_t)&gil, 0);
     uint64_t hooked = UINT64_MAX, bare = UINT64_MAX;
     clock_choose();
-    for (int round = 0; room != NULL && round < ROUNDS; round++) {
+    for (int round = 0; room != NULL && known != NULL && round < ROUNDS; round++) {
         self = (struct thread){
             .cursor = room,
             .end = room + 2 * PAIRS + 1,
             .base = clock_ticks(),
             .named = true,
-            .generation = store_generation,
-            .gil = self.gil,
+            .generation = guard_generation(),
+            .gil = known,
         };
-        uint64_t one = time_pairs(lock, unlock, signal);
-        uint64_t other = time_pairs(pthread_mutex_lock, pthread_mutex_unlock, pthread_cond_signal);
+        uint64_t one = time_pairs(lock, signal);
+        uint64_t other = time_pairs(pthread_mutex_lock, pthread_cond_signal);
         hooked = one < hooked ? one : hooked;
         bare = other < bare ? other : bare;
     }
-    destroy(&gil.mutex); /* forget this GIL */
-    gil.mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    if (known != NULL) {
+        gils_forget(known);
+    }
     free(room);
     self = kept;
     return hooked > bare ? (hooked - bare) * 1000 / PAIRS : 0;

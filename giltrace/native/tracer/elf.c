@@ -1,11 +1,23 @@
 /* Find the object that is the interpreter, and redirect what it imports, in that object only. */
 #include "elf.h"
 
+#include "system.h"
+
 #include <elf.h>
+#include <errno.h>
 #include <link.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+enum { SLOTS_MAX = 32 };
+
+#if defined(__x86_64__)
+static const uint8_t ENDBR64[] = {0xF3, 0x0F, 0x1E, 0xFA};
+#else
+enum { BTI_C = 0xD503245F };
+#endif
 
 #if defined(__x86_64__)
 enum { RELOC_JUMP_SLOT = R_X86_64_JUMP_SLOT, RELOC_GLOB_DAT = R_X86_64_GLOB_DAT };
@@ -123,59 +135,172 @@ void *elf_symbol(const struct elf_object *object, const char *name, size_t *size
     return (void *)(object->base + symbol->st_value);
 }
 
+/* What is looked for: the object that defines `symbol`, or else the one whose code is at `address`. */
 struct search {
     const char *symbol;
+    uintptr_t address;
     struct elf_object *object;
 };
+
+static void read_segment(struct elf_object *object, const ElfW(Phdr) * segment) {
+    uintptr_t start = object->base + segment->p_vaddr, end = start + segment->p_memsz;
+    if (segment->p_type == PT_DYNAMIC) {
+        object->dynamic = (const void *)start;
+    } else if (segment->p_type == PT_GNU_EH_FRAME) {
+        object->frame_table = (const uint8_t *)start;
+    } else if (segment->p_type == PT_GNU_RELRO) {
+        object->relro_start = start;
+        object->relro_end = end;
+    } else if (segment->p_type == PT_LOAD && (segment->p_flags & (PF_R | PF_X)) == (PF_R | PF_X)) {
+        object->text_start = object->text_start == 0 || start < object->text_start ? start : object->text_start;
+        object->text_end = end > object->text_end ? end : object->text_end;
+    }
+}
 
 static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     (void)size;
     struct search *search = data;
     struct elf_object object = {.base = info->dlpi_addr};
     for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-        if (segment->p_type == PT_DYNAMIC) {
-            object.dynamic = (const void *)(object.base + segment->p_vaddr);
-        } else if (segment->p_type == PT_GNU_RELRO) {
-            object.relro_start = object.base + segment->p_vaddr;
-            /* Whole pages only: what shares its page with data that is written stays writable. */
-            uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-            object.relro_end = (object.relro_start + segment->p_memsz) & ~(page_size - 1);
-        }
+        read_segment(&object, &info->dlpi_phdr[i]);
     }
     /* The vDSO's PT_DYNAMIC holds offsets on some kernels and nothing of interest on all. */
-    if (object.dynamic == NULL || strstr(info->dlpi_name, "vdso") != NULL ||
-        elf_symbol(&object, search->symbol, NULL) == NULL) {
+    if (object.dynamic == NULL || strstr(info->dlpi_name, "vdso") != NULL) {
         return 0;
     }
-    *search->object = object;
-    return 1;
+    bool found = search->symbol != NULL ? elf_symbol(&object, search->symbol, NULL) != NULL
+                                        : elf_in_text(&object, search->address);
+    if (found) {
+        *search->object = object;
+    }
+    return found;
 }
 
 bool elf_find_defining(const char *symbol, struct elf_object *object) {
-    struct search search = {symbol, object};
+    struct search search = {.symbol = symbol, .object = object};
     return dl_iterate_phdr(visit, &search) == 1;
 }
 
-/* A relro page is read-only once the object is relocated: open it for the write, then close it again. */
-static bool write_slot(const struct elf_object *object, void **slot, void *value) {
+bool elf_find_containing(const void *address, struct elf_object *object) {
+    struct search search = {.address = (uintptr_t)address, .object = object};
+    return dl_iterate_phdr(visit, &search) == 1;
+}
+
+/* The slot that a stub in a procedure linkage table jumps through; 0 if the ELF_STUB_SIZE bytes of `code`, which lie at
+ * `address`, are none. */
+uintptr_t elf_stub_slot(const uint8_t *code, uintptr_t address) {
+#if defined(__x86_64__)
+    size_t at = memcmp(code, ENDBR64, sizeof ENDBR64) == 0 ? sizeof ENDBR64 : 0;
+    at += code[at] == 0xF2; /* bnd */
+    int32_t distance;
+    memcpy(&distance, code + at + 2, sizeof distance);
+    return code[at] == 0xFF && code[at + 1] == 0x25 ? address + at + 6 + (uintptr_t)(intptr_t)distance : 0;
+#else
+    uint32_t words[ELF_STUB_SIZE / 4];
+    memcpy(words, code, sizeof words);
+    size_t at = words[0] == BTI_C;
+    /* adrp x16, page; ldr x17, [x16, #offset] */
+    if ((words[at] & 0x9F00001F) != 0x90000010 || (words[at + 1] & 0xFFC003FF) != 0xF9400211) {
+        return 0;
+    }
+    int64_t pages = (int64_t)((uint64_t)(words[at] >> 5 & 0x7FFFF) << 45) >> 43 | (words[at] >> 29 & 3);
+    uintptr_t page = ((address + at * 4) & ~(uintptr_t)0xFFF) + ((uintptr_t)pages << 12);
+    return page + (words[at + 1] >> 10 & 0xFFF) * 8;
+#endif
+}
+
+/* The slots that have been written to, once and for all: a place that was left is come back to. */
+static struct slot {
+    void **place;
+    const struct elf_hook *hook;
+    void *found; /* what stood there, and is put back */
+    bool buried; /* when we left, somebody else's function stood there: it may well call ours */
+} slots[SLOTS_MAX];
+static int slot_count;
+
+static struct slot *slot_at(void **place, const struct elf_hook *hook) {
+    for (int i = 0; i < slot_count; i++) {
+        if (slots[i].place == place) {
+            return &slots[i];
+        }
+    }
+    if (slot_count == SLOTS_MAX) {
+        return NULL;
+    }
+    slots[slot_count] = (struct slot){.place = place, .hook = hook};
+    return &slots[slot_count++];
+}
+
+/* Adding nothing to a word in the kernel's way changes nothing, and fails where it may not be written. */
+static bool is_writable(void **place) {
+    long operation = FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0);
+    return system_call(SYS_futex, (long)place, FUTEX_WAKE_OP_PRIVATE, 0, 0, (long)place, operation) != -EFAULT;
+}
+
+/* Most objects' slots are read-only once they are relocated. The page is left as it was found. */
+static bool write_slot(void **place, void *value) {
     uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t address = (uintptr_t)slot;
-    void *page = (void *)(address & ~(page_size - 1));
-    bool relro = address >= object->relro_start && address < object->relro_end;
-    if (relro && mprotect(page, page_size, PROT_READ | PROT_WRITE) != 0) {
+    void *page = (void *)((uintptr_t)place & ~(page_size - 1));
+    bool closed = !is_writable(place);
+    if (closed && mprotect(page, page_size, PROT_READ | PROT_WRITE) != 0) {
         return false;
     }
-    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
-    if (relro) {
+    __atomic_store_n(place, value, __ATOMIC_RELEASE);
+    if (closed) {
         mprotect(page, page_size, PROT_READ);
     }
     return true;
 }
 
-static int redirect_table(const struct elf_object *object, const struct dynamic *dynamic, uintptr_t table, size_t bytes,
-                          size_t stride, const struct elf_redirect *redirects, size_t count) {
-    int written = 0;
+/* The object's own way to the original: its stub for calls, or what binds a function that was never called yet. */
+static bool is_own_way(const struct elf_object *object, const void *found) {
+    if (!elf_in_text(object, (uintptr_t)found)) {
+        return false;
+    }
+    const uint8_t *code = found;
+    if (elf_stub_slot(code, (uintptr_t)code) != 0) {
+        return true;
+    }
+#if defined(__x86_64__)
+    code += memcmp(code, ENDBR64, sizeof ENDBR64) == 0 ? sizeof ENDBR64 : 0;
+    return *code == 0x68; /* push $number; jmp ... */
+#else
+    const uint32_t *word = found;
+    return word[word[0] == BTI_C] == 0xA9BF7BF0; /* stp x16, x30, [sp, #-16]! */
+#endif
+}
+
+/* What the target is to call: the original, unless one of the slots held another tool's function. */
+static void choose_next(const struct elf_object *object, const struct elf_hook *hook) {
+    void *next = hook->original;
+    for (int i = 0; i < slot_count; i++) {
+        if (slots[i].hook == hook && slots[i].found != NULL && !is_own_way(object, slots[i].found)) {
+            next = slots[i].found != hook->original ? slots[i].found : next;
+        }
+    }
+    __atomic_store_n(hook->next, next, __ATOMIC_RELAXED);
+}
+
+/* Let what goes through the slot come to us. A function that another tool put there after ours is left: it may call
+ * ours, and the two would call each other. */
+static bool take_slot(const struct elf_object *object, void **place, const struct elf_hook *hook) {
+    struct slot *slot = slot_at(place, hook);
+    void *now = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+    if (slot == NULL) {
+        return false;
+    }
+    if (now == hook->target || (slot->buried && now != hook->original && !is_own_way(object, now))) {
+        return true;
+    }
+    slot->buried = false;
+    slot->found = now;
+    choose_next(object, hook);
+    return write_slot(place, hook->target);
+}
+
+static int hook_table(const struct elf_object *object, const struct dynamic *dynamic, uintptr_t table, size_t bytes,
+                      size_t stride, const struct elf_hook *hook) {
+    int taken = 0;
     for (size_t at = 0; at + stride <= bytes; at += stride) {
         /* Elf_Rel is the first two fields of Elf_Rela. */
         const ElfW(Rel) *entry = (const void *)(table + at);
@@ -184,23 +309,32 @@ static int redirect_table(const struct elf_object *object, const struct dynamic 
             continue;
         }
         const char *name = dynamic->strings + dynamic->symbols[ELF64_R_SYM(entry->r_info)].st_name;
-        for (size_t i = 0; i < count; i++) {
-            if (strcmp(name, redirects[i].symbol) == 0) {
-                written += write_slot(object, (void **)(object->base + entry->r_offset), redirects[i].target);
-            }
+        if (strcmp(name, hook->symbol) == 0) {
+            taken += take_slot(object, (void **)(object->base + entry->r_offset), hook);
         }
     }
-    return written;
+    return taken;
 }
 
-/* Redirect each named import, wherever a slot for it exists; returns how many slots were written. */
-int elf_redirect_imports(const struct elf_object *object, const struct elf_redirect *redirects, size_t count) {
+/* Redirect the import, wherever a slot for it exists; returns how many slots lead to the target now. */
+int elf_hook(const struct elf_object *object, const struct elf_hook *hook) {
     struct dynamic dynamic;
     read_dynamic(object, &dynamic);
     size_t jump_stride = dynamic.jump_is_rela ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-    int written = 0;
-    written += redirect_table(object, &dynamic, dynamic.jump, dynamic.jump_size, jump_stride, redirects, count);
-    written += redirect_table(object, &dynamic, dynamic.reloc, dynamic.rela_size, sizeof(ElfW(Rela)), redirects, count);
-    written += redirect_table(object, &dynamic, dynamic.rel, dynamic.rel_size, sizeof(ElfW(Rel)), redirects, count);
-    return written;
+    int taken = 0;
+    taken += hook_table(object, &dynamic, dynamic.jump, dynamic.jump_size, jump_stride, hook);
+    taken += hook_table(object, &dynamic, dynamic.reloc, dynamic.rela_size, sizeof(ElfW(Rela)), hook);
+    taken += hook_table(object, &dynamic, dynamic.rel, dynamic.rel_size, sizeof(ElfW(Rel)), hook);
+    return taken;
+}
+
+/* Put back what was found, where ours still stands. The target stays callable: somebody may have taken its address. */
+void elf_unhook(const struct elf_hook *hook) {
+    for (int i = 0; i < slot_count; i++) {
+        struct slot *slot = &slots[i];
+        if (slot->hook == hook) {
+            bool ours = __atomic_load_n(slot->place, __ATOMIC_ACQUIRE) == hook->target;
+            slot->buried = !ours || !write_slot(slot->place, slot->found);
+        }
+    }
 }

@@ -10,16 +10,30 @@
 struct elf_object {
     uintptr_t base;
     const void *dynamic;
-    uintptr_t relro_start, relro_end;
+    uintptr_t text_start, text_end;   /* from its first code to its last */
+    uintptr_t relro_start, relro_end; /* read-only once the object is loaded */
+    const uint8_t *frame_table;       /* PT_GNU_EH_FRAME; NULL if it has none */
 };
 
-struct elf_redirect {
+/* An import that is to lead to `target` for a time. */
+struct elf_hook {
     const char *symbol;
     void *target;
+    void *original; /* what the import means to us */
+    void **next;    /* where `target` finds what to call: the original, or what another tool has put in its place */
 };
 
+enum { ELF_STUB_SIZE = 16 };
+
 bool elf_find_defining(const char *symbol, struct elf_object *object);
+bool elf_find_containing(const void *address, struct elf_object *object);
 void *elf_symbol(const struct elf_object *object, const char *symbol, size_t *size);
-int elf_redirect_imports(const struct elf_object *object, const struct elf_redirect *redirects, size_t count);
+uintptr_t elf_stub_slot(const uint8_t *code, uintptr_t address);
+int elf_hook(const struct elf_object *object, const struct elf_hook *hook);
+void elf_unhook(const struct elf_hook *hook);
+
+static inline bool elf_in_text(const struct elf_object *object, uintptr_t address) {
+    return address >= object->text_start && address < object->text_end;
+}
 
 #endif

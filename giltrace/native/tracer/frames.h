@@ -1,6 +1,8 @@
-/* Where each CPython keeps what a walk of its stacks needs. */
+/* Where each CPython keeps what a walk of its stacks needs, and whether this one does. */
 #ifndef GILTRACE_FRAMES_H
 #define GILTRACE_FRAMES_H
+
+#include "elf.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,11 +14,31 @@ struct frame_layout {
     uint32_t previous, code, instruction;
     uint32_t instruction_size;  /* 4: an index (3.8-3.10); 8: a pointer into the code */
     uint32_t instruction_scale; /* bytes per unit of an index */
-    uint32_t code_filename, code_name, code_linetable, code_first_line, code_start;
+    uint32_t code_filename, code_name, code_linetable, code_first_line, code_start, code_size;
     uint32_t text_ascii, text_other; /* where the characters of a compact str begin */
+    uint32_t first_state;            /* interpreter state: its newest thread state */
+    bool one_current;                /* up to 3.11 one thread state is current in the process, not one in each thread */
 };
 
-/* The layout of the interpreter whose `_PyRuntime` and `Py_GetVersion()` these are; false if it is not known. */
-bool frames_layout(const void *runtime, const char *version, struct frame_layout *out);
+/* What objects are told by. */
+struct frame_types {
+    uintptr_t code, text, bytes;
+};
+
+enum { STATE_PREVIOUS = 0, STATE_NEXT = 8, STATE_INTERPRETER = 16 }; /* of a thread state, in every version */
+enum { OBJECT_TYPE = 8, OBJECT_SIZE = 16, TYPE_NAME = 24, TYPE_SIZE = 32, TYPE_DEALLOC = 48 };
+
+enum frames_verdict { FRAMES_NONE, FRAMES_RIGHT, FRAMES_WRONG };
+
+extern struct frame_layout frames_layout;
+extern struct frame_types frames_types;
+
+bool frames_choose(const struct elf_object *python, const char *version);
+enum frames_verdict frames_check(uintptr_t state);
+
+/* The tag bits of a frame's code (a stack reference from 3.14 on) are no part of its address. */
+static inline uintptr_t frames_untagged(uintptr_t code) {
+    return code & ~(uintptr_t)7;
+}
 
 #endif

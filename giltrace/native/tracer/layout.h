@@ -11,6 +11,9 @@
 #define GT_VERSION 1u
 #define GT_HEADER_SIZE 4096u
 #define GT_MAX_GILS 64u
+#define GT_RING_CHUNK 16384u   /* bytes of each chunk of a ring */
+#define GT_SMALL_RING 4194304u /* of one with less bytes than this: */
+#define GT_SMALL_RING_CHUNK 4096u
 
 enum gt_clock { GT_CLOCK_MONOTONIC_NS = 0, GT_CLOCK_TSC = 1 };
 
@@ -27,7 +30,14 @@ enum gt_kind {
 
 enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1 };
 
-enum gt_status { GT_HOOKED = 1, GT_GIL_SEEN = 2, GT_FREE_THREADED = 4, GT_STOPPED = 8, GT_OBSERVED = 16 };
+enum gt_status {
+    GT_HOOKED = 1,
+    GT_GIL_SEEN = 2,
+    GT_FREE_THREADED = 4,
+    GT_STOPPED = 8,
+    GT_OBSERVED = 16,
+    GT_NOT_PYTHON = 32
+};
 
 enum gt_control { GT_CONTROL_STOP = 1 };
 
@@ -67,6 +77,11 @@ struct gt_header {
     uint64_t typical_gap_ns; /* that an instant lies in: mean over time */
     uint64_t switches;
     uint64_t switches_missed;
+    /* Of what befell the recording: */
+    uint64_t lost_stacks; /* stacks that could not be written */
+    uint32_t damaged;     /* pieces of files that were cut off, in this file or in the one that it takes the place of */
+    uint32_t confined;    /* 1: the process put a seccomp filter on, and the tracer has made no system call since */
+    uint64_t slow_ticks;  /* that threads spent on room for records, and on stacks not met before */
 };
 
 struct gt_chunk {

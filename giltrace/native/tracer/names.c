@@ -2,22 +2,26 @@
  *
  * `threading.Thread.start` ends in the interpreter's call of pthread_create, made by the parent with the GIL held
  * and from ordinary C code: the one moment at which the Python API may be used and the Thread object (`self` of the
- * calling frame) is at hand. Other frames are left alone, because asking for their locals keeps them alive, and only
- * the instance's own dict is read, so no Python code runs. Threads made by other means are named by the kernel's
+ * calling frame) is at hand. Others arrive there too: whoever holds the GIL without a current thread state (up to 3.11)
+ * is told by the interpreter itself. Other frames are left alone, because asking for their locals keeps them alive, and
+ * only the instance's own dict is read, so no Python code runs. Threads made by other means are named by the kernel's
  * name of them. */
 #include "names.h"
 
+#include "file.h"
+#include "guard.h"
 #include "store.h"
+#include "system.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 typedef struct python_object PyObject;
 
 static struct {
+    void *(*current_state)(void);
     PyObject *(*get_globals)(void);
     PyObject *(*get_locals)(void);
     PyObject *(*get_dict)(PyObject *, void *);
@@ -40,7 +44,14 @@ static struct {
 static unsigned pending_next;
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* What the hook calls. */
+int (*_Atomic names_next_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = pthread_create;
+
 void names_resolve(const struct elf_object *python) {
+    *(void **)&api.current_state = elf_symbol(python, "PyThreadState_GetUnchecked", NULL); /* from 3.13 on */
+    if (api.current_state == NULL) {
+        *(void **)&api.current_state = elf_symbol(python, "_PyThreadState_UncheckedGet", NULL);
+    }
     *(void **)&api.get_globals = elf_symbol(python, "PyEval_GetGlobals", NULL);
     *(void **)&api.get_locals = elf_symbol(python, "PyEval_GetLocals", NULL);
     *(void **)&api.dict_get = elf_symbol(python, "PyDict_GetItemString", NULL);
@@ -49,8 +60,8 @@ void names_resolve(const struct elf_object *python) {
     *(void **)&api.error_occurred = elf_symbol(python, "PyErr_Occurred", NULL);
     *(void **)&api.error_clear = elf_symbol(python, "PyErr_Clear", NULL);
     *(void **)&api.decref = elf_symbol(python, "Py_DecRef", NULL);
-    api.complete = api.get_globals && api.get_locals && api.get_dict && api.dict_get && api.as_utf8 &&
-                   api.error_occurred && api.error_clear && api.decref;
+    api.complete = api.current_state && api.get_globals && api.get_locals && api.get_dict && api.dict_get &&
+                   api.as_utf8 && api.error_occurred && api.error_clear && api.decref;
 }
 
 void names_after_fork(void) {
@@ -114,14 +125,19 @@ void names_announce(pthread_t thread, const char *name) {
     pthread_mutex_unlock(&pending_lock);
 }
 
+/* The GIL is held, in this recording, and with a thread state that is current. */
+static bool may_use_api(const struct thread *thread) {
+    return api.complete && thread->holds && thread->generation == guard_generation() && api.current_state() != NULL;
+}
+
 int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg) {
     char name[NAME_SIZE] = {0};
     int saved_errno = errno;
-    if (api.complete && self.holds) {
+    if (may_use_api(&self)) {
         name_of_starting(name);
     }
     errno = saved_errno;
-    int result = pthread_create(thread, attr, start, arg);
+    int result = atomic_load_explicit(&names_next_create, memory_order_relaxed)(thread, attr, start, arg);
     if (result == 0 && name[0] != 0) {
         names_announce(*thread, name);
     }
@@ -130,8 +146,9 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
 
 /* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now. */
 void names_take(uint32_t tid, char *out, size_t size) {
-    if (tid == (uint32_t)getpid()) {
-        snprintf(out, size, "MainThread");
+    const struct gt_header *head = store_header();
+    if (head != NULL && tid == head->pid) {
+        copy_utf8(out, size, "MainThread");
         return;
     }
     pthread_t me = pthread_self();
@@ -148,9 +165,15 @@ void names_take(uint32_t tid, char *out, size_t size) {
         }
     }
     pthread_mutex_unlock(&pending_lock);
-    if (!found) {
-        char comm[16] = {0};
-        prctl(PR_GET_NAME, comm);
+    if (!found && file_enter()) {
+        char comm[32] = {0};
+        if (file_careful()) { /* a filter may kill for the other call */
+            file_read("/proc/thread-self/comm", comm, sizeof comm);
+        } else {
+            system_call(SYS_prctl, PR_GET_NAME, (long)comm, 0, 0, 0, 0);
+        }
+        file_leave();
+        comm[strcspn(comm, "\n")] = 0;
         copy_utf8(out, size, comm);
     }
 }

@@ -7,15 +7,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { RING_CHUNK = 16384 };
-
 void ring_start(uint64_t size);
 bool ring_is_on(void);
-bool ring_extends(uint64_t size);
+uint32_t ring_chunk(void);
+uint64_t ring_size(void);
+bool ring_extend(uint64_t *offset);
+void ring_shrink(void);
 void ring_retire(uint64_t offset, uint64_t now);
 bool ring_reuse(uint64_t *offset, uint64_t *complete_from);
 void ring_forget_before(struct gt_header *head, uint64_t ticks);
 void ring_empty(struct gt_chunk *chunk, struct gt_header *head);
-void ring_after_fork(void);
 
 #endif

@@ -1,30 +1,86 @@
 /* Walk Python stacks.
  *
  * A release happens on the thread whose frames are read, before anybody else can have the GIL: nothing moves, so the
- * walk is exact and needs no pause. It only hashes what identifies a stack; a stack seen before costs nothing more. */
+ * walk is exact and needs no pause. It only hashes what identifies a stack; a stack seen before costs nothing more.
+ * Nothing is walked from a thread state that is not proven to be live, nor in an interpreter that is not known. */
 #include "stacks.h"
 
+#include "codes.h"
+#include "file.h"
+#include "frames.h"
 #include "intern.h"
 #include "likely.h"
+#include "peek.h"
+#include "system.h"
 
-#include <errno.h>
-#include <sys/mman.h>
+#include <string.h>
 
 struct cached {
     uint64_t hash;
     uint32_t id;
 };
 
+/* What all threads remember together, without a lock: an entry that two have written at once does not check out. */
+struct shared {
+    _Atomic uint64_t check;
+    _Atomic uint32_t id;
+};
+
+enum {
+    FRAME_SPAN = 128, /* what matters of a frame lies within */
+    SHARED_BITS = 17,
+};
+
+static struct shared *remembered;
+
+/* The layout is known, as its version's; then it has proved true of a stack at hand, too. */
+enum { OFF, UNPROVEN, PROVEN };
+
+static _Atomic int walking;
+static uint32_t depth_max;
 static void *(*this_thread_state)(void);
-static bool walking;
+static void *(*holders_state)(void);
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth) {
+    atomic_store_explicit(&walking, OFF, memory_order_relaxed);
+    if (depth == 0) {
+        return;
+    }
+    depth_max = depth < STACK_DEPTH_MAX ? depth : STACK_DEPTH_MAX;
     *(void **)&this_thread_state = elf_symbol(python, "PyGILState_GetThisThreadState", NULL);
-    walking = this_thread_state != NULL && intern_start(python, version, depth);
+    if (this_thread_state == NULL || !frames_choose(python, version)) {
+        store_note(strstr(version, "free-threading") != NULL
+                       ? "free-threaded build: uses of a GIL are recorded, if there are any, without Python stacks"
+                       : "this interpreter's frames are not known: recorded without Python stacks");
+        return;
+    }
+    holders_state = NULL;
+    if (frames_layout.one_current) {
+        *(void **)&holders_state = elf_symbol(python, "_PyThreadState_UncheckedGet", NULL);
+    }
+    if (!intern_start(python)) {
+        store_note("the end of code objects cannot be watched: recorded without Python stacks");
+        return;
+    }
+    file_on_reserve(intern_reserve);
+    remembered = remembered != NULL ? remembered : system_memory(sizeof *remembered << SHARED_BITS);
+    atomic_store_explicit(&walking, remembered != NULL ? UNPROVEN : OFF, memory_order_release);
 }
 
-void *stacks_state(void) {
-    return walking ? this_thread_state() : NULL;
+static uint64_t check_of(uint64_t hash, uint32_t id) {
+    return hash ^ id * 0xC2B2AE3D27D4EB4Full;
+}
+
+static uint32_t recall(uint64_t hash) {
+    struct shared *entry = &remembered[hash >> (64 - SHARED_BITS)];
+    uint32_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+    return atomic_load_explicit(&entry->check, memory_order_relaxed) == check_of(hash, id) ? id : 0;
+}
+
+static void remember(uint64_t hash, uint32_t id) {
+    struct shared *entry = &remembered[hash >> (64 - SHARED_BITS)];
+    atomic_store_explicit(&entry->id, id, memory_order_relaxed);
+    atomic_store_explicit(&entry->check, check_of(hash, id), memory_order_relaxed);
 }
 
 static inline uintptr_t load(uintptr_t address) {
@@ -32,124 +88,184 @@ static inline uintptr_t load(uintptr_t address) {
 }
 
 static inline uintptr_t load_instruction(uintptr_t address) {
-    return intern_layout.instruction_size == 4 ? (uintptr_t) * (const uint32_t *)address : load(address);
+    return frames_layout.instruction_size == 4 ? (uintptr_t) * (const uint32_t *)address : load(address);
 }
 
 static inline uintptr_t first_frame(uintptr_t state) {
-    uintptr_t frame = load(state + intern_layout.state_frame);
-    return intern_layout.cframe_current < 0 || frame == 0 ? frame
-                                                          : load(frame + (uintptr_t)intern_layout.cframe_current);
+    uintptr_t frame = load(state + frames_layout.state_frame);
+    return frames_layout.cframe_current < 0 || frame == 0 ? frame
+                                                          : load(frame + (uintptr_t)frames_layout.cframe_current);
 }
 
-static inline uint64_t mix(uint64_t hash, uintptr_t code, uintptr_t instruction) {
-    hash = (hash ^ code) * 0x9E3779B97F4A7C15ull;
-    return (hash ^ (hash >> 29)) + instruction * 0xC2B2AE3D27D4EB4Full;
+/* What tells a stack from others, as long as its code objects live. One multiplication waits for the frame before; the
+ * rest hides behind it. */
+static inline uint64_t digest(uint64_t hash, uintptr_t frame, bool narrow) {
+    const struct frame_layout layout = frames_layout;
+    for (uint32_t left = depth_max; frame != 0 && left != 0; left--) {
+        uintptr_t code = frames_untagged(load(frame + layout.code)), place = frame + layout.instruction;
+        uint64_t instruction = narrow ? *(const uint32_t *)place : load(place);
+        hash = (hash ^ ((code ^ codes_salt(code)) + instruction * 0xC2B2AE3D27D4EB4Full)) * 0x9E3779B97F4A7C15ull;
+        hash ^= hash >> 32;
+        frame = load(frame + layout.previous);
+    }
+    return hash;
 }
 
-static uint64_t seed(void) {
-    return atomic_load_explicit(&intern_epoch, memory_order_relaxed) | 1;
+/* What one recording remembered means nothing in the next. */
+static inline uint64_t seed(const struct thread *thread) {
+    return (uint64_t)thread->generation << 32 | 1;
 }
 
-/* The code's tag bits (a stack reference from 3.14 on) are no part of its address. */
-static inline uintptr_t untagged(uintptr_t code) {
-    return code & ~(uintptr_t)7;
+/* A thread state that is not the thread's own by its thread-local data (of a sub-interpreter, or one that an embedder
+ * made) is live if its neighbour, or the interpreter, points to it; a freed one is linked no more. */
+static __attribute__((noinline)) bool linked(uintptr_t state) {
+    uintptr_t word[3], back = 0;
+    if (!peek_own(state, word, sizeof word)) {
+        return false;
+    }
+    uintptr_t previous = word[STATE_PREVIOUS / 8], next = word[STATE_NEXT / 8];
+    uintptr_t place = previous != 0 ? previous + STATE_NEXT
+                      : next != 0   ? next + STATE_PREVIOUS
+                                    : word[STATE_INTERPRETER / 8] + frames_layout.first_state;
+    return peek_own(place, &back, sizeof back) && back == state;
+}
+
+/* The thread-local pointer is cleared when its thread deletes the state. If another thread did that, it is not the
+ * state that the GIL was had with. */
+static inline bool is_live(uintptr_t state) {
+    return state != 0 && (likely((uintptr_t)this_thread_state() == state) || linked(state));
+}
+
+/* The first stack that there is tells whether the interpreter is as its version says. */
+static __attribute__((noinline)) bool prove(uintptr_t state) {
+    if (atomic_load_explicit(&walking, memory_order_relaxed) != UNPROVEN || !is_live(state)) {
+        return false;
+    }
+    enum frames_verdict verdict = frames_check(state);
+    if (verdict == FRAMES_NONE) {
+        return false;
+    }
+    if (verdict == FRAMES_WRONG) {
+        store_note("this interpreter's frames are not as its version's: recorded without Python stacks");
+    }
+    int unproven = UNPROVEN;
+    atomic_compare_exchange_strong(&walking, &unproven, verdict == FRAMES_RIGHT ? PROVEN : OFF);
+    return verdict == FRAMES_RIGHT;
 }
 
 /* A thread's cache is memory of its own: thread-local storage would come off stacks that may be small. */
 static struct cached *own_cache(struct thread *thread) {
-    if (unlikely(thread->stack_cache == NULL)) {
-        void *memory =
-            mmap(NULL, STACK_CACHE * sizeof(struct cached), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        thread->stack_cache = memory == MAP_FAILED ? NULL : memory;
+    if (unlikely(thread->stack_cache == NULL) && file_enter()) {
+        thread->stack_cache = system_memory(STACK_CACHE * sizeof(struct cached));
+        file_leave();
     }
     return thread->stack_cache;
 }
 
 void stacks_end(struct thread *thread) {
-    if (thread->stack_cache != NULL) {
-        munmap(thread->stack_cache, STACK_CACHE * sizeof(struct cached));
+    if (thread->stack_cache != NULL && file_enter()) {
+        system_call(SYS_munmap, (long)thread->stack_cache, STACK_CACHE * sizeof(struct cached), 0, 0, 0, 0);
+        file_leave();
         thread->stack_cache = NULL;
     }
 }
 
-static __attribute__((noinline)) uint32_t intern_own(uintptr_t frame, uint64_t hash) {
+/* The number of a stack that the thread's cache does not have; true if it may be kept there. */
+static __attribute__((noinline)) bool number(const struct thread *thread, uintptr_t frame, uint64_t hash,
+                                             uint32_t *id) {
     struct stack_frame frames[STACK_DEPTH_MAX];
-    uint32_t count = 0;
-    while (frame != 0 && count < intern_depth) {
-        frames[count].code = untagged(load(frame + intern_layout.code));
-        frames[count++].instruction = load_instruction(frame + intern_layout.instruction);
-        frame = load(frame + intern_layout.previous);
+    *id = recall(hash);
+    if (*id != 0) {
+        return true;
     }
-    int saved_errno = errno;
-    uint32_t id = intern_stack(hash, frames, count, frame != 0);
-    errno = saved_errno;
-    return id;
+    uint64_t begin = clock_ticks();
+    uint32_t count = 0;
+    while (frame != 0 && count < depth_max) {
+        frames[count].code = frames_untagged(load(frame + frames_layout.code));
+        frames[count++].instruction = load_instruction(frame + frames_layout.instruction);
+        frame = load(frame + frames_layout.previous);
+    }
+    bool known = intern_own(thread->generation, frames, count, frame != 0, id);
+    if (known) {
+        remember(hash, *id);
+    }
+    store_took(clock_ticks() - begin);
+    return known;
 }
 
-/* The number of the calling thread's stack; 0 if it has no Python frame or stacks are off. */
-uint32_t stacks_own(struct thread *thread) {
-    uintptr_t state = (uintptr_t)stacks_state();
-    thread->state = (void *)state;
-    if (state == 0) {
+/* The number of the calling thread's stack, `state` being the thread state that its GIL was last had with; 0 if it has
+ * no Python frame or stacks are off. */
+uint32_t stacks_own(struct thread *thread, uintptr_t state) {
+    if (unlikely(atomic_load_explicit(&walking, memory_order_acquire) != PROVEN)) {
+        if (!prove(state)) {
+            return 0;
+        }
+    } else if (unlikely(!is_live(state))) {
         return 0;
     }
     uintptr_t top = first_frame(state);
-    uint64_t hash = seed();
-    uint32_t left = intern_depth;
-    for (uintptr_t frame = top; frame != 0 && left != 0; frame = load(frame + intern_layout.previous), left--) {
-        hash =
-            mix(hash, untagged(load(frame + intern_layout.code)), load_instruction(frame + intern_layout.instruction));
-    }
-    if (hash == seed()) {
+    if (top == 0) {
         return 0;
     }
+    uint64_t hash =
+        frames_layout.instruction_size == 4 ? digest(seed(thread), top, true) : digest(seed(thread), top, false);
+    uint32_t id;
     struct cached *cache = own_cache(thread);
-    if (cache == NULL) {
-        return 0;
+    if (unlikely(cache == NULL)) {
+        number(thread, top, hash, &id);
+        return id;
     }
     struct cached *slot = &cache[hash % STACK_CACHE];
-    if (unlikely(slot->hash != hash)) {
-        slot->id = intern_own(top, hash);
-        slot->hash = hash;
+    if (likely(slot->hash == hash)) {
+        return slot->id;
     }
-    return slot->id;
+    if (number(thread, top, hash, &id)) {
+        *slot = (struct cached){hash, id};
+    }
+    return id;
+}
+
+static bool see_first_frame(uintptr_t state, uintptr_t *frame) {
+    return peek(state + frames_layout.state_frame, frame, sizeof *frame) &&
+           (frames_layout.cframe_current < 0 ||
+            (*frame != 0 && peek(*frame + (uintptr_t)frames_layout.cframe_current, frame, sizeof *frame)));
+}
+
+static uintptr_t word_at(const unsigned char *bytes, uint32_t offset, size_t size) {
+    uintptr_t word = 0;
+    memcpy(&word, bytes + offset, size);
+    return word;
 }
 
 /* The number of the stack of the thread that holds the GIL, read while it runs: a sample, and 0 where it cannot be had.
- */
-uint32_t stacks_of_holder(const void *state) {
+ * `state` is the thread state that the GIL was had with. */
+uint32_t stacks_of_holder(uintptr_t state) {
     struct stack_frame frames[STACK_DEPTH_MAX];
     uint32_t count = 0;
     uintptr_t frame = 0;
-    uint64_t hash = seed();
-    if (!walking || state == NULL || !intern_peek((uintptr_t)state + intern_layout.state_frame, &frame, sizeof frame)) {
+    if (atomic_load_explicit(&walking, memory_order_acquire) != PROVEN) {
         return 0;
     }
-    if (intern_layout.cframe_current >= 0 &&
-        (frame == 0 || !intern_peek(frame + (uintptr_t)intern_layout.cframe_current, &frame, sizeof frame))) {
+    uintptr_t current = holders_state != NULL ? (uintptr_t)holders_state() : 0;
+    state = current != 0 ? current : state;
+    if (state == 0 || !see_first_frame(state, &frame)) {
         return 0;
     }
-    int saved_errno = errno;
-    while (frame != 0 && count < intern_depth) {
-        uintptr_t code = 0, instruction = 0;
-        if (!intern_peek(frame + intern_layout.code, &code, sizeof code) ||
-            !intern_peek(frame + intern_layout.instruction, &instruction, intern_layout.instruction_size) ||
-            !intern_peek(frame + intern_layout.previous, &frame, sizeof frame)) {
-            break;
-        }
-        frames[count].code = untagged(code);
-        frames[count].instruction = instruction;
-        hash = mix(hash, frames[count].code, instruction);
-        count++;
+    uint32_t span = frames_layout.instruction + 8;
+    span = frames_layout.previous + 8 > span ? frames_layout.previous + 8 : span;
+    span = frames_layout.code + 8 > span ? frames_layout.code + 8 : span;
+    unsigned char bytes[FRAME_SPAN];
+    while (frame != 0 && count < depth_max && peek(frame, bytes, span)) {
+        frames[count].code = frames_untagged(word_at(bytes, frames_layout.code, 8));
+        frames[count++].instruction = word_at(bytes, frames_layout.instruction, frames_layout.instruction_size);
+        frame = word_at(bytes, frames_layout.previous, 8);
     }
-    uint32_t id = count == 0 ? 0 : intern_stack(hash, frames, count, frame != 0);
-    errno = saved_errno;
-    return id;
+    return count == 0 ? 0 : intern_seen(self.generation, frames, count, frame != 0);
 }
 
 /* The recording is over: code objects go without us again. */
 void stacks_stop(void) {
-    walking = false;
+    atomic_store_explicit(&walking, OFF, memory_order_relaxed);
     intern_stop();
 }
 

@@ -10,9 +10,8 @@
 enum { STACK_CACHE = 512 };
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
-void *stacks_state(void);
-uint32_t stacks_own(struct thread *thread);
-uint32_t stacks_of_holder(const void *state);
+uint32_t stacks_own(struct thread *thread, uintptr_t state);
+uint32_t stacks_of_holder(uintptr_t state);
 void stacks_end(struct thread *thread);
 void stacks_stop(void);
 void stacks_after_fork(void);

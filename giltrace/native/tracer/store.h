@@ -1,18 +1,18 @@
-/* Where records go: the calling thread, its chunk of the file, and the file. */
+/* Where records go: the calling thread and its chunk of the recording's file. */
 #ifndef GILTRACE_STORE_H
 #define GILTRACE_STORE_H
 
 #include "clock.h"
+#include "guard.h"
 #include "layout.h"
 #include "likely.h"
+#include "room.h"
+#include "store_file.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-enum { HELD_MAX = 4 };
 
 struct gil;
 
@@ -28,42 +28,48 @@ struct thread {
     bool holds;
     bool registered;
     bool named;
-    uint8_t ending; /* rounds of destructors since the thread ended */
-    uint8_t held_count;
-    uint32_t starved;    /* so many events are lost before it looks for room again; UINT32_MAX: all */
+    uint8_t ending;      /* rounds of destructors since the thread ended */
     uint32_t generation; /* of the recording that the rest belongs to */
-    uint32_t index, tid, sequence, chunk_size;
-    uint32_t stack;    /* the number that the thread's newest STACK gives */
-    void *state;       /* its PyThreadState when it last released */
-    void *stack_cache; /* of stacks.c */
-    struct gt_chunk *chunk;
-    uint64_t chunk_offset;           /* where in the file it is */
-    uint64_t acquired;               /* ticks of the hold under way */
-    pthread_mutex_t *held[HELD_MAX]; /* mutexes of no known GIL, to recognise one by its nesting */
+    uint32_t starved;    /* so many events are lost before it looks for room again */
+    uint32_t patience;   /* as many as the last time */
+    uint32_t index, tid, sequence;
+    uint32_t stack;                   /* the number that the thread's newest STACK gives */
+    void *stack_cache;                /* of stacks.c */
+    struct room room;                 /* the current chunk, if there is one */
+    uint64_t acquired;                /* ticks of the hold under way */
+    const pthread_mutex_t *locked[2]; /* the last ones that were of no known GIL: one may prove to be */
 };
 
-extern __thread struct thread self;
+/* Seen from outside, so that what LD_PRELOAD names can define it first (the same): in the block that every thread has
+ * from its start. Under a name of this build's alone, since a process may load another's tracer too. */
+#ifndef GILTRACE_SELF
+#define GILTRACE_SELF giltrace_self
+#endif
+#define self GILTRACE_SELF
+/* It has not come by yet, whatever the guard says. */
+#define SELF_BEGINS_AS                                                                                                 \
+    { .generation = UINT32_MAX }
 
-extern _Atomic uint32_t store_generation; /* of recordings in this process */
+extern __thread __attribute__((visibility("default"))) struct thread self;
 
-/* What a recording is to be like. */
-struct plan {
-    uint64_t lease_ns, ring_size;    /* as in the head */
-    uint64_t wait_limit, hold_limit; /* ticks that trigger, 0: none */
+/* What the units above do when a thread ends, and when this proves to be a forked child. */
+struct store_callbacks {
+    void (*thread_ends)(struct thread *thread);
+    void (*forked)(void);
 };
 
-void store_choose(const char *folder, const struct plan *plan);
-bool store_open(void);
-void store_close(void);
+void store_call_back(const struct store_callbacks *callbacks);
 void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
-struct gt_header *store_header(void);
-void store_note(const char *text);
-bool store_stop_wanted(void);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
-bool store_sibling(char *out, size_t size, const char *prefix);
-void store_name(struct thread *thread);
 gt_record *store_more(struct thread *thread, uint64_t time);
+
+/* First of all, in each hook: what the thread knows may be of a recording that has ended, or of another process. */
+static inline void store_check(struct thread *thread) {
+    if (unlikely(thread->generation != guard_generation())) {
+        store_forget(thread);
+    }
+}
 
 /* Append a record of the calling thread; NULL if there was no room. */
 static inline gt_record *store_emit(struct thread *thread, uint64_t time, enum gt_kind kind, uint16_t gil,

@@ -4,7 +4,9 @@
 #define GILTRACE_SYSTEM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 static inline long system_call(long number, long a, long b, long c, long d, long e, long f) {
@@ -35,6 +37,13 @@ static inline long system_call(long number, long a, long b, long c, long d, long
 
 static inline bool system_failed(long result) {
     return (unsigned long)result > -4096ul;
+}
+
+/* Memory of our own, zeroed, and taken from the machine only as it is touched; NULL if there is none. */
+static inline void *system_memory(size_t size) {
+    long memory = system_call(SYS_mmap, 0, (long)size, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return system_failed(memory) ? NULL : (void *)memory;
 }
 
 #endif

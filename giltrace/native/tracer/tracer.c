@@ -1,6 +1,7 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
 #include "clock.h"
 #include "elf.h"
+#include "file.h"
 #include "gil.h"
 #include "names.h"
 #include "stacks.h"
@@ -19,15 +20,16 @@ EXPORT void giltrace_stop(void);
 static struct elf_object python;
 
 /* "3.13.0 experimental free-threading build (main, ...) [GCC ...]" */
-static void describe_python(struct gt_header *header) {
+static void describe_python(struct plan *plan) {
     const char *(*version)(void);
     *(void **)&version = elf_symbol(&python, "Py_GetVersion", NULL);
     if (version != NULL) {
-        snprintf(header->python, sizeof header->python, "%s", version());
-        if (strstr(header->python, "free-threading") != NULL) {
-            header->status |= GT_FREE_THREADED;
+        snprintf(plan->python, sizeof plan->python, "%s", version());
+        if (strstr(plan->python, "free-threading") != NULL) {
+            plan->status |= GT_FREE_THREADED;
         }
     }
+    *(void **)&plan->ready = elf_symbol(&python, "Py_IsInitialized", NULL);
 }
 
 /* Under Yama's ptrace_scope=1 only descendants may be read: let the recorder, and py-spy below it, read us. */
@@ -38,24 +40,34 @@ static void allow_recorder(void) {
     }
 }
 
-static bool fork_watched;
-
 /* Who begins or ends a recording has it to itself until that is done. */
 enum { IDLE, CHANGING, ACTIVE };
 static _Atomic int state;
 
-static int install(void) {
-    int slots = 0;
+/* Whether a GIL can be followed: all but the creation of threads and the end of a GIL must come by. */
+static bool install(void) {
+    bool complete = true;
     for (int i = 0; i < HOOK_COUNT; i++) {
-        slots += elf_redirect_imports(&python, &gil_redirects[i], 1);
+        complete &= elf_hook(&python, &gil_hooks[i]) > 0 || i == HOOK_CREATE || i == HOOK_DESTROY;
     }
-    return slots;
+    return complete;
 }
 
+/* A process that takes no system calls any more keeps the hooks: they let everything pass. */
 static void uninstall(void) {
-    for (int i = HOOK_COUNT; i-- > 0;) {
-        elf_redirect_imports(&python, &gil_originals[i], 1);
+    for (int i = HOOK_COUNT; i-- > 0 && !file_confined();) {
+        elf_unhook(&gil_hooks[i]);
     }
+}
+
+/* The recording is over, or did not come about. What has been written stays as it is. */
+static void end(void) {
+    struct gt_header *header = store_header();
+    uninstall();
+    gil_end();
+    store_close();
+    stacks_stop(); /* with nowhere to write to, so that nobody begins the stacks anew in the old file */
+    store_end(header);
 }
 
 /* The fork may have met a recording that was just beginning or ending, with locks held by threads that are not here. */
@@ -68,52 +80,56 @@ static void after_fork_child(void) {
     if (goes_on) {
         allow_recorder();
     } else if (state == CHANGING) {
-        uninstall();
-        stacks_stop();
+        end();
         state = IDLE;
     }
 }
 
-static bool begin(const char *folder, unsigned depth, const struct plan *plan) {
-    if (!elf_find_defining("_PyRuntime", &python)) {
+/* What stays true for as long as the process lives; the first recording finds it out, before there are hooks. */
+static bool resolve(void) {
+    static const struct store_callbacks callbacks = {stacks_end, after_fork_child};
+    static bool resolved;
+    if (!resolved && elf_find_defining("_PyRuntime", &python)) {
+        clock_choose();
+        names_resolve(&python);
+        gil_resolve(&python);
+        gil_stop = giltrace_stop;
+        store_call_back(&callbacks);
+        resolved = pthread_atfork(NULL, NULL, after_fork_child) == 0;
+    }
+    return resolved;
+}
+
+static bool begin(const char *folder, unsigned depth, struct plan *plan) {
+    if (!resolve()) {
         return false;
     }
-    clock_choose();
-    store_choose(folder, plan);
-    if (!store_open()) {
+    describe_python(plan);
+    if (!store_open(folder, plan)) {
         return false;
     }
-    struct gt_header *header = store_header();
-    describe_python(header);
     allow_recorder();
-    gil_choose_core_source();
-    names_resolve(&python);
-    gil_resolve(&python);
+    stacks_start(&python, plan->python, depth);
     gil_start(plan);
-    gil_stop = giltrace_stop;
-    stacks_start(&python, header->python, depth);
-    if (!fork_watched && pthread_atfork(NULL, NULL, after_fork_child) != 0) {
-        store_note("pthread_atfork failed: without it a forked child would write into its parent's records");
-        return false;
-    }
-    fork_watched = true;
-    if (install() < HOOK_COUNT - 1) {
+    if (!install()) {
         store_note("the interpreter does not import the pthread functions that a GIL is made of");
-        uninstall();
         return false;
     }
-    header->status |= GT_HOOKED;
+    store_hooked();
     return true;
 }
 
 /* Trace this process from now on. Returns 0, or 1 if it is traced already, or 2, and nothing is changed, if it is none
  * that can be traced. */
-static int start(const char *folder, unsigned depth, const struct plan *plan) {
+static int start(const char *folder, unsigned depth, struct plan *plan) {
     int idle = IDLE;
     if (!atomic_compare_exchange_strong(&state, &idle, CHANGING)) {
         return 1;
     }
     bool begun = begin(folder, depth, plan);
+    if (!begun) {
+        end();
+    }
     state = begun ? ACTIVE : IDLE;
     return begun ? 0 : 2;
 }
@@ -124,6 +140,8 @@ static uint64_t number_in(const char *variable) {
 }
 
 __attribute__((constructor)) static void loaded(void) {
+    static const struct store_callbacks callbacks = {stacks_end, after_fork_child};
+    store_call_back(&callbacks);
     const char *folder = getenv("GILTRACE_OUT");
     if (folder != NULL) {
         struct plan plan = {
@@ -158,18 +176,21 @@ EXPORT void giltrace_stop(void) {
     int saved_errno = errno;
     int active = ACTIVE;
     if (atomic_compare_exchange_strong(&state, &active, CHANGING)) {
-        struct plan none = {0};
-        uninstall();
-        struct gt_header *header = store_header();
-        store_choose("", &none);
-        store_close();
-        stacks_stop(); /* with nowhere to write to, so that nobody begins the stacks anew in the old file */
-        if (header != NULL) {
-            __atomic_fetch_or(&header->status, GT_STOPPED, __ATOMIC_RELEASE);
-        }
+        end();
         state = IDLE;
     }
     errno = saved_errno;
+}
+
+/* The process is about to put a seccomp filter on, and what it allows is not known: from now on the hooks call the
+ * kernel no more. */
+EXPORT void giltrace_confining(void) {
+    file_reserve();
+}
+
+/* It could not. */
+EXPORT void giltrace_not_confined(void) {
+    file_release();
 }
 
 /* For giltrace.trace(): the name of a thread that runs already. */
@@ -181,7 +202,7 @@ EXPORT void giltrace_name_thread(unsigned long ident, const char *name) {
 EXPORT int giltrace_clock_pair(uint64_t out[3]) {
     clock_choose();
     clock_pair(&out[0], &out[1], &out[2]);
-    return clock_is_tsc ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
+    return clock_is_tsc() ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
 }
 
 #define FIELD(type, name) #type "." #name, offsetof(struct type, name), sizeof(((struct type *)0)->name)
@@ -225,6 +246,10 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {FIELD(gt_header, typical_gap_ns)},
         {FIELD(gt_header, switches)},
         {FIELD(gt_header, switches_missed)},
+        {FIELD(gt_header, lost_stacks)},
+        {FIELD(gt_header, damaged)},
+        {FIELD(gt_header, confined)},
+        {FIELD(gt_header, slow_ticks)},
         {FIELD(gt_chunk, magic)},
         {FIELD(gt_chunk, size)},
         {FIELD(gt_chunk, thread)},
@@ -267,6 +292,10 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_TRIGGER_HOLD)},
         {CONSTANT(GT_POWER_BITS)},
         {CONSTANT(GT_OBSERVED)},
+        {CONSTANT(GT_NOT_PYTHON)},
+        {CONSTANT(GT_RING_CHUNK)},
+        {CONSTANT(GT_SMALL_RING)},
+        {CONSTANT(GT_SMALL_RING_CHUNK)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -1,0 +1,147 @@
+/* Where chunks lie: at the end of the file, in place of a ring's oldest, or, once the process may call the kernel no
+ * more, in what was mapped before. The store's lock guards all of it. */
+#include "room.h"
+
+#include "file.h"
+#include "ring.h"
+#include "system.h"
+
+#include <stddef.h>
+#include <sys/mman.h>
+
+enum {
+    RESERVE = 16 << 20, /* bytes for the rest of a confined process's life: some two million records */
+    LARGEST_PIECE = 1 << 20,
+};
+
+static uint64_t file_size;
+
+/* A stretch of the file, mapped as a whole. In a ring it is all of the ring. */
+static struct {
+    char *base;
+    uint64_t offset, size, used;
+} reserve;
+
+/* Begin a file that has a head and nothing else. */
+void room_start(uint64_t ring) {
+    file_size = GT_HEADER_SIZE;
+    ring_start(ring);
+    room_forget_reserve();
+}
+
+/* Another file is written to, or nobody's business: what was reserved is not for new chunks. */
+void room_forget_reserve(void) {
+    reserve.base = NULL;
+    reserve.size = reserve.used = 0;
+}
+
+static bool take_reserved(struct room *room) {
+    if (ring_is_on()) {
+        if (room->offset - reserve.offset + room->size > reserve.size) {
+            return false;
+        }
+    } else if (reserve.size - reserve.used < room->size) {
+        return false;
+    } else {
+        room->offset = reserve.offset + reserve.used;
+        reserve.used += room->size;
+    }
+    room->chunk = (struct gt_chunk *)(reserve.base + (room->offset - reserve.offset));
+    room->reserved = true;
+    return true;
+}
+
+static bool take_at_end(const char *path, struct room *room) {
+    room->offset = file_size;
+    room->chunk = file_map(path, room->offset, room->size, false, NULL);
+    file_size += room->chunk != NULL ? room->size : 0;
+    return room->chunk != NULL;
+}
+
+static bool take_in_ring(const char *path, struct gt_header *head, struct room *room) {
+    uint64_t complete_from = 0;
+    room->size = ring_chunk();
+    if (!ring_extend(&room->offset)) {
+        room->used_before = ring_reuse(&room->offset, &complete_from);
+        if (!room->used_before) {
+            return false;
+        }
+    }
+    if (!file_confined()) {
+        room->chunk = file_map(path, room->offset, room->size, false, NULL);
+    }
+    if (room->chunk == NULL && !(file_confined() && take_reserved(room))) {
+        if (room->used_before) {
+            ring_retire(room->offset, complete_from);
+        } else {
+            ring_shrink();
+        }
+        return false;
+    }
+    if (room->used_before) {
+        ring_forget_before(head, complete_from);
+        ring_empty(room->chunk, head);
+    }
+    return true;
+}
+
+/* Find room for a chunk of `size` bytes, or of the ring's size; false if there is none. */
+bool room_take(const char *path, uint32_t size, struct gt_header *head, struct room *room) {
+    *room = (struct room){.size = size};
+    if (ring_is_on()) {
+        return take_in_ring(path, head, room);
+    }
+    return file_confined() ? take_reserved(room) : take_at_end(path, room);
+}
+
+/* A chunk is full, or its thread has ended: all of it is in the file. */
+void room_leave(const struct room *room, uint64_t now) {
+    room_unmap(room);
+    if (ring_is_on()) {
+        ring_retire(room->offset, now);
+    }
+}
+
+void room_unmap(const struct room *room) {
+    if (!room->reserved) {
+        file_unmap(room->chunk, room->size);
+    }
+}
+
+/* The largest piece, a power of two of bytes, that fits into so many. */
+static size_t piece_of(uint64_t left) {
+    size_t piece = LARGEST_PIECE;
+    while (piece > left) {
+        piece /= 2;
+    }
+    return piece;
+}
+
+/* System calls are about to end: map what is left of the ring, or so much that it lasts. */
+void room_reserve(const char *path) {
+    uint64_t offset = ring_is_on() ? GT_HEADER_SIZE : file_size;
+    uint64_t size = ring_is_on() ? ring_size() - GT_HEADER_SIZE : RESERVE;
+    if (size == 0 || reserve.base != NULL) {
+        return;
+    }
+    long base = system_call(SYS_mmap, 0, (long)size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (system_failed(base)) {
+        return;
+    }
+    uint64_t done = 0;
+    while (done < size) {
+        size_t piece = piece_of(size - done);
+        if (file_map(path, offset + done, piece, false, (char *)base + done) == NULL) {
+            break;
+        }
+        done += piece;
+    }
+    if (done < size) {
+        system_call(SYS_munmap, base + (long)done, (long)(size - done), 0, 0, 0, 0);
+    }
+    reserve.base = done == 0 ? NULL : (char *)base;
+    reserve.offset = offset;
+    reserve.size = done;
+    reserve.used = 0;
+    file_size += ring_is_on() ? 0 : done;
+}

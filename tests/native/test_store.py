@@ -1,0 +1,82 @@
+"""The tracer's store alone, used by threads that hardly pause: as it is, and under ThreadSanitizer."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giltrace import native
+from giltrace.recording import layout
+from tests.tracing import TARGETS, of_kind, read
+
+SOURCES = native.LIBRARY.parent / "tracer"
+UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "room", "store_file", "store")
+RECORDINGS = 20
+
+pytestmark = pytest.mark.needs("cc")
+
+
+def built(out: Path, *options: str) -> Path:
+    sources = [TARGETS / "store.c", *(SOURCES / f"{unit}.c" for unit in UNITS)]
+    command: list[str | Path] = ["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", *options, "-iquote", SOURCES]
+    subprocess.run([*command, *sources, "-o", out, "-lpthread"], check=True, timeout=100)
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("store") / "plain")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("store") / "watched", "-fsanitize=thread")
+
+
+def run(program: Path, how: str, folder: Path) -> list[tuple[int, int, int]]:
+    """What it printed: the number of a recording, a thread, and how many events of it that has at least."""
+    ran = subprocess.run([program, how, folder], capture_output=True, text=True, timeout=100, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = (line.split() for line in ran.stdout.splitlines())
+    return [(int(number), int(tid), int(least)) for number, tid, least in rows]
+
+
+def recorded(folder: Path, number: int) -> Counter[int]:
+    """How many events each thread has in a recording, by its id; each thread is there once, and nothing was lost."""
+    (process,) = read(folder / str(number))
+    assert process.lost == 0
+    tids = [thread.tid for thread in process.threads]
+    assert len(set(tids)) == len(tids)
+    counts = np.bincount(of_kind(process.events, layout.Kind.ACQUIRE)["thread"], minlength=len(tids))
+    return Counter(dict(zip(tids, map(int, counts), strict=True)))
+
+
+def test_what_happens_between_recordings_is_in_none(plain: Path, tmp_path: Path) -> None:
+    run(plain, "between", tmp_path)
+    assert [sum(recorded(tmp_path, number).values()) for number in (0, 1)] == [1, 1000]
+
+
+@pytest.mark.parametrize("build", ["plain", "watched"])
+def test_each_recording_has_every_thread(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
+    rows = run(request.getfixturevalue(build), "series", tmp_path)
+    found = {number: recorded(tmp_path, number) for number in {row[0] for row in rows}}
+    assert len(found) == RECORDINGS
+    assert not [row for row in rows if found[row[0]][row[1]] < row[2]]
+
+
+def test_rings_begin_and_end_beside_threads(watched: Path, tmp_path: Path) -> None:
+    rows = run(watched, "ring", tmp_path)
+    for number in {row[0] for row in rows}:
+        (file,) = (tmp_path / str(number)).glob("gil-*.bin")
+        assert file.stat().st_size <= 1 << 18
+        assert set(recorded(tmp_path, number)) == {row[1] for row in rows}
+
+
+def test_files_that_are_cut_off_all_the_time(plain: Path, tmp_path: Path) -> None:
+    assert run(plain, "cut", tmp_path)
+    notes = {process.note for number in range(RECORDINGS) for process in read(tmp_path / str(number))[1:]}
+    assert any("cut off" in note for note in notes)
