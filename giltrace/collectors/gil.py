@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import stat
+import struct
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from giltrace import native
 from giltrace.collectors.base import Session
+from giltrace.native.preloading import preload_path
 from giltrace.recording import clock, gil, layout
 from giltrace.timeline.model import CollectorReport
 
 #: How often the tracer's clock is compared with CLOCK_MONOTONIC.
 PAIR_INTERVAL_NS = 250_000_000
 
+PT_INTERP = 3
+
 
 class GilCollector:
-    """Preloads the tracer library and keeps its clock compared with CLOCK_MONOTONIC.
+    """Preloads the tracer and keeps its clock compared with CLOCK_MONOTONIC.
 
     `depth` (0 to 128) is how many frames of a Python stack are recorded at each release, innermost first; deeper
     stacks are cut at their outer end and marked so. With `ring` (bytes) each process keeps its newest events only.
@@ -32,7 +40,8 @@ class GilCollector:
         self._ring = ring
         self._folder = Path()
         self._next_pair_ns = 0
-        self._link: tempfile.TemporaryDirectory[str] | None = None
+        self._pid = 0
+        self._program = ""
 
     def available(self, python: str | None) -> str | None:
         """See `Collector.available`."""
@@ -49,13 +58,7 @@ class GilCollector:
     def prepare(self, folder: Path, env: dict[str, str]) -> None:
         """See `Collector.prepare`."""
         self._folder = folder
-        library = str(native.LIBRARY)
-        if any(mark in library for mark in " :\t\n"):
-            # The loader splits LD_PRELOAD there and knows no quotes.
-            self._link = tempfile.TemporaryDirectory(prefix="giltrace-")
-            library = os.path.join(self._link.name, native.LIBRARY.name)
-            os.symlink(native.LIBRARY, library)
-        env["LD_PRELOAD"] = ":".join(filter(None, (library, env.get("LD_PRELOAD"))))
+        env["LD_PRELOAD"] = ":".join(filter(None, (preload_path(), env.get("LD_PRELOAD"))))
         env["GILTRACE_OUT"] = str(folder.absolute())
         env["GILTRACE_RECORDER"] = str(os.getpid())
         env["GILTRACE_STACKS"] = str(self._depth)
@@ -63,6 +66,7 @@ class GilCollector:
 
     def start(self, session: Session) -> None:
         """See `Collector.start`."""
+        self._pid = session.pid
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
@@ -71,26 +75,63 @@ class GilCollector:
 
     def poll(self) -> None:
         """See `Collector.poll`."""
+        with contextlib.suppress(OSError):
+            self._program = os.readlink(f"/proc/{self._pid}/exe")
         if time.monotonic_ns() >= self._next_pair_ns:
             self._compare_clocks()
 
     def stop(self) -> CollectorReport:
         """See `Collector.stop`."""
         self._compare_clocks()
-        if self._link is not None:
-            self._link.cleanup()
         return self.report(self._folder)
 
     def report(self, folder: Path) -> CollectorReport:
         """Say what the finished recording in `folder` holds and what it cost."""
         files = gil.open_files(folder)
-        if not files:
-            return CollectorReport(
-                self.name,
-                "no CPython process with a dynamic loader was seen: a static or set-user-id program, or one that "
-                "clears its environment, cannot be preloaded",
-            )
-        pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in files)
-        each = native.pair_cost_ns()
-        cost = f"{pairs} release+acquire pairs x {each:.0f} ns = {pairs * each / 1e6:.1f} ms"
-        return CollectorReport(self.name, "ok", cost, gil.tick_clock(folder, files).error_ns)
+        traced = [file for file in files if layout.Status.HOOKED in layout.Status(int(file.header["status"]))]
+        if not traced:
+            notes = [gil.note_of(file.header) for file in files]
+            return CollectorReport(self.name, notes[0] if notes else _why_unseen(self._program))
+        ticks = gil.tick_clock(folder, traced)
+        pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in traced)
+        return CollectorReport(self.name, "ok", _cost(pairs, traced, ticks), ticks.error_ns)
+
+
+def _cost(pairs: int, files: Sequence[gil.GilFile], ticks: clock.TickClock) -> str:
+    """What tracing cost, in words: the hooks are measured in a tight loop, which spares them the way to memory."""
+    each = native.pair_cost_ns()
+    slow = sum(_length_ns(file, int(file.header["slow_ticks"]), ticks) for file in files)
+    told = f"{pairs} release+acquire pairs x {each:.0f} ns + {slow / 1e6:.1f} ms for new stacks and space"
+    return f"{told} = at least {(pairs * each + slow) / 1e6:.1f} ms"
+
+
+def _length_ns(file: gil.GilFile, length: int, ticks: clock.TickClock) -> int:
+    if file.clock is layout.Clock.MONOTONIC_NS:
+        return length
+    start = int(file.header["start_ticks"])
+    begin, end = ticks.to_ns(np.array([start, start + length], np.uint64)).tolist()
+    return int(end - begin)
+
+
+def _why_unseen(program: str) -> str:
+    """Why no interpreter was found below the target, which was last seen to run `program` ("" if it was not)."""
+    with contextlib.suppress(OSError, struct.error):
+        if os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return f"{program} is set-user-id: loaders preload nothing into it; `giltrace attach` as root reaches it"
+        if _is_static(Path(program)):
+            return f"{program} is statically linked: nothing can be preloaded into it"
+    return (
+        "no CPython was seen: preloading does not reach static and set-user-id programs, nor those whose environment "
+        "was cleared; `giltrace attach PID` reaches one that runs"
+    )
+
+
+def _is_static(program: Path) -> bool:
+    """Whether it is a 64-bit ELF file that asks for no dynamic loader."""
+    with program.open("rb") as file:
+        head = file.read(64)
+        (offset,) = struct.unpack_from("<Q", head, 32)
+        size, count = struct.unpack_from("<HH", head, 54)
+        file.seek(offset)
+        kinds = [struct.unpack_from("<I", file.read(size))[0] for _ in range(count)]
+    return head[:5] == b"\x7fELF\x02" and PT_INTERP not in kinds

@@ -1,12 +1,52 @@
-"""The tracer library, as the recorder sees it: where it is, and its clock."""
+"""The native libraries, as the recorder sees them: which there are, where they are, and the tracer's clock."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import platform
 from pathlib import Path
 
-LIBRARY = Path(__file__).with_name("libgiltrace.so")
+from giltrace.errors import TargetError
+
+#: Filled by `hatch_build.py`, which has the rules for the names in it.
+FOLDER = Path(__file__).with_name("lib")
+MACHINE = platform.machine()
+
+
+def _own_libc() -> str:
+    try:
+        return "glibc" if (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc") else "musl"
+    except (OSError, ValueError):
+        return "musl"
+
+
+#: What this interpreter runs on: "glibc" or "musl".
+LIBC = _own_libc()
+#: The tracer for processes like this one, whether it was built or not.
+LIBRARY = FOLDER / f"libgiltrace-{MACHINE}-{LIBC}.so"
+
+
+def tracer_library(libc: str, machine: str) -> Path:
+    """Return the tracer for processes of `machine` that run on `libc` ("glibc" or "musl").
+
+    Raises `TargetError`, with the remedy, where this giltrace was built without it.
+    """
+    path = FOLDER / f"libgiltrace-{machine}-{libc}.so"
+    if not path.exists():
+        built = ", ".join(tracers()) or "none"
+        raise TargetError(
+            f"this giltrace has no tracer for {libc} on {machine} (it has: {built})",
+            "install a wheel that was built with GILTRACE_TRACERS=all",
+        )
+    return path
+
+
+def tracers() -> list[str]:
+    """Name the tracers that were built: "glibc x86_64"."""
+    parts = (path.stem.split("-") for path in sorted(FOLDER.glob("libgiltrace-*.so")))
+    return [f"{libc} {machine}" for _, machine, libc in parts]
 
 
 @functools.cache
@@ -21,6 +61,12 @@ def library() -> ctypes.CDLL:
     loaded.giltrace_layout.restype = ctypes.c_size_t
     loaded.giltrace_pair_cost_ps.restype = ctypes.c_uint64
     return loaded
+
+
+@functools.cache
+def observer() -> ctypes.CDLL:
+    """Load the library that reads GILs from outside. Raises `OSError` as `library`."""
+    return ctypes.CDLL(str(FOLDER / f"observer-{MACHINE}-{LIBC}.so"))
 
 
 def clock_pair() -> tuple[int, int, int]:

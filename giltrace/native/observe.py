@@ -59,7 +59,7 @@ class Stats(ctypes.Structure):
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = native.library()
+    library = native.observer()
     pointer = ctypes.c_void_p
     library.giltrace_observe_start.argtypes = [ctypes.POINTER(Setup), ctypes.c_uint64]
     library.giltrace_observe_start.restype = pointer

@@ -1,0 +1,78 @@
+/* syscall(): hands over to the function that would have been called, and tells of a filter before there is one.
+ *
+ * In assembly, because all registers and the stack must stay as they came: a caller may pass fewer arguments than there
+ * can be, so that the last one's place on the stack is anybody's, and its call may go on with a stack of its own. */
+#include <asm/unistd.h>
+
+#define PR_SET_SECCOMP 22
+
+.text
+.globl syscall
+.type syscall, %function
+.p2align 4
+syscall:
+    .cfi_startproc
+#if defined(__x86_64__)
+    endbr64
+    cmp $__NR_seccomp, %rdi
+    je 2f
+    cmp $__NR_prctl, %rdi
+    jne 1f
+    cmp $PR_SET_SECCOMP, %rsi
+    je 2f
+1:  jmp *calls_next_syscall(%rip)
+2:  push %rdi
+    push %rsi
+    push %rdx
+    push %rcx
+    push %r8
+    push %r9
+    sub $8, %rsp
+    .cfi_adjust_cfa_offset 56
+    call calls_confine
+    add $8, %rsp
+    pop %r9
+    pop %r8
+    pop %rcx
+    pop %rdx
+    pop %rsi
+    pop %rdi
+    .cfi_adjust_cfa_offset -56
+    jmp 1b
+#elif defined(__aarch64__)
+    hint #34 /* bti c */
+    cmp x0, #__NR_seccomp
+    b.eq 2f
+    cmp x0, #__NR_prctl
+    b.ne 1f
+    cmp x1, #PR_SET_SECCOMP
+    b.eq 2f
+1:  adrp x16, calls_next_syscall
+    ldr x16, [x16, :lo12:calls_next_syscall]
+    br x16
+2:  stp x29, x30, [sp, #-80]!
+    .cfi_def_cfa_offset 80
+    .cfi_offset x29, -80
+    .cfi_offset x30, -72
+    stp x0, x1, [sp, #16]
+    stp x2, x3, [sp, #32]
+    stp x4, x5, [sp, #48]
+    stp x6, x7, [sp, #64]
+    bl calls_confine
+    ldp x0, x1, [sp, #16]
+    ldp x2, x3, [sp, #32]
+    ldp x4, x5, [sp, #48]
+    ldp x6, x7, [sp, #64]
+    ldp x29, x30, [sp], #80
+    .cfi_restore x29
+    .cfi_restore x30
+    .cfi_def_cfa_offset 0
+    b 1b
+#endif
+    .cfi_endproc
+.size syscall, . - syscall
+
+.section .note.GNU-stack, "", %progbits
+#if defined(__x86_64__) && defined(__CET__)
+#include <cet.h>
+#endif
