@@ -18,6 +18,9 @@ from giltrace import __version__
 from giltrace.cli.parsing import TargetCommand
 from giltrace.cli.stdout import written_out
 from giltrace.errors import GiltraceError
+from giltrace.text import visible
+
+_LINES = "\n"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         with written_out():
             application(arguments)(args=arguments, prog_name="giltrace")
     except GiltraceError as error:
-        print(f"giltrace: error: {error.message}", file=sys.stderr)
+        # They quote names; the line breaks are those of SQL's messages.
+        print(f"giltrace: error: {visible(error.message, keep=_LINES)}", file=sys.stderr)
         if error.remedy:
-            print(f"  {error.remedy}", file=sys.stderr)
+            print(f"  {visible(error.remedy)}", file=sys.stderr)
         sys.exit(error.exit_code)
     sys.exit(0)
 

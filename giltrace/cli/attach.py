@@ -60,15 +60,14 @@ def attach(
     It goes on for the time of -d, or until Ctrl-C or the process's end. The result is NAME.giltrace, the recording, and
     NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
 
-    One thread is stopped for some milliseconds, at a moment at which it can load a library; that stays in the process,
-    idle, afterwards. With --observe not even that: the GIL's state is read from outside some ten thousand times a
-    second. What comes out is sampled, and the report says how well. `giltrace doctor --pid PID` tells what is possible,
-    and touches nothing.
+    One thread is stopped for a few milliseconds, at a moment at which it can start another; that one loads a library,
+    which stays in the process, idle, afterwards. With --observe not even that: the GIL's state is read from outside
+    some ten thousand times a second. What comes out is sampled, and the report says how well.
+    `giltrace doctor --pid PID` tells what is possible, and touches nothing.
     """
     from giltrace.collectors import choose
 
-    if observe:
-        _refuse_with_observe({"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp})
+    _refuse(without or [], {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp} if observe else {})
     collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
     folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     seconds = None if duration is None else duration / 1e9
@@ -88,9 +87,11 @@ def attach(
     show(folder, trace)
 
 
-def _refuse_with_observe(given: dict[str, bool]) -> None:
-    """Raise `UsageError` if any of these options was given: they are about the tracer, which is not loaded."""
-    options = " and ".join(option for option, was_given in given.items() if was_given)
+def _refuse(without: list[str], with_observe: dict[str, bool]) -> None:
+    """Raise `UsageError` for what cannot be left out, and for options about a tracer that --observe does not load."""
+    if "gil" in without:
+        raise UsageError("the use of the GIL is what attaching records", "leave out sched or py-spy only")
+    options = " and ".join(option for option, was_given in with_observe.items() if was_given)
     if options:
         message = f"--observe loads nothing into the process that {options} could be for"
         raise UsageError(message, f"leave {options} out, or --observe to attach exactly")

@@ -25,12 +25,14 @@ def doctor(
     if pid is not None:
         _running(pid)
         return
+    from giltrace import native
     from giltrace.collectors import registry
     from giltrace.launch.target import describe_python, find_python
 
     interpreter = find_python(python)
     print(f"interpreter  {interpreter}: {describe_python(interpreter)}")
     print(f"machine      {sys.platform} {platform.machine()}, {_clock()}")
+    print(f"tracers      {', '.join(native.tracers()) or 'none'}")
     exact = True
     for collector in (kind() for kind in registry()):
         reason = collector.available(interpreter)

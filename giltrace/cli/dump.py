@@ -32,8 +32,8 @@ def dump(
     from giltrace.recording.meta import Meta
     from giltrace.recording.trigger import Trigger
 
-    folder = being_written(pid)
-    if folder is None:
+    written = being_written(pid)
+    if written is None:
         from giltrace.launch.attach.checkup import refuse_other_than_python
 
         refuse_other_than_python(pid)
@@ -42,9 +42,14 @@ def dump(
             f"start it with `giltrace record --ring`, or record it from now on: giltrace attach {pid}",
         )
     now = time.monotonic_ns()
-    milliseconds = (now - Meta.read(folder).start_ns) // 1_000_000
-    stem = folder.name.removesuffix(SUFFIX)
-    name = output if output is not None else folder.with_name(f"{stem}-at-{milliseconds}ms")
+    if output is not None:
+        name = output
+    elif written.is_foreign:
+        # Nothing is written where another user may have put links.
+        name = Path(f"pid-{pid}-at-{now // 1_000_000}ms")
+    else:
+        milliseconds = (now - Meta.read(written.path).start_ns) // 1_000_000
+        name = written.path.with_name(f"{written.path.name.removesuffix(SUFFIX)}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
-    write(folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid))
+    write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid))
     print(out)

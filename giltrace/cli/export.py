@@ -12,6 +12,7 @@ from giltrace.cli.options import TopWaits, Window
 from giltrace.cli.outcome import need_force
 from giltrace.cli.values import parse_window
 from giltrace.errors import UsageError
+from giltrace.text import visible
 
 if TYPE_CHECKING:
     from giltrace.exporters import Exporter
@@ -77,7 +78,7 @@ def export(
         timeline = cut(timeline, chosen_stretches(timeline, windows, top_waits))
     exporter.write(timeline, path, **options)
     if not piped:
-        print(f"giltrace: wrote {path}", file=sys.stderr)
+        print(f"giltrace: wrote {visible(str(path))}", file=sys.stderr)
 
 
 def _chosen(to: str, **given: str) -> tuple[Exporter, dict[str, str]]:

@@ -36,19 +36,20 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
 def show(folder: Path, trace: Path) -> None:
     """Export the finished recording `folder` to `trace`, and print its summary to stderr."""
     from rich.console import Console
+    from rich.text import Text
 
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
     from giltrace.exporters.perfetto import write
     from giltrace.reports.summary import print_summary
+    from giltrace.text import visible
 
     timeline = load(folder)
     write(timeline, trace)
     console = Console(stderr=True)
     print_summary(summarise(timeline), console)
-    console.print(
-        f"recording {folder}\ntrace     {trace}  (open it in the Perfetto UI)", highlight=False, soft_wrap=True
-    )
+    for what, place in (("recording", folder), ("trace    ", trace)):
+        console.print(Text(f"{what} {visible(str(place))}"), soft_wrap=True)
 
 
 def exit_like(status: int) -> None:

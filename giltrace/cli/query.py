@@ -55,10 +55,11 @@ def query(
     if asked is not None:
         run(asked)
         return
+    from giltrace.text import visible
     from giltrace.views.prompt import prompt
 
     print("SQL over the recording; .help tells what there is.", file=sys.stderr)
-    prompt(run, print)
+    prompt(run, lambda text: print(visible(text, keep="\n")))
 
 
 def _read(file: Path) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from giltrace.cli.outcome import need_force
 from giltrace.errors import UsageError
+from giltrace.text import visible
 
 if TYPE_CHECKING:
     from giltrace.analysis.results import Report
@@ -57,7 +58,7 @@ def report(
 
         write_html(timeline, told, html, folder.name.removesuffix(".giltrace"))
         if not piped:
-            print(f"giltrace: wrote {html}", file=sys.stderr)
+            print(f"giltrace: wrote {visible(str(html))}", file=sys.stderr)
     if as_json:
         from giltrace.reports.json import to_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from giltrace.errors import OutputError
 def written_out() -> Iterator[None]:
     """Write what was printed before the block is left; when Python ends it is too late to say what went wrong.
 
-    A reader of stdout that went away has read enough: that is status 1, without a word. Raises `OutputError` if there
-    is no space for it.
+    A reader of stdout that went away has read enough: that is status 1, without a word. Characters that its encoding
+    does not have are escaped. Raises `OutputError` if there is no space for it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield

@@ -103,6 +103,7 @@ def _target(words: list[str], module: str | None, code: str | None, python: str 
 
 def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> None:
     from giltrace.launch.live import Output, launched
+    from giltrace.text import visible
 
     printed = Output(output)
     try:
@@ -111,7 +112,8 @@ def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> N
     finally:
         lines = printed.last_lines(_LAST_LINES)
         if lines:
-            print("giltrace: the last lines that the command printed:", *lines, sep="\n", file=sys.stderr)
+            print("giltrace: the last lines that the command printed:", file=sys.stderr)
+            print(*(visible(line, keep="\t") for line in lines), sep="\n", file=sys.stderr)
 
 
 def _source(pid: int, observe: bool) -> AbstractContextManager[Source]:
@@ -121,8 +123,8 @@ def _source(pid: int, observe: bool) -> AbstractContextManager[Source]:
 
     if observe:
         return observed(pid)
-    folder = being_written(pid)
-    return attached(pid) if folder is None else followed(pid, folder)
+    written = being_written(pid)
+    return attached(pid) if written is None else followed(pid, written)
 
 
 def _show(source: Source, pid: int | None, ending: Ending, *, interval: float) -> None:

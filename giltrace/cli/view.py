@@ -70,7 +70,8 @@ def view(
         require_something(subject.timeline, subject.folder)
     # Ended by the system or by a closed terminal: leave nothing behind then either.
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: sys.exit(0))
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` wants it
+            signal.signal(ending, lambda *_: sys.exit(0))
     changed = None
     if windows or top_waits is not None:
         from giltrace.analysis.worst import chosen_stretches

@@ -23,6 +23,7 @@ from giltrace.launch.observe import Observation
 from giltrace.launch.recorder import POLL_SECONDS
 from giltrace.launch.target import Target
 from giltrace.recording.live import is_alive
+from giltrace.recording.locate import Written
 from giltrace.recording.meta import Meta
 from giltrace.views.top.source import Source
 
@@ -131,8 +132,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def followed(pid: int, folder: Path) -> Iterator[Source]:
-    """Look at a recording that somebody else makes of process `pid`; nothing is done to either."""
+def followed(pid: int, written: Written) -> Iterator[Source]:
+    """Look at a recording that somebody else makes of process `pid`; nothing is done to either.
+
+    Raises `TargetError` for one that is another user's, or in a container: who may put there what they like.
+    """
+    folder = written.path
+    if written.is_foreign:
+        raise TargetError(
+            f"process {pid} is being recorded by another user or in a container, into {folder}",
+            f"look at it as that user, there (`giltrace top {pid}`), or from outside: giltrace top --observe {pid}",
+        )
     command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
 
     def ended() -> str | None:
@@ -154,9 +164,9 @@ def attached(pid: int) -> Iterator[Source]:
     with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
         folder = Path(temporary, "live.giltrace")
         folder.mkdir()
-        place = find_place(target.process, folder)
+        place = find_place(target, folder)
         try:
-            if place.files != folder:
+            if not place.is_direct:
                 raise TargetError(
                     f"process {pid} has another user or file system", f"look from outside: giltrace top --observe {pid}"
                 )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import re
+import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from giltrace.process.folder import Folder
 from giltrace.recording import layout
 from giltrace.recording.layout import Control, Status
 
@@ -21,61 +19,71 @@ from giltrace.recording.layout import Control, Status
 LEASE_NS = 10_000_000_000
 RENEW_NS = 1_000_000_000
 
-_NAME = re.compile(r"gil-(\d+)-\d+\.bin")
+_NAME = re.compile(r"gil-(\d{1,9})-\d{1,9}\.bin")
 _LOCKED = "clock.bin"
 
+_WORDS = {"status": "<I", "lease_ns": "<Q", "control": "<I"}
 
-@dataclass(frozen=True)
+
 class Head:
-    """The head of one file, as the tracer sees it at the same time; `process` is the id that is in the file's name."""
+    """The head of one file, as the tracer sees it at the same time; `process` is the id that is in the file's name.
 
-    process: int
-    fields: np.void
+    It is read and written, not mapped: whoever has the file may shorten it at any time.
+    """
+
+    def __init__(self, folder: Folder, name: str, process: int) -> None:
+        self.process = process
+        self._folder, self._name = folder, name
 
     @property
     def status(self) -> Status:
-        """What the tracer says."""
-        return Status(int(self.fields["status"]))
+        """What the tracer says; nothing, where there is no such file any more."""
+        kind, at = _place("status")
+        with contextlib.suppress(OSError, struct.error), self._folder.opened(self._name) as file:
+            return Status(struct.unpack(kind, os.pread(file, struct.calcsize(kind), at))[0])
+        return Status(0)
 
     @property
     def at_work(self) -> bool:
         """Tell whether the tracer has been put in place and has not left."""
-        return Status.HOOKED in self.status and Status.STOPPED not in self.status
+        status = self.status
+        return Status.HOOKED in status and Status.STOPPED not in status
 
     def renew(self) -> None:
         """Say that somebody still listens."""
-        self.fields["lease_ns"] = time.monotonic_ns() + LEASE_NS
+        self._write("lease_ns", time.monotonic_ns() + LEASE_NS)
 
     def ask_to_stop(self) -> None:
         """Ask the tracer to leave at the next use of a GIL."""
-        self.fields["control"] = Control.CONTROL_STOP
+        self._write("control", Control.CONTROL_STOP)
+
+    def _write(self, field: str, value: int) -> None:
+        kind, at = _place(field)
+        with contextlib.suppress(OSError), self._folder.opened(self._name, os.O_RDWR) as file:
+            os.pwrite(file, struct.pack(kind, value), at)
+
+
+def _place(field: str) -> tuple[str, int]:
+    """How a field of the head is written, and where."""
+    assert layout.HEADER.fields is not None
+    return _WORDS[field], int(layout.HEADER.fields[field][1])
 
 
 class Heads:
     """The heads of all files in a folder; `look` for new ones again and again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._known: dict[str, Head] = {}
 
     def look(self) -> list[Head]:
-        """Map the files that are new and return all heads."""
-        for name in os.listdir(self._folder):
-            match = _NAME.fullmatch(name)
-            if match and name not in self._known:
-                with contextlib.suppress(OSError, ValueError):  # not yet a page long
-                    self._known[name] = Head(int(match[1]), _map(self._folder / name))
+        """Take in the files that are new and return all heads."""
+        with contextlib.suppress(OSError):
+            for name in self._folder.names(_NAME):
+                match = _NAME.fullmatch(name)
+                if match and name not in self._known:
+                    self._known[name] = Head(self._folder, name, int(match[1]))
         return list(self._known.values())
-
-
-def _map(path: Path) -> np.void:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        page = mmap.mmap(fd, layout.HEADER_SIZE)
-    finally:
-        os.close(fd)
-    head: np.void = np.frombuffer(page, layout.HEADER, 1)[0]
-    return head
 
 
 @contextlib.contextmanager
@@ -86,11 +94,21 @@ def marked_as_recorded(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_recorded(folder: Path) -> bool:
+def hold_lock(folder: Folder) -> int:
+    """Do the same for a folder that a tracer writes to and that is not the recording: until the descriptor is closed.
+
+    Raises OSError.
+    """
+    descriptor = folder.create(_LOCKED, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_recorded(folder: Folder) -> bool:
     """Tell whether a recorder holds the lock on `folder`."""
     try:
-        with (folder / _LOCKED).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with folder.opened(_LOCKED) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

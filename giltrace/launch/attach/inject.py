@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from giltrace import native
 from giltrace.errors import TargetError
 from giltrace.launch.attach.call import Visit
+from giltrace.launch.attach.footprint import Footprint
 from giltrace.launch.attach.heads import LEASE_NS
 from giltrace.launch.attach.moment import Kind, Moment, expected, moment
-from giltrace.launch.attach.process import Mapping, Process
+from giltrace.launch.attach.own_thread import OwnThread
+from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memory, write_memory
 from giltrace.launch.attach.refusals import Trace, active_trace
 from giltrace.launch.attach.target import Target, object_at
+from giltrace.process.elf import NotElf
 from giltrace.recording import layout
 from giltrace.recording.layout import Control
 
-#: How long to look for a safe moment, how long a thread may take to stop, and a call to return.
+#: How long to look for a safe moment, how long a thread may take to stop, to start another, and that one for a call.
 SEARCH_SECONDS = 5.0
-_STOP_SECONDS = 1.0
-_CALL_SECONDS = 10.0
+_STOP_SECONDS = _START_SECONDS = 1.0
+CALL_SECONDS = 10.0
 
 #: An orphaned tracer leaves within this, if the process uses a GIL at all.
 _ANSWER_SECONDS = 0.3
@@ -40,42 +39,35 @@ _ALREADY_TRACED = 1
 _PENDING = 0xFF
 
 
-@dataclass
-class Pauses:
-    """How long threads were stopped, in ns, one for each stop."""
-
-    all: list[int] = field(default_factory=list)
-
-
 def inject(
     target: Target,
     library: str,
     folder: str,
     depth: int,
-    pauses: Pauses,
+    footprint: Footprint,
     stopped: Callable[[], bool] = lambda: False,
     ring: int = 0,
 ) -> None:
     """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
-    With `ring` (bytes) it keeps its newest events only. `stopped` is asked whether to give up looking for a moment.
-    Raises `TargetError`, with the process as it was but for the library, which may be loaded and idle.
+    With `ring` (bytes) it keeps its newest events only. `stopped` is asked whether to give up waiting for a moment, or
+    for the process's loader. Raises `TargetError`, with the process as it was but for the library, which may be loaded
+    and idle.
     """
     data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4)]
     pid = target.process.pid
     # As much as can be is found out before a thread is stopped for it. Once loaded, the library stays.
-    tracer = _offset("giltrace_attach")
     start = _loaded_at(target.process, library)
-    with visiting(target, data, pauses, stopped) as visit:
-        deadline = time.monotonic() + _CALL_SECONDS
+    with visiting(target, data, footprint, stopped) as own:
+        deadline = time.monotonic() + CALL_SECONDS
         if start is None:
-            visit.call(target.library.dlopen, visit.at[0], target.library.dlopen_mode, deadline=deadline)
+            _load(target, own, deadline, stopped)
             start = _loaded_at(target.process, library)
         result = _PENDING
         if start is not None:
-            lease = time.monotonic_ns() + LEASE_NS
-            visit.call(start + tracer, visit.at[1], depth, lease, ring, visit.at[2], deadline=deadline)
-            result = read_memory(pid, visit.at[2], 1)[0]
+            lease, tracer = time.monotonic_ns() + LEASE_NS, _function(pid, start, "giltrace_attach")
+            own.call(tracer, own.at[1], depth, lease, ring, own.at[2], deadline=deadline)
+            result = read_memory(pid, own.at[2], 1)[0]
     if start is None:
         raise TargetError(
             f"process {pid} could not load {library}",
@@ -90,13 +82,32 @@ def inject(
         )
 
 
-def eject(target: Target, library: str, pauses: Pauses) -> None:
+def _load(target: Target, own: OwnThread, deadline: float, stopped: Callable[[], bool]) -> None:
+    """Have the library loaded, whose path is the first of the thread's data."""
+    library = target.library
+    try:
+        own.call(library.dlopen, own.at[0], library.dlopen_mode, deadline=deadline, stopped=stopped)
+    except Late:
+        if stopped():
+            raise TargetError("interrupted before anything was changed") from None
+        pid = target.process.pid
+        raise TargetError(
+            f"process {pid} has been loading another library for {CALL_SECONDS:.0f} s, and takes one after the other: "
+            "a thread of it is in the other one's constructor",
+            f"try again when that has ended, or look from outside: giltrace attach --observe {pid}",
+        ) from None
+
+
+def eject(target: Target, footprint: Footprint) -> None:
     """Take the tracer out through a safe moment of some thread. Raises `TargetError` if there is none."""
-    start = _loaded_at(target.process, library)
-    if start is not None:
-        stop = start + _offset("giltrace_stop")
-        with visiting(target, [], pauses) as visit:
-            visit.call(stop, deadline=time.monotonic() + _CALL_SECONDS)
+    pid = target.process.pid
+    # Several, where each attach had to bring its own: stopping those that are idle does nothing.
+    starts = [m.start for m in target.process.maps() if m.offset == 0 and is_tracer(m.path)]
+    stops = [_function(pid, start, "giltrace_stop") for start in starts]
+    if stops:
+        with visiting(target, [], footprint) as own:
+            for stop in stops:
+                own.call(stop, deadline=time.monotonic() + CALL_SECONDS)
 
 
 def end_orphan(target: Target, trace: Trace) -> None:
@@ -111,48 +122,75 @@ def end_orphan(target: Target, trace: Trace) -> None:
         if active_trace(target) is None:
             return
         time.sleep(_LOOK_SECONDS)
-    for path in {mapping.path for mapping in target.maps if Path(mapping.path).name == native.LIBRARY.name}:
-        with contextlib.suppress(TargetError):
-            eject(target, path, Pauses())
+    with contextlib.suppress(TargetError):
+        eject(target, Footprint())
 
 
 @contextlib.contextmanager
 def visiting(
-    target: Target, data: list[bytes], pauses: Pauses, stopped: Callable[[], bool] = lambda: False
-) -> Iterator[Visit]:
-    """Stop a thread at a safe moment for the time of the block; it goes on afterwards whatever happens.
+    target: Target, data: list[bytes], footprint: Footprint, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[OwnThread]:
+    """Have a thread of our own in the process for the time of the block; `data` is what its calls will point to.
 
-    Raises `TargetError` if no such moment comes, or the process ends.
+    A thread of the process starts it, stopped for that at a safe moment. Raises `TargetError` if no such moment comes,
+    or the process ends.
     """
     pid = target.process.pid
     try:
-        with _stopped(target, pauses, stopped) as (thread, found):
-            visit = Visit(target, thread, found, data)
+        begin = time.monotonic_ns()
+        thread = _start_thread(target, footprint, stopped)
+        try:
             try:
-                yield visit
+                own = OwnThread(target, thread, data)
+            except BaseException:
+                thread.detach()
+                raise
+            try:
+                yield own
             finally:
-                visit.leave()
+                own.leave()
+        finally:
+            footprint.threads.append((thread.tid, begin, time.monotonic_ns()))
     except Gone:
         raise TargetError(f"process {pid} ended while it was being attached to") from None
     except Denied:
         raise TargetError(f"the kernel does not let you trace process {pid}", f"giltrace doctor --pid {pid}") from None
     except Late:
         raise TargetError(
-            f"a thread of process {pid} did not finish in {_CALL_SECONDS:.0f} s what it was made to do; it goes on by "
-            "itself",
+            f"a thread of process {pid} did not finish in time what it was made to do; it goes on by itself",
             f"look at the process from outside: giltrace attach --observe {pid}",
         ) from None
     except OSError as error:
         raise TargetError(f"process {pid} could not be changed: {error}", f"giltrace doctor --pid {pid}") from None
 
 
+def _start_thread(target: Target, footprint: Footprint, stopped: Callable[[], bool]) -> Thread:
+    """Stop a thread, have it start one of ours, and let it go on."""
+    own = None
+    with contextlib.ExitStack() as unless_done, _stopped(target, footprint, stopped) as (thread, found):
+        visit = Visit(target, thread, found)
+        try:
+            own = visit.start_thread(target.library.sched_yield, time.monotonic() + _START_SECONDS)
+            unless_done.callback(own.detach if own is not None else lambda: None)
+        finally:
+            visit.leave()
+        unless_done.pop_all()
+    if own is None:
+        pid = target.process.pid
+        raise TargetError(
+            f"process {pid} cannot start a thread: a limit on processes or memory is reached",
+            f"look at it from outside: giltrace attach --observe {pid}",
+        )
+    return own
+
+
 @contextlib.contextmanager
-def _stopped(target: Target, pauses: Pauses, stopped: Callable[[], bool]) -> Iterator[tuple[Thread, Moment]]:
+def _stopped(target: Target, footprint: Footprint, stopped: Callable[[], bool]) -> Iterator[tuple[Thread, Moment]]:
     """Stop one thread after the other until one is at a safe moment."""
     deadline = time.monotonic() + SEARCH_SECONDS
     while not stopped():
         for tid in _candidates(target)[:_STOPS_PER_LOOK]:
-            with _Stop(target, tid, pauses) as stop:
+            with _Stop(target, tid, footprint) as stop:
                 if stop.moment is not None:
                     yield stop.thread, stop.moment
                     return
@@ -171,8 +209,8 @@ def _stopped(target: Target, pauses: Pauses, stopped: Callable[[], bool]) -> Ite
 class _Stop:
     """A thread, stopped for the time of the block, and its `moment` if that is safe; None also if it has ended."""
 
-    def __init__(self, target: Target, tid: int, pauses: Pauses) -> None:
-        self._pauses = pauses
+    def __init__(self, target: Target, tid: int, footprint: Footprint) -> None:
+        self._footprint = footprint
         self.begin = time.monotonic_ns()
         self.moment: Moment | None = None
         try:
@@ -194,7 +232,7 @@ class _Stop:
     def __exit__(self, *_: object) -> None:
         if hasattr(self, "thread"):
             self.thread.detach()
-            self._pauses.all.append(time.monotonic_ns() - self.begin)
+            self._footprint.stops.append((self.thread.tid, self.begin, time.monotonic_ns()))
 
 
 def _candidates(target: Target) -> list[int]:
@@ -224,20 +262,18 @@ def _loaded_at(process: Process, path: str) -> int | None:
     return mapped[0].start if mapped else None
 
 
-@functools.cache
-def _offset(function: str) -> int:
-    """How far `function` lies from the start of the tracer library."""
-    native.library()
-    me = Process(os.getpid())
-    inode = native.LIBRARY.stat().st_ino
-    (start, *_) = (m.start for m in me.maps() if _is_library(m, inode))
-    address = object_at(me.pid, start).address(function)
-    assert address is not None
-    return address - start
+def _function(pid: int, start: int, name: str) -> int:
+    """Where `name` is in the tracer library that is mapped at `start`. Raises `TargetError`."""
+    with contextlib.suppress(NotElf):
+        address = object_at(pid, start).address(name)
+        if address is not None:
+            return address
+    raise TargetError(f"what process {pid} has loaded as giltrace's library is none", f"giltrace doctor --pid {pid}")
 
 
-def _is_library(mapping: Mapping, inode: int) -> bool:
-    return mapping.inode == inode and mapping.offset == 0 and Path(mapping.path).name == native.LIBRARY.name
+def is_tracer(path: str) -> bool:
+    """Tell by its path whether a file is a tracer library."""
+    return path.rpartition("/")[2].startswith("libgiltrace")
 
 
 def is_replaced(process: Process, path: str) -> bool:

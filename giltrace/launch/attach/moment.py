@@ -1,6 +1,6 @@
-"""Is this thread at a moment at which it can be made to load a library?
+"""Is this thread at a moment at which it can be made to start another?
 
-dlopen takes the locks of the loader and of malloc. It must not be called in a thread that stands inside either, for it
+pthread_create takes locks of libc: malloc's above all. It must not be called in a thread that stands inside one, for it
 would wait for itself. Two kinds of moments are safe:
 
 * the thread sleeps in a system call that neither of them makes while it holds a lock; or
@@ -10,7 +10,6 @@ would wait for itself. Two kinds of moments are safe:
 from __future__ import annotations
 
 import errno
-import resource
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from giltrace.launch.attach.process import Blocked
 from giltrace.launch.attach.ptrace import Gone, Registers, read_memory
 from giltrace.launch.attach.target import Target
 
-#: What a call needs: dlopen reads whole pages onto the stack, and binds a library's symbols.
+#: What calls need at most: dlopen, in our own thread, reads whole pages onto the stack, and binds a library's symbols.
 STACK_NEEDED = 64 << 10
 #: Of that, what is written at once and therefore has to be there; a main thread's stack grows for the rest.
 _WRITTEN = 20 << 10
@@ -185,14 +184,14 @@ def _in_call(target: Target, tid: int, number: int, registers: Registers) -> Mom
 def _has_stack(target: Target, tid: int, registers: Registers) -> bool:
     """See whether the thread is on its own stack, with enough of it below the part in use."""
     process, rsp = target.process, registers.rsp
-    mapping = next((m for m in process.maps() if m.start <= rsp < m.end), None)
+    # Its stack, for it is on it, is where it was: to ask again takes a while, and the thread stands still for that.
+    mapping = target.mapping_at(rsp) or next((m for m in process.maps() if m.start <= rsp < m.end), None)
     if mapping is None or mapping.inode or not mapping.mode.startswith("rw"):
         return False
     if tid == process.pid:
         if mapping.path != "[stack]" or rsp - mapping.start < _WRITTEN:
             return False
-        limit = resource.prlimit(process.pid, resource.RLIMIT_STACK)[0]
-        return limit == resource.RLIM_INFINITY or mapping.end - rsp + STACK_NEEDED + _PAGE < limit
+        return bool(mapping.end - rsp + STACK_NEEDED + _PAGE < process.stack_limit())
     # libc keeps what is the thread's own at the top of its stack. A guard page below need not show as a mapping.
     if not mapping.start <= rsp < registers.fs_base < mapping.end or rsp - mapping.start < STACK_NEEDED:
         return False

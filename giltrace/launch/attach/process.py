@@ -82,6 +82,11 @@ class Process:
         text = (self.folder / "maps").read_text(errors="surrogateescape")
         return list(_parse_maps(text, os.readlink(self.folder / "root")))
 
+    def stack_limit(self) -> float:
+        """Return how far the main thread's stack may grow, in bytes. Raises OSError."""
+        match = re.search(r"^Max stack size +(\d+)", (self.folder / "limits").read_text(), re.M)
+        return int(match[1]) if match else float("inf")
+
     def command(self) -> list[str]:
         """Return its command line as words. Raises OSError."""
         return (self.folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")

@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable
 
 _CONT, _GETREGS, _SETREGS, _DETACH, _SYSCALL = 7, 12, 13, 17, 24
-_GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _LISTEN, _GETSIGMASK, _SETSIGMASK = (
-    0x4204, 0x4205, 0x4206, 0x4207, 0x4208, 0x420A, 0x420B
+_SETOPTIONS, _GETEVENTMSG, _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _LISTEN, _GETSIGMASK, _SETSIGMASK = (
+    0x4200, 0x4201, 0x4204, 0x4205, 0x4206, 0x4207, 0x4208, 0x420A, 0x420B
 )  # fmt: skip
 _NT_X86_XSTATE = 0x202
-_EVENT_STOP = 128
+_EVENT_CLONE, _EVENT_STOP = 3, 128
 _WALL = 0x40000000
 
-#: Tells a stop at a system call from a breakpoint's. It goes with the tracer and changes nothing for the thread.
-_OPTION_SYSGOOD = 1
+#: Tells a stop at a system call from a breakpoint's; has a thread that this one starts stop before its first
+#: instruction. They go with the tracer and change nothing for the thread.
+_OPTION_SYSGOOD, _OPTION_TRACECLONE = 1, 8
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 
 #: More than any processor's: AVX-512 has 2.7 KB, AMX 11 KB.
@@ -29,7 +30,7 @@ _XSTATE_MAX = 1 << 16
 
 #: A stop usually takes microseconds: look again at once this often before sleeping in between.
 _SPINS = 20
-_PAUSE = 0.00005
+_PAUSE, _LONGEST_PAUSE, _LONGER = 0.00005, 0.002, 1.1
 _DETACH_SECONDS = 1.0
 
 
@@ -63,6 +64,10 @@ class Late(Exception):
 
 class Denied(Exception):
     """The kernel does not let this process trace the thread."""
+
+
+def _never() -> bool:
+    return False
 
 
 # PyDLL: none of these block, and to give the GIL up around each would make a stop longer.
@@ -117,27 +122,35 @@ def write_memory(pid: int, address: int, data: bytes) -> None:
 class Thread:
     """One thread of another process under ptrace; it goes on where it was when `detach` is called, or we end.
 
-    All methods but `wait` need it to be stopped. They raise Gone if it has ended; `Thread` raises Denied.
+    All methods but `stop` and `detach` need it to be stopped. They raise Gone if it has ended; `Thread` raises Denied.
+    `seized`: it is under ptrace already, for a thread that was has started it.
     """
 
-    def __init__(self, tid: int) -> None:
+    def __init__(self, tid: int, *, seized: bool = False) -> None:
         self.tid = tid
-        _ptrace(_SEIZE, tid, 0, _OPTION_SYSGOOD)
+        if not seized:
+            _ptrace(_SEIZE, tid, 0, _OPTION_SYSGOOD | _OPTION_TRACECLONE)
         self._attached = True
+
+    def await_birth(self, deadline: float) -> None:
+        """Wait until it, which was just started, stands before its first instruction; those it starts run freely."""
+        while self._wait(deadline) >> 16 != _EVENT_STOP:
+            pass
+        _ptrace(_SETOPTIONS, self.tid, 0, _OPTION_SYSGOOD)
 
     def stop(self, seconds: float) -> None:
         """Stop it. Raises Late if it has not stopped by then, which only the end of this process can then undo."""
-        _ptrace(_INTERRUPT, self.tid)
         deadline = time.monotonic() + seconds
         while True:
+            _ptrace(_INTERRUPT, self.tid)
             status = self._wait(deadline)
             if status >> 16 == _EVENT_STOP:
                 return
-            # Another stop came first: let it have its signal, and stop at the interrupt that is still due.
+            # Another stop came first, and the kernel forgets the interrupt for it. Let it have its signal.
             _ptrace(_CONT, self.tid, 0, _signal_of(status))
 
-    def _wait(self, deadline: float) -> int:
-        spins = 0
+    def _wait(self, deadline: float, stopped: Callable[[], bool] = _never) -> int:
+        spins, pause = 0, _PAUSE
         while True:
             try:
                 tid, status = os.waitpid(self.tid, _WALL | os.WNOHANG)
@@ -150,23 +163,41 @@ class Thread:
                 return status
             spins += 1
             if spins > _SPINS:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or stopped():
                     raise Late
-                time.sleep(_PAUSE)
+                time.sleep(pause)
+                pause = min(pause * _LONGER, _LONGEST_PAUSE)
 
-    def run_to_syscall(self, deadline: float) -> None:
-        """Resume it until it enters or leaves a system call; it receives its signals. Raises Late after `deadline`."""
+    def run_to_syscall(self, deadline: float, stopped: Callable[[], bool] = _never) -> int:
+        """Resume it until it enters or leaves a system call, or has started a thread; it receives its signals.
+
+        Returns the new thread's id, 0 for a system call. Raises Late after `deadline`, or once `stopped` says so.
+        """
         deliver = 0
         while True:
             _ptrace(_SYSCALL, self.tid, 0, deliver)
-            status = self._wait(deadline)
+            status = self._wait(deadline, stopped)
             while status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP:
                 # The whole process was stopped by a signal, as by Ctrl-Z: it stays so until SIGCONT.
                 _ptrace(_LISTEN, self.tid)
-                status = self._wait(deadline)
+                status = self._wait(deadline, stopped)
+            if status >> 16 == _EVENT_CLONE:
+                tid = ctypes.c_ulong()
+                _ptrace(_GETEVENTMSG, self.tid, 0, ctypes.byref(tid))
+                return tid.value
             deliver = _signal_of(status)
             if os.WSTOPSIG(status) == _SYSCALL_STOP:
-                return
+                return 0
+
+    def run_to_its_end(self, deadline: float) -> None:
+        """Resume it and return when it has ended. Raises Late after `deadline`."""
+        deliver = 0
+        try:
+            while True:
+                _ptrace(_CONT, self.tid, 0, deliver)
+                deliver = _signal_of(self._wait(deadline))
+        except Gone:
+            return
 
     def detach(self) -> None:
         """Let it go on, without us, stopped or not. Nothing happens if it has ended.

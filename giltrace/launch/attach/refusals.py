@@ -8,11 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from giltrace import native
 from giltrace.errors import TargetError
 from giltrace.launch.attach.heads import is_recorded
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone, read_memory
 from giltrace.launch.attach.target import Target
+from giltrace.process.deputy import Deputy, User
+from giltrace.process.folder import Folder
 
 _OLDEST = (3, 8)
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -88,7 +91,7 @@ def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
     try:
         target = Target(process)
         interpreter = target.interpreter
-        _ = target.library
+        native.tracer_library(target.library.libc, "x86_64")
     except (Gone, OSError):
         raise TargetError(f"process {process.pid} ended while it was being looked at") from None
     if interpreter.version is not None and interpreter.version < _OLDEST:
@@ -187,4 +190,17 @@ def _check_traced(target: Target) -> None:
 
 def is_orphan(process: Process, trace: Trace) -> bool:
     """Tell whether the recorder of an attached tracer is gone, so that nobody will end it before its lease does."""
-    return trace.lease_ns != 0 and not is_recorded(process.path_here(trace.folder))
+    if trace.lease_ns == 0:
+        return False
+    try:
+        deputy = Deputy(User.of(process.pid))
+    except OSError:
+        return True
+    try:
+        owners = frozenset({deputy.user.uid, os.geteuid()})
+        with Folder.root_of(process.pid, deputy, owners).below(trace.folder) as folder:
+            return not is_recorded(folder)
+    except OSError:
+        return True
+    finally:
+        deputy.close()

@@ -7,7 +7,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import giltrace
@@ -23,6 +23,7 @@ from giltrace.launch.attach.progress import EventCount
 from giltrace.launch.attach.target import Target
 from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
+from giltrace.process.folder import Folder
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
 from giltrace.views.ending import Ending
@@ -67,7 +68,7 @@ def attach(
     folder = RecordingFolder(path, force=force)
     try:
         with Ending() as ending, marked_as_recorded(path), _alive(process) as alive:
-            place = find_place(process, path)
+            place = find_place(target, path)
             try:
                 recording = Recording(target, place, path, collectors, depth, lambda: ending.signal is not None)
                 folder.keep()
@@ -118,7 +119,7 @@ class Recording:
             raise
 
     @property
-    def files(self) -> Path:
+    def files(self) -> Folder:
         """Where the tracer's files grow."""
         return self._place.files
 
@@ -133,16 +134,18 @@ class Recording:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
-        self._place.collect(self._path)
+        said += self._place.collect(self._path)
         self._crew.stop()
         reports = self._crew.reports
-        longest = max(self._tracer.pauses.all) / 1e6
+        footprint = self._tracer.footprint
+        self.meta.stops, self.meta.own_threads = ([list(one) for one in all_] for all_ in astuple(footprint))
+        longest = max(footprint.lengths) / 1e6
         stopped = f"; a thread was stopped for {longest:.1f} ms at most"
         reports["gil"] = replace(reports["gil"], cost=reports["gil"].cost + stopped)
         self.meta.collectors = [asdict(report) for report in reports.values()]
         self.meta.state = "complete"
         self.meta.write(self._path)
-        return Outcome(said, self._tracer.pauses.all)
+        return Outcome(said, footprint.lengths)
 
 
 def _follow(

@@ -16,6 +16,8 @@ from giltrace.process.elf import LoadedObject, NotElf
 
 _LIBC = re.compile(r"(libc\.so\.6|libc-2\.\d+\.so|ld-musl-x86_64\.so\.1|libc\.musl-x86_64\.so\.1)( \(deleted\))?")
 _LIBDL = re.compile(r"(libdl\.so\.2|libdl-2\.\d+\.so)( \(deleted\))?")
+_LIBPTHREAD = re.compile(r"(libpthread\.so\.0|libpthread-2\.\d+\.so)( \(deleted\))?")
+_LOADER = re.compile(r"(ld-linux-x86-64\.so\.2|ld-2\.\d+\.so)( \(deleted\))?")
 
 #: mov $15, %rax; syscall: what signal handlers return to. 15 is rt_sigreturn.
 RESTORER = bytes.fromhex("48c7c00f0000000f05")
@@ -43,16 +45,21 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Library:
-    """The C library: addresses of what is called. `dlopen_mode` goes with `dlopen`.
+    """The C library, "glibc" or "musl": addresses of what is called. `dlopen_mode` goes with `dlopen`.
 
-    `errno_offset` is that of a thread's errno from its thread pointer, None if it could not be found.
+    `errno_offset` is that of a thread's errno from its thread pointer, None if it could not be found; `loader` is where
+    glibc's loader keeps its locks, None if unknown.
     """
 
+    libc: str
     restorer: int
+    pthread_create: int
+    sched_yield: int
     dlopen: int
     dlopen_mode: int
     swab: int
     errno_offset: int | None
+    loader: tuple[int, int] | None
 
 
 def object_at(pid: int, start: int) -> LoadedObject:
@@ -90,20 +97,32 @@ class Target:
         """Find the C library and what is needed of it."""
         for libc in self._objects(lambda name: _LIBC.fullmatch(name) is not None):
             with contextlib.suppress(NotElf):
-                restorer, swab = libc.code(RESTORER), libc.address("swab")
-                dlopen, mode = libc.address("dlopen"), RTLD_NOW
-                if dlopen is None:
-                    others = self._objects(lambda name: _LIBDL.fullmatch(name) is not None)
-                    dlopen = next(filter(None, (other.address("dlopen") for other in others)), None)
+                restorer, swab, pause = libc.code(RESTORER), libc.address("swab"), libc.address("sched_yield")
+                create = self._address(libc, _LIBPTHREAD, "pthread_create")
+                dlopen, mode = self._address(libc, _LIBDL, "dlopen"), RTLD_NOW
                 if dlopen is None:
                     dlopen, mode = libc.address("__libc_dlopen_mode"), RTLD_NOW | _RTLD_DLOPEN
-                if restorer and swab and dlopen:
-                    return Library(restorer, dlopen, mode, swab, _errno_offset(libc))
+                if restorer and swab and pause and create and dlopen:
+                    kind = "glibc" if libc.address("gnu_get_libc_version") else "musl"
+                    errno, loader = _errno_offset(libc), self._loader_data()
+                    return Library(kind, restorer, create, pause, dlopen, mode, swab, errno, loader)
         raise TargetError(
             f"process {self.process.pid} has no C library that can load another: it is statically linked, or not by "
             "glibc or musl",
             f"look at it from outside: giltrace attach --observe {self.process.pid}",
         )
+
+    def _address(self, libc: LoadedObject, other: re.Pattern[str], name: str) -> int | None:
+        """The address of a function of libc, which up to glibc 2.33 is in a library of its own."""
+        objects = [libc, *self._objects(lambda path: other.fullmatch(path) is not None)]
+        return next(filter(None, (each.address(name) for each in objects)), None)
+
+    def _loader_data(self) -> tuple[int, int] | None:
+        for loader in self._objects(lambda name: _LOADER.fullmatch(name) is not None):
+            mapping = self.mapping_at(loader.address("_rtld_global") or 0)
+            if mapping is not None:
+                return mapping.start, mapping.end
+        return None
 
     def _objects(self, wanted: Callable[[str], bool]) -> list[LoadedObject]:
         found = []

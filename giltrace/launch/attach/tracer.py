@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from giltrace.errors import TargetError
 from giltrace.launch.attach import inject
+from giltrace.launch.attach.footprint import Footprint
 from giltrace.launch.attach.heads import RENEW_NS, Head, Heads
-from giltrace.launch.attach.inject import Pauses
 from giltrace.launch.attach.place import Place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.target import Target
@@ -21,15 +21,15 @@ _LOOK_SECONDS = 0.002
 class AttachedTracer:
     """The tracer at work in `target` and, after a fork, in its children, until `stop`. Raises `TargetError`.
 
-    `pauses` tells how long threads were stopped for it.
+    `footprint` tells what was done to the process for it.
     """
 
     def __init__(self, target: Target, place: Place, depth: int, stopped: Callable[[], bool], ring: int = 0) -> None:
-        self.pauses = Pauses()
+        self.footprint = Footprint()
         self._target, self._place = target, place
         self._heads = Heads(place.files)
         self._inside = target.process.pid_inside
-        inject.inject(target, place.library, place.folder, depth, self.pauses, stopped, ring)
+        inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
         self._renew_ns = 0
         self.poll()
 
@@ -66,7 +66,7 @@ class AttachedTracer:
     def _eject(self, pid: int) -> str:
         try:
             target = self._target if pid == self._target.process.pid else Target(Process(pid))
-            inject.eject(target, self._place.library, self.pauses)
+            inject.eject(target, self.footprint)
         except (TargetError, OSError):
             return f"process {pid} sleeps: the tracer leaves it at its next use of the GIL"
         return ""
