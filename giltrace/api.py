@@ -53,7 +53,9 @@ class Recording:
 
     @cached_property
     def processes(self) -> Records:
-        """One row per process: `pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`."""
+        """One row per process: `pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`,
+        `lost_stacks`.
+        """
         rows = self.timeline.processes
         return _records(
             pid=np.array([p.pid for p in rows], np.int64),
@@ -65,6 +67,7 @@ class Recording:
             gils=np.array([p.gils for p in rows], np.int64),
             has_sched=np.array([p.has_sched for p in rows], np.bool_),
             lost=np.array([p.lost for p in rows], np.int64),
+            lost_stacks=np.array([p.lost_stacks for p in rows], np.int64),
         )
 
     @cached_property
@@ -175,7 +178,9 @@ class Frames:
 
     @cached_property
     def processes(self) -> Any:
-        """`pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`, `duration`."""
+        """`pid`, `ppid`, `python`, `cmdline`, `start`, `end`, `gils`, `has_sched`, `lost`, `lost_stacks`, and
+        `duration`.
+        """
         return self._timed(self._plain(self._recording.processes))
 
     @cached_property

@@ -47,12 +47,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """All outcomes, in the order of the rules; `lost` is how many events of the recording could not be stored."""
+    """All outcomes, in the order of the rules; `lost` is how many events of the recording could not be stored, and
+    `damage` says in words what of it could not be read.
+    """
 
     schema: str
     passed: bool
     outcomes: tuple[Outcome, ...]
     lost: int
+    damage: tuple[str, ...] = ()
 
 
 class _Chosen(NamedTuple):
@@ -80,7 +83,8 @@ def check(timeline: Timeline, rules: Sequence[Rule], *, thread: str = "", proces
         raise UsageError("nothing to check", "give at least one rule, such as --max-wait-p99 10ms; see --help")
     chosen = _choose(timeline, thread, process)
     outcomes = tuple(_outcome(rule, timeline, chosen) for rule in rules)
-    return CheckResult(SCHEMA, all(outcome.passed for outcome in outcomes), outcomes, timeline.lost)
+    passed = all(outcome.passed for outcome in outcomes)
+    return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage)
 
 
 def _choose(timeline: Timeline, thread: str, process: str) -> list[_Chosen]:

@@ -84,6 +84,7 @@ class Side:
     duration_ns: int
     verdicts: tuple[str, ...]
     lost_events: int
+    lost_stacks: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def compare(before: Timeline, after: Timeline) -> Comparison:
 
 def _side(timeline: Timeline) -> Side:
     used = sorted((p for p in timeline.processes if len(p.holds)), key=lambda p: -int(measure.lengths(p.holds).sum()))
-    return Side(timeline.end - timeline.start, tuple(judge(p).kind for p in used or timeline.processes), timeline.lost)
+    verdicts = tuple(judge(p).kind for p in used or timeline.processes)
+    return Side(timeline.end - timeline.start, verdicts, timeline.lost, timeline.lost_stacks)
 
 
 class _Role(NamedTuple):

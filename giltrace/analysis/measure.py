@@ -147,14 +147,19 @@ class Overstays(NamedTuple):
 def overstays(process: Process, at_least: int | Ints) -> Overstays:
     """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
 
-    Time in which the operating system had no core for the holder is not its doing and is taken off. Where context
+    Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
+    taken off. Holds in which giltrace came into a running program, or left it, do not count: it was at work in them.
+    Where context
     switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's
     own holds (`own_holds`).
     """
     if not process.has_sched:
         at_least = np.maximum(at_least, UNEXPLAINED_NS)
     found, over, since = [], [], []
-    limits = np.where(own_holds(process), NEVER, np.broadcast_to(at_least, len(process.holds)))
+    own = own_holds(process)
+    if process.left:
+        own |= (process.holds["flags"] & _PARTIAL) != 0
+    limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
@@ -165,6 +170,7 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
         length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
         late = length >= limits[index]
         length = length[late] - _descheduled(process, holds["thread"][late], first[late], holds["end"][late])
+        length -= _stopped(process, holds["thread"][late], first[late], holds["end"][late])
         keep = length >= limits[index[late]]
         found.append(index[late][keep])
         over.append(length[keep])
@@ -192,6 +198,15 @@ def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: I
         return np.where(at > 0, spent[np.maximum(at - 1, 0)] + inside, 0)
 
     return until(end) - until(start)
+
+
+def _stopped(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
+    """How long giltrace had each thread stopped from start to end."""
+    spent = np.zeros(len(start), np.int64)
+    for stop in process.stops:
+        overlap = np.minimum(end, stop["end"]) - np.maximum(start, stop["start"])
+        spent += np.where(thread == stop["thread"], np.maximum(overlap, 0), 0)
+    return spent
 
 
 class Running(NamedTuple):

@@ -52,6 +52,7 @@ def _quality(timeline: Timeline, what: Timeline | Process, own_held_ns: int, own
         remarks=timeline.remarks,
         own_held_ns=own_held_ns,
         own_waited_ns=own_waited_ns,
+        lost_stacks=what.lost_stacks,
     )
 
 
@@ -93,6 +94,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
+        became=process.became,
     )
 
 

@@ -216,7 +216,7 @@ class ThreadReport:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the measurement is. `lost_events` includes scheduling records.
+    """How good the measurement is. `lost_events` includes scheduling records; `lost_stacks` are events without theirs.
 
     `violations` says in words which invariants are broken, `invariant_violations` how many; `remarks` say how it was
     recorded, where that is not the usual way. `sampled` says in words
@@ -234,13 +234,15 @@ class Quality:
     sampling: Sampling | None = None
     own_held_ns: int = 0
     own_waited_ns: int = 0
+    lost_stacks: int = 0
 
 
 @dataclass(frozen=True)
 class ProcessReport:
     """One process. Everything that is ranked has the largest first.
 
-    `victims` and `culprits` are the two directions of `blame`, each summed over the other side.
+    `victims` and `culprits` are the two directions of `blame`, each summed over the other side. `became` is the program
+    that was executed in its place, if that was not Python.
     """
 
     pid: int
@@ -263,6 +265,7 @@ class ProcessReport:
     what_if: WhatIf
     verdict: Verdict
     quality: Quality
+    became: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class GilSummary:
 
 @dataclass(frozen=True)
 class ProcessSummary:
-    """One process; `threads` in the order of the timeline."""
+    """One process; `threads` in the order of the timeline. `became`: see `Process`."""
 
     pid: int
     ppid: int
@@ -79,12 +79,14 @@ class ProcessSummary:
     lost: int
     violations: tuple[str, ...]
     note: str
+    became: str = ""
 
 
 @dataclass(frozen=True)
 class Quality:
     """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored.
 
+    `lost_stacks` counts GIL events whose stack could not be.
     `remarks` say how it was recorded, where that is not the usual way.
     `sampled` says so of a recording that is not exact.
     """
@@ -96,6 +98,7 @@ class Quality:
     collectors: tuple[CollectorReport, ...]
     remarks: tuple[str, ...] = ()
     sampled: str = ""
+    lost_stacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def summarise(timeline: Timeline) -> Summary:
             collectors=timeline.collectors,
             remarks=timeline.remarks,
             sampled=describe_sampling(timeline.sampling),
+            lost_stacks=timeline.lost_stacks,
         ),
     )
 
@@ -139,6 +143,7 @@ def summarise_process(process: Process) -> ProcessSummary:
         lost=process.lost,
         violations=process.violations,
         note=process.note,
+        became=process.became,
     )
 
 

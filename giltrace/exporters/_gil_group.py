@@ -51,6 +51,7 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
         "note": process.note,
         "sampled": sampled,
         "lost events": process.lost,
+        "lost stacks": process.lost_stacks,
         "lost context switches": timeline.sched_lost,
         "clock error (ns)": timeline.clock_error_ns,
         "python": process.python,

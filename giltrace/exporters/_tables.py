@@ -44,6 +44,7 @@ def _processes(timeline: Timeline) -> Iterator[Columns]:
         "gils": _numbers([process.gils for process in each]),
         "has_sched": np.array([process.has_sched for process in each], np.bool_),
         "lost": _numbers([process.lost for process in each]),
+        "lost_stacks": _numbers([process.lost_stacks for process in each]),
     }
 
 

@@ -1,4 +1,4 @@
-"""Tables as CSV: a header line, integers of nanoseconds, ``true`` and ``false``, UTF-8."""
+"""Tables as CSV: a header line, integers of nanoseconds, ``true`` and ``false``, UTF-8; no text is a formula."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.exporters._tables import TABLES, Column, Texts
 from giltrace.exporters._text import Cells, choices, integers, rows
+from giltrace.text import spreadsheet_cell
 from giltrace.timeline.model import Timeline
 
 _NEEDS_QUOTES = frozenset(',"\r\n')
@@ -37,4 +38,5 @@ def _cells(column: Column) -> Cells:
 
 
 def _quoted(text: str) -> str:
+    text = spreadsheet_cell(text)
     return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES & set(text) else text

@@ -6,6 +6,7 @@ All times are CLOCK_MONOTONIC nanoseconds in int64.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +93,9 @@ class ProcessEvents:
 
     `gils` holds the address of each GIL's mutex, by GIL id. `note` says why nothing was recorded, if so.
     `events` is sorted by time; the records of one thread keep their program order. `overwritten` counts the records
-    before `start` that a ring had no room for. `sampling` is None if exact.
+    before `start` that a ring had no room for, `lost_stacks` events whose stack there was no room for. `sampling` is
+    None if exact. `problems` say in words what was left out because it made no sense. If it is `not_python`, only
+    `pid`, `executable`, `cmdline` and `start` mean anything.
     """
 
     pid: int
@@ -109,13 +112,24 @@ class ProcessEvents:
     stacks: StackTable | None = None
     overwritten: int = 0
     sampling: Sampling | None = None
+    problems: tuple[str, ...] = ()
+    lost_stacks: int = 0
+    not_python: bool = False
+
+
+class Exec(NamedTuple):
+    """Process `pid` executed another program; `name` is that of its file, cut at 15 bytes."""
+
+    time: int
+    pid: int
+    name: str
 
 
 @dataclass(frozen=True)
 class SchedEvents:
     """Context switches and thread lifetimes of every process below the target.
 
-    `switches` (dtype `SWITCH`) and `tasks` (dtype `TASK`) are sorted by time; `names` maps tid to the kernel's
+    `switches` (dtype `SWITCH`), `tasks` (dtype `TASK`) and `execs` are sorted by time; `names` maps tid to the kernel's
     name (comm) of the thread, and `lost` counts the records that the kernel dropped.
     """
 
@@ -123,6 +137,7 @@ class SchedEvents:
     tasks: Array = field(default_factory=lambda: np.empty(0, TASK))
     names: dict[int, str] = field(default_factory=dict)
     lost: int = 0
+    execs: tuple[Exec, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import numpy as np
 import giltrace
 from giltrace.recording import clock, layout
 from giltrace.recording.folder import RecordingFolder
-from giltrace.recording.gil import ALIGNMENT
+from giltrace.recording.gil_file import ALIGNMENT
 from giltrace.recording.live import LiveReader, Update
 from giltrace.recording.live_file import LiveFile, Piece, Words
 from giltrace.recording.meta import Meta
+from giltrace.recording.stacks import copy_records
 
 _HEAD = layout.CHUNK.itemsize
 # Records of one thread are put together until they fill a chunk of this size.
@@ -49,7 +50,7 @@ class _Copy:
 
     def write_head(self) -> None:
         """Describe the process as it is known now."""
-        head = self._source.header.data.copy()
+        head = np.frombuffer(self._source.header.head, np.uint8).copy()
         known = head[: layout.HEADER.itemsize].view(layout.HEADER)
         # What follows the note is between the tracer and its recorder.
         head[layout.HEADER.fields["note"][1] + layout.HEADER["note"].itemsize :] = 0  # type: ignore[index]
@@ -113,13 +114,9 @@ class _Copy:
 
     def _copy_stacks(self) -> None:
         source = self._source.path.with_name(self._stacks.name)
-        if not source.exists():
-            return
-        with source.open("rb") as file, self._stacks.open("ab") as copy:
-            file.seek(self._copied)
-            while block := file.read(1 << 20):
-                copy.write(block)
-                self._copied += len(block)
+        if source.exists():
+            with self._stacks.open("ab") as copy:
+                self._copied = copy_records(source, self._copied, copy)
 
 
 def _last_release(records: Words) -> int:

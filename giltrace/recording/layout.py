@@ -14,6 +14,10 @@ CHUNK_MAGIC = 0x4B435447  # "GTCK", little endian
 VERSION = 1
 HEADER_SIZE = 4096
 MAX_GILS = 64
+#: Bytes of each chunk of a ring; of a ring smaller than SMALL_RING: of SMALL_RING_CHUNK.
+RING_CHUNK = 16384
+SMALL_RING = 4194304
+SMALL_RING_CHUNK = 4096
 
 #: Head of a file: one per program image and process.
 HEADER = np.dtype(
@@ -50,6 +54,10 @@ HEADER = np.dtype(
         ("typical_gap_ns", "<u8"),
         ("switches", "<u8"),
         ("switches_missed", "<u8"),
+        ("lost_stacks", "<u8"),
+        ("damaged", "<u4"),
+        ("confined", "<u4"),
+        ("slow_ticks", "<u8"),
     ]
 )
 
@@ -133,6 +141,7 @@ class Status(IntFlag):
     FREE_THREADED = 4  #: the interpreter says it was built without a GIL
     STOPPED = 8  #: the tracer has left the process
     OBSERVED = 16  #: read from outside: the records are samples, and the head says how dense
+    NOT_PYTHON = 32  #: a head alone, of a program that is no Python: the Python image before it has ended
 
 
 #: The core of an ACQUIRE whose core is not known.

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 #: Line of an instruction that belongs to none.
 NO_LINE = 0
+_MOST_LINES = (1 << 31) - 1
+#: A difference of lines has no more bits than an int.
+_MOST_BITS = 32
 
 
 class LineTable:
@@ -31,7 +34,8 @@ class LineTable:
     def line(self, offset: int) -> int:
         """The line of the instruction that begins at `offset` bytes into the code."""
         at = bisect_right(self._starts, offset) - 1
-        return self._lines[at] if at >= 0 else NO_LINE
+        line = self._lines[at] if at >= 0 else NO_LINE
+        return line if 0 < line <= _MOST_LINES else NO_LINE
 
 
 def _signed(byte: int) -> int:
@@ -78,10 +82,10 @@ def _locations(line: int, table: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _varint(table: bytes, at: int) -> tuple[int, int]:
-    """Six bits a byte, lowest first; bit 6 says that another byte follows."""
+    """Six bits a byte, lowest first; bit 6 says that another byte follows. Of a damaged one the low bits."""
     value = shift = 0
     while at < len(table):
-        value |= (table[at] & 63) << shift
+        value |= (table[at] & 63) << shift if shift < _MOST_BITS else 0
         shift += 6
         at += 1
         if not table[at - 1] & 64:

@@ -20,8 +20,10 @@ from giltrace import native
 from giltrace.errors import RecordingError
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
+from giltrace.recording.door import Times
 from giltrace.recording.events import GIL_EVENT, Array, ThreadInfo
-from giltrace.recording.gil import decode
+from giltrace.recording.gil import GIL_NAME, decode
+from giltrace.recording.gil_file import open_file
 from giltrace.recording.live_file import LiveFile, Piece
 
 #: What happened longer ago than this is complete, unless a thread was kept off its core for that long in mid-record.
@@ -59,11 +61,45 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+class Successor:
+    """Tells when a process executes another program than the one that wrote its file.
+
+    Most programs say so themselves, by a file of their own. Nothing is preloaded into a static one.
+    """
+
+    def __init__(self, file: LiveFile) -> None:
+        header = file.header.header
+        self._pid, self._ppid = file.pid, file.ppid
+        self._program = bytes(header["executable"])
+        # One that was cut is never found again; what an observer gives need not be the kernel's name.
+        self._told = 0 < len(self._program) < layout.HEADER["executable"].itemsize - 1
+        self._told &= layout.Status.OBSERVED not in layout.Status(int(header["status"]))
+        self._met = False
+
+    def has_come(self) -> bool:
+        """Whether it does by now. Each process has the numbers that it has here, or is not this one."""
+        if not self._told:
+            return False
+        try:
+            now = os.fsencode(os.readlink(f"/proc/{self._pid}/exe")).removesuffix(b" (deleted)")
+            if now == self._program:
+                self._met = True
+                return False
+            return self._met or self._is_child()
+        except (OSError, ValueError):
+            return False
+
+    def _is_child(self) -> bool:
+        """In a container, the numbers are those of others: it is ours if its parent's is right too."""
+        stat = Path(f"/proc/{self._pid}/stat").read_bytes()
+        return int(stat.rpartition(b")")[2].split()[1]) == self._ppid
+
+
 class LiveReader:
     """Follows the recording in `folder`: its processes, those that begin later too, from `since_ns` on.
 
     `alive` tells whether a process, by its number in the recording, still runs. Memory is bounded by the threads that
-    live, not by the recording's length. Raises `RecordingError` for a file of another version.
+    live, not by the recording's length. Raises `RecordingError` for a file that is damaged or of another version.
     """
 
     def __init__(self, folder: Path, since_ns: int = 0, alive: Callable[[int], bool] = is_alive) -> None:
@@ -71,6 +107,7 @@ class LiveReader:
         self._since_ns = since_ns
         self._alive = alive
         self._files: dict[str, LiveFile] = {}
+        self._successors: dict[str, Successor] = {}
         self._done: set[str] = set()
         self._pairs: deque[npt.NDArray[np.void]] = deque(maxlen=_PAIRS_KEPT)
         for pair in read_pairs(folder)[-_PAIRS_KEPT:]:
@@ -79,7 +116,7 @@ class LiveReader:
     def poll(self, until_ns: int) -> list[Update]:
         """Return what happened up to `until_ns` (CLOCK_MONOTONIC) and was not returned before, a part per process.
 
-        A process that has ended is given whole.
+        A process that has ended, or executes something else now, is given whole.
         """
         self._discover()
         ticking = any(file.clock is layout.Clock.TSC for file in self._files.values())
@@ -88,15 +125,16 @@ class LiveReader:
         updates = []
         newest = {file.pid: name for name, file in self._files.items()}
         for name, file in list(self._files.items()):
-            ended = not self._alive(file.pid) or newest[file.pid] != name
-            clock = self._clock(file)
-            until = _ALL if ended else _ticks_at(clock, until_ns)
-            since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
-            pieces = tuple(file.read(until, since, last=ended))
-            updates.append(_update(file, pieces, clock, ended))
+            ended = not self._alive(file.pid) or newest[file.pid] != name or self._successors[name].has_come()
+            if file.header.is_python:
+                clock = self._clock(file)
+                until = _ALL if ended else _ticks_at(clock, until_ns)
+                since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
+                pieces = tuple(file.read(until, since, last=ended))
+                updates.append(_update(file, pieces, clock, ended))
             if ended:
                 file.close()
-                del self._files[name]
+                del self._files[name], self._successors[name]
                 self._done.add(name)
         return updates
 
@@ -117,7 +155,7 @@ class LiveReader:
 
     def _discover(self) -> None:
         try:
-            names = {name for name in os.listdir(self.folder) if name.startswith("gil-") and name.endswith(".bin")}
+            names = set(filter(GIL_NAME.fullmatch, os.listdir(self.folder)))
         except FileNotFoundError:
             raise RecordingError(f"the recording {self.folder} is gone", "it was moved or deleted meanwhile") from None
         # The images of one process in the order of their execution.
@@ -125,19 +163,12 @@ class LiveReader:
             self._open(self.folder / name)
 
     def _open(self, path: Path) -> None:
-        if path.stat().st_size < layout.HEADER_SIZE:
+        try:
+            if open_file(path, Times()) is not None:
+                file = LiveFile(path, len(self._files) + len(self._done))
+                self._files[path.name], self._successors[path.name] = file, Successor(file)
+        except FileNotFoundError:
             return
-        file = LiveFile(path, len(self._files) + len(self._done))
-        if int(file.header.header["magic"]) != layout.MAGIC:
-            file.close()
-            return
-        version = int(file.header.header["version"])
-        if version != layout.VERSION:
-            raise RecordingError(
-                f"{path} has format version {version}, this giltrace reads {layout.VERSION}",
-                "follow it with the giltrace that records it (see meta.json)",
-            )
-        self._files[path.name] = file
 
     def _clock(self, file: LiveFile) -> TickClock | None:
         """The clock that turns the file's ticks into ns; None if they are that already."""

@@ -6,8 +6,6 @@ come back under another head: one that is the same before and after says that wh
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
 from bisect import bisect_left
 from collections import deque
@@ -19,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording import layout
+from giltrace.recording.door import Damaged, Source
 from giltrace.recording.events import ThreadInfo
-from giltrace.recording.gil import ALIGNMENT, GilFile, cmdline_of, note_of, text_of
+from giltrace.recording.gil_file import ALIGNMENT, GilFile, cmdline_of, filled, is_chunk, note_of, text_of
 from giltrace.recording.stacks import LiveStacks
 
 _WORD = layout.RECORD.itemsize
@@ -29,6 +28,10 @@ _FORCED = layout.RecordFlag.FORCED << layout.FLAG_SHIFT
 _UNFORCED = layout.Kind.RELEASE << layout.KIND_SHIFT
 _KIND_AND_FORCED = 7 << layout.KIND_SHIFT | _FORCED
 _TIME = (1 << layout.TIME_BITS) - 1
+#: Bytes of a chunk's head that tell whose it is: all but what the thread has lost, and its name.
+_IDENTITY = 32
+#: What is new of a chunk is mostly less.
+_FIRST_READ = 4096
 # Chunks that were read to their end may come back as others: so many are remembered, and looked at per reading.
 _CLOSED_KEPT, _CLOSED_CHECKED = 1 << 16, 2048
 
@@ -53,15 +56,20 @@ class Piece:
 
 
 class _Chunk:
-    """A chunk that is being read: `head` are its first four words; `start`, `at` and `end` count words of the file."""
+    """A chunk that is being read; `start`, `at` and `end` count words of the file, `identity` tells whose it is.
 
-    __slots__ = ("at", "base", "end", "head", "sequence", "start")
+    `words` are those from `at` on, up to the first that was not written when they were read.
+    """
 
-    def __init__(self, start: int, head: tuple[int, ...]) -> None:
-        self.start, self.head = start, head
-        self.sequence, self.base = head[2] & 0xFFFFFFFF, head[3]
+    __slots__ = ("at", "base", "end", "identity", "sequence", "start", "words")
+
+    def __init__(self, start: int, head: bytes) -> None:
+        known = np.frombuffer(head, layout.CHUNK)[0]
+        self.start, self.identity = start, head[:_IDENTITY]
+        self.sequence, self.base = int(known["sequence"]), int(known["base"])
         self.at = start + _HEAD_WORDS
-        self.end = start + (head[0] >> 32) // _WORD
+        self.end = start + int(known["size"]) // _WORD
+        self.words = memoryview(b"").cast("Q")
 
 
 class _Thread:
@@ -89,14 +97,12 @@ class LiveFile:
         self.missed = 0
         self._lost = 0
         self.stacks: LiveStacks | None = None
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._map: mmap.mmap | None = None
-        self._words = memoryview(b"").cast("Q")
+        self._source = Source(path)
         self._threads: dict[int, _Thread] = {}
         # Of what was allocated: the stretches of words in which no chunk was seen yet.
         self._gaps: list[tuple[int, int]] = []
         self._seen = layout.HEADER_SIZE // _WORD
-        self._closed: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_CLOSED_KEPT)
+        self._closed: deque[_Chunk] = deque(maxlen=_CLOSED_KEPT)
         self._read_header()
         self.clock = self.header.clock
         self.pid, self.ppid = (int(self.header.header[field]) for field in ("pid", "ppid"))
@@ -119,13 +125,18 @@ class LiveFile:
         """Events that the tracer had no room for."""
         return int(self.header.header["lost"]) + self._lost + sum(thread.info.lost for thread in self._threads.values())
 
+    @property
+    def lost_stacks(self) -> int:
+        """Events whose stack the tracer had no room for."""
+        return int(self.header.header["lost_stacks"])
+
     def read(self, until: int, since: int = 0, *, last: bool = False) -> Iterator[Piece]:
         """Yield what is new up to the tick `until`; of each thread, what went before `since` is passed over.
 
         `last`: nobody writes any more.
         """
         self._read_header()
-        self._remap()
+        self._grow()
         self._recheck()
         self._find_chunks()
         for number, thread in list(self._threads.items()):
@@ -137,42 +148,40 @@ class LiveFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._unmap()
-        os.close(self._fd)
+        self._source.close()
 
     def _read_header(self) -> None:
-        data = np.frombuffer(os.pread(self._fd, layout.HEADER_SIZE, 0), np.uint8)
-        self.header = GilFile(self.path, data, data[: layout.HEADER.itemsize].view(layout.HEADER)[0])
+        head = self._source.read(0, layout.HEADER_SIZE)
+        if len(head) < layout.HEADER_SIZE:
+            raise Damaged(self.path, "it was cut off meanwhile")
+        self.header = GilFile.of(self.path, head)
         version = re.match(r"3\.(\d+)\.", self.python)
         if self.stacks is None and version:
             path = self.path.with_name("stacks" + self.path.name.removeprefix("gil"))
             self.stacks = LiveStacks(path, (3, int(version[1])))
 
-    def _unmap(self) -> None:
-        self._words.release()
-        if self._map is not None:
-            self._map.close()
-
-    def _remap(self) -> None:
-        words = os.fstat(self._fd).st_size // _WORD
-        if words > len(self._words):
-            self._unmap()
-            self._map = mmap.mmap(self._fd, words * _WORD, access=mmap.ACCESS_READ)
-            self._words = memoryview(self._map).cast("Q")
+    def _grow(self) -> None:
+        self._source.refresh()
+        words = self._source.size // _WORD
+        if words > self._seen:
             self._gaps.append((self._seen, words))
             self._seen = words
 
-    def _head(self, start: int) -> tuple[int, ...]:
-        return tuple(self._words[start : start + 4])
+    def _head(self, start: int, count: int = layout.CHUNK.itemsize) -> bytes:
+        return self._source.read(start * _WORD, count)
+
+    def _is_still(self, chunk: _Chunk) -> bool:
+        """Whether a chunk is nobody else's by now."""
+        return self._head(chunk.start, _IDENTITY) == chunk.identity
 
     def _recheck(self) -> None:
         """Give up the chunks, of those read to their end, that are somebody else's by now."""
         for _ in range(min(len(self._closed), _CLOSED_CHECKED)):
-            start, head = self._closed.popleft()
-            if self._head(start) == head:
-                self._closed.append((start, head))
+            chunk = self._closed.popleft()
+            if self._is_still(chunk):
+                self._closed.append(chunk)
             else:
-                self._gaps.append((start, start + (head[0] >> 32) // _WORD))
+                self._gaps.append((chunk.start, chunk.end))
 
     def _find_chunks(self) -> None:
         """Look for heads where none was seen so far.
@@ -184,10 +193,12 @@ class LiveFile:
             at = begin = low
             while at + _HEAD_WORDS <= high:
                 head = self._head(at)
-                size = (head[0] >> 32) // _WORD
-                is_head = head[0] & 0xFFFFFFFF == layout.CHUNK_MAGIC and size and not size % (ALIGNMENT // _WORD)
-                if not is_head or at + size > high:
+                size = int.from_bytes(head[4:8], "little") // _WORD
+                whole = len(head) == layout.CHUNK.itemsize
+                if not whole or at + size > high or not is_chunk(np.frombuffer(head, layout.CHUNK)[0]):
                     at += ALIGNMENT // _WORD
+                    # A hole has no heads.
+                    at = max(self._source.data_from(at * _WORD) // ALIGNMENT * ALIGNMENT // _WORD, at)
                     continue
                 self._add(at, head)
                 if at > begin:
@@ -196,10 +207,22 @@ class LiveFile:
             if begin < high:
                 self._gaps.append((begin, high))
 
-    def _add(self, start: int, head: tuple[int, ...]) -> None:
-        thread = self._threads.setdefault(head[1] & 0xFFFFFFFF, _Thread())
+    def _add(self, start: int, head: bytes) -> None:
+        thread = self._threads.setdefault(int.from_bytes(head[8:12], "little"), _Thread())
         thread.chunks.append(_Chunk(start, head))
         thread.chunks.sort(key=lambda chunk: chunk.sequence)
+
+    def _load(self, chunk: _Chunk) -> None:
+        """Read what was written of a chunk since it was last read: its length is not known before."""
+        at, room = chunk.at * _WORD, (chunk.end - chunk.at) * _WORD
+        data = self._source.read(at, min(_FIRST_READ, room))
+        while len(data) < room and any(data[-_WORD:]):
+            more = self._source.read(at + len(data), min(len(data), room - len(data)))
+            if not more:
+                break
+            data += more
+        count = filled(np.frombuffer(data, np.uint64, len(data) // _WORD))
+        chunk.words = memoryview(data)[: count * _WORD].cast("Q")
 
     def _read_thread(self, number: int, until: int, since: int) -> Iterator[Piece]:
         thread = self._threads[number]
@@ -210,10 +233,11 @@ class LiveFile:
                 # The one before it may have been published behind our back while we looked elsewhere: look again first.
                 break
             self._learn(thread, chunk)
+            self._load(chunk)
             if follows and thread.chunks[1].base <= since:
-                piece = self._pass_over(thread, chunk)
+                piece = self._take(-1, thread, chunk, len(chunk.words), len(chunk.words))
             else:
-                cut = self._cut(chunk, until, left=follows)
+                cut = _cut(chunk, until, left=follows)
                 piece = self._take(number, thread, chunk, min(self._since(chunk, since), cut), cut)
             if piece is None:  # used again under our eyes
                 self.missed += 1
@@ -225,7 +249,7 @@ class LiveFile:
                 if int(piece.records[-1]) >> layout.KIND_SHIFT & 7 == layout.Kind.THREAD_END:
                     self._close_chunk(thread)
                     break
-            if not follows or (chunk.at < chunk.end and self._words[chunk.at] != 0):
+            if not follows or len(chunk.words):
                 break
             self._close_chunk(thread)
         if not thread.chunks:
@@ -236,7 +260,7 @@ class LiveFile:
         chunk = thread.chunks.pop(0)
         thread.expected = chunk.sequence + 1
         thread.lost = thread.info.lost
-        self._closed.append((chunk.start, chunk.head))
+        self._closed.append(chunk)
 
     def _learn(self, thread: _Thread, chunk: _Chunk) -> None:
         """Take the name, and what was lost, from the chunk's head; notice chunks that are gone unread."""
@@ -244,61 +268,37 @@ class LiveFile:
             self.missed += chunk.sequence - thread.expected
             thread.stack = 0
         thread.expected = chunk.sequence
-        raw = bytes(self._words[chunk.start : chunk.start + _HEAD_WORDS])
+        raw = self._head(chunk.start)
+        if len(raw) < layout.CHUNK.itemsize:
+            raise Damaged(self.path, "it was cut off meanwhile")
         head = np.frombuffer(raw, layout.CHUNK)[0]
         name = text_of(bytes(head["name"])) or thread.info.name
         thread.info = ThreadInfo(int(head["tid"]), name, thread.lost + int(head["lost"]))
 
-    def _cut(self, chunk: _Chunk, until: int, *, left: bool) -> int:
-        """The first word of a chunk, from where it was read to, that was not written yet or is later than `until`.
-
-        Stacks have no time: they go with the record that follows, unless their thread has `left` the chunk.
-        """
-        words, end, limit = self._words, chunk.end, until - chunk.base
-
-        def beyond(at: int) -> bool:
-            word = words[at]
-            if word == 0:
-                return True
-            while word >> layout.KIND_SHIFT & 7 >= layout.Kind.STACK:
-                at += 1
-                word = words[at] if at < end else 0
-            return word & _TIME > limit if word else not left
-
-        low, step = chunk.at, 1
-        while low + step <= end and not beyond(low + step - 1):
-            low += step
-            step *= 2
-        return bisect_left(range(min(low + step, end)), True, lo=low, key=beyond)
-
     def _since(self, chunk: _Chunk, since: int) -> int:
-        """Where to begin: at the acquire or request that is under way at `since`, else behind the last release."""
+        """How many words go before the acquire or request that is under way at `since`, else before what follows the
+        last release.
+        """
         if since <= chunk.base:
-            return chunk.at
-        for at in range(self._cut(chunk, since, left=False) - 1, chunk.at - 1, -1):
-            kind = self._words[at] >> layout.KIND_SHIFT & 7
+            return 0
+        for at in range(_cut(chunk, since, left=False) - 1, -1, -1):
+            kind = chunk.words[at] >> layout.KIND_SHIFT & 7
             if kind in (layout.Kind.REQUEST, layout.Kind.ACQUIRE, layout.Kind.RELEASE):
                 return at + (kind == layout.Kind.RELEASE)
-        return chunk.at
-
-    def _pass_over(self, thread: _Thread, chunk: _Chunk) -> Piece | None:
-        return self._take(-1, thread, chunk, chunk.end, chunk.end)
+        return 0
 
     def _take(self, number: int, thread: _Thread, chunk: _Chunk, begin: int, cut: int) -> Piece | None:
-        """Copy the words from `begin` to `cut`; None if the chunk is no longer what it was."""
-        data = self._map
-        assert data is not None
+        """Take the words from `begin` to `cut`; None if the chunk is no longer what it was."""
         forced = begin < cut and self._became_forced(thread)
-        skipped = np.frombuffer(data, np.uint64, begin - chunk.at, chunk.at * _WORD)
-        stack = last_stack(skipped, thread.stack)
-        del skipped
-        records = np.frombuffer(data, np.uint64, cut - begin, begin * _WORD).copy()
-        if self._head(chunk.start) != chunk.head:
+        words = np.frombuffer(chunk.words, np.uint64)
+        stack, records = last_stack(words[:begin], thread.stack), words[begin:cut].copy()
+        if not self._is_still(chunk):
             return None
-        chunk.at = cut
+        chunk.at += cut
+        chunk.words = chunk.words[cut:]
         thread.stack = last_stack(records, stack)
         if records.size:
-            thread.release = (cut - 1, chunk) if int(records[-1]) & _KIND_AND_FORCED == _UNFORCED else None
+            thread.release = (chunk.at - 1, chunk) if int(records[-1]) & _KIND_AND_FORCED == _UNFORCED else None
         return Piece(number, chunk.sequence, chunk.base, stack, thread.info, records, forced)
 
     def _became_forced(self, thread: _Thread) -> bool:
@@ -306,8 +306,25 @@ class LiveFile:
         if thread.release is None:
             return False
         at, chunk = thread.release
-        word = self._words[at]
-        return word & _KIND_AND_FORCED == _UNFORCED | _FORCED and self._head(chunk.start) == chunk.head
+        word = int.from_bytes(self._source.read(at * _WORD, _WORD), "little")
+        return word & _KIND_AND_FORCED == _UNFORCED | _FORCED and self._is_still(chunk)
+
+
+def _cut(chunk: _Chunk, until: int, *, left: bool) -> int:
+    """How many of the chunk's words are not later than `until`.
+
+    Stacks have no time: they go with the record that follows, unless their thread has `left` the chunk.
+    """
+    words, limit = chunk.words, until - chunk.base
+
+    def beyond(at: int) -> bool:
+        word = words[at]
+        while word >> layout.KIND_SHIFT & 7 >= layout.Kind.STACK:
+            at += 1
+            word = words[at] if at < len(words) else 0
+        return word & _TIME > limit if word else not left
+
+    return bisect_left(range(len(words)), True, key=beyond)
 
 
 def last_stack(records: Words, before: int) -> int:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from giltrace.errors import RecordingError
+from giltrace.process.deputy import Deputy, User
+from giltrace.process.folder import Folder, sees_the_same
 from giltrace.recording import layout
 from giltrace.recording.folder import SUFFIX
 
@@ -30,27 +35,56 @@ def locate(name: Path) -> Path:
     raise RecordingError(f"there is no recording {name}", "name a NAME.giltrace folder made by `giltrace record`")
 
 
-def being_written(pid: int) -> Path | None:
+@dataclass(frozen=True)
+class Written:
+    """A recording that is being written: `path` for people, `folder` to read it from.
+
+    `is_foreign`: another user or a container may put there what they like, and nothing should be written beside it.
+    """
+
+    path: Path
+    folder: Folder
+    is_foreign: bool
+
+
+def being_written(pid: int) -> Written | None:
     """The recording that giltrace makes of process `pid`, by what the tracer in it has mapped; None if there is none.
 
     Raises `RecordingError` if there is no such process or it may not be looked at.
     """
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
+        deputy, root = Deputy(User.of(pid)), os.readlink(f"/proc/{pid}/root").rstrip("/")
     except FileNotFoundError:
         raise RecordingError(f"there is no process {pid}", "see `ps` for what runs") from None
     except (PermissionError, ProcessLookupError):
         raise RecordingError(f"process {pid} may not be looked at", "be its user, or root") from None
+    ours = sees_the_same(pid)
     # The newest last. As the process sees it: in a container that is another place.
-    for name in reversed(_MAPPED.findall(maps)):
-        for file in (Path(name), Path(f"/proc/{pid}/root{name}")):
-            if (file.parent / "meta.json").exists() and _is_at_work(file):
-                return file.parent
+    for parent, _, name in (path.rpartition("/") for path in reversed(_MAPPED.findall(maps))):
+        for user in {os.geteuid(), deputy.user.uid} if ours else {deputy.user.uid}:
+            with contextlib.suppress(OSError):
+                is_foreign = not ours or user != os.geteuid()
+                owners = frozenset({user}) if is_foreign or deputy.user.uid != user else None
+                folder = _open(pid, parent.removeprefix(root), deputy if is_foreign else None, owners)
+                if _is_at_work(folder, name):
+                    return Written(Path(parent if ours else f"/proc/{pid}/root{parent}"), folder, is_foreign)
+                folder.close()
     return None
 
 
-def _is_at_work(file: Path) -> bool:
+def _open(pid: int, path: str, deputy: Deputy | None, owners: frozenset[int] | None) -> Folder:
+    """The folder at `path` as the process sees it, if it is one of `owners`'."""
+    folder = Folder.root_of(pid, deputy, owners).below(path)
+    if owners is None or folder.state.st_uid in owners:
+        return folder
+    folder.close()
+    raise PermissionError
+
+
+def _is_at_work(folder: Folder, name: str) -> bool:
     """Tell whether the tracer that wrote this file has not left; a thread may keep a piece of an old one mapped."""
-    head = np.fromfile(file, layout.HEADER, 1)
-    status = layout.Status(int(head["status"][0])) if head.size else layout.Status(0)
+    folder.read("meta.json", 1)
+    head = folder.read(name, layout.HEADER.itemsize)
+    status = layout.Status(int(np.frombuffer(head, layout.HEADER)["status"][0]) if len(head) else 0)
     return layout.Status.HOOKED in status and layout.Status.STOPPED not in status

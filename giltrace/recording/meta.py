@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from giltrace.errors import RecordingError
+from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
 from giltrace.recording.replacing import replacing
 from giltrace.recording.trigger import Trigger
+from giltrace.text import visible
 
 FILE = "meta.json"
 FORMAT = "giltrace-recording"
 VERSION = 1
+
+#: More than a million names of threads take.
+_MOST_BYTES = 64 << 20
+_MOST_CPUS = 1 << 16
+_OFFSET_ERROR_NS = 1_000_000
 
 
 @dataclass
@@ -26,7 +34,9 @@ class Meta:
     cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal; None if it was not
     waited for. `thread_names` has, by tid, the names of threads that were there before the recording. `ids` has, for
     a target in a pid namespace of its own, the id here of each process and thread by its id there. As in all of JSON,
-    keys are texts. `trigger` is what a flight recorder wrote it for.
+    keys are texts. `trigger` is what a flight recorder wrote it for. `stops` has, of each time that giltrace stopped a
+    thread of the program, that one's id here, the begin and the end; `own_threads` the same of threads that giltrace
+    itself had in the program.
     """
 
     giltrace: str
@@ -42,6 +52,8 @@ class Meta:
     thread_names: dict[str, str] = field(default_factory=dict)
     ids: dict[str, int] = field(default_factory=dict)
     trigger: Trigger | None = None
+    stops: list[list[int]] = field(default_factory=list)
+    own_threads: list[list[int]] = field(default_factory=list)
     format: str = FORMAT
     version: int = VERSION
 
@@ -76,27 +88,131 @@ class Meta:
 
     @classmethod
     def read(cls, folder: Path) -> Meta:
-        """Read a folder's meta.json; raises `RecordingError` if it is not a recording that can be read."""
+        """Read a folder's meta.json; raises `RecordingError` if it is not a recording that can be read.
+
+        All texts in it are `visible`, and what it has beyond the fields here is ignored.
+        """
+        path = folder / FILE
         try:
-            data = json.loads((folder / FILE).read_text())
+            data = json.loads(read_data(path, _MOST_BYTES).decode(), parse_constant=refuse_constant)
         except FileNotFoundError:
             raise RecordingError(
                 f"{folder} is not a giltrace recording (no {FILE})",
                 "name a NAME.giltrace folder made by `giltrace record`",
             ) from None
         except OSError as error:
-            raise RecordingError.unreadable(folder / FILE, error) from None
+            raise RecordingError.unreadable(path, error) from None
         except ValueError as error:
-            raise RecordingError(f"{folder / FILE} is damaged: {error}", "record again") from None
-        if not isinstance(data, dict):
-            raise RecordingError(f"{folder / FILE} is damaged: it holds no description", "record again")
-        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise Damaged(path, f"it is no JSON: {error}") from None
+        except RecursionError:
+            raise Damaged(path, "it is nested too deeply") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise Damaged(path, "it does not describe a recording")
+        if data.get("version") != VERSION:
             raise RecordingError(
-                f"{folder} has recording version {data.get('version')}, this giltrace reads {VERSION}",
-                f"read it with giltrace {data.get('giltrace', '?')}",
+                f"{folder} has recording version {str(data.get('version'))[:20]}, this giltrace reads {VERSION}",
+                f"read it with giltrace {str(data.get('giltrace', '?'))[:20]}",
             )
-        trigger = data.pop("trigger", None)
-        return cls(**data, trigger=Trigger(**trigger) if trigger else None)
+        given = {one.name: data[one.name] for one in fields(cls) if one.name in data}
+        missing = [name for name in _NEEDED if name not in given]
+        wrong = [name for name, value in given.items() if not _ACCEPTED[name](value)]
+        if missing or wrong:
+            raise Damaged(path, f"it has no {missing[0]}" if missing else f"its {wrong[0]} makes no sense")
+        given = _shown(given)
+        trigger = given.pop("trigger", None)
+        return cls(**given, trigger=Trigger(**trigger) if trigger else None)
+
+
+def _shown(value: Any) -> Any:
+    """The value with all texts in it made `visible`."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    if isinstance(value, dict):
+        return {visible(name): _shown(one) for name, one in value.items()}
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return is_int(value, 0, MAX_COUNT)
+
+
+def _is_id(value: object) -> bool:
+    return is_int(value, 1, MAX_ID)
+
+
+def _may_be_id(value: object) -> bool:
+    return value == 0 or _is_id(value)
+
+
+def _is_offset(value: object) -> bool:
+    """Neither clock is behind CLOCK_MONOTONIC, but for the error of reading them."""
+    return is_int(value, -_OFFSET_ERROR_NS, 2 * MAX_TIME)
+
+
+def _is_machine(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return is_int(value.get("cpus", 1), 1, _MOST_CPUS) and all(isinstance(one, str | int) for one in value.values())
+
+
+def _are_stretches(value: object) -> bool:
+    """Whether a value is a list of [id of a thread, begin, end]."""
+    return isinstance(value, list) and all(
+        isinstance(one, list) and len(one) == 3 and all(is_int(part, 0, MAX_TIME) for part in one) and _is_id(one[0])
+        for one in value
+    )
+
+
+def _is_by_id(accepted: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether a value is an object with numbers of threads or processes for names, and `accepted` values."""
+
+    def is_by_id(value: object) -> bool:
+        return isinstance(value, dict) and all(
+            name.isdecimal() and len(name) < 8 and accepted(one) for name, one in value.items()
+        )
+
+    return is_by_id
+
+
+def _has(**accepted: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether a value is an object with no other fields than these, all of them `accepted`."""
+    return lambda value: (
+        isinstance(value, dict) and all(name in accepted and accepted[name](one) for name, one in value.items())
+    )
+
+
+_is_report = _has(name=_is_text, status=_is_text, cost=_is_text, clock_error_ns=is_int, lost=_is_count)
+_is_trigger = _has(kind=_is_text, rule=_is_text, time_ns=is_int, length_ns=is_int, pid=_may_be_id, tid=_may_be_id)
+
+#: What a field of meta.json may be.
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "giltrace": _is_text,
+    "stops": _are_stretches,
+    "own_threads": _are_stretches,
+    "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "start_ns": is_int,
+    "realtime_offset_ns": _is_offset,
+    "boottime_offset_ns": _is_offset,
+    "machine": _is_machine,
+    "state": lambda value: value in ("recording", "complete"),
+    "end_ns": is_int,
+    "exit_status": lambda value: value is None or is_int(value, -64, 255),
+    "collectors": lambda value: (
+        isinstance(value, list) and all(_is_report(one) and {"name", "status"} <= one.keys() for one in value)
+    ),
+    "thread_names": _is_by_id(_is_text),
+    "ids": _is_by_id(_is_id),
+    "trigger": lambda value: value is None or (_is_trigger(value) and {"kind", "rule", "time_ns"} <= value.keys()),
+    "format": _is_text,
+    "version": is_int,
+}
+_NEEDED = ("giltrace", "command", "start_ns", "realtime_offset_ns", "boottime_offset_ns", "machine")
 
 
 def _offset(clock: int) -> int:

@@ -2,70 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from giltrace.errors import RecordingError
+from giltrace.process.folder import Folder, extents, plain_copy
 from giltrace.recording import clock, layout
 
-#: Bytes of a ring's chunks; all have the same size.
-RING_CHUNK = 16384
 _TRIES = 20
+_MOST_META = 1 << 26
+
+_GIL, _STACKS, _SCHED = (re.compile(rf"{kind}-[0-9-]{{1,22}}\.bin") for kind in ("gil", "stacks", "sched"))
 
 
-def copy(folder: Path, out: Path) -> None:
-    """Copy what the recording `folder` holds by now into the empty folder `out`; meta.json is left to the caller.
+def copy(folder: Folder, out: Path) -> None:
+    """Copy what the recording `folder` holds by now into the empty folder `out`.
 
     The tracers go on meanwhile: a chunk that is used again while it is copied is left out, as its events are before
-    `complete_from` by then. Raises `OSError` if `out` cannot be written.
+    `complete_from` by then. Raises `OSError` if `out` cannot be written, `RecordingError` if `folder` cannot be read.
     """
-    for path in sorted(folder.glob("gil-*.bin")):
-        if path.stat().st_size < layout.HEADER_SIZE:
-            continue  # just being made
-        _copy_chunks(path, out / path.name)
+    with _opened(folder, "meta.json") as descriptor:
+        (out / "meta.json").write_bytes(os.pread(descriptor, _MOST_META, 0))
+    for name in folder.names(_GIL):
+        with _opened(folder, name) as descriptor:
+            if os.fstat(descriptor).st_size >= layout.HEADER_SIZE:  # else it is just being made
+                _copy_chunks(descriptor, out / name)
     # After the events that name them: a stack is written before its first event.
-    for path in (*folder.glob("stacks-*.bin"), folder / clock.FILE):
-        if path.exists():
-            shutil.copyfile(path, out / path.name)
+    for name in (*folder.names(_STACKS), *folder.names(re.compile(re.escape(clock.FILE)))):
+        with _opened(folder, name) as descriptor:
+            plain_copy(descriptor, out / name)
     clock.append_pair(out)
-    for path in folder.glob("sched-*.bin"):
-        if not path.name.endswith(".old.bin"):
-            _copy_switches(path, out)
+    for name in folder.names(_SCHED):
+        _copy_switches(folder, name, out)
 
 
-def _copy_chunks(path: Path, out: Path) -> None:
-    live = np.memmap(path, np.uint8, "r")
-    header = live[: layout.HEADER.itemsize].view(layout.HEADER)[0]
-    is_ring = int(header["ring_size"]) != 0
-    step = RING_CHUNK if is_ring else max(1, live.size - layout.HEADER_SIZE)
-    with out.open("wb") as file:
-        file.seek(layout.HEADER_SIZE)
-        for at in range(layout.HEADER_SIZE, live.size, step):
-            before = _owner(live, at)
-            chunk = bytearray(live[at : at + step].tobytes())
-            if is_ring and _owner(live, at) != before:
-                chunk[: layout.CHUNK.itemsize] = bytes(layout.CHUNK.itemsize)
-            file.write(chunk)
+@contextlib.contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[int]:
+    """Have a file open. Raises `RecordingError` for one that may not be read, and for what is no plain file."""
+    try:
+        descriptor = folder.open(name)
+    except OSError as error:
+        raise RecordingError.unreadable(name, error) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy_chunks(live: int, out: Path) -> None:
+    header = os.pread(live, layout.HEADER_SIZE, 0)
+    ring = int(np.frombuffer(header, layout.HEADER, 1)[0]["ring_size"])
+    if ring == 0:
+        plain_copy(live, out)
+        return
+    step = layout.RING_CHUNK if ring >= layout.SMALL_RING else layout.SMALL_RING_CHUNK
+    size = os.fstat(live).st_size
+    with out.open("xb") as file:
+        for begin, end in extents(live, size):
+            first = max(begin - (begin - layout.HEADER_SIZE) % step, layout.HEADER_SIZE)
+            for at in range(first, end, step):
+                before = _owner(live, at)
+                chunk = bytearray(os.pread(live, step, at))
+                if _owner(live, at) != before:
+                    chunk[: layout.CHUNK.itemsize] = bytes(layout.CHUNK.itemsize)
+                file.seek(at)
+                file.write(chunk)
+        file.truncate(max(size, file.tell()))
         # Last, so that `complete_from` covers all that was overwritten meanwhile.
         file.seek(0)
-        file.write(live[: layout.HEADER_SIZE].tobytes())
+        file.write(os.pread(live, layout.HEADER_SIZE, 0))
 
 
-def _owner(live: np.memmap[tuple[int], np.dtype[np.uint8]], at: int) -> tuple[int, int, int]:
-    head = live[at : at + layout.CHUNK.itemsize].view(layout.CHUNK)[0]
-    return int(head["magic"]), int(head["thread"]), int(head["sequence"])
+def _owner(live: int, at: int) -> bytes:
+    """What tells one use of a place from the next: the head of the chunk there, up to its sequence number."""
+    assert layout.CHUNK.fields is not None
+    return os.pread(live, int(layout.CHUNK.fields["sequence"][1]) + 4, at)
 
 
-def _copy_switches(path: Path, out: Path) -> None:
+def _copy_switches(folder: Folder, name: str, out: Path) -> None:
     """Both halves of a bounded file into the folder `out`, however often the recorder turns them over meanwhile."""
-    older = path.with_suffix(".old.bin")
+    older = name.removesuffix(".bin") + ".old.bin"
     for _ in range(_TRIES):
-        with path.open("rb") as new:
-            if older.exists():
-                shutil.copyfile(older, out / older.name)
-            if os.fstat(new.fileno()).st_ino == path.stat().st_ino:
-                with (out / path.name).open("wb") as file:
-                    shutil.copyfileobj(new, file)
+        with _opened(folder, name) as new:
+            for each in folder.names(re.compile(re.escape(older))):
+                (out / each).unlink(missing_ok=True)
+                with _opened(folder, each) as old:
+                    plain_copy(old, out / each)
+            with _opened(folder, name) as again:
+                unchanged = os.fstat(new).st_ino == os.fstat(again).st_ino
+            if unchanged:
+                plain_copy(new, out / name)
                 return

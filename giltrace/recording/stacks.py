@@ -8,46 +8,109 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.recording.door import Source
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.recording.lines import LineTable
 
-_CODE, _STACK = 1, 2
+_PADDING, _CODE, _STACK = 3, 4, 5
+#: Of recordings made before records said how long they are.
+_UNSIZED = {1: _CODE, 2: _STACK}
+_KIND_BITS = 8
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
 class _Torn(Exception):
-    """The file ends within a record."""
+    """The data end within a record."""
 
 
 @dataclass
 class _Reader:
+    """Reads a record's words and texts; texts end at a multiple of `alignment` bytes."""
+
     data: bytes
+    alignment: int = 4
     at: int = 0
 
     def words(self, count: int) -> tuple[int, ...]:
-        end = self.at + 4 * count
-        if end > len(self.data):
-            raise _Torn
-        values = struct.unpack_from(f"<{count}I", self.data, self.at)
-        self.at = end
-        return values
+        return struct.unpack(f"<{count}I", self._take(4 * count))
 
     def blob(self) -> tuple[int, bytes]:
         width, length = self.words(2)
-        end = self.at + width * length
-        if end > len(self.data):
-            raise _Torn
-        blob = self.data[self.at : end]
-        self.at = end
+        blob = self._take(width * length)
+        self.at += -len(blob) % self.alignment
         return width, blob
 
     def text(self) -> str:
         width, blob = self.blob()
         return blob.decode(_ENCODINGS.get(width, "latin-1"), "replace")
+
+    def _take(self, size: int) -> bytes:
+        end = self.at + size
+        if end > len(self.data):
+            raise _Torn
+        data = self.data[self.at : end]
+        self.at = end
+        return data
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A whole record: what it tells, and where in the file it is."""
+
+    kind: int
+    reader: _Reader
+    begin: int
+    end: int
+
+
+def _records(source: Source, at: int) -> Iterator[_Record]:
+    """Each record from the place `at` on that is there whole by now, but for what only fills a gap."""
+    while len(head := source.read(at, 4)) == 4:
+        (word,) = struct.unpack("<I", head)
+        kind, size = word & (1 << _KIND_BITS) - 1, (word >> _KIND_BITS) * 4
+        if size == 0:
+            if kind in _UNSIZED:
+                yield from _unsized(source.data(at), at)
+            return
+        if kind != _PADDING:
+            body = source.read(at + 4, size - 4)
+            if len(body) < size - 4:
+                return
+            yield _Record(kind, _Reader(body), at, at + size)
+        at += size
+
+
+def _unsized(data: bytes, place: int) -> Iterator[_Record]:
+    """The records of `data`, which lie at `place`, each as long as what it holds."""
+    reader = _Reader(data, alignment=1)
+    with contextlib.suppress(_Torn):
+        while reader.at < len(data):
+            begin = reader.at
+            (kind,) = reader.words(1)
+            if kind not in _UNSIZED:
+                return
+            if _UNSIZED[kind] == _CODE:
+                reader.words(2)
+                for _ in range(3):
+                    reader.blob()
+            else:
+                reader.words(2 * reader.words(3)[1])
+            body = _Reader(data[begin + 4 : reader.at], alignment=1)
+            yield _Record(_UNSIZED[kind], body, place + begin, place + reader.at)
+
+
+def copy_records(path: Path, at: int, out: BinaryIO) -> int:
+    """Append the records of a growing file from the place `at` on to `out`; returns from where to go on."""
+    with Source(path) as source:
+        for record in _records(source, at):
+            out.write(source.read(record.begin, record.end - record.begin))
+            at = record.end
+    return at
 
 
 class _Codes:
@@ -60,25 +123,27 @@ class _Codes:
         # 3.12's entry frames, which no program wrote.
         self.shim = self._string("<shim>")
 
-    def read(self, reader: _Reader) -> tuple[int, bool, list[tuple[int, int]]] | None:
-        """Read one record. Of a stack return its number, whether it is cut off, and (code, offset) of its frames."""
-        (kind,) = reader.words(1)
-        if kind == _CODE:
-            ident, first_line = reader.words(2)
-            file, name = self._string(reader.text()), self._string(reader.text())
-            self.codes[ident] = (name, file, LineTable(self.version, first_line, reader.blob()[1]))
-            return None
-        if kind != _STACK:
-            raise _Torn
-        number, depth, truncated = reader.words(3)
-        flat = reader.words(2 * depth)
-        return number, bool(truncated), list(zip(flat[::2], flat[1::2], strict=True))
+    def read(self, record: _Record) -> tuple[int, bool, list[tuple[int, int, int]]] | None:
+        """Take in one record. Of a stack return its number, whether it is cut off, and its frames as `_frames` does.
 
-    def frames(self, raw: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-        """The (function, file, line) of each (code, offset) that a program wrote, the first two as numbers of strings.
-
-        Raises `KeyError` for a code that is not known.
+        None for what is no stack, and for a stack that cannot be read or names a code that is not known.
         """
+        with contextlib.suppress(_Torn, KeyError):
+            if record.kind == _CODE:
+                self._add(record.reader)
+            elif record.kind == _STACK:
+                number, depth, truncated = record.reader.words(3)
+                flat = record.reader.words(2 * depth)
+                return number, bool(truncated), list(self._frames(zip(flat[::2], flat[1::2], strict=True)))
+        return None
+
+    def _add(self, reader: _Reader) -> None:
+        ident, first_line = reader.words(2)
+        file, name, table = reader.text(), reader.text(), reader.blob()[1]
+        self.codes[ident] = (self._string(name), self._string(file), LineTable(self.version, first_line, table))
+
+    def _frames(self, raw: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+        """The (function, file, line) of each (code, offset) that a program wrote; texts are numbers of strings."""
         for code, offset in raw:
             name, file, lines = self.codes[code]
             if file != self.shim:
@@ -86,26 +151,6 @@ class _Codes:
 
     def _string(self, text: str) -> int:
         return self.strings.setdefault(text, len(self.strings))
-
-
-class _Table(_Codes):
-    """Collects the records of one file."""
-
-    def __init__(self, version: tuple[int, int]) -> None:
-        super().__init__(version)
-        self.flat: list[tuple[int, int, int]] = []
-        self.offsets = [0]
-        self.truncated: list[bool] = []
-        self.number: dict[int, int] = {}
-
-    def add(self, reader: _Reader) -> None:
-        stack = self.read(reader)
-        if stack is not None:
-            number, truncated, raw = stack
-            self.flat += self.frames(raw)
-            self.number[number] = len(self.truncated)
-            self.offsets.append(len(self.flat))
-            self.truncated.append(truncated)
 
 
 class LiveStacks:
@@ -127,37 +172,28 @@ class LiveStacks:
 
     def update(self) -> None:
         """Read what was written since the last call."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._end)
-                reader = _Reader(file.read())
-        except FileNotFoundError:
-            return
-        begin = at = 0
-        with contextlib.suppress(_Torn, KeyError):  # the rest of the record is on its way
-            while reader.at < len(reader.data):
-                begin = reader.at
-                stack = self._codes.read(reader)
-                if stack is not None:
-                    self._keep(stack[0], stack[2], self._end + begin)
-                at = reader.at
+        with contextlib.suppress(FileNotFoundError), Source(self._path) as source:
+            for record in _records(source, self._end):
+                stack = self._codes.read(record)
+                if stack is not None and stack[0] <= record.end:
+                    self._keep(stack[0], stack[2], record.begin)
+                self._end = record.end
         self._texts += list(self._codes.strings)[len(self._texts) :]
-        self._name_tops()
-        self._end += at
+        fresh = list(self._top_number)[len(self.tops) :]
+        self.tops += [self._named(frame) for frame in fresh]
 
-    def _keep(self, number: int, raw: list[tuple[int, int]], place: int) -> None:
+    def _keep(self, number: int, frames: list[tuple[int, int, int]], place: int) -> None:
         grow = number + 1 - len(self._top)
         if grow > 0:
             self._top.extend([-1] * grow)
             self._place.extend([-1] * grow)
-        top = next(self._codes.frames(raw), None)
-        if top is not None:
-            self._top[number] = self._top_number.setdefault(top, len(self._top_number))
+        if frames:
+            self._top[number] = self._top_number.setdefault(frames[0], len(self._top_number))
         self._place[number] = place
 
-    def _name_tops(self) -> None:
-        fresh = list(self._top_number)[len(self.tops) :]
-        self.tops += [(self._texts[function], self._texts[file], line) for function, file, line in fresh]
+    def _named(self, frame: tuple[int, int, int]) -> tuple[str, str, int]:
+        function, file, line = frame
+        return self._texts[function], self._texts[file], line
 
     def top(self, number: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """For each of the tracer's numbers the innermost frame as a place in `tops`; -1 if none is known."""
@@ -169,13 +205,10 @@ class LiveStacks:
         """A whole stack by the tracer's number, innermost frame first; empty if it is not known."""
         if not 0 < number < len(self._place) or self._place[number] < 0:
             return ()
-        with self._path.open("rb") as file:
-            file.seek(self._place[number])
-            _, _, depth = struct.unpack("<3I", file.read(12))
-            file.seek(self._place[number])
-            read = self._codes.read(_Reader(file.read(16 + 8 * depth)))
-        frames = self._codes.frames(read[2]) if read is not None else ()
-        return tuple((self._texts[function], self._texts[file_], line) for function, file_, line in frames)
+        with Source(self._path) as source:
+            record = next(_records(source, self._place[number]), None)
+        stack = self._codes.read(record) if record is not None else None
+        return tuple(map(self._named, stack[2])) if stack is not None else ()
 
 
 def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.NDArray[np.int32]] | None:
@@ -183,21 +216,30 @@ def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.N
 
     Also returns the place in the table of each of the tracer's numbers, -1 for 0 and for what was not written.
     """
+    codes = _Codes(version)
+    flat: list[tuple[int, int, int]] = []
+    offsets = [0]
+    cut: list[bool] = []
+    place = array("i", [-1])
     try:
-        reader = _Reader(path.read_bytes())
+        with Source(path) as source:
+            for record in _records(source, 0):
+                stack = codes.read(record)
+                # Numbers count from 1, and each record takes more than a byte: a larger one is damaged.
+                if stack is None or not 0 < stack[0] <= record.end:
+                    continue
+                number, truncated, frames = stack
+                place.extend([-1] * (number + 1 - len(place)))
+                place[number] = len(cut)
+                flat += frames
+                offsets.append(len(flat))
+                cut.append(truncated)
     except FileNotFoundError:
         return None
-    table = _Table(version)
-    with contextlib.suppress(_Torn, KeyError):  # a torn tail costs only the stacks in it
-        while reader.at < len(reader.data):
-            table.add(reader)
-    place = np.full(max(table.number, default=0) + 1, -1, np.int32)
-    if table.number:
-        place[list(table.number)] = list(table.number.values())
-    stacks = StackTable(
-        frames=np.array(table.flat, FRAME),
-        offsets=np.array(table.offsets, np.int64),
-        truncated=np.array(table.truncated, np.bool_),
-        strings=tuple(table.strings),
+    table = StackTable(
+        frames=np.array(flat, FRAME),
+        offsets=np.array(offsets, np.int64),
+        truncated=np.array(cut, np.bool_),
+        strings=tuple(codes.strings),
     )
-    return stacks, place
+    return table, np.array(place, np.int32)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
 from giltrace.analysis.check import CheckResult, Outcome, Unit
 from giltrace.analysis.durations import duration, percent
+from giltrace.text import json_text
 
 
 def lines(result: CheckResult) -> Iterator[str]:
-    """Yield a line per rule, and one more if events are missing."""
+    """Yield a line per rule, and more if events or files are missing."""
     for outcome in result.outcomes:
         yield f"{'PASS' if outcome.passed else 'FAIL'} {outcome.rule}: {_told(outcome)}"
     if result.lost:
         yield f"note: {result.lost} events were lost, so these figures may be too low (--max-lost 0 makes that fail)"
+    yield from (f"note: {one}" for one in result.damage)
 
 
 def as_json(result: CheckResult, recording: str) -> str:
     """The same as a JSON document; times in ns, shares of 1."""
     told = asdict(result)
     rules = told.pop("outcomes")
-    return json.dumps({**told, "recording": recording, "rules": rules}, indent=1)
+    return json_text({**told, "recording": recording, "rules": rules}, indent=1)
 
 
 def _told(outcome: Outcome) -> str:

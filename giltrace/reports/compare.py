@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from giltrace.analysis.compare import LEAST_SHARE, Comparison, CulpritChange, Figure, RoleChange, Side, Unit
 from giltrace.analysis.durations import duration, percent
+from giltrace.text import json_text, visible
 
 _NO_CHANGE = "no change beyond noise"
 _NAMES = {
@@ -27,7 +27,7 @@ _NAMES = {
 def print_comparison(found: Comparison, names: tuple[str, str], console: Console, *, everything: bool = False) -> None:
     """Print what changed beyond noise, or with `everything` all figures."""
     for word, name, side in zip(("before", "after "), names, (found.before, found.after), strict=True):
-        _line(Text(f"{word}  {name}: {_about(side)}"), console)
+        _line(Text(f"{word}  {visible(name)}: {_about(side)}"), console)
     console.print()
     _print_part("threads", [(_role(one), one.figures) for one in found.roles], console, everything)
     culprits = [one for one in found.culprits if everything or _matters(one)]
@@ -40,7 +40,7 @@ def as_json(found: Comparison, names: tuple[str, str]) -> str:
     """The comparison as a JSON document; times in ns, shares of 1."""
     told = asdict(found)
     told["before"]["recording"], told["after"]["recording"] = names
-    return json.dumps({**told, "changed": found.changed}, indent=1, allow_nan=False)
+    return json_text({**told, "changed": found.changed}, indent=1)
 
 
 def _line(text: Text, console: Console) -> None:
@@ -50,7 +50,8 @@ def _line(text: Text, console: Console) -> None:
 def _about(side: Side) -> str:
     told = ", ".join(dict.fromkeys(side.verdicts)) or "no process"
     lost = f", {side.lost_events} lost events" if side.lost_events else ""
-    return f"{duration(side.duration_ns)}, {told}{lost}"
+    stacks = f", {side.lost_stacks} lost stacks" if side.lost_stacks else ""
+    return f"{duration(side.duration_ns)}, {told}{lost}{stacks}"
 
 
 def _print_part(title: str, rows: Sequence[tuple[str, tuple[Figure, ...]]], console: Console, everything: bool) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from giltrace.analysis.results import Report, WaitDecomposition
 from giltrace.analysis.verdict import Verdict
+from giltrace.text import json_text
 from giltrace.timeline.model import CollectorReport
 
 
 def to_json(report: Report, *, indent: int | None = 2) -> str:
     """Write a report as JSON text; times are integers of nanoseconds."""
-    return json.dumps(to_dict(report), indent=indent, ensure_ascii=False)
+    return json_text(to_dict(report), indent)
 
 
 def to_dict(report: Report) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from giltrace.text import json_text, spreadsheet_cell, visible
 
 Value = int | float | str | bytes | None
 
@@ -24,7 +25,8 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Value]], console:
 
     What is not read on a terminal is never wrapped or cut off.
     """
-    cells = [[_plain(value) for value in row] for row in rows]
+    columns = [visible(name) for name in columns]
+    cells = [[visible(_plain(value)) for value in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     width = sum(widths) + _GAP * (len(widths) + 1)
     if console.is_terminal and width > console.width and len(columns) > 1:
@@ -42,18 +44,18 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Value]], console:
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
-    """The rows as CSV with a header line; null is empty."""
+    """The rows as CSV with a header line; null is empty, and no text is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_plain(value) for value in row] for row in rows)
+    for row in (columns, *rows):
+        writer.writerow([spreadsheet_cell(visible(_plain(value))) for value in row])
     return text.getvalue()
 
 
 def as_json(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
     """The rows as a JSON list with an object per row; bytes are hexadecimal."""
     objects = [dict(zip(columns, row, strict=True)) for row in rows]
-    return json.dumps(objects, indent=2, ensure_ascii=False, default=bytes.hex) + "\n"
+    return json_text(objects, indent=2) + "\n"
 
 
 def _print_records(columns: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:

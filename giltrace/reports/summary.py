@@ -58,6 +58,7 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     version = process.python.split()[:1]
     about = [f"Python {version[0]}"] if version else []
     about += [duration(process.wall_ns), f"{len(process.threads)} thread{'s' * (len(process.threads) != 1)}"]
+    about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)
     if process.cmdline:
@@ -216,11 +217,13 @@ def print_quality(quality: Quality, console: Console) -> None:
     lost = f"{quality.lost} lost events"
     if quality.sched_lost:
         lost += f" ({quality.sched_lost} of them scheduling records)"
+    if quality.lost_stacks:
+        lost += f", {quality.lost_stacks} lost stacks"
     parts = [lost, f"{len(quality.violations)} broken invariants", f"clock error {duration(quality.clock_error_ns)}"]
     for collector in quality.collectors:
         told = collector.status if not collector.cost else f"{collector.status} ({collector.cost})"
         parts.append(f"{collector.name} {told}")
-    style = "yellow" if quality.lost or quality.violations else ""
+    style = "yellow" if quality.lost or quality.lost_stacks or quality.violations else ""
     paragraph(f"quality: {', '.join(parts)}", console, style=style, indent="")
     for remark in quality.remarks:
         paragraph(remark, console)

@@ -113,6 +113,7 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     about = [f"Python {process.python.split()[0]}"] if process.python.split() else []
     about += [duration(process.duration_ns), _plural(len(process.threads), "thread")]
+    about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)
     if process.cmdline:
@@ -363,4 +364,5 @@ def _quality(report: Report) -> Quality:
         collectors=known.collectors,
         remarks=(*known.remarks, *([own] if known.own_held_ns else [])),
         sampled=known.sampled,
+        lost_stacks=known.lost_stacks,
     )

@@ -11,6 +11,9 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+#: With room for the bits that `timeline.states` needs.
+_LONGEST = float(1 << 58)
+
 #: Later than any time in a recording, with room to add to it.
 NEVER = np.int64(1 << 62)
 
@@ -25,6 +28,11 @@ class LifeAxis:
     starts: Ints
     ends: Ints
     base: Ints
+
+    @staticmethod
+    def fits(starts: Ints, ends: Ints) -> bool:
+        """Whether threads that live from `starts` to `ends` can be laid out: all damage of times is not known."""
+        return float((ends - starts + 1).sum(dtype=np.float64)) < _LONGEST
 
     @classmethod
     def of(cls, starts: Ints, ends: Ints) -> LifeAxis:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.recording.events import SchedEvents
+from giltrace.recording.events import Exec, SchedEvents
 from giltrace.timeline.axis import NEVER, Bools, Ints, concatenated_ranges
 from giltrace.timeline.model import Array
 
@@ -40,11 +40,12 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """Lives by pid, each pid's in order of birth, and all runs (dtype `TID_RUN`) sorted by (tid, start)."""
+    """Lives and execs by pid, each pid's in order of time, and all runs (dtype `TID_RUN`) sorted by (tid, start)."""
 
     lives: dict[int, list[Life]]
     runs: Array
     names: dict[int, str]
+    execs: dict[int, list[Exec]]
 
     @classmethod
     def read(cls, sched: SchedEvents, start: int, end: int) -> Kernel:
@@ -54,7 +55,10 @@ class Kernel:
         by_pid: dict[int, list[Life]] = {}
         for life in sorted(_until_off_core(lives, runs), key=lambda life: life.start):
             by_pid.setdefault(life.pid, []).append(life)
-        return cls(by_pid, runs, sched.names)
+        execs: dict[int, list[Exec]] = {}
+        for one in sched.execs:
+            execs.setdefault(one.pid, []).append(one)
+        return cls(by_pid, runs, sched.names, execs)
 
     def assign(self, slots: list[Slot]) -> tuple[Array, Ints, Ints]:
         """Cut the runs at the bounds of the slots.

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from giltrace.errors import RecordingError
+from giltrace.recording.door import Times
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
-from giltrace.recording.sched import complete_from, read_sched
+from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
-from giltrace.timeline.model import CollectorReport, Timeline
+from giltrace.timeline.model import STOP, CollectorReport, Process, Timeline
+
+#: A thread that has ended is off its core so long afterwards at most.
+_LEAVING_NS = 100_000_000
 
 
 def load(folder: Path) -> Timeline:
@@ -31,17 +35,20 @@ def load(folder: Path) -> Timeline:
 
 def _load(folder: Path) -> Timeline:
     meta = Meta.read(folder)
-    processes, clock_error_ns = read_processes(folder)
-    processes = [_as_seen_here(_since(process, complete_from(folder)), meta) for process in processes]
+    times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
+    processes, clock_error_ns = read_processes(folder, times, damage)
+    complete = complete_from(folder, times)
+    processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
+    sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
+    spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
-    has_sched = any(folder.glob("sched-*.bin"))
-    return build_timeline(
+    timeline = build_timeline(
         processes,
-        _with_names(read_sched(folder), meta) if has_sched else None,
-        [_spans_as_seen_here(spans, meta) for spans in read_spans(folder)],
+        sched,
+        spans,
         # Of a flight recorder's ring, what came before is gone.
         start=min(process.start for process in processes) if any(p.overwritten for p in processes) else meta.start_ns,
-        end=meta.end_ns or last,
+        end=max(meta.end_ns or last, meta.start_ns),
         realtime_offset=meta.realtime_offset_ns,
         boottime_offset=meta.boottime_offset_ns,
         clock_error_ns=clock_error_ns,
@@ -49,7 +56,18 @@ def _load(folder: Path) -> Timeline:
         collectors=[CollectorReport(**report) for report in meta.collectors],
         trigger=meta.trigger,
         unfinished=not meta.finished,
+        damage=damage,
     )
+    return replace(timeline, processes=tuple(_with_footprint(process, meta) for process in timeline.processes))
+
+
+def _with_footprint(process: Process, meta: Meta) -> Process:
+    """Say what giltrace itself did to a process that ran already."""
+    index = {thread.tid: number for number, thread in enumerate(process.threads)}
+    stops = [(begin, end, index[tid]) for tid, begin, end in meta.stops if tid in index]
+    # Who has started a program waits for its end.
+    left = meta.finished and meta.exit_status is None and meta.trigger is None and process.sampling is None
+    return replace(process, stops=np.array(stops, STOP), left=left)
 
 
 def _since(process: ProcessEvents, time: int) -> ProcessEvents:
@@ -87,5 +105,13 @@ def _spans_as_seen_here(spans: Spans, meta: Meta) -> Spans:
     return replace(spans, spans=rows[np.lexsort((rows["depth"], rows["start"], rows["tid"]))])
 
 
-def _with_names(sched: SchedEvents, meta: Meta) -> SchedEvents:
-    return replace(sched, names={**sched.names, **{int(tid): name for tid, name in meta.thread_names.items()}})
+def _of_the_program(sched: SchedEvents, meta: Meta) -> SchedEvents:
+    """Give threads that are older than the recording their names, and leave out those that were giltrace's own."""
+    names = {**sched.names, **{int(tid): name for tid, name in meta.thread_names.items()}}
+    switches, tasks = sched.switches, sched.tasks
+    for tid, begin, end in meta.own_threads:
+        switches, tasks = (
+            rows[(rows["tid"] != tid) | (rows["time"] < begin) | (rows["time"] > end + _LEAVING_NS)]
+            for rows in (switches, tasks)
+        )
+    return replace(sched, switches=switches, tasks=tasks, names=names)

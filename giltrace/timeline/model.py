@@ -69,6 +69,9 @@ SWITCH_INTERVAL = np.dtype([("start", "<i8"), ("gil", "<u2"), ("ns", "<i8")])
 #: A stretch of running on one core. `preempted` is 1 if the thread could have gone on when it was taken off.
 RUN = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("core", "<i2"), ("preempted", "u1")])
 
+#: A time at which giltrace had a thread stopped.
+STOP = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4")])
+
 #: A stretch in one `State`; per thread they tile its lifetime without gap or overlap.
 STATE = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("state", "u1")])
 
@@ -106,11 +109,15 @@ class Process:
 
     `holds` (dtype `HOLD`) and `waits` (dtype `WAIT`) are sorted by start. `runs` (dtype `RUN`) and `states` (dtype
     `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is
-    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events, and
-    `overwritten` those before `start` that a flight recorder had no room for.
+    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events,
+    `lost_stacks` those whose stack was lost, and `overwritten` those before `start` that a flight recorder had no room
+    for.
     `switch_intervals` (dtype `SWITCH_INTERVAL`, sorted by start) has a row where a GIL's interval was first seen and
     one wherever it changed; none for a GIL without a timed-out wait.
     `sampling` is None if what it holds is exact; else it says how far it can be trusted.
+    `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
+    `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
+    to the process and left it while that ran.
     """
 
     pid: int
@@ -135,6 +142,10 @@ class Process:
     overwritten: int = 0
     switch_intervals: Array = field(default_factory=lambda: np.empty(0, SWITCH_INTERVAL))
     sampling: Sampling | None = None
+    lost_stacks: int = 0
+    became: str = ""
+    stops: Array = field(default_factory=lambda: np.empty(0, STOP))
+    left: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ class Timeline:
     `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
-    `unfinished`: its recorder did not end it.
+    `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read.
     """
 
     processes: tuple[Process, ...]
@@ -206,6 +217,7 @@ class Timeline:
     sched_lost: int = 0
     trigger: Trigger | None = None
     unfinished: bool = False
+    damage: tuple[str, ...] = ()
     cut: Cut | None = None
 
     @property
@@ -233,6 +245,7 @@ class Timeline:
         told = [f"written for: {self.trigger}"] if self.trigger is not None else []
         if self.unfinished:
             told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
+        told += self.damage
         if any(not process.has_sched and len(process.holds) for process in self.processes):
             told.append(
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
@@ -258,3 +271,8 @@ class Timeline:
     def lost(self) -> int:
         """GIL events and kernel records that could not be stored."""
         return sum(p.lost for p in self.processes) + self.sched_lost
+
+    @property
+    def lost_stacks(self) -> int:
+        """GIL events whose stack could not be stored."""
+        return sum(p.lost_stacks for p in self.processes)

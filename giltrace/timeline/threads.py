@@ -9,28 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from giltrace.recording.events import ProcessEvents, Spans
 from giltrace.recording.layout import Kind
 from giltrace.timeline.axis import NEVER, Bools, Ints
+from giltrace.timeline.images import Image
 from giltrace.timeline.kernel import Life
 from giltrace.timeline.model import Array, Thread
-
-
-@dataclass(frozen=True)
-class Image:
-    """One program image while its timeline is built: what was recorded, and the time that it spans.
-
-    `ended` tells per traced thread whether its end is on record; `lives` are those of its process that reach into it.
-    """
-
-    recorded: ProcessEvents
-    events: Array
-    ended: Bools
-    spans: tuple[Spans, ...]
-    lives: tuple[Life, ...]
-    start: int
-    end: int
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,18 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Ending:
-    """A context: inside it these signals do nothing but set `signal`, which is None as long as none came."""
+    """A context: inside it these signals do nothing but set `signal`, which is None as long as none came.
+
+    One that this process was started to ignore, as by `nohup` or a script's `&`, stays ignored: here, and so in
+    what is started from here.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def __enter__(self) -> Ending:
-        self._before = {number: signal.signal(number, self._note) for number in _ENDING}
+        heeded = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -79,8 +79,8 @@ class Subject:
 
 
 def _is_of(trace: Path, folder: Path) -> bool:
-    """Whether there are both, and the trace was written after the recording."""
+    """Whether there are both, and the trace, a file, was written after the recording."""
     try:
-        return trace.stat().st_mtime_ns >= (folder / FILE).stat().st_mtime_ns
+        return trace.is_file() and trace.stat().st_mtime_ns >= (folder / FILE).stat().st_mtime_ns
     except OSError:
         return False

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
+from typing import BinaryIO
 
 from giltrace.errors import RecordingError
 
 #: What a trace is made of: field 1 of the message `Trace`, and its length as a varint.
-_PACKET = 0x0A
-_LONGEST_VARINT = 10
+_PACKET = b"\x0a"
+_HEAD = 1 + 10
+_PIECE = 1 << 20
 _REMEDY = "name a trace that `giltrace record` or `giltrace export --to perfetto` wrote"
 
 
@@ -17,22 +18,25 @@ def check_whole(trace: Path) -> None:
     """Raise `RecordingError` unless `trace` can be read, and is a Perfetto trace up to its last byte."""
     try:
         with trace.open("rb") as file:
-            if not trace.stat().st_size:
+            size = trace.stat().st_size
+            if not size:
                 raise RecordingError(f"{trace} is empty", _REMEDY)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _check_packets(trace, data)
+            _check_packets(trace, file, size)
     except OSError as error:
         raise RecordingError.unreadable(trace, error) from None
 
 
-def _check_packets(trace: Path, data: mmap.mmap) -> None:
-    at, size = 0, len(data)
+def _check_packets(trace: Path, file: BinaryIO, size: int) -> None:
+    at, data, begin = 0, b"", 0
     while at < size:
-        if data[at] != _PACKET:
+        if not begin <= at <= begin + len(data) - _HEAD:
+            file.seek(at)
+            data, begin = file.read(_PIECE), at
+        head = data[at - begin : at - begin + _HEAD]
+        if head[:1] != _PACKET:
             raise RecordingError(f"{trace} is no Perfetto trace", _REMEDY)
-        at += 1
         length = shift = 0
-        for byte in data[at : at + _LONGEST_VARINT]:
+        for byte in head[1:]:
             at += 1
             length |= (byte & 0x7F) << shift
             shift += 7
@@ -40,7 +44,7 @@ def _check_packets(trace: Path, data: mmap.mmap) -> None:
                 break
         else:
             at = size + 1
-        at += length
+        at += 1 + length
     if at > size:
         raise RecordingError(
             f"{trace} is cut off: its last packet is not complete", "copy it again, or export its recording again"

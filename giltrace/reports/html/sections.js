@@ -242,6 +242,7 @@ function qualityCard(data) {
   return card("How good the measurement is", "", { id: "quality" }, element("ul", { class: "plain small" },
     ...(quality.sampled ? [line(false, quality.sampled)] : []),
     line(quality.lost_events === 0, `${whole(quality.lost_events)} lost events`),
+    ...(quality.lost_stacks ? [line(false, `${whole(quality.lost_stacks)} lost stacks: so many events have no line`)] : []),
     line(quality.invariant_violations === 0, `${whole(quality.invariant_violations)} broken invariants (one holder at a time; each thread's states add up to its life)`),
     ...quality.violations.slice(0, 10).map((text) => element("li", { class: "soft" }, text)),
     line(true, `clock error ${duration(quality.clock_error_ns)}`),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
+from rich.text import Text
 
+from giltrace.text import visible
 from giltrace.views.ending import Ending
 from giltrace.views.top.kernel import ask_kernel
 from giltrace.views.top.page import View
@@ -33,7 +35,7 @@ def look(source: Source, pid: int | None, ending: Ending, interval: float) -> No
     finally:
         feed.close()
     for path in screen.kept:
-        terminal.console.print(f"recording {path}", highlight=False, soft_wrap=True)
+        terminal.console.print(Text(f"recording {visible(str(path))}"), soft_wrap=True)
 
 
 def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *, as_json: bool) -> None:

@@ -121,6 +121,7 @@ class Snapshot:
     culprits: tuple[Culprit, ...]
     lost: int
     missed: int
+    lost_stacks: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.text import visible
 from giltrace.views.top.graph import Ink, draw, spark
 from giltrace.views.top.model import Culprit, Detail, Line, Snapshot, Sort, ThreadRow, ThreadState
 
@@ -119,7 +120,7 @@ def _top(snapshot: Snapshot, view: View, width: int) -> list[Text]:
     if view.frozen:
         marks.append((" FROZEN ", "reverse"))
     if view.recording:
-        marks.append((f" REC {view.recording} ", "bold red reverse"))
+        marks.append((f" REC {visible(view.recording)} ", "bold red reverse"))
     mark = Text(" ").join(Text(text, style) for text, style in marks)
     title.truncate(max(width - len(mark) - 1, 10))
     title.append_text(Text(" ") if marks else Text(""))
@@ -137,13 +138,15 @@ def _top(snapshot: Snapshot, view: View, width: int) -> list[Text]:
 
 
 def _notes(snapshot: Snapshot, view: View) -> list[Text]:
-    notes = [Text(view.notice, "yellow")] if view.notice else []
+    notes = [Text(visible(view.notice), "yellow")] if view.notice else []
     if snapshot.processes and all(process.note for process in snapshot.processes) and not snapshot.acquires:
-        notes.append(Text(snapshot.processes[0].note, "yellow"))
+        notes.append(Text(visible(snapshot.processes[0].note), "yellow"))
     if snapshot.lost or snapshot.missed:
         lost = f"{snapshot.lost} events lost" if snapshot.lost else ""
         missed = f"{snapshot.missed} chunks overwritten before they were read" if snapshot.missed else ""
         notes.append(Text(", ".join(filter(None, (lost, missed))) + ": figures may be too low", "yellow"))
+    if snapshot.lost_stacks:
+        notes.append(Text(f"{snapshot.lost_stacks} stacks lost: lines may be missing", "yellow"))
     return notes
 
 
@@ -213,7 +216,7 @@ def _core(row: ThreadRow) -> Text:
 
 def _place(line: Line, width: int) -> str:
     """The line in so many characters: the function gives way first, then the file."""
-    line = Line(_cut(line.function, 1 << 16), _cut(line.file, 1 << 16), line.number)
+    line = Line(visible(line.function), visible(line.file), line.number)
     text = str(line)
     if len(text) <= width or not text:
         return text
@@ -222,8 +225,7 @@ def _place(line: Line, width: int) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    # Names are the program's: what is in them must not reach the terminal as a command.
-    text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    text = visible(text)
     return text if len(text) <= width else text[: max(width - 1, 0)] + "~"
 
 

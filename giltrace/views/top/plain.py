@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 
+from giltrace.text import json_text
 from giltrace.views.top.graph import Ink
 from giltrace.views.top.model import BUCKET_NS, Line, Snapshot
 from giltrace.views.top.page import View, main_page
@@ -32,7 +32,7 @@ def to_json(snapshot: Snapshot) -> str:
         row["line"] = _line(one.line)
     for row, culprit in zip(told["culprits"], snapshot.culprits, strict=True):
         row["line"] = _line(culprit.line)
-    return json.dumps({"schema": SCHEMA, **told}, indent=1)
+    return json_text({"schema": SCHEMA, **told}, indent=1)
 
 
 def _line(line: Line) -> dict[str, Any] | None:

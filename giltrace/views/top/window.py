@@ -12,6 +12,7 @@ from giltrace.recording.events import ThreadInfo
 from giltrace.recording.layout import GIL_SHIFT, MAX_GILS, Kind
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
+from giltrace.text import visible
 from giltrace.timeline.axis import Ints
 from giltrace.views.top.buckets import Buckets, split
 from giltrace.views.top.model import (
@@ -178,7 +179,7 @@ class Window:
             site = self._site.get(top)
             if site is None and len(self._lines) < _SITES:
                 site = self._site[top] = len(self._lines)
-                self._lines.append(Line(*top))
+                self._lines.append(_told(top))
             process.site_of_top.append(site if site is not None else _UNKNOWN)
         # The last one is for -1: no line is known.
         return np.array([*process.site_of_top, _UNKNOWN], np.int64)[stacks.top(usage.hold_stack)]
@@ -250,6 +251,7 @@ class Window:
             culprits=self._culprits(span, {i for p in chosen for i in p.ident.values()} if pid is not None else None),
             lost=sum(p.file.lost for p in chosen),
             missed=sum(p.file.missed for p in chosen),
+            lost_stacks=sum(p.file.lost_stacks for p in chosen),
         )
 
     def detail(self, ident: int, span_ns: int, ask: AskKernel | None = None) -> Detail | None:
@@ -262,7 +264,7 @@ class Window:
         stacks = person.process.file.stacks
         return Detail(
             row=next(row for row in rows if row.ident == ident),
-            stack=tuple(Line(*frame) for frame in stacks.stack(person.stack)) if stacks is not None else (),
+            stack=tuple(map(_told, stacks.stack(person.stack))) if stacks is not None else (),
             graph=self._graph(self._threads.of(ident), "held", "waited"),
             culprits=self._culprits(span, {ident}),
         )
@@ -273,7 +275,7 @@ class Window:
 
     def _name(self, person: _Person) -> str:
         tid = person.info.tid
-        return self._names.get(tid) or person.info.name or f"tid {tid}"
+        return visible(self._names.get(tid, "")) or person.info.name or f"tid {tid}"
 
     def _rows(
         self, processes: list[_Process], span: int, sort: Sort, limit: int, ask: AskKernel | None
@@ -329,7 +331,7 @@ class Window:
         if stacks is None:
             return Line()
         top = int(stacks.top(np.array([person.stack], np.int32))[0])
-        return Line(*stacks.tops[top]) if top >= 0 else Line()
+        return _told(stacks.tops[top]) if top >= 0 else Line()
 
     def _culprits(self, span: int, victims: set[int] | None) -> tuple[Culprit, ...]:
         rows = self._blame.total(self._first(span))
@@ -379,3 +381,9 @@ def _state(person: _Person, doing: ThreadState | None, ask: AskKernel | None) ->
     if told is None:
         return doing or ThreadState.OFF, person.core
     return doing or told[0], told[1]
+
+
+def _told(frame: tuple[str, str, int]) -> Line:
+    """A frame as a line whose texts are fit to be shown."""
+    function, file, number = frame
+    return Line(visible(function), visible(file), number)
