@@ -25,7 +25,7 @@ _COUNT_SW_DUMMY = 9
 _SAMPLE_TID, _SAMPLE_TIME, _SAMPLE_CPU = 1 << 1, 1 << 2, 1 << 7
 _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV, _COMM, _TASK = 1 << 1, 1 << 5, 1 << 6, 1 << 9, 1 << 13
 _WATERMARK = 1 << 14
-_SAMPLE_ID_ALL, _USE_CLOCKID, _CONTEXT_SWITCH = 1 << 18, 1 << 25, 1 << 26
+_SAMPLE_ID_ALL, _COMM_EXEC, _USE_CLOCKID, _CONTEXT_SWITCH = 1 << 18, 1 << 24, 1 << 25, 1 << 26
 _FLAG_FD_CLOEXEC = 8
 _IOC_SET_OUTPUT = 0x2405
 _ATTR_SIZE = 112
@@ -40,7 +40,7 @@ _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
 
 def open_switches(pid: int, cpu: int, inherit: bool, wakeup: int = 0) -> int:
-    """Open an event for the context switches, forks, ends and names of `pid` and return its descriptor.
+    """Open an event for the context switches, forks, ends, names and execs of `pid` and return its descriptor.
 
     The descriptor becomes readable after each `wakeup` bytes of records; 0 leaves that to the kernel. `cpu` is -1
     for all cores, which excludes `inherit` (threads and processes started later).
@@ -49,7 +49,7 @@ def open_switches(pid: int, cpu: int, inherit: bool, wakeup: int = 0) -> int:
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"perf_event_open is not known on {platform.machine()}")
-    flags = _EXCLUDE_KERNEL | _EXCLUDE_HV | _COMM | _TASK | _SAMPLE_ID_ALL | _USE_CLOCKID | _CONTEXT_SWITCH
+    flags = _EXCLUDE_KERNEL | _EXCLUDE_HV | _COMM | _COMM_EXEC | _TASK | _SAMPLE_ID_ALL | _USE_CLOCKID | _CONTEXT_SWITCH
     attr = bytearray(_ATTR_SIZE)
     struct.pack_into("=II", attr, 0, _TYPE_SOFTWARE, _ATTR_SIZE)
     struct.pack_into("=QQQ", attr, 8, _COUNT_SW_DUMMY, 0, _SAMPLE_TID | _SAMPLE_TIME | _SAMPLE_CPU)

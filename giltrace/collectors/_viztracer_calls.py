@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ROUNDING_NS = 3
 
 _OWN_MODULE = b"/giltrace_viztracer.py:"
+_LAST_CALL = re.compile(rb'_still_traced \([^"]*/giltrace_viztracer\.py:')
 
 # What stands between the numbers; a quote inside a name is escaped, so no name can hold this.
 _AFTER_TIME = re.compile(rb',"ph":"[XB]","cat":"fee","dur":')
@@ -54,6 +55,11 @@ def parse(data: bytes, names: dict[bytes, int], first: int, last: int) -> Rows:
         if len(part):
             _nest(rows[part[0] : part[-1] + 1])
     return rows
+
+
+def stopped_early(data: bytes) -> bool:
+    """Whether viztracer's JSON lacks the call that giltrace makes last: then tracing had stopped by itself before."""
+    return _LAST_CALL.search(data) is None
 
 
 def _names(data: bytes, begins: Ints, ends: Ints, names: dict[bytes, int]) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -17,6 +17,7 @@ import numpy as np
 from giltrace.collectors.base import Session
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import OutputError, RecordingError
+from giltrace.process.folder import Folder
 from giltrace.recording import clock, gil, layout, sched, snapshot
 from giltrace.recording.folder import SUFFIX
 from giltrace.recording.meta import Meta
@@ -37,18 +38,18 @@ class Rule:
     number: int = 0
 
 
-def dump(folder: Path, out: Path, trigger: Trigger) -> None:
+def dump(folder: Folder, out: Path, trigger: Trigger) -> None:
     """Copy the recording that is being written to `folder` into the new recording `out`, whole or not at all.
 
     Raises `OutputError` if it cannot be written, `RecordingError` if `folder` is no recording.
     """
     if out.exists():
         raise OutputError(f"{out} exists", "choose another name with -o")
-    meta = Meta.read(folder)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         unfinished.mkdir()
         snapshot.copy(folder, unfinished)
+        meta = Meta.read(unfinished)
         reports = [GilCollector().report(unfinished)]
         if any(unfinished.glob("sched-*.bin")):
             records, lost = sched.count_records(unfinished)
@@ -168,7 +169,8 @@ class FlightRecorder:
         self._dumps += 1
         out = self._free_name()
         try:
-            dump(self._folder, out, trigger)
+            with Folder.own(self._folder) as folder:
+                dump(folder, out, trigger)
         except (OutputError, RecordingError) as error:
             self._problem = f"a dump failed: {error.message}"
             self._announce(self._problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import numpy.typing as npt
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _TARGET = Path(__file__).parent / "target"
 _PROBE_TIMEOUT_S = 10
+_LISTED = 8
 
 #: CPython 3.11 and older run all code more slowly under a profiler; smaller factors are noise.
 _WORTH_SAYING = 1.1
@@ -96,6 +100,9 @@ class _Findings:
         self._lost: dict[int, int] = {}
         self._reasons: list[str] = []
         self._unfinished: list[int] = []
+        self._stopped: list[int] = []
+        self._torn: list[int] = []
+        self._greenlets: list[int] = []
         self._calls = 0
         self._added_ns = 0.0
         self._run_ns = 0
@@ -112,9 +119,9 @@ class _Findings:
 
     def add(self, path: Path) -> None:
         """Take in the process that wrote the state file `path`."""
-        from giltrace.collectors._viztracer_calls import parse
+        from giltrace.collectors._viztracer_calls import parse, stopped_early
 
-        state: dict[str, Any] = json.loads(path.read_text())
+        state: dict[str, Any] = ast.literal_eval(path.read_text())
         pid = int(state["pid"])
         raw = path.with_suffix(".json")
         if "reason" in state:
@@ -123,14 +130,23 @@ class _Findings:
         if "end" not in state or not raw.exists():
             self._unfinished.append(pid)
             return
+        if state["greenlets"]:
+            self._greenlets.append(pid)
+            return
         data = raw.read_bytes()
+        if not data.endswith(b"}}"):
+            self._torn.append(pid)
+            return
         overflow = b'"overflow":true' in data[-200:]
         rows = parse(data, self._names.setdefault(pid, {}), state["traced_from"], state["end"])
+        if stopped_early(data):
+            self._stopped.append(pid)
+            rows = rows[rows["end"] < state["end"]]  # how long the others went on is not known
         if state.get("forked"):
             rows["tid"][rows["tid"] == state["forked_by"]] = pid
         self._by_pid.setdefault(pid, []).append(rows)
         self._errors[pid] = max(self._errors.get(pid, 0), int(state["clock_error_ns"]))
-        lost = _estimate_lost(rows, state["start"], state["end"]) if overflow else 0
+        lost = _estimate_lost(rows, state["start"], state["end"]) if overflow and len(rows) else 0
         self._lost[pid] = self._lost.get(pid, 0) + lost
         self._calls += len(rows) + lost
         self._call_ns.append(state["call_ns"])
@@ -158,14 +174,28 @@ class _Findings:
         ]
 
     def status(self) -> str:
-        """Return "ok" where any process has spans, else why none has."""
+        """Return "ok" where all that ended by itself has spans, else what is missing and why."""
+        partial = "; ".join(self._unreliable())
         if self._by_pid:
-            return "ok"
+            return f"partial: {partial}" if partial else "ok"
+        if partial:
+            return f"no function spans: {partial}"
         if self._unfinished:
             return f"no function spans: {self._unfinished_text()}; let the program end by itself to get them"
         if self._reasons:
             return self._reasons[0]
         return "no function spans: no Python below the target ran its start-up code (python -I, -E or -S skip it)"
+
+    def _unreliable(self) -> Iterator[str]:
+        if self._torn:
+            yield f"process {_listed(self._torn)} had no room for its calls: free space, or let it write larger files"
+        if self._greenlets:
+            yield f"process {_listed(self._greenlets)} used greenlets, whose switches viztracer takes for calls"
+        if self._stopped:
+            yield (
+                f"viztracer lost track and stopped in process {_listed(self._stopped)}: an exception was thrown into a "
+                "coroutine, stacks were switched, or the program set a profiler of its own"
+            )
 
     def cost(self) -> str:
         """Return in words what tracing added to the run, and which processes are missing."""
@@ -183,8 +213,11 @@ class _Findings:
         return text + "".join(f"; {reason}" for reason in dict.fromkeys(self._reasons))
 
     def _unfinished_text(self) -> str:
-        pids = ", ".join(map(str, sorted(set(self._unfinished))[:8]))
-        return f"process {pids} was killed, ended by os._exit or exec, or still runs"
+        return f"process {_listed(self._unfinished)} was killed, ended by os._exit or exec, or still runs"
+
+
+def _listed(pids: list[int]) -> str:
+    return ", ".join(map(str, sorted(set(pids))[:_LISTED])) + (", ..." if len(set(pids)) > _LISTED else "")
 
 
 def _estimate_lost(rows: Rows, start: int, end: int) -> int:

@@ -1,55 +1,65 @@
 """Runs viztracer inside the target for as long as the process lives; see `sitecustomize.py`.
 
-Each process writes two files into the recording folder: `viztracer-<pid>-<ns>.state`, a JSON object that says what
-is going on (written at the start, again at the end), and, at its end, `viztracer-<pid>-<ns>.json` with the calls.
+Each process writes two files into the recording folder: `viztracer-<pid>-<ns>.state`, a dictionary's `ascii` that says
+what is going on (written at the start, again at the end), and, at its end, `viztracer-<pid>-<ns>.json` with the calls.
+
+What is imported here would show in the target's `sys.modules`: hence only what the interpreter itself has loaded.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _thread
 import atexit
-import json
 import os
 import sys
-import threading
 import time
-from typing import Any
 
-ENTRIES = 1_000_000
+TYPE_CHECKING = False  # typing is not imported into the target
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: So many calls are kept. Writing them takes 0.6 us each, at the end of the process, when others may wait for that end.
+ENTRIES = 250_000
 _PROBE_CALLS = 400
 _PROBE_STEPS = 2_000
 
 
-def start(folder: str) -> None:
-    """Trace this process and the children that it forks, or leave a file that says why not."""
-    _Recorder(folder).begin()
+def start(folder: str, load: Callable[[], Any]) -> None:
+    """Trace this process and the children that it forks, or leave a file that says why not.
+
+    `load` returns the module of the tracer. It raises ImportError where viztracer is not installed.
+    """
+    _Recorder(folder).begin(load)
 
 
 class _Recorder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._tracer: Any = None
+        self._module: Any = None  # after the tracer, so that it goes after it too
         self._state: dict[str, Any] = {}
         self._stem = ""
         self._saved = False
 
-    def begin(self) -> None:
+    def begin(self, load: Callable[[], Any]) -> None:
         self._new_state()
-        # Registered before viztracer's imports register anything, so that it runs after them.
-        atexit.register(self.save)
         try:
-            from viztracer import VizTracer, __version__
-
-            if int(__version__.split(".")[0]) < 1:
-                raise RuntimeError("viztracer 1.0 or newer is needed, not " + __version__ + ",")
-            self._tracer = VizTracer(ENTRIES, verbose=0, register_global=False, process_name="python")
+            self._module = load()
+            self._tracer = self._module.Tracer(ENTRIES)
+            self._tracer.process_name = "python"
+            self._leave_out_what_breaks()
+            self._measure()
         except ImportError:
             self._refuse("not installed for", "install viztracer")
             return
         except Exception as error:
             self._refuse(str(error) + " for", "install --upgrade viztracer")
             return
-        self._measure()
         self._write_state()
+        # Before the target registers anything, so that it runs after that.
+        atexit.register(self.save)
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
         self._yield_to_other_profilers()
         self._state["traced_from"] = time.monotonic_ns()
@@ -58,19 +68,32 @@ class _Recorder:
     def _refuse(self, what: str, remedy: str) -> None:
         python = sys.executable or "python"
         self._state["reason"] = f"{what} {python}: {python} -m pip {remedy}"
-        self._saved = True
         self._write_state()
 
     def _new_state(self) -> None:
         start = time.monotonic_ns()
         self._stem = os.path.join(self._folder, f"viztracer-{os.getpid()}-{start}")
-        self._state.update(pid=os.getpid(), start=start, executable=sys.executable)
+        self._state.update(pid=os.getpid(), start=start)
         self._saved = False
 
     def _write_state(self) -> None:
-        with open(self._stem + ".part", "w") as file:
-            json.dump(self._state, file)
+        with open(self._stem + ".part", "wb") as file:
+            file.write(ascii(self._state).encode())
         os.rename(self._stem + ".part", self._stem + ".state")
+
+    def _leave_out_what_breaks(self) -> None:
+        """Leave out native functions where the tracer turns one that is called wrongly into a SystemError."""
+        wrong: Any = 0
+        self._tracer.start()
+        try:
+            str.upper(wrong)
+        except TypeError:
+            pass
+        except SystemError:
+            self._tracer.ignore_c_function = True
+        finally:
+            self._tracer.stop(None)
+            self._tracer.clear()
 
     def _measure(self) -> None:
         """Note what tracing adds to one call, in ns, and how much slower code without calls gets; takes 2 ms."""
@@ -93,7 +116,7 @@ class _Recorder:
 
         self._tracer.start()
         traced = [min(loop() for _ in range(6)) for loop in (calls, no_calls)]
-        self._tracer.stop()
+        self._tracer.stop(None)
         # Last, because CPython 3.11 runs code at its usual speed only once it has met a profiler.
         bare = [min(loop() for _ in range(6)) for loop in (calls, no_calls)]
         self._tracer.clear()
@@ -110,14 +133,14 @@ class _Recorder:
         def use_tool_id_or_take_over(tool_id: int, name: str, /) -> None:
             if tool_id == monitoring.PROFILER_ID and monitoring.get_tool(tool_id) == "viztracer":
                 monitoring.use_tool_id = use_tool_id
-                self._tracer.stop()
+                self._tracer.stop(None)
             use_tool_id(tool_id, name)
 
         monitoring.use_tool_id = use_tool_id_or_take_over
 
     def _before_fork(self) -> None:
         # viztracer remembers thread ids, so in the child the thread that forked would go by its old one.
-        self._state["forked_by"] = threading.get_native_id()
+        self._state["forked_by"] = _thread.get_native_id()
 
     def _after_fork(self) -> None:
         try:
@@ -141,20 +164,35 @@ class _Recorder:
 
     def save(self) -> None:
         """Write the calls; once per process, and never into the way of its exit."""
-        if self._saved or self._tracer is None or self._state["pid"] != os.getpid():
+        if self._saved or self._state["pid"] != os.getpid():
             return
         self._saved = True
         try:
             self._state["end"] = time.monotonic_ns()
+            self._still_traced()
             self._tracer.stop("flush_as_finish")
+            self._state["greenlets"] = _had_greenlets()
             # Only now: viztracer fits its clock at its first conversion, and needs the whole run for that.
             self._state["clock_error_ns"] = min(self._clock_error() for _ in range(20))
-            self._tracer.dump(self._stem + ".part")
-            os.rename(self._stem + ".part", self._stem + ".json")
-            self._state["dump_ns"] = time.monotonic_ns() - self._state["end"]
+            self._dump()
             self._write_state()
         except Exception:  # tracing is optional, the target is not
             pass
+
+    def _still_traced(self) -> None:
+        """Leave a call in the records that is found there only if tracing has not stopped by itself meanwhile."""
+
+    def _dump(self) -> None:
+        # A program that limits the size of its files is not to hear of ours.
+        action = _signal.getsignal(_signal.SIGXFSZ)
+        if action is not None:
+            _signal.signal(_signal.SIGXFSZ, _signal.SIG_IGN)
+        try:
+            self._tracer.dump(self._stem + ".part")
+        finally:
+            if action is not None:
+                _signal.signal(_signal.SIGXFSZ, action)
+        os.rename(self._stem + ".part", self._stem + ".json")
 
     def _clock_error(self) -> int:
         """Return a bound on viztracer's time against CLOCK_MONOTONIC, in nanoseconds."""
@@ -162,3 +200,12 @@ class _Recorder:
         theirs = int(self._tracer.getts() * 1000)
         after = time.monotonic_ns()
         return max(abs(theirs - before), abs(theirs - after))
+
+
+def _had_greenlets() -> bool:
+    """Whether this process had stacks that are switched below the interpreter, and so behind the tracer's back."""
+    greenlet = sys.modules.get("greenlet._greenlet") or sys.modules.get("greenlet")
+    if greenlet is None:
+        return False
+    count = getattr(greenlet, "get_total_main_greenlets", None)
+    return count is None or count() > 0

@@ -1,8 +1,9 @@
 """Starts viztracer in every Python below the target, and leaves no trace of how it came to run.
 
 Python imports this module at start-up because its folder is the first on PYTHONPATH. It removes the folder from
-sys.path and itself from sys.modules, runs the sitecustomize that would have run without it, and then loads
-`giltrace_viztracer.py`. It is written for any Python, 2.7 included: a traced command may start others.
+sys.path and itself from sys.modules, runs the sitecustomize that would have run without it, and then runs
+`giltrace_snaptrace.py` and `giltrace_viztracer.py`. It is written for any Python, 2.7 included: a traced command may
+start others.
 """
 
 import os
@@ -21,12 +22,17 @@ def _step_aside():  # type: () -> object
     return sys.modules.pop("sitecustomize", None)
 
 
-def _start_tracer():  # type: () -> None
-    path = os.path.join(_FOLDER, "giltrace_viztracer.py")
-    namespace = {"__name__": "giltrace_viztracer", "__file__": path}  # not in sys.modules: the target must not see it
-    with open(path) as file:
+def _run(name):  # type: (str) -> dict[str, object]
+    path = os.path.join(_FOLDER, name + ".py")
+    namespace = {"__name__": name, "__file__": path}  # type: dict[str, object] # not in sys.modules: it must not show
+    with open(path, "rb") as file:
         exec(compile(file.read(), path, "exec"), namespace)
-    namespace["start"](os.environ[_VARIABLE])  # type: ignore[operator]
+    return namespace
+
+
+def _start_tracer():  # type: () -> None
+    load = _run("giltrace_snaptrace")["load"]
+    _run("giltrace_viztracer")["start"](os.environ[_VARIABLE], load)  # type: ignore[operator]
 
 
 _this = _step_aside()  # Python 2 empties a module that nobody refers to
