@@ -19,7 +19,8 @@ from typing import Any
 
 from giltrace import native
 from giltrace.launch.attach import ptrace, session
-from giltrace.launch.attach.inject import Pauses, visiting
+from giltrace.launch.attach.footprint import Footprint
+from giltrace.launch.attach.inject import visiting
 from giltrace.launch.attach.process import Blocked, Process
 from giltrace.launch.attach.target import Interpreter, Target, object_at
 
@@ -96,7 +97,7 @@ class PlainTarget(Target):
 def make_it_call(pid: int) -> None:
     """Make a thread of `pid` fail to load a library, twice."""
     target = PlainTarget(Process(pid))
-    with visiting(target, [NOWHERE], Pauses()) as visit:
+    with visiting(target, [NOWHERE], Footprint()) as visit:
         for _ in range(2):
             deadline = time.monotonic() + 10
             visit.call(target.library.dlopen, visit.at[0], target.library.dlopen_mode, deadline=deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import importlib.util
 import os
 import re
 import shutil
@@ -11,22 +12,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from tests import processes, viewers
+from tests import processes, sanitizers, viewers
 from tests.interpreters import Interpreter, interpreters
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
 REQUIRE = frozenset(filter(None, os.environ.get("GILTRACE_REQUIRE", "").split(",")))
 
+#: Where `.ci/setup` puts interpreters that are not of this machine's kind.
+PYTHONS = Path(os.environ.get("GILTRACE_PYTHONS_ROOT", "/opt/giltrace-pythons"))
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def _has_program(*names: str) -> Callable[[], bool]:
-    return lambda: any(shutil.which(name) for name in names)
+    # Looked for once, before the first test: one that is being installed meanwhile may be there and not yet work.
+    found = any(shutil.which(name) for name in names)
+    return lambda: found
 
 
 def _has_version(*version: int) -> Callable[[], bool]:
@@ -47,6 +54,12 @@ def _can_make_containers() -> bool:
 #: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.
 TOOLS: dict[str, Callable[[], bool]] = {
     "cc": _has_program("cc"),
+    "musl-gcc": _has_program("musl-gcc"),
+    "ld-linux.so.2": _has_program("/lib/ld-linux.so.2"),
+    "musl python": lambda: (PYTHONS / "musl" / "complete").exists(),
+    "arm64 python": lambda: (PYTHONS / "arm64" / "complete").exists(),
+    "ziglang": lambda: importlib.util.find_spec("ziglang") is not None,
+    "sanitizers": sanitizers.available,
     "clang-format": _has_program("clang-format"),
     "perf": _has_program("perf"),
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
@@ -58,6 +71,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "profiler-cli": viewers.has_profiler_cli,
     "python3.14": _has_version(3, 14),
     "python3.15": _has_version(3, 15),
+    "free-threaded": lambda: any(i.free_threaded for i in interpreters()),
 }
 
 
@@ -65,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = REQUIRE - TOOLS.keys()
     if unknown:
         raise pytest.UsageError(f"GILTRACE_REQUIRE: unknown {', '.join(sorted(unknown))}; known: {', '.join(TOOLS)}")
+    processes.heed_interrupts()
     # Orphans of a test's processes become ours, so that none can hide.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -50,9 +50,9 @@ class Interpreter:
 @functools.cache
 def interpreters() -> tuple[Interpreter, ...]:
     """Return each CPython of version 3.8 or later that runs here, once per real executable, oldest first."""
-    candidates = sorted({p.resolve() for p in _candidates() if os.access(p, os.X_OK)})
+    found_by_file = {_file(p): p for p in sorted({p.resolve() for p in _candidates() if os.access(p, os.X_OK)})}
     with ThreadPoolExecutor(4) as pool:
-        asked = pool.map(_ask, candidates)
+        asked = pool.map(_ask, found_by_file.values())
     found = {i.path: i for i in asked if i is not None and i.version >= OLDEST}
     return tuple(sorted(found.values(), key=lambda i: (i.version, i.free_threaded, str(i.path))))
 
@@ -86,10 +86,17 @@ def _candidates() -> Iterator[Path]:
             yield from (p for p in folder.glob("python3*") if _NAME.fullmatch(p.name))
 
 
+def _file(path: Path) -> tuple[int, int]:
+    """What stays the same when a program has several names by hard links, as a free-threaded one has."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 def _ask(path: Path) -> Interpreter | None:
     """Return what the program at `path` says about itself, or None if it is no CPython that runs."""
     try:
-        answer = subprocess.run([path, "-I", "-c", _ASK], capture_output=True, text=True, timeout=20, check=True)
+        # On a busy machine one takes its time, and must not be missed for it.
+        answer = subprocess.run([path, "-I", "-c", _ASK], capture_output=True, text=True, timeout=100, check=True)
         said = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

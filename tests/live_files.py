@@ -25,14 +25,22 @@ def word(kind: Kind, time: int, *, flags: int = 0, core: int = 0, gil: int = 0) 
 
 
 class TracerFile:
-    """A `gil-<pid>-0.bin` of this very process, whose ticks are nanoseconds."""
+    """A `gil-<pid>-<image>.bin` of this very process, whose ticks are nanoseconds."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / f"gil-{os.getpid()}-0.bin"
+    def __init__(
+        self,
+        folder: Path,
+        image: int = 0,
+        *,
+        status: layout.Status = layout.Status.GIL_SEEN,
+        executable: str = "",
+        ppid: int = 0,
+    ) -> None:
+        self.path = folder / f"gil-{os.getpid()}-{image}.bin"
         head = np.zeros(1, layout.HEADER)
         head["magic"], head["version"] = layout.MAGIC, layout.VERSION
         head["pid"], head["clock"], head["python"] = os.getpid(), layout.Clock.MONOTONIC_NS, b"3.13.0 (main)"
-        head["status"] = layout.Status.GIL_SEEN
+        head["status"], head["executable"], head["ppid"] = status, os.fsencode(executable), ppid
         self.path.write_bytes(head.tobytes().ljust(layout.HEADER_SIZE, b"\0"))
         self._filled: dict[int, int] = {}
 

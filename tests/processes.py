@@ -14,6 +14,15 @@ from pathlib import Path
 _KEPT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
+def heed_interrupts() -> None:
+    """Take SIGINT and SIGQUIT as usual, here and in what is started from here.
+
+    A shell without job control starts what is to run in the background with both ignored, and Python leaves it so.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 def descendants(root: int, known: frozenset[int] = frozenset()) -> list[int]:
     """Return the living processes below `root`, parents first; `known` ones and those below them are not."""
     children: dict[int, list[int]] = {}

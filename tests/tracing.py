@@ -23,7 +23,8 @@ WORKLOADS = Path(__file__).parent.parent / "workloads"
 
 def environment(folder: Path) -> dict[str, str]:
     """The variables that put a process under the tracer, writing into `folder`."""
-    return {"LD_PRELOAD": str(native.LIBRARY), "GILTRACE_OUT": str(folder)}
+    first = os.environ.get("GILTRACE_TEST_PRELOAD", "")  # by tests/sanitizers.py
+    return {"LD_PRELOAD": f"{first} {native.LIBRARY}".strip(), "GILTRACE_OUT": str(folder)}
 
 
 def traced_environment(folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from giltrace.collectors.flight import dump
 from giltrace.errors import OutputError
 from giltrace.exporters.perfetto import write
+from giltrace.process.folder import Folder
 from giltrace.recording.gil import open_files
 from giltrace.recording.locate import being_written
 from giltrace.recording.meta import Meta
@@ -111,12 +112,12 @@ def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:
         assert under_way.process.stdin is not None
         under_way.process.stdin.write("busy\n")
         under_way.process.stdin.flush()
-        folder = being_written(under_way.target)
-        assert folder is not None
-        while not open_files(folder)[0].header["overwritten"]:
+        written = being_written(under_way.target)
+        assert written is not None
+        while not open_files(written.path)[0].header["overwritten"]:
             time.sleep(0.001)  # the recording itself says when its ring is full
         for number in range(12):
-            dump(folder, tmp_path / f"dump-{number}.giltrace", Trigger("request", "test", 0))
+            dump(written.folder, tmp_path / f"dump-{number}.giltrace", Trigger("request", "test", 0))
         assert under_way.process.stdout is not None
         assert under_way.process.stdout.readline() == "done\n"
         under_way.end()
@@ -161,7 +162,7 @@ def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"giltrace: error: process {other.pid} is not Python\n  ")
     with pytest.raises(OutputError, match="cannot write"):
-        dump(tmp_path / "app.giltrace", tmp_path / "no" / "where.giltrace", Trigger("request", "test", 0))
+        dump(Folder.own(tmp_path / "app.giltrace"), tmp_path / "no" / "where.giltrace", Trigger("request", "test", 0))
 
 
 @pytest.mark.parametrize(

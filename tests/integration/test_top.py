@@ -115,9 +115,9 @@ def whole_holds_between(begin: int, end: int, process: Process) -> list[tuple[in
 def test_what_is_kept_is_the_same_as_in_the_whole_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with recorded(CONTEND, tmp_path / "x.giltrace") as pid:
-        folder = being_written(pid)
-        assert folder is not None
-        with followed(pid, folder) as source:
+        written = being_written(pid)
+        assert written is not None
+        with followed(pid, written) as source:
             feed = Feed(source)
             feed.update()
             kept = feed.start_keeping()
@@ -127,7 +127,7 @@ def test_what_is_kept_is_the_same_as_in_the_whole_recording(tmp_path: Path, monk
             end = feed.window.until
             assert feed.stop_keeping() == kept
             feed.close()
-    (part,), (whole,) = load(kept).processes, load(folder).processes
+    (part,), (whole,) = load(kept).processes, load(written.path).processes
     assert load(kept).violations == ()
     told = [whole_holds_between(begin, end, process) for process in (part, whole)]
     assert told[0] == told[1]

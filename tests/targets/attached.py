@@ -7,9 +7,11 @@ malloc    threads that allocate, and let the GIL go in between
 native    threads in a C function that allocates and frees with the GIL released; the library's path comes second
 native-1  the same in the main thread alone
 many      200 threads
+ids       threads that work, and one that has libc change the ids of all threads, again and again
 """
 
 import ctypes
+import os
 import sys
 import threading
 import time
@@ -33,6 +35,11 @@ def churn():
     while not ended:
         blocks = [bytearray(600 + 64 * i) for i in range(100)]
         del blocks
+
+
+def change_ids():
+    while not ended:
+        os.setegid(os.getegid())
 
 
 def start(function, count, name, *arguments):
@@ -61,6 +68,9 @@ if kind == "malloc":
     start(churn, 3, "churner")
 if kind == "native":
     start(ctypes.CDLL(sys.argv[2]).churn, 2, "native")
+if kind == "ids":
+    start(change_ids, 1, "changer")
+    start(work, 2, "worker")
 if kind == "many":
     start(work, 200, "one-of-many")
 if kind == "native-1":

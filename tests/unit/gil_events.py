@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from giltrace.recording.events import GIL_EVENT, SWITCH, TASK, ProcessEvents, SchedEvents, Spans, ThreadInfo
+from giltrace.recording.events import GIL_EVENT, SWITCH, TASK, Exec, ProcessEvents, SchedEvents, Spans, ThreadInfo
 from giltrace.recording.layout import NO_CORE, POWER_BITS, Kind, RecordFlag
 from giltrace.timeline import build_timeline
 from giltrace.timeline.model import CollectorReport, Process, Timeline
@@ -87,6 +87,7 @@ class Kernel:
     tasks: list[tuple[int, int, int, int]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     lost: int = 0
+    execs: list[Exec] = field(default_factory=list)
 
     def on(self, time: int, tid: int, core: int = 0) -> Kernel:
         self.switches.append((time, self.pid, tid, core, 1, 0))
@@ -107,6 +108,10 @@ class Kernel:
         self.tasks.append((time, self.pid, tid, 0))
         return self
 
+    def executed(self, time: int, name: str) -> Kernel:
+        self.execs.append(Exec(time, self.pid, name))
+        return self
+
     def events(self) -> SchedEvents:
         switches, tasks = np.array(self.switches, SWITCH), np.array(self.tasks, TASK)
         return SchedEvents(
@@ -114,7 +119,14 @@ class Kernel:
             tasks[np.argsort(tasks["time"], kind="stable")],
             self.names,
             self.lost,
+            tuple(sorted(self.execs)),
         )
+
+
+def not_python(start: int, name: str, pid: int = PID) -> ProcessEvents:
+    """What the preloaded library leaves of a program that is not Python."""
+    script = Script((), pid, start, python="")
+    return replace(script.events(), executable=f"/usr/bin/{name}", not_python=True)
 
 
 def timeline(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from giltrace.analysis.convoy import find_convoys
@@ -10,7 +13,7 @@ from giltrace.analysis.hogs import find_hogs
 from giltrace.analysis.report import analyse
 from giltrace.analysis.results import Site
 from giltrace.analysis.verdict import judge
-from giltrace.timeline.model import Process
+from giltrace.timeline.model import STOP, Flag, Process
 from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import Frame, with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
@@ -42,6 +45,27 @@ def test_what_giltrace_does_in_the_target_is_no_hog() -> None:
     # What the first waiter saw counts, not where the hold ended.
     both = [with_stacks(made(hog()), stacks, hold={1: 1 - at}, request={0: at}) for at in (0, 1)]
     assert [sum(found.count for found in find_hogs(process)) for process in both] == [1, 4]
+
+
+def test_what_attaching_did_is_no_hog() -> None:
+    found = made(hog())
+    holds = found.holds.copy()
+    hogs = np.flatnonzero(holds["end"] - holds["start"] == 300 * MS)
+    assert len(hogs) == 5
+    # It came in the first and left in the last one, and had another one's thread stopped.
+    holds["flags"][hogs[0]] |= np.uint8(Flag.PARTIAL_START)
+    holds["flags"][hogs[-1]] |= np.uint8(Flag.PARTIAL_END)
+    whole = replace(found, holds=holds)
+    assert sum(each.count for each in find_hogs(whole)) == 5
+    cut = replace(whole, left=True)
+    assert sum(each.count for each in find_hogs(cut)) == 3
+    second = holds[hogs[1]]
+    others = (second["thread"] + 1) % len(found.threads)
+    for thread, left in ((second["thread"], 2 * 294 * MS), (others, 3 * 294 * MS)):
+        stops = np.array([(second["start"], second["end"], thread)], STOP)
+        assert sum(each.ns for each in find_hogs(replace(cut, stops=stops))) == left
+    part = np.array([(second["end"] - 100 * MS, second["end"] + MS, second["thread"])], STOP)
+    assert sum(each.ns for each in find_hogs(replace(cut, stops=part))) == (3 * 294 - 100) * MS
 
 
 def test_what_giltrace_does_in_the_target_is_marked_and_its_time_told() -> None:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "giltrace"
 
 #: A module imports from its own layer and from those before it.
 LAYERS = (
+    "text",
     "errors",
     "native",
     "process",
@@ -34,7 +35,7 @@ IN_TARGET = PACKAGE / "collectors" / "target"
 MOST_LINES = 450
 MOST_FUNCTION_LINES = 70
 
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem == "errors")
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in ("errors", "text"))
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.c"), *PACKAGE.rglob("*.h"), *ROOT.glob("tests/**/*.py")])
 
 

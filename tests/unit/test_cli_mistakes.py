@@ -70,6 +70,7 @@ def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFix
         (("attach", "999999999", "--without", "perf", "-o", "single"), "no collector is called perf"),
         (("attach", "--observe", "999999999", "--stacks", "full", "-o", "single"), "that --stacks could be for"),
         (("attach", "--observe", "999999999", "--allow-seccomp", "-o", "single"), "that --allow-seccomp could be for"),
+        (("attach", "999999999", "--without", "gil", "-o", "single"), "is what attaching records"),
         (("export", "single", "--to", "perfetto", "--window", "2s..1s"), "ends before it begins"),
         (("export", "single", "--to", "csv", "-o", "single.pftrace", "--window", "1s.."), "are not for csv"),
         (("record", "-o", "single", "-c", "pass"), "single.pftrace exists"),
@@ -137,11 +138,11 @@ def test_a_whole_trace_passes(folder: Path) -> None:
     check_whole(folder / "alone.pftrace")
 
 
-@pytest.mark.parametrize("function", ["is_dir", "read_text", "read_bytes", "open"])
+@pytest.mark.parametrize(("module", "function"), [(Path, "is_dir"), (os, "open"), (os, "pread"), (os, "listdir")])
 def test_a_recording_that_may_not_be_read_is_an_expected_error(
-    function: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: Any, function: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Path, function, denied)
+    monkeypatch.setattr(module, function, denied)
     assert status("report", "single") == 2
     assert "Permission denied" in capsys.readouterr().err
 

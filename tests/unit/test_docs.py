@@ -16,7 +16,7 @@ _HEADING = re.compile(r"^#+ +(.*)$", re.M)
 _FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 #: A path that a page names in code style: it has a folder and an ending that this project uses.
 _NAMED = re.compile(r"`((?:giltrace|tests|workloads|docs|traces|benchmarks)/[\w./-]+\.(?:py|md|[ch]|so|sh))`")
-_BUILT = {"giltrace/native/libgiltrace.so"}
+_BUILT = {"giltrace/native/lib/libgiltrace-x86_64-glibc.so"}
 
 
 def anchors(page: Path) -> set[str]:

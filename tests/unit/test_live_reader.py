@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from giltrace.errors import RecordingError
 from giltrace.recording import layout
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import LiveReader, Update
@@ -156,9 +158,56 @@ def test_a_process_that_is_gone_is_given_whole_and_said_to_have_ended(tmp_path: 
     assert reader.poll(100) == []
 
 
+def test_an_image_that_is_not_python_ends_the_one_before_it(tmp_path: Path, file: TracerFile) -> None:
+    at = file.chunk(0)
+    file.write(at, word(ACQUIRE, 1))
+    reader = LiveReader(tmp_path)
+    (update,) = reader.poll(100)
+    assert not update.ended
+    TracerFile(tmp_path, 1, status=layout.Status.NOT_PYTHON)
+    (update,) = reader.poll(100)
+    assert update.ended
+    assert reader.poll(100) == []
+    TracerFile(tmp_path, 2)
+    (update,) = reader.poll(100)
+    assert (update.file.path.name, update.ended) == (f"gil-{os.getpid()}-2.bin", False)
+
+
+@pytest.mark.parametrize(
+    ("executable", "ppid", "ends"),
+    [
+        (os.readlink("/proc/self/exe"), os.getppid(), False),
+        ("/usr/bin/another", os.getppid(), True),
+        ("/usr/bin/another", 1 << 22, False),  # another process has that number here
+        ("", os.getppid(), False),
+        ("/" + 511 * "x", os.getppid(), False),  # cut off
+    ],
+)
+def test_a_process_that_executes_another_program_has_ended(
+    tmp_path: Path, executable: str, ppid: int, ends: bool
+) -> None:
+    TracerFile(tmp_path, executable=executable[:511], ppid=ppid)
+    (update,) = LiveReader(tmp_path).poll(100)
+    assert update.ended == ends
+
+
 def test_lost_events_are_those_of_all_chunks(file: TracerFile, reader: LiveReader) -> None:
     one, two = file.allocate(), file.allocate()
     file.write(file.begin(one, 0, lost=3), word(ACQUIRE, 1))
     file.write(file.begin(two, 0, 1, base=5, lost=4), word(Kind.THREAD_END, 1))
     (update,) = reader.poll(100)
     assert update.file.lost == 7
+
+
+def test_a_file_that_is_cut_off_or_full_of_holes_is_read_as_far_as_it_goes(
+    file: TracerFile, reader: LiveReader
+) -> None:
+    at = file.chunk(0)
+    file.write(at, word(ACQUIRE, 10), word(RELEASE, 20))
+    os.truncate(file.path, file.path.stat().st_size + 5000)
+    assert seen(reader.poll(50)) == [(0, 3, 10), (0, 4, 20)]
+    os.truncate(file.path, 1 << 40)
+    assert seen(reader.poll(60)) == []
+    os.truncate(file.path, 100)
+    with pytest.raises(RecordingError, match="it was cut off meanwhile"):
+        reader.poll(70)

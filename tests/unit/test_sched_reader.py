@@ -10,6 +10,7 @@ import pytest
 from giltrace.recording.sched import count_records, read_ends, read_sched
 
 OUT, PREEMPT = 1 << 13, 1 << 14
+EXEC = 1 << 13
 
 
 def record(kind: int, time: int, pid: int, tid: int, *, cpu: int = 0, misc: int = 0, body: bytes = b"") -> bytes:
@@ -30,9 +31,9 @@ def end(time: int, tid: int, cpu: int = 0, pid: int = 100) -> bytes:
     return record(4, time, pid, tid, cpu=cpu, body=struct.pack("<IIIIQ", pid, pid, tid, tid, time))
 
 
-def comm(time: int, tid: int, name: bytes, pid: int = 100) -> bytes:
+def comm(time: int, tid: int, name: bytes, pid: int = 100, misc: int = 0) -> bytes:
     padded = name + b"\0" * (8 - len(name) % 8)
-    return record(3, time, pid, tid, body=struct.pack("<II", pid, tid) + padded)
+    return record(3, time, pid, tid, misc=misc, body=struct.pack("<II", pid, tid) + padded)
 
 
 def lost(time: int, count: int) -> bytes:
@@ -115,3 +116,23 @@ def test_nothing_recorded(tmp_path: Path) -> None:
 def test_other_files_of_perf_records_are_not_the_targets(tmp_path: Path) -> None:
     (tmp_path / "sched-copy.bin").write_bytes(switch(1, 1, on=True))
     assert len(read_sched(tmp_path).switches) == 0
+
+
+def test_an_exec_is_told_from_a_new_name(tmp_path: Path) -> None:
+    data = fork(10, 100, parent=1) + comm(12, 100, b"renamed") + comm(20, 100, b"sleep", misc=EXEC) + end(30, 100)
+    events = read_sched(write(tmp_path, data))
+    assert events.execs == ((20, 100, "sleep"),)
+    assert events.tasks.tolist() == [(10, 100, 100, 1), (30, 100, 100, 0)]
+
+
+def test_a_thread_that_executes_takes_the_place_of_all(tmp_path: Path) -> None:
+    born = fork(10, 100, parent=1) + fork(11, 101, parent=100) + fork(12, 102, parent=100)
+    data = born + end(18, 101) + end(19, 100) + comm(20, 100, b"sleep", misc=EXEC) + end(30, 100)
+    events = read_sched(write(tmp_path, data))
+    assert events.tasks.tolist()[3:] == [
+        (18, 100, 101, 0),
+        (19, 100, 100, 0),
+        (20, 100, 102, 0),  # the one that did it
+        (20, 100, 100, 1),
+        (30, 100, 100, 0),
+    ]

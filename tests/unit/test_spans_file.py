@@ -23,7 +23,7 @@ def test_round_trip_sorts_by_thread_start_and_depth(tmp_path: Path) -> None:
     write_spans(tmp_path, make("py-spy", 42, rows, ("f", "naïve \ud800 name")))
     (back,) = read_spans(tmp_path, 42)
     assert back.spans.tolist() == [(7, 8, 1, 0, 0), (1, 9, 2, 0, 0), (1, 9, 2, 0, 1), (5, 6, 2, 1, 0)]
-    assert (back.collector, back.pid, back.sampled, back.names) == ("py-spy", 42, True, ("f", "naïve \ud800 name"))
+    assert (back.collector, back.pid, back.sampled, back.names) == ("py-spy", 42, True, ("f", r"naïve \ud800 name"))
     assert (back.clock_error_ns, back.lost) == (77, 3)
 
 

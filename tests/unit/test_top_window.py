@@ -37,8 +37,9 @@ class Stacks:
 
 
 def live_file(number: int = 0, pid: int = 100) -> LiveFile:
-    known = {"pid": pid, "cmdline": "python app.py", "python": "3.13", "note": "", "lost": 0, "missed": 0}
-    return cast(LiveFile, SimpleNamespace(number=number, start=0, stacks=Stacks(), **known))
+    known = {"pid": pid, "cmdline": "python app.py", "python": "3.13", "note": ""}
+    none = {"lost": 0, "missed": 0, "lost_stacks": 0}
+    return cast(LiveFile, SimpleNamespace(number=number, start=0, stacks=Stacks(), **known, **none))
 
 
 FILE = live_file()

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.analysis.hogs import find_hogs
+from giltrace.analysis.verdict import judge
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
 from giltrace.launch.attach.heads import Heads
+from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import attach
+from giltrace.process.folder import Folder
 from giltrace.recording import layout
 from giltrace.recording.meta import Meta
 from giltrace.timeline.load import load
@@ -41,7 +45,7 @@ def command(pid: int, folder: Path, *options: str) -> subprocess.Popen[str]:
     """Start `giltrace attach` and wait until the tracer is at work."""
     words = [sys.executable, "-m", "giltrace", "attach", str(pid), "--light", "-o", str(folder), *options]
     started = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not (folder.is_dir() and any(head.at_work for head in Heads(folder).look())):
+    while not (folder.is_dir() and any(head.at_work for head in Heads(Folder.own(folder)).look())):
         assert started.poll() is None, started.communicate()[1]
         time.sleep(0.005)
     return started
@@ -75,6 +79,8 @@ def test_attaches_and_leaves_again_and_again(interpreter: Interpreter, tmp_path:
             names = [thread.name for thread in process.threads]
             assert set(THREADS) <= set(names)
             assert len(names) == len(set(names))
+            # The thread that giltrace itself had there is none of the program's.
+            assert {thread.tid for thread in process.threads} <= set(Process(target.pid).tids())
             assert process.stacks is not None
             assert target.hooks() == 0
         assert target.answers()
@@ -83,8 +89,6 @@ def test_attaches_and_leaves_again_and_again(interpreter: Interpreter, tmp_path:
 @pytest.mark.needs("perf", "uprobes")
 def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(interpreter.path, "idle") as target, uprobes.placed(interpreter) as probes:
-        if probes is None:
-            pytest.skip(f"{interpreter.path} has no symbols for take_gil and drop_gil")
         folder = tmp_path / "counted.giltrace"
         started = command(target.pid, folder)
         assert target.waits()
@@ -109,7 +113,35 @@ def test_threads_that_all_sleep_are_left_through_one_of_them(interpreter: Interp
         record(target.pid, tmp_path / "again.giltrace")
 
 
-@pytest.mark.parametrize("kind", ["spin", "malloc", "many"])
+SPINNERS = """
+import threading
+def loop():
+    number = 0
+    while True:
+        number += 1
+threading.Thread(target=loop, daemon=True).start()
+print("ready", flush=True)
+loop()
+"""
+
+
+def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Path) -> None:
+    words = [str(interpreter.path), "-c", SPINNERS]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for number in range(4):
+                timeline = record(process.pid, tmp_path / f"{number}.giltrace")
+                (found,) = timeline.processes
+                assert len(found.holds) > 1
+                assert find_hogs(found) == ()
+                assert judge(found).kind != "hog"
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ["spin", "malloc", "many", "ids"])
 def test_busy_programs(interpreter: Interpreter, kind: str, tmp_path: Path) -> None:
     with Running(interpreter.path, kind) as target:
         for number in range(3):

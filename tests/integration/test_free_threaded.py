@@ -1,0 +1,55 @@
+"""Builds without a GIL, which run as they do bare: also where the GIL is on from the start, or comes on later."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from giltrace.recording import layout
+from giltrace.timeline.load import load
+from tests.interpreters import Interpreter, interpreters
+from tests.tracing import TARGETS, of_kind, read
+
+pytestmark = pytest.mark.needs("free-threaded", "cc")
+
+GILTRACE = (sys.executable, "-m", "giltrace")
+#: How the GIL comes on: not at all, by the environment, by a module that wants it.
+WAYS = {"off": ({}, ()), "on": ({"PYTHON_GIL": "1"}, ()), "module": ({}, ("gil_wanted",))}
+
+
+@pytest.fixture
+def python() -> Interpreter:
+    return next(i for i in interpreters() if i.free_threaded)
+
+
+def built_module(python: Interpreter, folder: Path) -> Path:
+    ask = "import sysconfig; print(sysconfig.get_path('include'))"
+    headers = subprocess.run([python.path, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    source, out = TARGETS / "gil_wanted.c", folder / "gil_wanted.so"
+    subprocess.run(["cc", "-shared", "-fPIC", f"-I{headers}", source, "-o", out], check=True, timeout=60)
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("options", [("--light",), ()], ids=["light", "default"])
+def test_it_runs_as_bare(python: Interpreter, way: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    variables, modules = WAYS[way]
+    environment = os.environ | variables | {"PYTHONPATH": str(built_module(python, tmp_path))}
+    command: list[str | Path] = [python.path, "-W", "ignore", TARGETS / "free_threads.py", *modules]
+    bare = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert bare.stdout.endswith(f"{way != 'off'}\n")
+    folder = tmp_path / "x.giltrace"
+    recorded = [*GILTRACE, "record", *options, "-o", folder, "--", *command]
+    traced = subprocess.run(recorded, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (traced.returncode, traced.stdout) == (0, bare.stdout), traced.stderr
+    assert traced.stderr.startswith(bare.stderr + "process ")
+    processes = read(folder)
+    assert all(process.lost == 0 for process in processes)
+    assert not load(folder).violations
+    # Importing an extension module takes the GIL for that long, also where it stays off.
+    acquires = sum(len(of_kind(process.events, layout.Kind.ACQUIRE)) for process in processes)
+    assert acquires > 0 or way == "off"

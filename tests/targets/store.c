@@ -1,0 +1,157 @@
+/* Uses the tracer's store as the hooks do, without a Python. The first argument says how, the second is a folder.
+ *
+ * between   events between two recordings, then one recording with 1000 of them
+ * series    threads that hardly pause beside 20 recordings: prints "recording tid events" of what each must have
+ * ring      the same with a ring
+ * cut       threads beside recordings whose files are cut off all the time */
+#include "store.h"
+#include "file.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { THREADS = 6, RECORDINGS = 20, LEAST = 300 };
+
+static struct {
+    _Atomic uint64_t events;
+    _Atomic int tid;
+    char apart[48];
+} counters[THREADS];
+static _Atomic bool ended;
+
+static void hook(void) {
+    store_check(&self);
+    store_number(&self, GT_STACK, 1);
+    store_emit(&self, clock_ticks(), GT_ACQUIRE, 0, GT_NO_CORE, 0);
+}
+
+static void *use(void *counter) {
+    _Atomic uint64_t *events = counter;
+    counters[(size_t)((char *)counter - (char *)counters) / sizeof counters[0]].tid = (int)gettid();
+    while (!ended) {
+        hook();
+        if (atomic_fetch_add(events, 1) % 64 == 0) {
+            usleep(100); /* or the recordings are as large as the machine is slow */
+        }
+    }
+    return NULL;
+}
+
+static int is_ready(void) {
+    return 1;
+}
+
+static const char *begin(const char *folder, int number, uint64_t ring) {
+    static char path[4096];
+    struct plan plan = {.ring_size = ring, .ready = is_ready, .python = "3.11.0"};
+    snprintf(path, sizeof path, "%s/%d", folder, number);
+    mkdir(path, 0755);
+    if (!store_open(path, &plan)) {
+        abort();
+    }
+    return path;
+}
+
+static void end(void) {
+    struct gt_header *head = store_header();
+    store_close();
+    store_end(head);
+}
+
+static void nothing(void) {}
+static void ignore(struct thread *thread) {
+    (void)thread;
+}
+static void in_child(void) {
+    store_after_fork(true);
+}
+
+static void between(const char *folder) {
+    begin(folder, 0, 0);
+    hook();
+    end();
+    for (int i = 0; i < 1000; i++) {
+        hook();
+    }
+    begin(folder, 1, 0);
+    for (int i = 0; i < 1000; i++) {
+        hook();
+    }
+    end();
+}
+
+/* Until every thread has done something more. */
+static void wait_for(uint64_t *seen) {
+    for (int i = 0; i < THREADS; i++) {
+        while (counters[i].events < seen[i] + LEAST) {
+            sched_yield();
+        }
+    }
+}
+
+static void note(uint64_t *seen) {
+    for (int i = 0; i < THREADS; i++) {
+        seen[i] = counters[i].events;
+    }
+}
+
+static void cut(const char *path) {
+    char name[4200];
+    for (int image = 0; image < 3; image++) {
+        snprintf(name, sizeof name, "%s/gil-%d-%d.bin", path, (int)getpid(), image);
+        if (truncate(name, image % 2 == 0 ? 0 : GT_HEADER_SIZE) != 0 && image == 0) {
+            abort();
+        }
+        usleep(300);
+    }
+}
+
+static void beside(const char *folder, uint64_t ring, bool cuts) {
+    pthread_t threads[THREADS];
+    uint64_t before[THREADS], after[THREADS] = {0};
+    for (int i = 0; i < THREADS; i++) {
+        pthread_create(&threads[i], NULL, use, &counters[i].events);
+    }
+    for (int number = 0; number < RECORDINGS; number++) {
+        const char *path = begin(folder, number, ring);
+        note(before);
+        if (cuts) {
+            cut(path);
+        }
+        wait_for(before);
+        note(after);
+        end();
+        for (int i = 0; i < THREADS; i++) {
+            /* The first may have begun before. */
+            printf("%d %d %llu\n", number, counters[i].tid, (unsigned long long)(after[i] - before[i] - 1));
+        }
+        wait_for(after);
+    }
+    ended = true;
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+}
+
+int main(int count, char **words) {
+    static const struct store_callbacks callbacks = {ignore, in_child, nothing};
+    store_call_back(&callbacks);
+    clock_choose();
+    if (count != 3) {
+        return 2;
+    }
+    if (strcmp(words[1], "between") == 0) {
+        between(words[2]);
+    } else if (strcmp(words[1], "series") == 0) {
+        beside(words[2], 0, false);
+    } else if (strcmp(words[1], "ring") == 0) {
+        beside(words[2], 1 << 18, false);
+    } else if (strcmp(words[1], "cut") == 0) {
+        beside(words[2], 0, true);
+    }
+    return 0;
+}
