@@ -18,6 +18,7 @@ from giltrace import native
 from giltrace.collectors.base import Session
 from giltrace.native.preloading import preload_path
 from giltrace.recording import clock, gil, layout
+from giltrace.recording.gil_file import GilFile, note_of
 from giltrace.timeline.model import CollectorReport
 
 #: How often the tracer's clock is compared with CLOCK_MONOTONIC.
@@ -90,14 +91,14 @@ class GilCollector:
         files = gil.open_files(folder)
         traced = [file for file in files if layout.Status.HOOKED in layout.Status(int(file.header["status"]))]
         if not traced:
-            notes = [gil.note_of(file.header) for file in files]
+            notes = [note_of(file.header) for file in files]
             return CollectorReport(self.name, notes[0] if notes else _why_unseen(self._program))
         ticks = gil.tick_clock(folder, traced)
         pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in traced)
         return CollectorReport(self.name, "ok", _cost(pairs, traced, ticks), ticks.error_ns)
 
 
-def _cost(pairs: int, files: Sequence[gil.GilFile], ticks: clock.TickClock) -> str:
+def _cost(pairs: int, files: Sequence[GilFile], ticks: clock.TickClock) -> str:
     """What tracing cost, in words: the hooks are measured in a tight loop, which spares them the way to memory."""
     each = native.pair_cost_ns()
     slow = sum(_length_ns(file, int(file.header["slow_ticks"]), ticks) for file in files)
@@ -105,7 +106,7 @@ def _cost(pairs: int, files: Sequence[gil.GilFile], ticks: clock.TickClock) -> s
     return f"{told} = at least {(pairs * each + slow) / 1e6:.1f} ms"
 
 
-def _length_ns(file: gil.GilFile, length: int, ticks: clock.TickClock) -> int:
+def _length_ns(file: GilFile, length: int, ticks: clock.TickClock) -> int:
     if file.clock is layout.Clock.MONOTONIC_NS:
         return length
     start = int(file.header["start_ticks"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.launch.attach.heads import Heads
+from giltrace.process.folder import Folder
 from giltrace.recording.layout import Status
 from tests.attaching import ROOT, Running
 
@@ -52,8 +53,10 @@ def signals(pid: int, field: str) -> set[signal.Signals]:
 
 def under_way(pid: int, folder: Path) -> bool:
     """Whether `pid` records into `folder`, so that it ends in order when it is asked to."""
-    heads = Heads(folder).look() if folder.is_dir() else []
-    begun = any(head.status & (Status.HOOKED | Status.OBSERVED) for head in heads)
+    if not folder.is_dir():
+        return False
+    with Folder.own(folder) as files:
+        begun = any(head.status & (Status.HOOKED | Status.OBSERVED) for head in Heads(files).look())
     return begun and signal.SIGTERM in signals(pid, "SigCgt")
 
 

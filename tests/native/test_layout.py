@@ -24,10 +24,10 @@ def python_fields(prefix: str, dtype: np.dtype[np.void]) -> dict[str, tuple[int,
 
 
 def python_constants() -> dict[str, tuple[int, int]]:
-    plain = ("MAGIC", "CHUNK_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
-    plain += ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK")
+    heads = ("MAGIC", "CHUNK_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
+    rings = ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK")
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT", "POWER_BITS")
-    constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in plain + shifts}
+    constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + rings + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
     enumerations = (layout.Kind, layout.RecordFlag, layout.RequestFlag, layout.Status, layout.Control, layout.Trigger)
     for enumeration in enumerations:

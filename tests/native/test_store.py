@@ -13,7 +13,7 @@ from giltrace import native
 from giltrace.recording import layout
 from tests.tracing import TARGETS, of_kind, read
 
-SOURCES = native.LIBRARY.parent / "tracer"
+SOURCES = Path(native.__file__).parent / "tracer"
 UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "room", "store_file", "store")
 RECORDINGS = 20
 

@@ -173,7 +173,9 @@ def _alive(process: Process) -> Iterator[Callable[[], bool]]:
     except ProcessLookupError:
         raise TargetError(f"process {process.pid} has ended") from None
     try:
-        yield lambda: not select.select([handle], [], [], 0)[0]
+        ends = select.poll()  # not select(), which knows descriptors up to 1023 only
+        ends.register(handle, select.POLLIN)
+        yield lambda: not ends.poll(0)
     finally:
         os.close(handle)
 

@@ -21,8 +21,8 @@ enum { LEVELS = 4 };
 static struct sigaction below[LEVELS]; /* what each of our handlers lies on */
 static unsigned levels;
 static atomic_flag changing = ATOMIC_FLAG_INIT;
-static int (*host_ready)(void);
-static void (*tell_lost)(void);
+static int (*_Atomic host_ready)(void);
+static void (*_Atomic tell_lost)(void);
 static _Atomic bool watching;
 
 static void on_bus(unsigned level, siginfo_t *info, void *context);

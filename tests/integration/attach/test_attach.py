@@ -41,11 +41,19 @@ def record(pid: int, folder: Path, seconds: float = 0.1) -> Timeline:
     return timeline
 
 
+def is_at_work(folder: Path) -> bool:
+    """Whether a tracer writes into `folder`."""
+    if not folder.is_dir():
+        return False
+    with Folder.own(folder) as files:
+        return any(head.at_work for head in Heads(files).look())
+
+
 def command(pid: int, folder: Path, *options: str) -> subprocess.Popen[str]:
     """Start `giltrace attach` and wait until the tracer is at work."""
     words = [sys.executable, "-m", "giltrace", "attach", str(pid), "--light", "-o", str(folder), *options]
     started = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not (folder.is_dir() and any(head.at_work for head in Heads(Folder.own(folder)).look())):
+    while not is_at_work(folder):
         assert started.poll() is None, started.communicate()[1]
         time.sleep(0.005)
     return started

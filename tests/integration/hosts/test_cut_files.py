@@ -63,13 +63,13 @@ def test_without_its_folder_it_goes_on(interpreter: Interpreter, tmp_path: Path)
 
 def test_the_recorder_survives_and_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "cut.giltrace"
-    record = [sys.executable, "-m", "giltrace", "record", "--light", "-o", folder, CUT_OFF]
+    record = [sys.executable, "-m", "giltrace", "record", "--light", "-o", str(folder), str(CUT_OFF)]
     ran = subprocess.run(
-        [*record, folder, "truncate", "gil-*", "0"], capture_output=True, text=True, timeout=100, check=False
+        [*record, str(folder), "truncate", "gil-*", "0"], capture_output=True, text=True, timeout=100, check=False
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("unharmed\n")
-    report = [sys.executable, "-m", "giltrace", "report", folder]
+    report = [sys.executable, "-m", "giltrace", "report", str(folder)]
     said = subprocess.run(report, capture_output=True, text=True, timeout=100, check=True)
     assert "cut off" in " ".join(said.stdout.split())
 

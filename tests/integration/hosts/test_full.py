@@ -141,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("cannot mount a small file system here")
     try:
