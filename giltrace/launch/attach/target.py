@@ -14,7 +14,7 @@ from giltrace.launch.attach.process import Mapping, Process
 from giltrace.launch.attach.ptrace import read_memory
 from giltrace.process.elf import LoadedObject, NotElf
 
-_LIBC = re.compile(r"(libc\.so\.6|libc-2\.\d+\.so|ld-musl-x86_64\.so\.1|libc\.musl-x86_64\.so\.1)( \(deleted\))?")
+_LIBC = re.compile(r"(libc\.so(\.6)?|libc-2\.\d+\.so|ld-musl-x86_64\.so\.1|libc\.musl-x86_64\.so\.1)( \(deleted\))?")
 _LIBDL = re.compile(r"(libdl\.so\.2|libdl-2\.\d+\.so)( \(deleted\))?")
 _LIBPTHREAD = re.compile(r"(libpthread\.so\.0|libpthread-2\.\d+\.so)( \(deleted\))?")
 _LOADER = re.compile(r"(ld-linux-x86-64\.so\.2|ld-2\.\d+\.so)( \(deleted\))?")
