@@ -183,7 +183,8 @@ static void forget(void *code) {
         }
         pthread_mutex_unlock(&codes_lock);
     }
-    real_dealloc(code);
+    /* Called by its name, gcc 12 reads it as if it were not atomic. */
+    atomic_load_explicit(&real_dealloc, memory_order_acquire)(code);
 }
 
 static void **dealloc_slot(void) {
