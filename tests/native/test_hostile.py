@@ -267,6 +267,27 @@ def test_interpreters_with_gils_of_their_own_come_and_go(interpreter: Interprete
     assert len(process.gils) > 1
 
 
+def test_many_gils_one_after_the_other(interpreter: Interpreter, tmp_path: Path) -> None:
+    if interpreter.version < (3, 12):
+        pytest.skip("interpreters share one GIL before 3.12")
+    program = """
+        import ctypes, sys
+        try: import _interpreters as interpreters
+        except ImportError: import _xxsubinterpreters as interpreters
+        words = ("isolated",) if sys.version_info >= (3, 13) else ()
+        malloc = ctypes.pythonapi.PyMem_RawMalloc
+        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        for _ in range(80):
+            interpreters.destroy(interpreters.create(*words))
+            # What it leaves is filled, so that the next one comes to lie elsewhere.
+            for size in (1 << 16, 1 << 14, 1 << 12): assert all(malloc(size) for _ in range(16))
+    """
+    run(interpreter, program, tmp_path)
+    (process,) = read(tmp_path)
+    check(process)
+    assert len(of_kind(process.events, layout.Kind.ACQUIRE)) >= 160
+
+
 # Python's functions are handed over as pointers, so that the helper is the same for every interpreter.
 FOREIGN = """
 #include <pthread.h>
