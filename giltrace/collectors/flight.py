@@ -48,13 +48,14 @@ def dump(folder: Folder, out: Path, trigger: Trigger) -> None:
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         unfinished.mkdir()
+        begun = time.monotonic_ns()
         snapshot.copy(folder, unfinished)
         meta = Meta.read(unfinished)
         reports = [GilCollector().report(unfinished)]
         if any(unfinished.glob("sched-*.bin")):
             records, lost = sched.count_records(unfinished)
             reports.append(CollectorReport("sched", "ok", cost=f"{records:,} records", lost=lost))
-        meta.end_ns = time.monotonic_ns()
+        meta.end_ns = begun
         meta.collectors = [asdict(report) for report in reports]
         meta.trigger = trigger
         meta.state = "complete"

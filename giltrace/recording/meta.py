@@ -34,9 +34,9 @@ class Meta:
     cut short and is read as far as it goes. `exit_status` is the target's, negative for a signal; None if it was not
     waited for. `thread_names` has, by tid, the names of threads that were there before the recording. `ids` has, for
     a target in a pid namespace of its own, the id here of each process and thread by its id there. As in all of JSON,
-    keys are texts. `trigger` is what a flight recorder wrote it for. `stops` has, of each time that giltrace stopped a
-    thread of the program, that one's id here, the begin and the end; `own_threads` the same of threads that giltrace
-    itself had in the program.
+    keys are texts. `trigger` is what a flight recorder wrote it for; then `end_ns` is when copying began, and what is
+    later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
+    here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program.
     """
 
     giltrace: str

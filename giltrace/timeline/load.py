@@ -38,6 +38,8 @@ def _load(folder: Path) -> Timeline:
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
     processes, clock_error_ns = read_processes(folder, times, damage)
     complete = complete_from(folder, times)
+    if meta.trigger is not None:
+        processes = [_until(process, meta.end_ns) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
     sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
@@ -77,6 +79,11 @@ def _since(process: ProcessEvents, time: int) -> ProcessEvents:
     kept = process.events[np.searchsorted(process.events["time"], time) :]
     gone = process.overwritten + len(process.events) - len(kept)
     return replace(process, events=kept, start=time, overwritten=gone)
+
+
+def _until(process: ProcessEvents, time: int) -> ProcessEvents:
+    """Leave out what happened after `time`: one thread's chunks were copied after the next one's."""
+    return replace(process, events=process.events[: np.searchsorted(process.events["time"], time, "right")])
 
 
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
