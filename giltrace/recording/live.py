@@ -31,6 +31,8 @@ HOLD_BACK_NS = 100_000_000
 
 # Later than any tick.
 _ALL = 1 << 63
+# What lies so far outside of what was asked for has not happened then, but is damaged.
+_MARGIN_NS = 3_600_000_000_000
 _PAIRS_KEPT = 512
 
 
@@ -131,7 +133,8 @@ class LiveReader:
                 until = _ALL if ended else _ticks_at(clock, until_ns)
                 since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
                 pieces = tuple(file.read(until, since, last=ended))
-                updates.append(_update(file, pieces, clock, ended))
+                times = Times(max(file.start, self._since_ns) - _MARGIN_NS, until_ns + _MARGIN_NS)
+                updates.append(_update(file, pieces, clock, ended, times))
             if ended:
                 file.close()
                 del self._files[name], self._successors[name]
@@ -181,10 +184,13 @@ def _ticks_at(clock: TickClock | None, ns: int) -> int:
     return ns if clock is None else clock.to_ticks(ns)
 
 
-def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, ended: bool) -> Update:
+def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, ended: bool, times: Times) -> Update:
     parts = [decode(piece.records, piece.base, piece.thread, clock, piece.stack)[0] for piece in pieces]
     events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
-    if len(parts) > 1:
+    good = (events["time"] >= times.first) & (events["time"] <= times.last)
+    file.impossible += int((~good).sum())
+    events = events[good]
+    if (events["time"][1:] < events["time"][:-1]).any():
         events = events[np.argsort(events["time"], kind="stable")]
     events["stack"][events["stack"] == 0] = -1
     return Update(file, events, {piece.thread: piece.info for piece in pieces}, pieces, ended)

@@ -89,12 +89,13 @@ class _Thread:
 class LiveFile:
     """One file, followed; `number` tells it apart from the others of its recording.
 
-    `missed` counts chunks that were used again before they were read, `lost` what the tracer had no room for.
+    `missed` counts chunks that were used again before they were read, `lost` what the tracer had no room for, and
+    `impossible`, for the reader of all files, events of times that cannot be.
     """
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
-        self.missed = 0
+        self.missed = self.impossible = 0
         self._lost = 0
         self.stacks: LiveStacks | None = None
         self._source = Source(path)
@@ -122,8 +123,9 @@ class LiveFile:
 
     @property
     def lost(self) -> int:
-        """Events that the tracer had no room for."""
-        return int(self.header.header["lost"]) + self._lost + sum(thread.info.lost for thread in self._threads.values())
+        """Events that the tracer had no room for, or that were `impossible`."""
+        now = sum(thread.info.lost for thread in self._threads.values())
+        return int(self.header.header["lost"]) + self._lost + now + self.impossible
 
     @property
     def lost_stacks(self) -> int:

@@ -211,3 +211,12 @@ def test_a_file_that_is_cut_off_or_full_of_holes_is_read_as_far_as_it_goes(
     os.truncate(file.path, 100)
     with pytest.raises(RecordingError, match="it was cut off meanwhile"):
         reader.poll(70)
+
+
+def test_events_of_impossible_times_are_left_out_and_counted(file: TracerFile, reader: LiveReader) -> None:
+    one, two = file.chunk(0), file.chunk(1, base=1 << 62)
+    file.write(one, word(ACQUIRE, 10), word(RELEASE, 20))
+    file.write(two, word(ACQUIRE, 10), word(RELEASE, 20))
+    (update,) = LiveReader(reader.folder, alive=lambda pid: False).poll(50)
+    assert seen([update]) == [(0, 3, 10), (0, 4, 20)]
+    assert update.file.lost == 2
