@@ -80,3 +80,19 @@ def test_files_that_are_cut_off_all_the_time(plain: Path, tmp_path: Path) -> Non
     assert run(plain, "cut", tmp_path)
     notes = {process.note for number in range(RECORDINGS) for process in read(tmp_path / str(number))[1:]}
     assert any("cut off" in note for note in notes)
+
+
+@pytest.mark.parametrize("build", ["plain", "watched"])
+def test_without_system_calls_there_is_room_for_all(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
+    rows = run(request.getfixturevalue(build), "confined", tmp_path)
+    assert recorded(tmp_path, 0) == {tid: count for _, tid, count in rows}
+
+
+def test_without_system_calls_a_ring_goes_round(plain: Path, tmp_path: Path) -> None:
+    rows = run(plain, "confined-ring", tmp_path)
+    (process,) = read(tmp_path / "0")
+    assert (process.lost, process.note) == (0, "no use of a GIL was seen")
+    assert process.overwritten > 0
+    assert {thread.tid for thread in process.threads} <= {row[1] for row in rows}
+    (file,) = (tmp_path / "0").glob("gil-*.bin")
+    assert file.stat().st_size <= 1 << 18

@@ -3,7 +3,8 @@
  * between   events between two recordings, then one recording with 1000 of them
  * series    threads that hardly pause beside 20 recordings: prints "recording tid events" of what each must have
  * ring      the same with a ring
- * cut       threads beside recordings whose files are cut off all the time */
+ * cut       threads beside recordings whose files are cut off all the time
+ * confined, confined-ring   one recording, of a process that confines itself: prints the same */
 #include "store.h"
 #include "file.h"
 
@@ -137,6 +138,31 @@ static void beside(const char *folder, uint64_t ring, bool cuts) {
     }
 }
 
+static void confined(const char *folder, uint64_t ring) {
+    pthread_t threads[THREADS];
+    uint64_t after[THREADS];
+    begin(folder, 0, ring);
+    for (int i = 0; i < THREADS; i++) {
+        if (i == THREADS / 2) {
+            file_reserve();
+        }
+        pthread_create(&threads[i], NULL, use, &counters[i].events);
+    }
+    for (int round = 0; round < 10; round++) {
+        note(after);
+        wait_for(after);
+    }
+    ended = true;
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    note(after);
+    for (int i = 0; i < THREADS; i++) {
+        printf("0 %d %llu\n", counters[i].tid, (unsigned long long)after[i]);
+    }
+    end();
+}
+
 int main(int count, char **words) {
     static const struct store_callbacks callbacks = {ignore, in_child, nothing};
     store_call_back(&callbacks);
@@ -152,6 +178,10 @@ int main(int count, char **words) {
         beside(words[2], 1 << 18, false);
     } else if (strcmp(words[1], "cut") == 0) {
         beside(words[2], 0, true);
+    } else if (strcmp(words[1], "confined") == 0) {
+        confined(words[2], 0);
+    } else if (strcmp(words[1], "confined-ring") == 0) {
+        confined(words[2], 1 << 18);
     }
     return 0;
 }

@@ -97,8 +97,8 @@ static void on_bus(unsigned level, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
-/* `ready` tells whether the host is done with looking at its signals; `lost` is called, in the handler, for each piece.
- */
+/* `ready`, if given, tells whether the host is done with looking at its signals; `lost` is called, in the handler, for
+ * each piece. */
 void bus_start(int (*ready)(void), void (*lost)(void)) {
     host_ready = ready;
     tell_lost = lost;
@@ -107,7 +107,7 @@ void bus_start(int (*ready)(void), void (*lost)(void)) {
 /* Be the first to hear of SIGBUS, from the moment on at which the host is ready; true if that is so. To be called again
  * and again, as the host may install what it likes. */
 bool bus_watch(void) {
-    if (host_ready == NULL || !host_ready() || atomic_flag_test_and_set(&changing)) {
+    if ((host_ready != NULL && !host_ready()) || atomic_flag_test_and_set(&changing)) {
         return atomic_load_explicit(&watching, memory_order_relaxed);
     }
     int saved_errno = errno;
@@ -141,4 +141,8 @@ void bus_stop(void) {
     }
     atomic_store_explicit(&watching, false, memory_order_relaxed);
     errno = saved_errno;
+}
+
+void bus_after_fork(void) {
+    atomic_flag_clear(&changing);
 }

@@ -7,5 +7,6 @@
 void bus_start(int (*ready)(void), void (*lost)(void));
 bool bus_watch(void);
 void bus_stop(void);
+void bus_after_fork(void);
 
 #endif

@@ -93,6 +93,7 @@ void file_release(void) {
 }
 
 void file_after_fork(void) {
+    bus_after_fork();
     atomic_store(&inside, 0);
 }
 

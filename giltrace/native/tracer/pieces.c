@@ -134,14 +134,3 @@ void pieces_replace_all(void) {
         }
     }
 }
-
-/* In a forked child, whose only thread has none of its own: the pieces are of the parent's files. */
-void pieces_unmap_all_but(const void *base) {
-    for (unsigned i = 0; i < PIECES; i++) {
-        uintptr_t word = atomic_load(&table[i]);
-        if (word != 0 && base_of(word) != (uintptr_t)base) {
-            atomic_store(&table[i], 0);
-            unmap(word);
-        }
-    }
-}

@@ -13,6 +13,5 @@ bool pieces_add(void *base, size_t size);
 bool pieces_remove(void *base);
 enum pieces_found pieces_replace(uintptr_t address);
 void pieces_replace_all(void);
-void pieces_unmap_all_but(const void *base);
 
 #endif

@@ -108,8 +108,8 @@ static bool open_next(void) {
     if (error != 0) {
         return false;
     }
-    if (inherited) {
-        pieces_unmap_all_but(head_page);
+    if (inherited) { /* not unmapped: whoever mapped a piece may yet do that, also in the child */
+        pieces_replace_all();
         inherited = false;
     }
     struct gt_header *head = file_map(path, 0, GT_HEADER_SIZE, false, head_page);
