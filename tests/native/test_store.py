@@ -82,6 +82,12 @@ def test_files_that_are_cut_off_all_the_time(plain: Path, tmp_path: Path) -> Non
     assert any("cut off" in note for note in notes)
 
 
+def test_a_child_may_give_back_late_what_it_inherited(plain: Path, tmp_path: Path) -> None:
+    run(plain, "child", tmp_path)
+    parent, child = sorted(read(tmp_path / "0"), key=lambda process: process.start)
+    assert (len(parent.events), len(child.events)) == (1, 3000)
+
+
 @pytest.mark.parametrize("build", ["plain", "watched"])
 def test_without_system_calls_there_is_room_for_all(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
     rows = run(request.getfixturevalue(build), "confined", tmp_path)

@@ -4,6 +4,7 @@
  * series    threads that hardly pause beside 20 recordings: prints "recording tid events" of what each must have
  * ring      the same with a ring
  * cut       threads beside recordings whose files are cut off all the time
+ * child     one recording, whose process forks with a piece of another file mapped, which the child gives back late
  * confined, confined-ring   one recording, of a process that confines itself: prints the same */
 #include "store.h"
 #include "file.h"
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { THREADS = 6, RECORDINGS = 20, LEAST = 300 };
@@ -138,6 +140,32 @@ static void beside(const char *folder, uint64_t ring, bool cuts) {
     }
 }
 
+static void child(const char *folder) {
+    char name[4200];
+    snprintf(name, sizeof name, "%s/piece", begin(folder, 0, 0));
+    void *piece = file_map(name, 0, 4096, true, NULL);
+    hook();
+    if (piece == NULL) {
+        abort();
+    }
+    pid_t made = fork();
+    if (made == 0) {
+        in_child();
+        hook();
+        file_unmap(piece, 4096);
+        for (int i = 1; i < 3000; i++) {
+            hook();
+        }
+        _exit(0);
+    }
+    int status = -1;
+    waitpid(made, &status, 0);
+    if (status != 0) {
+        abort();
+    }
+    end();
+}
+
 static void confined(const char *folder, uint64_t ring) {
     pthread_t threads[THREADS];
     uint64_t after[THREADS];
@@ -178,6 +206,8 @@ int main(int count, char **words) {
         beside(words[2], 1 << 18, false);
     } else if (strcmp(words[1], "cut") == 0) {
         beside(words[2], 0, true);
+    } else if (strcmp(words[1], "child") == 0) {
+        child(words[2]);
     } else if (strcmp(words[1], "confined") == 0) {
         confined(words[2], 0);
     } else if (strcmp(words[1], "confined-ring") == 0) {
