@@ -94,6 +94,7 @@ void file_release(void) {
 
 void file_after_fork(void) {
     bus_after_fork();
+    pieces_after_fork();
     atomic_store(&inside, 0);
 }
 
@@ -236,12 +237,15 @@ static bool allocate_quietly(long fd, uint64_t offset, size_t size) {
 }
 
 static void *map_open(long fd, uint64_t offset, size_t size, void *where) {
-    if (!allocate_quietly(fd, offset, size)) {
+    if (!allocate_quietly(fd, offset, size) || (where != NULL && !pieces_take(where))) {
         return NULL;
     }
     int flags = MAP_SHARED | (where != NULL ? MAP_FIXED : 0);
     long piece = system_call(SYS_mmap, (long)where, (long)size, PROT_READ | PROT_WRITE, flags, fd, (long)offset);
     if (system_failed(piece)) {
+        if (where != NULL) {
+            pieces_add(where, size); /* what was there is there still */
+        }
         return NULL;
     }
     if (!pieces_add((void *)piece, size)) {

@@ -26,7 +26,7 @@ enum {
 
 enum owner {
     OWNED = 1,     /* by who mapped it */
-    REPLACING = 2, /* somebody puts other memory in its place */
+    REPLACING = 2, /* somebody puts other memory, or another file's, in its place */
     REPLACED = 3,  /* that is done: no piece of a file any more, for its owner to unmap */
     LEFT = 0,      /* its owner came by meanwhile: who replaces it unmaps it */
 };
@@ -67,7 +67,7 @@ static void unmap(uintptr_t word) {
 /* `size` is a power of two of pages. False if there is no room, which takes tens of thousands of pieces. */
 bool pieces_add(void *base, size_t size) {
     uintptr_t word = owned_by((uintptr_t)base | (uintptr_t)__builtin_ctzl(size / PAGE) << SIZE_SHIFT, OWNED);
-    _Atomic uintptr_t *known = find((uintptr_t)base); /* a piece that another was mapped over */
+    _Atomic uintptr_t *known = find((uintptr_t)base); /* taken before, so that this one could be mapped over it */
     if (known != NULL) {
         atomic_store(known, word);
         return true;
@@ -75,6 +75,19 @@ bool pieces_add(void *base, size_t size) {
     for (unsigned step = 0; step < NEAR; step++) {
         uintptr_t none = 0;
         if (atomic_compare_exchange_strong(place((uintptr_t)base, step), &none, word)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Its owner wants to map another over it, and says by `pieces_add` when that is done. False if somebody is replacing it
+ * right now, and would not notice. */
+bool pieces_take(void *base) {
+    _Atomic uintptr_t *slot = find((uintptr_t)base);
+    uintptr_t word = slot == NULL ? 0 : atomic_load(slot);
+    while (word != 0 && (word & OWNER_MASK) != REPLACING) {
+        if (atomic_compare_exchange_strong(slot, &word, owned_by(word, REPLACING))) {
             return true;
         }
     }
@@ -131,6 +144,19 @@ void pieces_replace_all(void) {
         uintptr_t word = atomic_load(&table[i]);
         if (word != 0) {
             replace(&table[i], word);
+        }
+    }
+}
+
+/* In a forked child, where nobody is replacing anything. */
+void pieces_after_fork(void) {
+    for (unsigned i = 0; i < PIECES; i++) {
+        uintptr_t word = atomic_load(&table[i]);
+        if (word != 0 && (word & OWNER_MASK) == LEFT) {
+            unmap(word);
+            atomic_store(&table[i], 0);
+        } else if ((word & OWNER_MASK) == REPLACING) {
+            atomic_store(&table[i], owned_by(word, OWNED));
         }
     }
 }

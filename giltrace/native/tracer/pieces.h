@@ -10,8 +10,10 @@
 enum pieces_found { PIECES_NONE, PIECES_BEFORE, PIECES_NOW };
 
 bool pieces_add(void *base, size_t size);
+bool pieces_take(void *base);
 bool pieces_remove(void *base);
 enum pieces_found pieces_replace(uintptr_t address);
 void pieces_replace_all(void);
+void pieces_after_fork(void);
 
 #endif
