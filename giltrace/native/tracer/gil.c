@@ -178,9 +178,8 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state) {
  * that of the beginning. (A thread that is on record already and was not seen to ask is on its way as the recording
  * ends: the lock is the first of the functions that is given back.) */
 static void write_request(struct thread *thread, const struct gil *gil) {
-    const struct gt_header *header = store_header();
-    uint64_t start = header != NULL ? header->start_ticks : 0;
-    if (thread->asked ? thread->request < start : !thread->registered && header != NULL) {
+    uint64_t start = store_start();
+    if (thread->asked ? thread->request < start : !thread->registered && start != 0) {
         store_emit(thread, start, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
     } else if (thread->request != 0) {
         store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);

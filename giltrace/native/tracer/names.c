@@ -147,7 +147,7 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
 /* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now. */
 void names_take(uint32_t tid, char *out, size_t size) {
     const struct gt_header *head = store_header();
-    if (head != NULL && tid == head->pid) {
+    if (head != NULL && tid == __atomic_load_n(&head->pid, __ATOMIC_RELAXED)) {
         copy_utf8(out, size, "MainThread");
         return;
     }

@@ -57,6 +57,12 @@ void store_took(uint64_t ticks) {
     }
 }
 
+/* When the recording began, in ticks; 0 if there is none. */
+uint64_t store_start(void) {
+    struct gt_header *head = store_header();
+    return head != NULL ? __atomic_load_n(&head->start_ticks, __ATOMIC_RELAXED) : 0;
+}
+
 /* Does the recorder want no more of it? */
 bool store_stop_wanted(void) {
     struct gt_header *head = atomic_load_explicit(&header, memory_order_relaxed);
@@ -76,12 +82,14 @@ bool store_sibling(char *out, size_t size, const char *prefix) {
 }
 
 static void describe_process(struct gt_header *head, uint32_t parent) {
-    uint64_t error;
+    uint64_t ticks, ns, error;
     head->version = GT_VERSION;
-    head->pid = (uint32_t)getpid();
+    __atomic_store_n(&head->pid, (uint32_t)getpid(), __ATOMIC_RELAXED); /* stragglers may look at it */
     head->ppid = parent;
     head->clock = clock_is_tsc() ? GT_CLOCK_TSC : GT_CLOCK_MONOTONIC_NS;
-    clock_pair(&head->start_ticks, &head->start_ns, &error);
+    clock_pair(&ticks, &ns, &error);
+    __atomic_store_n(&head->start_ticks, ticks, __ATOMIC_RELAXED);
+    head->start_ns = ns;
     file_link("/proc/self/exe", head->executable, sizeof head->executable);
     file_read("/proc/self/cmdline", head->cmdline, sizeof head->cmdline); /* NUL between the words, as there */
     memcpy(head->python, plan.python, sizeof head->python);

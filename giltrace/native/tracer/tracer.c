@@ -8,6 +8,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ static void allow_recorder(void) {
 
 /* Who begins or ends a recording has it to itself until that is done. */
 enum { IDLE, CHANGING, ACTIVE };
+enum { CLAIM_TRIES = 100000 };
 static _Atomic int state;
 
 /* Whether a GIL can be followed: all but the creation of threads and the end of a GIL must come by. */
@@ -119,11 +121,25 @@ static bool begin(const char *folder, unsigned depth, struct plan *plan) {
     return true;
 }
 
+/* A recording that ends says so in its file a little before it has ended: who has read that may begin the next one. */
+static bool claim(void) {
+    for (int tries = 0; tries < CLAIM_TRIES; tries++) {
+        int idle = IDLE;
+        if (atomic_compare_exchange_strong(&state, &idle, CHANGING)) {
+            return true;
+        }
+        if (idle == ACTIVE) {
+            return false;
+        }
+        sched_yield();
+    }
+    return false;
+}
+
 /* Trace this process from now on. Returns 0, or 1 if it is traced already, or 2, and nothing is changed, if it is none
  * that can be traced. */
 static int start(const char *folder, unsigned depth, struct plan *plan) {
-    int idle = IDLE;
-    if (!atomic_compare_exchange_strong(&state, &idle, CHANGING)) {
+    if (!claim()) {
         return 1;
     }
     bool begun = begin(folder, depth, plan);
