@@ -244,7 +244,7 @@ static void *map_open(long fd, uint64_t offset, size_t size, void *where) {
     long piece = system_call(SYS_mmap, (long)where, (long)size, PROT_READ | PROT_WRITE, flags, fd, (long)offset);
     if (system_failed(piece)) {
         if (where != NULL) {
-            pieces_add(where, size); /* what was there is there still */
+            pieces_keep(where);
         }
         return NULL;
     }

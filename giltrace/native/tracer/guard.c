@@ -14,17 +14,20 @@ _Alignas(GUARD_PAGE) union guard_page guard;
 
 static _Atomic uint32_t newest; /* the same in memory that a child keeps */
 
-/* Older kernels cannot: there the handler of pthread_atfork is all that tells of a child. */
-void guard_start(void) {
-    system_call(SYS_madvise, (long)&guard, sizeof guard, MADV_WIPEONFORK, 0, 0, 0);
-}
-
 void guard_change(void) {
     uint32_t next;
     do {
         next = atomic_fetch_add(&newest, 1) + 1;
     } while (next == 0 || next == UINT32_MAX); /* what a child finds, and a thread begins with */
     atomic_store(&guard.generation, next);
+}
+
+/* Older kernels cannot: there the handler of pthread_atfork is all that tells of a child. */
+void guard_start(void) {
+    if (guard_generation() == 0) {
+        system_call(SYS_madvise, (long)&guard, sizeof guard, MADV_WIPEONFORK, 0, 0, 0);
+        guard_change();
+    }
 }
 
 /* Is this a child that has not been looked after? */

@@ -81,17 +81,27 @@ bool pieces_add(void *base, size_t size) {
     return false;
 }
 
-/* Its owner wants to map another over it, and says by `pieces_add` when that is done. False if somebody is replacing it
- * right now, and would not notice. */
+/* Another is to be mapped over what is at `base`, by its owner, who says by `pieces_add` or `pieces_keep` how it went.
+ * False if somebody is replacing it right now, and would not notice. */
 bool pieces_take(void *base) {
     _Atomic uintptr_t *slot = find((uintptr_t)base);
     uintptr_t word = slot == NULL ? 0 : atomic_load(slot);
-    while (word != 0 && (word & OWNER_MASK) != REPLACING) {
+    while (word != 0) {
+        if ((word & OWNER_MASK) == REPLACING) {
+            return false;
+        }
         if (atomic_compare_exchange_strong(slot, &word, owned_by(word, REPLACING))) {
             return true;
         }
     }
-    return false;
+    return true; /* memory that was never a file's */
+}
+
+void pieces_keep(void *base) {
+    _Atomic uintptr_t *slot = find((uintptr_t)base);
+    if (slot != NULL) {
+        atomic_store(slot, owned_by(atomic_load(slot), OWNED));
+    }
 }
 
 /* Its owner wants it gone: true if it is to unmap it. */

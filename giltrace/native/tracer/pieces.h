@@ -11,6 +11,7 @@ enum pieces_found { PIECES_NONE, PIECES_BEFORE, PIECES_NOW };
 
 bool pieces_add(void *base, size_t size);
 bool pieces_take(void *base);
+void pieces_keep(void *base);
 bool pieces_remove(void *base);
 enum pieces_found pieces_replace(uintptr_t address);
 void pieces_replace_all(void);

@@ -3,6 +3,7 @@
 #include "elf.h"
 #include "file.h"
 #include "gil.h"
+#include "guard.h"
 #include "names.h"
 #include "stacks.h"
 #include "store.h"
@@ -121,6 +122,15 @@ static bool begin(const char *folder, unsigned depth, struct plan *plan) {
     return true;
 }
 
+/* A child that was forked while the first recording began knows nothing of it: our handler came too late for that fork.
+ * Of a child that nobody has looked after the guard tells, which is there before anything changes. */
+static void find_out_whose(void) {
+    if (guard_forked()) {
+        after_fork_child();
+    }
+    guard_start();
+}
+
 /* A recording that ends says so in its file a little before it has ended: who has read that may begin the next one. */
 static bool claim(void) {
     for (int tries = 0; tries < CLAIM_TRIES; tries++) {
@@ -139,6 +149,7 @@ static bool claim(void) {
 /* Trace this process from now on. Returns 0, or 1 if it is traced already, or 2, and nothing is changed, if it is none
  * that can be traced. */
 static int start(const char *folder, unsigned depth, struct plan *plan) {
+    find_out_whose();
     if (!claim()) {
         return 1;
     }
@@ -190,6 +201,7 @@ EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_n
 /* From outside, or from within a hook. */
 EXPORT void giltrace_stop(void) {
     int saved_errno = errno;
+    find_out_whose();
     int active = ACTIVE;
     if (atomic_compare_exchange_strong(&state, &active, CHANGING)) {
         end();
