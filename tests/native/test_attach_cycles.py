@@ -252,3 +252,43 @@ def test_forks_in_mid_start_and_stop(interpreter: Interpreter, tmp_path: Path) -
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, (ran.returncode, ran.stdout, ran.stderr)
     assert len(list(tmp_path.glob("child-*"))) > 50
+
+
+@pytest.mark.parametrize("asks", ["hooks", "attach", "stop"])
+def test_a_child_whose_fork_had_begun_before_the_recording(interpreter: Interpreter, tmp_path: Path, asks: str) -> None:
+    """Such a fork calls no handler of the tracer: whoever comes by first looks after the child."""
+    folders = tmp_path / "parent", tmp_path / "child"
+    program = f"""if 1:
+        import ctypes, os, time
+        library, libc = ctypes.CDLL({str(native.LIBRARY)!r}), ctypes.CDLL(None)
+        none, parent = ctypes.c_uint64(0), os.getpid()
+        def attach(folder):
+            result = ctypes.c_int(-1)
+            library.giltrace_attach(folder, 0, none, none, ctypes.byref(result))
+            return result.value
+        @ctypes.CFUNCTYPE(None)
+        def prepare():
+            assert attach({str(folders[0]).encode()!r}) == 0
+        libc.__register_atfork(prepare, None, None, None)
+        child = os.fork()
+        if child == 0:
+            if {asks!r} == "stop":
+                library.giltrace_stop()
+                os._exit(attach({str(folders[1]).encode()!r}))
+            if {asks!r} == "attach":
+                os._exit(attach({str(folders[1]).encode()!r}) != 1)
+        for _ in range(100):
+            time.sleep(0)
+        assert child == 0 or os.waitpid(child, 0)[1] == 0
+        library.giltrace_stop()
+    """
+    for folder in folders:
+        folder.mkdir()
+        append_pair(folder)
+    ran = subprocess.run([interpreter.path, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    parent, child = sorted(read(folders[0]), key=lambda process: process.start)
+    assert child.ppid == parent.pid
+    assert len(of_kind(parent.events, layout.Kind.ACQUIRE)) >= 100
+    assert (len(of_kind(child.events, layout.Kind.ACQUIRE)) >= 100) == (asks == "hooks")
+    assert len(list(folders[1].glob("gil-*"))) == (asks == "stop")
