@@ -48,8 +48,8 @@ def show(folder: Path, trace: Path) -> None:
     write(timeline, trace)
     console = Console(stderr=True)
     print_summary(summarise(timeline), console)
-    for what, place in (("recording", folder), ("trace    ", trace)):
-        console.print(Text(f"{what} {visible(str(place))}"), soft_wrap=True)
+    for what, place, use in (("recording", folder, ""), ("trace    ", trace, "  (open it in the Perfetto UI)")):
+        console.print(Text(f"{what} {visible(str(place))}{use}"), soft_wrap=True)
 
 
 def exit_like(status: int) -> None:
