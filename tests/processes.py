@@ -15,12 +15,14 @@ _KEPT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
 def heed_interrupts() -> None:
-    """Take SIGINT and SIGQUIT as usual, here and in what is started from here.
+    """Take SIGINT, SIGQUIT and SIGHUP as usual, in what is started from here, and all but the last here, too.
 
     A shell without job control starts what is to run in the background with both ignored, and Python leaves it so.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup; what is executed does not inherit a handler
 
 
 def descendants(root: int, known: frozenset[int] = frozenset()) -> list[int]:
