@@ -75,6 +75,18 @@ TOOLS: dict[str, Callable[[], bool]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also what takes long and rarely tells anything")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    rare = [item for item in items if item.get_closest_marker("rarely")]
+    config.hook.pytest_deselected(items=rare)
+    items[:] = [item for item in items if not item.get_closest_marker("rarely")]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     unknown = REQUIRE - TOOLS.keys()
     if unknown:

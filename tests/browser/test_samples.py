@@ -41,7 +41,9 @@ select
 PINNED = "return window.app.trace.workspace.pinnedTracks.map(node => node.name)"
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if at % 5 == 0 else [pytest.mark.rarely]) for at, name in enumerate(SAMPLES)]
+)
 def test_opens_where_it_matters_with_all_its_tracks(name: str, tmp_path: Path) -> None:
     with tarfile.open(FOLDER / f"{name}.giltrace.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")

@@ -1,8 +1,8 @@
 """Many threads that use the GIL all the time and count, beside a series of short recordings.
 
-Arguments: the library, a folder for the recordings, how many threads, how many recordings. For each recording it prints
-as JSON how often each thread came back for the GIL in it at least, by its id, and how many mappings the process has
-after it; of files of a recording in the last place.
+Arguments: the library, a folder for the recordings, how many threads, how many recordings, and how long each is in ms.
+For each recording it prints as JSON how often each thread came back for the GIL in it at least, by its id, and how many
+mappings the process has after it; of files of a recording in the last place.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import threading
 import time
 
 library, folder, threads, recordings = ctypes.CDLL(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+pause = int(sys.argv[5]) / 1000
 NONE = ctypes.c_uint64(0)
 counts = [0] * threads
 tids = [0] * threads
@@ -47,7 +48,7 @@ for number in range(recordings):
     library.giltrace_attach(where.encode(), 128, NONE, NONE, ctypes.byref(result))
     assert result.value == 0, result.value
     before = list(counts)
-    time.sleep(0.05)
+    time.sleep(pause)
     after = list(counts)
     library.giltrace_stop()
     # Its first turn may have begun before the recording did.

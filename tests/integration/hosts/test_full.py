@@ -83,8 +83,8 @@ def test_a_size_limit_that_keeps_changing_raises_no_signal(interpreter: Interpre
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         changer = threading.Thread(target=change)
         changer.start()
-        for _ in range(40):
-            threads = [threading.Thread(target=use, args=(200,)) for _ in range(8)]
+        for _ in range(15):
+            threads = [threading.Thread(target=use, args=(20,)) for _ in range(8)]
             for t in threads: t.start()
             for t in threads: t.join()
         ended = True
