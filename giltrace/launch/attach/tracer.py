@@ -29,7 +29,12 @@ class AttachedTracer:
         self._target, self._place = target, place
         self._heads = Heads(place.files)
         self._inside = target.process.pid_inside
-        inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
+        try:
+            inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
+        except TargetError:
+            # A process that ended as soon as its tracer was at work has been recorded to its end.
+            if not any(head.at_work for head in self._heads.look()) or not _ends(target.process):
+                raise
         self._renew_ns = 0
         self.poll()
 
@@ -70,3 +75,11 @@ class AttachedTracer:
         except (TargetError, OSError):
             return f"process {pid} sleeps: the tracer leaves it at its next use of the GIL"
         return ""
+
+
+def _ends(process: Process) -> bool:
+    """Tell whether the process is gone, or its last threads are about to be."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while process.exists and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return not process.exists
