@@ -102,7 +102,7 @@ def read_pairs(folder: Path, times: Times = _EVER) -> npt.NDArray[np.void]:
     except FileNotFoundError:
         data = b""
     pairs = np.frombuffer(data[: len(data) // PAIR.itemsize * PAIR.itemsize], PAIR)
-    good = (pairs["ns"] >= times.first) & (pairs["ns"] <= times.last) & (pairs["error"] <= _MOST_ERROR_NS)
+    good = times.have(pairs["ns"]) & (pairs["error"] <= _MOST_ERROR_NS)
     return pairs[good]
 
 

@@ -14,10 +14,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from giltrace.errors import RecordingError
 from giltrace.text import visible
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 #: Linux gives processes, threads and cores no higher numbers (PID_MAX_LIMIT, and what a record has bits for).
 MAX_ID = 1 << 22
@@ -63,6 +67,11 @@ class Times(NamedTuple):
     def of(cls, start: int, end: int) -> Times:
         """Those of a recording that lasted from `start` to `end`; 0 if the latter is not known."""
         return cls(max(start - _BEFORE_NS, _FIRST_NS), min(max(start, end) + _AFTER_NS, MAX_TIME))
+
+    def have(self, time: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Whether each time (ns) is one of them."""
+        within: npt.NDArray[np.bool_] = (time >= self.first) & (time <= self.last)
+        return within
 
 
 class Source:

@@ -185,7 +185,7 @@ def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER) -
 
 def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
     """The events of these times, in order, and how many others there were, in words."""
-    good = (events["time"] >= times.first) & (events["time"] <= times.last)
+    good = times.have(events["time"])
     if not good.all():
         events = events[good]
     problems = () if good.all() else (f"records of times outside the recording: {int((~good).sum())}",)

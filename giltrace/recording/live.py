@@ -187,7 +187,7 @@ def _ticks_at(clock: TickClock | None, ns: int) -> int:
 def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, ended: bool, times: Times) -> Update:
     parts = [decode(piece.records, piece.base, piece.thread, clock, piece.stack)[0] for piece in pieces]
     events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
-    good = (events["time"] >= times.first) & (events["time"] <= times.last)
+    good = times.have(events["time"])
     file.impossible += int((~good).sum())
     events = events[good]
     if (events["time"][1:] < events["time"][:-1]).any():

@@ -83,7 +83,7 @@ def read_perf_files(paths: Iterable[Path], times: Times = _EVER, damage: list[st
 
 def _sensible(raw: Array, times: Times) -> Array:
     """The switches of these `times` and of numbers that there are, in order of time."""
-    good = (raw["time"] >= times.first) & (raw["time"] <= times.last) & (raw["cpu"] <= MAX_CPU)
+    good = times.have(raw["time"]) & (raw["cpu"] <= MAX_CPU)
     for name in ("pid", "tid"):
         good &= (raw[name] > 0) & (raw[name] <= MAX_ID)
     known = raw[good].astype(SWITCH)

@@ -240,14 +240,26 @@ def test_frames_that_start_bare_threads_keep_their_locals_to_themselves(
     assert "liar" not in [thread.name for thread in process.threads]
 
 
-def test_interpreters_with_gils_of_their_own_come_and_go(interpreter: Interpreter, tmp_path: Path) -> None:
-    if interpreter.version < (3, 12):
-        pytest.skip("interpreters share one GIL before 3.12")
-    program = """
-        import sys, threading
+#: For `create` and `destroy` of interpreters, as all versions from 3.12 on have them, with a GIL of their own.
+INTERPRETERS = """
+        import sys
         try: import _interpreters as interpreters
         except ImportError: import _xxsubinterpreters as interpreters
         words = ("isolated",) if sys.version_info >= (3, 13) else ()
+"""
+
+
+@pytest.fixture
+def with_own_gils(interpreter: Interpreter) -> Interpreter:
+    """An interpreter whose sub-interpreters may have GILs of their own."""
+    if interpreter.version < (3, 12):
+        pytest.skip("interpreters share one GIL before 3.12")
+    return interpreter
+
+
+def test_interpreters_with_gils_of_their_own_come_and_go(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    program = """
+        import threading
         ended = False
         def spin():
             while not ended: pass
@@ -261,20 +273,15 @@ def test_interpreters_with_gils_of_their_own_come_and_go(interpreter: Interprete
         ended = True
         spinner.join()
     """
-    run(interpreter, program, tmp_path)
+    run(with_own_gils, INTERPRETERS + program, tmp_path)
     (process,) = read(tmp_path)
     check(process)
     assert len(process.gils) > 1
 
 
-def test_many_gils_one_after_the_other(interpreter: Interpreter, tmp_path: Path) -> None:
-    if interpreter.version < (3, 12):
-        pytest.skip("interpreters share one GIL before 3.12")
+def test_many_gils_one_after_the_other(with_own_gils: Interpreter, tmp_path: Path) -> None:
     program = """
-        import ctypes, sys
-        try: import _interpreters as interpreters
-        except ImportError: import _xxsubinterpreters as interpreters
-        words = ("isolated",) if sys.version_info >= (3, 13) else ()
+        import ctypes
         malloc = ctypes.pythonapi.PyMem_RawMalloc
         malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         for _ in range(80):
@@ -282,7 +289,7 @@ def test_many_gils_one_after_the_other(interpreter: Interpreter, tmp_path: Path)
             # What it leaves is filled, so that the next one comes to lie elsewhere.
             for size in (1 << 16, 1 << 14, 1 << 12): assert all(malloc(size) for _ in range(16))
     """
-    run(interpreter, program, tmp_path)
+    run(with_own_gils, INTERPRETERS + program, tmp_path)
     (process,) = read(tmp_path)
     check(process)
     assert len(of_kind(process.events, layout.Kind.ACQUIRE)) >= 160

@@ -42,5 +42,5 @@ def test_no_file_stays_mapped(interpreter: Interpreter, tmp_path: Path) -> None:
     after = series(interpreter.path, tmp_path, 4, 200, 5)
     assert {files for _, _, files in after} == {0}
     mappings = [count for _, count, _ in after]
-    # The interpreter's own memory comes and goes by a few.
-    assert max(mappings[10:]) <= max(mappings[:10]) + 10
+    # The interpreter's own memory comes and goes, by more than that; what is left behind does not go.
+    assert min(mappings[-50:]) <= max(mappings[:10]) + 2

@@ -23,10 +23,9 @@ from giltrace.recording import layout
 from giltrace.recording.layout import Control
 
 #: How long to look for a safe moment, how long a thread may take to stop, to start another, and that one for a call.
-SEARCH_SECONDS = 5.0
+#: A start may have to wait its turn: a program that changes its ids all the time keeps libc's lock of threads.
+SEARCH_SECONDS = _START_SECONDS = 5.0
 _STOP_SECONDS = 1.0
-#: A program that changes its ids again and again keeps libc's lock of threads to itself: a start has to wait its turn.
-_START_SECONDS = 5.0
 CALL_SECONDS = 10.0
 
 #: An orphaned tracer leaves within this, if the process uses a GIL at all.

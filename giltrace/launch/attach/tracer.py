@@ -33,7 +33,7 @@ class AttachedTracer:
             inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
         except TargetError:
             # A process that ended as soon as its tracer was at work has been recorded to its end.
-            if not any(head.at_work for head in self._heads.look()) or not _ends(target.process):
+            if not any(head.at_work for head in self._heads.look()) or _wait_while(lambda: target.process.exists):
                 raise
         self._renew_ns = 0
         self.poll()
@@ -49,9 +49,7 @@ class AttachedTracer:
         """Take it out of all processes. Returns what is to be said about those where it could not be done at once."""
         for head in self._heads.look():
             head.ask_to_stop()
-        deadline = time.monotonic() + _ANSWER_SECONDS
-        while time.monotonic() < deadline and self._left():
-            time.sleep(_LOOK_SECONDS)
+        _wait_while(lambda: bool(self._left()))
         pids = {self._pid_here(head) for head in self._left()}
         said = [self._eject(pid) for pid in pids if pid is not None]
         return [line for line in said if line]
@@ -77,9 +75,9 @@ class AttachedTracer:
         return ""
 
 
-def _ends(process: Process) -> bool:
-    """Tell whether the process is gone, or its last threads are about to be."""
+def _wait_while(condition: Callable[[], bool]) -> bool:
+    """Wait until the condition is no more, as long as an answer takes. Tells whether it still is."""
     deadline = time.monotonic() + _ANSWER_SECONDS
-    while process.exists and time.monotonic() < deadline:
+    while (still := condition()) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-    return not process.exists
+    return still
