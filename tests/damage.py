@@ -313,6 +313,8 @@ def _meta_more(path: Path, chance: Chance) -> None:
     field = chance.choice(("thread_names", "ids", "trigger", "collectors", "machine", "state", "version", "format"))
     odd = [{chance.choice(("1", "x", "21316", *TEXTS)): chance.choice(VALUES)}, chance.choice(VALUES)]
     odd += [{"kind": "wait", "rule": "\x1b[1m", "time_ns": chance.choice(VALUES)}]
+    if not isinstance(told, dict):
+        return
     told[field] = chance.choice(odd)
     _dump(path, told)
 

@@ -283,10 +283,13 @@ def main() -> int:
         return 0
     warm_up()
     failed, outcomes = 0, list[Outcome]()
-    for done, found in fuzz(range(given.seed, given.seed + given.count), given.command or tuple(COMMANDS)):
+    seeds = range(given.seed, given.seed + given.count)
+    for number, (done, found) in enumerate(fuzz(seeds, given.command or tuple(COMMANDS)), 1):
         wrong = [one for one in found if one.wrong]
         outcomes += found
         failed += bool(wrong)
+        if number % 50 == 0:
+            print(f"{number} of {given.count}: {failed} failed", file=sys.stderr)
         for one in wrong:
             print(f"seed {one.seed} ({done}), {one.command}: {one.wrong}\n", flush=True)
     slowest, largest = max(outcomes, key=lambda one: one.seconds), max(outcomes, key=lambda one: one.peak)

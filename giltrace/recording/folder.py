@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from typing import NamedTuple
 from giltrace.errors import OutputError
 
 SUFFIX = ".giltrace"
+# What is there before the description is, if the recorder was killed that early.
+_BEGUN = re.compile(r"clock\.bin|\.meta\.json\.\d+")
 
 
 class Remedies(NamedTuple):
@@ -35,7 +38,7 @@ class RecordingFolder:
         if path.exists():
             if not force:
                 raise OutputError(f"{path} exists", remedies.taken)
-            if not (path / "meta.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
+            if not _is_recording(path):
                 raise OutputError(f"{path} is not a giltrace recording", "it will not be replaced; choose another name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,3 +63,10 @@ class RecordingFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         if self._old is not None:
             self._old.rename(self.path)
+
+
+def _is_recording(path: Path) -> bool:
+    """Tell whether nothing but a recording, whole or just begun, is lost with the folder `path`."""
+    if not path.is_dir():
+        return False
+    return (path / "meta.json").is_file() or all(_BEGUN.fullmatch(inner.name) for inner in path.iterdir())

@@ -23,6 +23,8 @@ VERSION = 1
 #: More than a million names of threads take.
 _MOST_BYTES = 64 << 20
 _MOST_CPUS = 1 << 16
+# By less than that a clock is corrected, by more a machine is started later.
+_CLOCK_SET_NS = 10_000_000_000
 _OFFSET_ERROR_NS = 1_000_000
 
 
@@ -61,6 +63,11 @@ class Meta:
     def finished(self) -> bool:
         """Tell whether the recorder has ended it."""
         return self.state == "complete"
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Tell whether this machine's CLOCK_MONOTONIC is still the one that its times are of."""
+        return abs(_offset(time.CLOCK_REALTIME) - self.realtime_offset_ns) < _CLOCK_SET_NS
 
     @classmethod
     def begin(cls, giltrace: str, command: list[str]) -> Meta:

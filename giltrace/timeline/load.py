@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +36,12 @@ def load(folder: Path) -> Timeline:
 
 def _load(folder: Path) -> Timeline:
     meta = Meta.read(folder)
+    known_until = _known_until(meta)
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
     processes, clock_error_ns = read_processes(folder, times, damage)
     complete = complete_from(folder, times)
-    if meta.trigger is not None:
-        processes = [_until(process, meta.end_ns) for process in processes]
+    if known_until is not None:
+        processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
     sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
@@ -63,6 +65,16 @@ def _load(folder: Path) -> Timeline:
     return replace(timeline, processes=tuple(_with_footprint(process, meta) for process in timeline.processes))
 
 
+def _known_until(meta: Meta) -> int | None:
+    """Until when the events of all threads are there, None if to the end: they are read one after the other.
+
+    What a recorder that was killed has left may be written to until its program ends.
+    """
+    if meta.trigger is not None:
+        return meta.end_ns
+    return time.monotonic_ns() if not meta.finished and meta.is_of_this_boot else None
+
+
 def _with_footprint(process: Process, meta: Meta) -> Process:
     """Say what giltrace itself did to a process that ran already."""
     index = {thread.tid: number for number, thread in enumerate(process.threads)}
@@ -72,18 +84,18 @@ def _with_footprint(process: Process, meta: Meta) -> Process:
     return replace(process, stops=np.array(stops, STOP), left=left)
 
 
-def _since(process: ProcessEvents, time: int) -> ProcessEvents:
-    """Leave out what happened before `time`: of a ring, that of which the cores are not known any more."""
-    if process.start >= time:
+def _since(process: ProcessEvents, begin: int) -> ProcessEvents:
+    """Leave out what happened before `begin`: of a ring, that of which the cores are not known any more."""
+    if process.start >= begin:
         return process
-    kept = process.events[np.searchsorted(process.events["time"], time) :]
+    kept = process.events[np.searchsorted(process.events["time"], begin) :]
     gone = process.overwritten + len(process.events) - len(kept)
-    return replace(process, events=kept, start=time, overwritten=gone)
+    return replace(process, events=kept, start=begin, overwritten=gone)
 
 
-def _until(process: ProcessEvents, time: int) -> ProcessEvents:
-    """Leave out what happened after `time`: one thread's chunks were copied after the next one's."""
-    return replace(process, events=process.events[: np.searchsorted(process.events["time"], time, "right")])
+def _until(process: ProcessEvents, end: int) -> ProcessEvents:
+    """Leave out what happened after `end`: one thread's chunks were copied after the next one's."""
+    return replace(process, events=process.events[: np.searchsorted(process.events["time"], end, "right")])
 
 
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:

@@ -190,6 +190,41 @@ def test_kill_of_the_recorder_leaves_a_recording_that_reads(tmp_path: Path) -> N
     assert timeline.remarks[0].startswith("unfinished")
 
 
+def test_what_a_killed_recorder_left_reads_while_it_is_written(tmp_path: Path) -> None:
+    """Its files are read one part after the other: what was stored meanwhile is there in part only."""
+    code = (
+        "import os, threading\n"
+        "fd = os.open('/dev/zero', os.O_RDONLY)\n"
+        "def read():\n"
+        "    while True:\n"
+        "        for _ in range(1000): pass\n"
+        "        os.read(fd, 1)\n"
+        "for _ in range(4): threading.Thread(target=read, daemon=True).start()\n"
+        "print(os.getpid(), flush=True)\n"
+        "input()\n"
+        "os._exit(0)\n"
+    )
+    recorder = subprocess.Popen(
+        [*GILTRACE, "record", "--light", "-o", "x", "-c", code],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert recorder.stdout is not None
+    target = os.pidfd_open(int(recorder.stdout.readline()))
+    try:
+        recorder.kill()
+        recorder.wait(timeout=30)
+        found = [load(tmp_path / "x.giltrace") for _ in range(10)]
+    finally:
+        signal.pidfd_send_signal(target, signal.SIGKILL)
+        os.close(target)
+        recorder.communicate()
+    assert [timeline.violations for timeline in found] == [()] * 10
+    assert len(found[-1].processes[0].holds) > len(found[0].processes[0].holds)
+
+
 def test_forked_children_have_timelines_of_their_own(interpreter: Interpreter, tmp_path: Path) -> None:
     code = (
         "import os, threading\n"
@@ -244,6 +279,16 @@ def test_earlier_output_is_kept_unless_forced(tmp_path: Path) -> None:
     assert giltrace("record", "--light", "--force", "-o", "x", "-c", "pass", folder=tmp_path).returncode == 0
     assert Meta.read(tmp_path / "x.giltrace").start_ns > before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.giltrace", "x.pftrace"]
+
+
+@pytest.mark.parametrize("begun", [(), ("clock.bin",), ("clock.bin", ".meta.json.4711")])
+def test_force_replaces_what_a_recorder_left_that_was_killed_early(begun: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.giltrace").mkdir()
+    for name in begun:
+        (tmp_path / "x.giltrace" / name).touch()
+    ran = giltrace("record", "--light", "--force", "-o", "x", "-c", "pass", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    check(tmp_path, "x")
 
 
 def test_force_does_not_replace_what_is_no_recording(tmp_path: Path) -> None:
