@@ -144,14 +144,17 @@ class Overstays(NamedTuple):
     asked: Ints
 
 
+#: From a switch request to the eval loop's giving the GIL up, and from its waking up to the release: at most.
+YIELD_NS = 100_000
+
+
 def overstays(process: Process, at_least: int | Ints) -> Overstays:
     """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
 
     Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
-    taken off. Holds in which giltrace came into a running program, or left it, do not count: it was at work in them.
-    Where context
-    switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's
-    own holds (`own_holds`).
+    taken off, and so is its sleep on the way to giving the GIL up. Holds in which giltrace came into a running program,
+    or left it, do not count: it was at work in them. Where context switches are not on record, shorter ones than
+    `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's own holds (`own_holds`).
     """
     if not process.has_sched:
         at_least = np.maximum(at_least, UNEXPLAINED_NS)
@@ -171,6 +174,7 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
         late = length >= limits[index]
         length = length[late] - _descheduled(process, holds["thread"][late], first[late], holds["end"][late])
         length -= _stopped(process, holds["thread"][late], first[late], holds["end"][late])
+        length -= _yielding(process, holds["thread"][late], first[late], holds["end"][late])
         keep = length >= limits[index[late]]
         found.append(index[late][keep])
         over.append(length[keep])
@@ -180,14 +184,17 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
     return Overstays(np.concatenate(found), np.concatenate(over), np.concatenate(since))
 
 
+def _lives(process: Process) -> LifeAxis:
+    starts, ends = zip(*((thread.start, thread.end) for thread in process.threads), strict=True)
+    return LifeAxis.of(np.array(starts, np.int64), np.array(ends, np.int64))
+
+
 def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
     """How long each thread was `holding-runnable` from start to end."""
     states = process.states[process.states["state"] == State.HOLDING_RUNNABLE]
     if len(states) == 0:
         return np.zeros(len(start), np.int64)
-    axis = LifeAxis.of(
-        np.array([t.start for t in process.threads], np.int64), np.array([t.end for t in process.threads], np.int64)
-    )
+    axis = _lives(process)
     begin = axis.place(states["thread"], states["start"])
     spent = np.append(0, np.cumsum(lengths(states)))
 
@@ -198,6 +205,24 @@ def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: I
         return np.where(at > 0, spent[np.maximum(at - 1, 0)] + inside, 0)
 
     return until(end) - until(start)
+
+
+def _yielding(process: Process, thread: npt.NDArray[Any], asked: Ints, end: Ints) -> Ints:
+    """How long each thread slept on the way to giving the GIL up: from right after it was asked until right before.
+
+    Who asks has the lock that guards the GIL; the holder waits for that, and then for a core to go on.
+    """
+    blocked = process.states[process.states["state"] == State.HOLDING_BLOCKED]
+    if len(blocked) == 0:
+        return np.zeros(len(asked), np.int64)
+    axis = _lives(process)
+    begin = axis.place(blocked["thread"], blocked["start"])
+    first = np.minimum(np.searchsorted(begin, axis.place(thread, asked)), len(blocked) - 1)
+    sleep = blocked[first]
+    at_once = (sleep["start"] >= asked) & (sleep["start"] <= asked + YIELD_NS) & (sleep["end"] >= end - YIELD_NS)
+    mine = at_once & (sleep["thread"] == thread) & (sleep["start"] < end)
+    slept: Ints = np.where(mine, np.minimum(sleep["end"], end) - sleep["start"], 0)
+    return slept
 
 
 def _stopped(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:

@@ -38,6 +38,18 @@ def test_hogs(sched: bool) -> None:
     assert (second.max_ns, second.held_ns, second.stack) == (294 * MS, 300 * MS, ("crunch (c.py:3)",))
 
 
+@pytest.mark.parametrize(
+    ("sleeps", "wakes", "count"), [(5_020, 9_990, 0), (4_900, 9_990, 1), (5_020, 8_000, 1), (5_500, 9_990, 1)]
+)
+def test_a_holder_that_waits_for_the_lock_to_give_the_gil_up_is_no_hog(sleeps: int, wakes: int, count: int) -> None:
+    """Asked after 5 ms it goes to sleep at once, since who asks has the lock, and then gets no core for a while."""
+    script = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0).hold(20 * US, 10_020 * US, 1)
+    script.request(30 * US, 2).timeout(5_020 * US, 2).acquire(10_030 * US, 2).release(10_050 * US, 2)
+    kernel = Kernel().run(20 * US, (20 + sleeps) * US, 101, 1).run((20 + wakes) * US, 10_040 * US, 101, 1)
+    found = process(script, kernel.ended(11 * MS, PID).ended(11 * MS, 101).ended(11 * MS, 102))
+    assert sum(one.count for one in find_hogs(found)) == count
+
+
 def test_what_giltrace_does_in_the_target_is_no_hog() -> None:
     stacks = [[("work", "app.py", 2)], [("save", "/x/giltrace_viztracer.py", 9), ("run", "app.py", 1)]]
     counts = [sum(found.count for found in find_hogs(with_stacks(made(hog()), stacks, hold={1: at}))) for at in (0, 1)]
