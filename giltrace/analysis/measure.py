@@ -158,7 +158,7 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
     """
     if not process.has_sched:
         at_least = np.maximum(at_least, UNEXPLAINED_NS)
-    found, over, since = [], [], []
+    found, since = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     own = own_holds(process)
     if process.left:
         own |= (process.holds["flags"] & _PARTIAL) != 0
@@ -172,21 +172,15 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
         first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
         length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
         late = length >= limits[index]
-        length = length[late] - _descheduled(process, holds["thread"][late], first[late], holds["end"][late])
-        length -= _stopped(process, holds["thread"][late], first[late], holds["end"][late])
-        length -= _yielding(process, holds["thread"][late], first[late], holds["end"][late])
-        keep = length >= limits[index[late]]
-        found.append(index[late][keep])
-        over.append(length[keep])
-        since.append(first[late][keep])
-    if not found:
-        return Overstays(*(np.empty(0, np.int64) for _ in Overstays._fields))
-    return Overstays(np.concatenate(found), np.concatenate(over), np.concatenate(since))
-
-
-def _lives(process: Process) -> LifeAxis:
-    starts, ends = zip(*((thread.start, thread.end) for thread in process.threads), strict=True)
-    return LifeAxis.of(np.array(starts, np.int64), np.array(ends, np.int64))
+        found.append(index[late])
+        since.append(first[late])
+    hold, asked = np.concatenate(found), np.concatenate(since)
+    thread, end = process.holds["thread"][hold], process.holds["end"][hold]
+    length = end - asked
+    for not_its_doing in (_descheduled, _stopped, _yielding):
+        length -= not_its_doing(process, thread, asked, end)
+    keep = length >= limits[hold]
+    return Overstays(hold[keep], length[keep], asked[keep])
 
 
 def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
@@ -194,7 +188,7 @@ def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: I
     states = process.states[process.states["state"] == State.HOLDING_RUNNABLE]
     if len(states) == 0:
         return np.zeros(len(start), np.int64)
-    axis = _lives(process)
+    axis = LifeAxis.of_threads(process.threads)
     begin = axis.place(states["thread"], states["start"])
     spent = np.append(0, np.cumsum(lengths(states)))
 
@@ -215,7 +209,7 @@ def _yielding(process: Process, thread: npt.NDArray[Any], asked: Ints, end: Ints
     blocked = process.states[process.states["state"] == State.HOLDING_BLOCKED]
     if len(blocked) == 0:
         return np.zeros(len(asked), np.int64)
-    axis = _lives(process)
+    axis = LifeAxis.of_threads(process.threads)
     begin = axis.place(blocked["thread"], blocked["start"])
     first = np.minimum(np.searchsorted(begin, axis.place(thread, asked)), len(blocked) - 1)
     sleep = blocked[first]

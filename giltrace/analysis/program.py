@@ -76,9 +76,8 @@ def read_program(process: Process, cores: int) -> Program:
     programs, a limit. Removing the GIL would not change that, so this time is kept as a delay.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    starts = np.array([t.start for t in process.threads], np.int64)
-    ends = np.array([t.end for t in process.threads], np.int64)
-    axis = LifeAxis.of(starts, ends)
+    axis = LifeAxis.of_threads(process.threads)
+    starts, ends = axis.starts, axis.ends
     rows = _without_tails(rows, len(starts))
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)

@@ -133,9 +133,7 @@ def _off_core(process: Process) -> tuple[Ints, Ints, Ints]:
     nothing = np.empty(0, np.int64)
     if len(rows) == 0 or len(process.holds) == 0:
         return nothing, nothing, nothing
-    axis = LifeAxis.of(
-        np.array([t.start for t in process.threads], np.int64), np.array([t.end for t in process.threads], np.int64)
-    )
+    axis = LifeAxis.of_threads(process.threads)
     place = axis.place(process.holds["thread"], process.holds["start"])
     order = np.argsort(place, kind="stable")
     at = np.searchsorted(place[order], axis.place(rows["thread"], rows["start"]), "right") - 1

@@ -6,6 +6,7 @@ asked of the kernel (/proc/PID/task/TID/syscall). What it finds is sampled, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -246,12 +247,11 @@ def _describe(observer: Observer) -> npt.NDArray[np.void]:
     header["status"] = layout.Status.GIL_SEEN | layout.Status.OBSERVED
     header["python"] = observer.interpreter.version.encode()
     header["executable"] = os.fsencode(observer.interpreter.executable)[:511]
-    try:
+    # Of one that has just ended, what was seen still counts.
+    with contextlib.suppress(OSError):
         header["cmdline"] = Path(f"/proc/{observer.pid}/cmdline").read_bytes()[:2047]
         stat = Path(f"/proc/{observer.pid}/stat").read_text(errors="replace")
         header["ppid"] = int(stat.rpartition(")")[2].split()[1])
-    except OSError:
-        pass  # it has just ended: what was seen of it still counts
     return header
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from giltrace.timeline.model import Thread
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -39,6 +43,12 @@ class LifeAxis:
         """Lay out threads that live from `starts` to `ends`."""
         length = ends - starts + 1
         return cls(starts, ends, np.cumsum(length) - length)
+
+    @classmethod
+    def of_threads(cls, threads: Sequence[Thread]) -> LifeAxis:
+        """Lay out the threads of a process."""
+        starts, ends = (np.array([getattr(one, edge) for one in threads], np.int64) for edge in ("start", "end"))
+        return cls.of(starts, ends)
 
     def place(self, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
         """Positions on the axis of the instants `time` of `thread`, clipped to the thread's lifetime."""

@@ -257,7 +257,7 @@ def test_container_with_its_own_files_and_process_ids(tmp_path: Path) -> None:
         assert len(process.holds) > 3
         assert len(process.runs) > 0
         assert "sleeper" in [thread.name for thread in process.threads]
-        staged = Path(f"/proc/{pid}/root/tmp").glob("giltrace-*/recording")
+        staged = Path("/proc", str(pid), "root", "tmp").glob("giltrace-*/recording")
         assert list(staged) == []
         outer.communicate("end\n", timeout=60)
 
