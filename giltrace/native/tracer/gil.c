@@ -150,8 +150,13 @@ static void name(struct thread *thread) {
     }
 }
 
-/* `state`: the thread state that gives the GIL up; 0 if that is not known. */
-static void released(struct thread *thread, struct gil *gil, uintptr_t state) {
+/* After the request that it answers, if there was one. */
+static inline uint64_t release_time(const struct gil *gil) {
+    return likely(!gil->switch_requested) ? clock_ticks() : clock_ticks_in_order();
+}
+
+/* `state`: the thread state that gives the GIL up; 0 if that is not known. `now`: when it did. */
+static void released(struct thread *thread, struct gil *gil, uintptr_t state, uint64_t now) {
     if (unlikely(!thread->holds && gil->followed)) {
         return; /* a free-threaded build has switched its GIL off: one that waits for it passes that on and goes without
                  */
@@ -161,8 +166,6 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state) {
         thread->stack = stack;
         store_number(thread, GT_STACK, stack);
     }
-    /* After the request that it answers, if there was one. */
-    uint64_t now = likely(!gil->switch_requested) ? clock_ticks() : clock_ticks_in_order();
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
@@ -190,7 +193,7 @@ static void write_request(struct thread *thread, const struct gil *gil) {
 static void acquired(struct thread *thread, struct gil *gil) {
     if (unlikely(gil->last_holder == thread && thread->holds)) {
         /* Up to 3.8 an interpreter ends with its GIL held, and the next one makes it anew at the same address. */
-        released(thread, gil, 0);
+        released(thread, gil, 0, release_time(gil));
     }
     /* Only a hand-off is to be ordered against another thread's record, so only it pays for that. */
     uint64_t now = likely(gil->last_holder == thread) ? clock_ticks() : clock_ticks_in_order();
@@ -314,7 +317,7 @@ static __attribute__((noinline)) void signal_unknown(struct thread *thread, cons
     if (gil != NULL && takes) {
         acquired(thread, gil);
     } else if (gil != NULL) {
-        released(thread, gil, gil_holder(gil));
+        released(thread, gil, gil_holder(gil), release_time(gil));
     }
 }
 
@@ -325,7 +328,13 @@ static int hook_signal(pthread_cond_t *cond) {
         if (likely(gil != NULL && gil_has(gil, cond, GIL_D))) {
             acquired(thread, gil);
         } else if (likely(gil != NULL && gil_has(gil, cond, GIL_C))) {
-            released(thread, gil, gil_holder(gil));
+            /* First the waiters: which of them gets the GIL is decided within a microsecond (who asked for it is often
+             * still awake, and takes the signal from who has waited longer), and is to be as it is without us. Nobody
+             * has the GIL before the mutex is free, so the thread's stack stays what it is. */
+            uint64_t now = release_time(gil);
+            int result = NEXT(signal)(cond);
+            released(thread, gil, gil_holder(gil), now);
+            return result;
         } else {
             signal_unknown(thread, cond);
         }
@@ -408,7 +417,7 @@ static int hook_destroy(pthread_mutex_t *mutex) {
     struct gil *gil = gils_with((uintptr_t)mutex, GIL_A);
     if (gil != NULL) {
         if (gil->last_holder == thread && follow_recording(thread) && thread->holds) {
-            released(thread, gil, 0);
+            released(thread, gil, 0, release_time(gil));
         }
         gils_forget(gil);
     }
