@@ -233,3 +233,30 @@ class LongestOverlap:
         at = np.searchsorted(held, kind)
         found = np.append(hold, -1)[at]
         return np.where(np.append(held, -1)[at] == kind, found, -1)
+
+
+def main_holds(process: Process) -> Ints:
+    """The hold that each wait lost most to, of equal ones the first; -1 if nobody held the GIL meanwhile."""
+    found = _overlaps(process, None)
+    result = np.full(len(process.waits), -1, np.int64)
+    if len(found.wait) == 0:
+        return result
+    last = found.high - 1
+    ends = np.where(last > found.low, found.length[last] - found.beyond, -1)
+    begin = found.length[found.low] - found.before - np.where(last > found.low, 0, found.beyond)
+    # The turns between the first and the last fall into the wait as a whole: a maximum over a range, by doubling.
+    low, count = found.low + 1, np.maximum(last - found.low - 1, 0)
+    best = np.arange(len(found.length))
+    middle = np.full(len(low), -1, np.int64)
+    span = 1
+    while span <= int(count.max()):
+        now = np.flatnonzero((count >= span) & (count < 2 * span))
+        one, other = best[low[now]], best[low[now] + count[now] - span]
+        middle[now] = np.where(found.length[one] >= found.length[other], one, other)
+        one, other = best[:-span], best[span:]
+        best = np.where(found.length[one] >= found.length[other], one, other)
+        span *= 2
+    inside = np.where(middle >= 0, found.length[middle], -1)
+    turn = np.where(begin >= np.maximum(inside, ends), found.low, np.where(inside >= ends, middle, last))
+    result[found.wait] = found.hold[turn]
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from giltrace.analysis.attribution import (
 )
 from giltrace.analysis.results import Blame, BlameTotal
 from giltrace.analysis.sites import Sites
+from giltrace.analysis.stretches import Source, stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -25,11 +27,17 @@ MOST_ROWS = 1000
 
 
 class BlameTables(NamedTuple):
-    """Blame by pair, and each of its sides: what `victims` lost in all, and what `culprits` cost in all."""
+    """Blame by pair, and each of its sides: what `victims` lost in all, and what `culprits` cost in all.
+
+    How far the culprits' lines can be trusted: `samples` of what holders did stand behind `sampled_ns` of the time that
+    was lost to them; for the rest it is only known where the GIL was given up.
+    """
 
     pairs: tuple[Blame, ...]
     victims: tuple[BlameTotal, ...]
     culprits: tuple[BlameTotal, ...]
+    samples: int = 0
+    sampled_ns: int = 0
 
 
 def find_blame(process: Process) -> BlameTables:
@@ -38,13 +46,16 @@ def find_blame(process: Process) -> BlameTables:
     Time in which nobody held the GIL is nobody's: it is the wake-up time of the decomposition.
     """
     sites = Sites(process)
-    wait_stack, hold_stack = sites.wait_stacks(), sites.hold_stacks()
+    wait_stack, held = sites.wait_stacks(), stretches(process)
+    hold_stack = held.stack
     victim = sites.classify(process.waits["thread"], wait_stack)
-    culprit = sites.classify(process.holds["thread"], hold_stack)
+    culprit = sites.classify(held.holds["thread"], hold_stack)
+    process = replace(process, holds=held.holds)
     longest = LongestOverlap(process, culprit.of_row)
     pairs, totals = _attribute(process, victim.of_row, culprit.of_row, len(culprit.sites))
-    anyone = attribute(process, victim.of_row, np.zeros(len(process.holds), np.int64))
+    anyone = attribute(process, victim.of_row, np.zeros(len(held.of), np.int64))
     anyone = largest(anyone, MOST_ROWS)
+    by_source = attribute(process, np.zeros(len(process.waits), np.int64), held.source.astype(np.int64))
 
     def victim_stacks(shares: Shares) -> list[tuple[str, ...]]:
         return [sites.stack(number) for number in wait_stack[shares.wait].tolist()]
@@ -68,6 +79,8 @@ def find_blame(process: Process) -> BlameTables:
             BlameTotal(culprit.sites[c], ns, waits, most, stack)
             for (_, c, ns, waits, most, _), stack in zip(_rows(totals), culprit_stacks(totals), strict=True)
         ),
+        samples=int(np.count_nonzero(held.source == Source.SAMPLE)),
+        sampled_ns=int(by_source.ns[by_source.culprit >= Source.REQUEST].sum()),
     )
 
 

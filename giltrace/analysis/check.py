@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis import measure
-from giltrace.analysis.sites import roles
+from giltrace.analysis.roles import roles
 from giltrace.analysis.verdict import KINDS, judge
 from giltrace.errors import UsageError
 from giltrace.timeline.axis import Ints

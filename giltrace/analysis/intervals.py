@@ -35,3 +35,23 @@ def turns(process: Process, gil: int) -> Turns:
     start, end = disjoint(process.holds["start"][hold], process.holds["end"][hold])
     kept = end > start
     return Turns(hold[kept], start[kept], end[kept])
+
+
+def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:
+    """Which hold of GIL `gil` was under way at each `time` (both one per row); -1 for none."""
+    found = np.full(len(time), -1, np.int64)
+    holds = process.holds
+    for one in range(process.gils):
+        own = np.flatnonzero(holds["gil"] == one)
+        rows = np.flatnonzero(gil == one)
+        if len(own) == 0 or len(rows) == 0:
+            continue
+        at = np.searchsorted(holds["start"][own], time[rows], "right") - 1
+        hold = own[np.maximum(at, 0)]
+        found[rows] = np.where((at >= 0) & (time[rows] < holds["end"][hold]), hold, -1)
+    return found
+
+
+def requested_holds(process: Process) -> Ints:
+    """The hold that each switch request was made to, -1 where nobody held the GIL."""
+    return hold_at(process, process.switch_requests["gil"], process.switch_requests["time"])

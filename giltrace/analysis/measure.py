@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.hold_stacks import own_holds
+from giltrace.analysis.own_code import own_holds
 from giltrace.timeline.axis import NEVER, Ints, LifeAxis, union_length
 from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 

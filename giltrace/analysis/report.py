@@ -11,7 +11,7 @@ from giltrace.analysis.convoy import find_convoys
 from giltrace.analysis.decomposition import decompose
 from giltrace.analysis.event_loops import find_event_loops
 from giltrace.analysis.hogs import find_hogs
-from giltrace.analysis.hold_stacks import own_holds
+from giltrace.analysis.own_code import own_holds
 from giltrace.analysis.results import (
     SCHEMA,
     GilReport,
@@ -20,8 +20,8 @@ from giltrace.analysis.results import (
     Report,
     ThreadReport,
 )
+from giltrace.analysis.roles import roles
 from giltrace.analysis.sampling import describe_sampling
-from giltrace.analysis.sites import roles
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.analysis.what_if import what_if
 from giltrace.timeline.model import Flag, Process, Timeline
@@ -95,6 +95,8 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,
+        holder_samples=blame.samples,
+        sampled_ns=blame.sampled_ns,
     )
 
 

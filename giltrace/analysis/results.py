@@ -241,8 +241,10 @@ class Quality:
 class ProcessReport:
     """One process. Everything that is ranked has the largest first.
 
-    `victims` and `culprits` are the two directions of `blame`, each summed over the other side. `became` is the program
-    that was executed in its place, if that was not Python.
+    `victims` and `culprits` are the two directions of `blame`, each summed over the other side. How far their lines can
+    be trusted: waiters took `holder_samples` of what holders did, which stand behind `sampled_ns` of the time in
+    `culprits`; for the rest it is only known where the GIL was given up.
+    `became` is the program that was executed in its place, if that was not Python.
     """
 
     pid: int
@@ -266,6 +268,8 @@ class ProcessReport:
     verdict: Verdict
     quality: Quality
     became: str = ""
+    holder_samples: int = 0
+    sampled_ns: int = 0
 
 
 @dataclass(frozen=True)

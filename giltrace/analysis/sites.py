@@ -1,34 +1,19 @@
-"""Where threads were: the roles of threads, the innermost frames of stacks, and the stack that stands for a hold."""
+"""Where threads were: the innermost frames of stacks, and the stack that stands for a hold."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.hold_stacks import hold_stacks, own_stacks
+from giltrace.analysis.own_code import own_stacks
 from giltrace.analysis.results import Site
+from giltrace.analysis.roles import roles
+from giltrace.analysis.stretches import main_stacks
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
-
-_NUMBER = re.compile(r"\d+")
-
-
-def roles(process: Process) -> tuple[str, ...]:
-    """The role of each thread: its name, its numbers replaced by ``*`` where several threads then share it.
-
-    A pool's "worker-1" and "worker-2" are both "worker-*"; a thread without a namesake keeps its name.
-    """
-    patterns = [_NUMBER.sub("*", thread.name) for thread in process.threads]
-    shared = Counter(patterns)
-    return tuple(
-        pattern if thread.name and shared[pattern] > 1 else thread.name or f"tid {thread.tid}"
-        for pattern, thread in zip(patterns, process.threads, strict=True)
-    )
 
 
 class Classes(NamedTuple):
@@ -76,8 +61,8 @@ class Sites:
         return known.wait if known is not None else np.full(len(self.process.waits), -1, np.int32)
 
     def hold_stacks(self) -> npt.NDArray[np.int32]:
-        """The stack that stands for each hold, -1 if unknown; see `analysis.hold_stacks`."""
-        return hold_stacks(self.process)
+        """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
+        return main_stacks(self.process)
 
     def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[tuple[str, str, int]]]:
         """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.measure import lengths
 from giltrace.analysis.sites import Sites
+from giltrace.analysis.stretches import stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -33,8 +35,9 @@ def waiting(process: Process) -> StackTotals:
 
 
 def holding(process: Process) -> StackTotals:
-    """How long each thread held a GIL in each stack: the one that stands for the hold."""
-    return _totals(process.holds["thread"], Sites(process).hold_stacks(), lengths(process.holds))
+    """How long each thread held a GIL in each stack: what was seen of it, and what stands for that."""
+    held = stretches(process)
+    return _totals(held.holds["thread"], held.stack, lengths(held.holds))
 
 
 def culprits(process: Process) -> StackTotals:
@@ -42,8 +45,9 @@ def culprits(process: Process) -> StackTotals:
 
     What is missing to the waited time fell to nobody: the GIL was free, and the waiter was being woken up.
     """
-    key, hold_class = np.unique(_key(process.holds["thread"], Sites(process).hold_stacks()), return_inverse=True)
-    found = attribute(process, np.zeros(len(process.waits), np.int64), hold_class.ravel())
+    held = stretches(process)
+    key, hold_class = np.unique(_key(held.holds["thread"], held.stack), return_inverse=True)
+    found = attribute(replace(process, holds=held.holds), np.zeros(len(process.waits), np.int64), hold_class.ravel())
     thread, stack = _apart(key[found.culprit])
     return _ordered(thread, stack, found.ns)
 

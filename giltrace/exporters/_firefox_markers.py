@@ -49,7 +49,7 @@ SCHEMA = [
     _schema(
         "GilWait",
         "waits for the GIL",
-        "From asking for the GIL to having it. The culprit is the thread that held it when the wait began.",
+        "From asking for the GIL to having it. The culprit is the thread that held it for the most of that.",
         ("reason", "Outcome", "unique-string"),
         _CULPRIT,
         _CULPRIT_SITE,

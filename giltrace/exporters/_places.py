@@ -16,8 +16,8 @@ from giltrace.timeline.model import Process
 class Places:
     """`texts` has each place as ``function (file:line)``, the first is empty: unknown.
 
-    The others are numbers of texts: per hold (`hold`), per wait for the waiter (`wait`) and for the holder at the
-    wait's start (`culprit`), per switch request for the holder asked (`asked`).
+    The others are numbers of texts: per hold (`hold`), per wait for the waiter (`wait`) and for the hold that it
+    lost most to (`culprit`), per switch request for the holder asked (`asked`).
     """
 
     texts: tuple[str, ...]

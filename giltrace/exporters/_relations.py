@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.hold_stacks import hold_at, requested_holds
+from giltrace.analysis.attribution import main_holds
+from giltrace.analysis.intervals import requested_holds
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 
@@ -14,8 +15,8 @@ from giltrace.timeline.model import Flag, Process
 @dataclass(frozen=True)
 class Relations:
     """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
-    (`arrow_in`) or leaves from its end (`arrow_out`). Per wait and per switch request: the thread that held the GIL at
-    its start (`culprit`, `asked`; -1: nobody), and that hold (`culprit_hold`, `asked_hold`).
+    (`arrow_in`) or leaves from its end (`arrow_out`). Per wait the hold that it lost most to (`culprit_hold`) and whose
+    that was (`culprit`), per switch request the hold that it was made to (`asked_hold`, `asked`); -1: nobody's.
     """
 
     following: Ints
@@ -29,12 +30,12 @@ class Relations:
 
 def relate(process: Process) -> Relations:
     """Find the relations of one process."""
-    holds, waits = process.holds, process.waits
+    holds = process.holds
     following = np.full(len(holds), -1, np.int64)
     for gil in range(process.gils):
         own = np.flatnonzero(holds["gil"] == gil)
         following[own[:-1]] = own[1:]
-    culprit_hold = hold_at(process, waits["gil"], waits["start"])
+    culprit_hold = main_holds(process)
     holder = np.append(holds["thread"].astype(np.int64), -1)
     asked = requested_holds(process)
     arrows = _arrows(process, following)

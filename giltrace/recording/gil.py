@@ -79,7 +79,8 @@ def decode(
     events["arg"] = kept >> np.uint64(layout.CORE_SHIFT)
     events["gil"] = (kept >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
     events["flags"] = (kept >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
-    events["kind"] = kind[timed]
+    looked = (kind[timed] == layout.Kind.TIMEOUT) & ((events["flags"] & np.uint8(layout.TimeoutFlag.SAMPLE)) != 0)
+    events["kind"] = np.where(looked, np.uint8(layout.Kind.SAMPLE), kind[timed])
     events["thread"] = thread
     events["stack"] = own[timed]
     return events, int(stack[-1]) if stack.size else carried

@@ -105,6 +105,7 @@ class Kind(IntEnum):
     THREAD_END = 5  #: the thread ends
     STACK = 6  #: the stack of this thread's releases from here on; its number takes the place of the time
     HOLDER_STACK = 7  #: the holder's stack as sampled at the following TIMEOUT; likewise
+    SAMPLE = 8  #: of events only: a TIMEOUT that is none, but a look at the holder
 
 
 class RecordFlag(IntFlag):
@@ -118,6 +119,12 @@ class RequestFlag(IntFlag):
     """Marks on a REQUEST."""
 
     UNDER_WAY = 1  #: the recording began while the thread was on its way to the GIL; time is the recording's start
+
+
+class TimeoutFlag(IntFlag):
+    """Marks on a TIMEOUT, beside `RecordFlag.SWITCH_REQUEST`."""
+
+    SAMPLE = 1  #: no time ran out: the waiter looked at what the holder did
 
 
 class Control(IntFlag):

@@ -103,6 +103,7 @@ def _print_process(process: ProcessReport, console: Console) -> None:
     _print_cost(process, console)
     _heading("Who made whom wait", console)
     _print_blame(process.blame, console)
+    _print_trust(process, console)
     _print_patterns(process, console)
     _heading("What would change without a GIL", console)
     _print_what_if(process.what_if, console)
@@ -263,6 +264,21 @@ def _print_blame(blame: Sequence[Blame], console: Console) -> None:
     if rest:
         waited = duration(sum(row.ns for row in rest))
         paragraph(f"{_plural(len(rest), 'more pair')}, {waited} in all", console)
+    console.print()
+
+
+def _print_trust(process: ProcessReport, console: Console) -> None:
+    """How it is known what the holders did."""
+    lost = sum(row.ns for row in process.culprits)
+    if not lost or not process.has_stacks:
+        return
+    told = f"The holders' lines: waiters took {_plural(process.holder_samples, 'sample')} of what holders did"
+    rest = lost - process.sampled_ns
+    if not process.sampled_ns:
+        told = "The holders' lines: where each gave the GIL up, for no waiter came to look at what it did"
+    elif rest * 1000 >= lost:
+        told += f"; for {percent(rest / lost)} of this time it is only known where the GIL was given up"
+    paragraph(f"{told}.", console)
     console.print()
 
 

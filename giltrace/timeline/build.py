@@ -140,9 +140,8 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         overwritten=recorded.overwritten,
         sampling=recorded.sampling,
         lost_stacks=recorded.lost_stacks,
-        stacks=None
-        if recorded.stacks is None
-        else attribute(recorded.stacks, usage.holds, usage.waits, usage.hold_stacks, usage.request_stacks),
+        stacks=None if recorded.stacks is None else attribute(recorded.stacks, usage),
+        samples=usage.samples,
     )
     too_long = () if fits else ("its threads live for longer than states can be told",)
     told = (*recorded.problems, *image.problems, *too_long, *usage.violations)

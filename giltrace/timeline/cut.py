@@ -58,6 +58,7 @@ def _process(process: Process, kept: Ints) -> Process:
     # A hold's first switch request says where it stood, however long before the stretch it was made.
     asked = _merged(np.concatenate((around, _pairs(holds["start"][holding], holds["end"][holding] + 1))))
     asking = _reaching(requests["time"], requests["time"], asked)
+    looking = _reaching(process.samples["time"], process.samples["time"], asked)
     left = waits[waiting].copy()
     number = np.append(np.where(holding, np.cumsum(holding) - 1, -1), -1)
     left["hold"] = number[left["hold"]]
@@ -66,23 +67,25 @@ def _process(process: Process, kept: Ints) -> Process:
         holds=holds[holding],
         waits=left,
         switch_requests=requests[asking],
+        samples=process.samples[looking],
         runs=process.runs[_reaching(process.runs["start"], process.runs["end"], kept)],
         states=process.states[_reaching(process.states["start"], process.states["end"], kept)],
         spans=tuple(
             replace(one, spans=one.spans[_reaching(one.spans["start"], one.spans["end"], kept)])
             for one in process.spans
         ),
-        stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking),
+        stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking),
     )
 
 
-def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools) -> Stacks:
+def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools, looking: Bools) -> Stacks:
     return replace(
         stacks,
         hold_begin=stacks.hold_begin[holding],
         hold_end=stacks.hold_end[holding],
         wait=stacks.wait[waiting],
         request=stacks.request[asking],
+        sample=stacks.sample[looking],
     )
 
 

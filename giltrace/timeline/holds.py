@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from giltrace.recording.layout import NO_CORE, Kind, RecordFlag, RequestFlag
 from giltrace.timeline.axis import NEVER, Bools, Ints, stable_order
-from giltrace.timeline.model import HOLD, SWITCH_REQUEST, WAIT, Array, Flag, Thread
+from giltrace.timeline.model import HOLD, SAMPLE, SWITCH_REQUEST, WAIT, Array, Flag, Thread
 
 _ACQUIRE, _RELEASE, _REQUEST, _TIMEOUT = (
     np.uint8(kind) for kind in (Kind.ACQUIRE, Kind.RELEASE, Kind.REQUEST, Kind.TIMEOUT)
@@ -26,8 +26,8 @@ _NOTHING = np.uint8(Kind.NONE)
 class Usage:
     """How the threads of one process used its GILs; `violations` say what cannot be so without loss.
 
-    `hold_stacks` and `request_stacks` (int32, one per hold and per switch request) number the stack at the release
-    and the sampled one of the holder, -1 where there is none.
+    `hold_stacks`, `request_stacks` and `sample_stacks` (int32, one per hold, switch request and sample) number the
+    stack at the release and those of the holder that were sampled, -1 where there is none.
     """
 
     holds: Array
@@ -36,6 +36,8 @@ class Usage:
     violations: tuple[str, ...]
     hold_stacks: npt.NDArray[np.int32]
     request_stacks: npt.NDArray[np.int32]
+    samples: Array
+    sample_stacks: npt.NDArray[np.int32]
 
 
 class _Steps:
@@ -50,9 +52,9 @@ class _Steps:
         key = events["thread"].astype(np.int64) * gils + events["gil"] if gils > 1 else events["thread"]
         order = stable_order(key, threads * gils)
         kind = events["kind"][order]
-        if (events["kind"] == Kind.THREAD_END).any():
-            order = order[kind != Kind.THREAD_END]
-            kind = events["kind"][order]
+        steps = (kind != Kind.THREAD_END) & (kind != Kind.SAMPLE)
+        if not steps.all():
+            order, kind = order[steps], kind[steps]
         key = key[order]
         same = np.zeros(len(key), np.bool_)
         same[1:] = key[1:] == key[:-1]
@@ -193,7 +195,7 @@ class _Matcher:
         found = np.full(len(event), NEVER, np.int64)
         if self.gils == 1 or len(event) == 0:
             return found
-        usual = np.flatnonzero(self.events["kind"] != Kind.THREAD_END)
+        usual = np.flatnonzero((self.events["kind"] != Kind.THREAD_END) & (self.events["kind"] != Kind.SAMPLE))
         thread = self.events["thread"][usual].astype(np.int64)
         order = stable_order(thread, len(self.threads))
         size = len(self.events)
@@ -257,12 +259,13 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     """
     if len(events) == 0:
         none = np.empty(0, np.int32)
-        return Usage(np.empty(0, HOLD), np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), (), none, none)
+        waits, requests, samples = np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), np.empty(0, SAMPLE)
+        return Usage(np.empty(0, HOLD), waits, requests, (), none, none, samples, none)
     asks = (events["kind"] == _TIMEOUT) & ((events["flags"] & np.uint8(RecordFlag.SWITCH_REQUEST)) != 0)
-    asking = events[asks]
-    requests = np.empty(len(asking), SWITCH_REQUEST)
+    asking, looks = events[asks], events[events["kind"] == Kind.SAMPLE]
+    requests, samples = np.empty(len(asking), SWITCH_REQUEST), np.empty(len(looks), SAMPLE)
     for name in ("time", "thread", "gil"):
-        requests[name] = asking[name]
+        requests[name], samples[name] = asking[name], looks[name]
 
     matcher = _Matcher(events, threads, gils, origin)
     holds, number, stacks = matcher.holds(lossy=lossy)
@@ -274,7 +277,8 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     led = waits["hold"] >= 0
     waits["hold"][led] = position[waits["hold"][led]]
     waits = waits[np.argsort(waits["start"], kind="stable")]
-    return Usage(holds[order], waits, requests, tuple(matcher.violations), stacks[order], asking["stack"])
+    told = tuple(matcher.violations)
+    return Usage(holds[order], waits, requests, told, stacks[order], asking["stack"], samples, looks["stack"])
 
 
 def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:
@@ -283,7 +287,8 @@ def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:
     Returns the events, which threads wrote a record of their end (bool per thread), and the damage in words.
     """
     problems = []
-    good = (events["kind"] >= Kind.REQUEST) & (events["kind"] <= Kind.THREAD_END) & (events["thread"] < threads)
+    known = (events["kind"] >= Kind.REQUEST) & (events["kind"] <= Kind.THREAD_END)
+    good = (known | (events["kind"] == Kind.SAMPLE)) & (events["thread"] < threads)
     if not good.all():
         problems.append(f"unreadable records: {int((~good).sum())}")
         events = events[good]

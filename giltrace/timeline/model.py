@@ -63,6 +63,9 @@ WAIT = np.dtype(
 #: A switch request: `thread` asked the holder of `gil` to drop it.
 SWITCH_REQUEST = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
 
+#: A look at what the holder of `gil` did, by `thread`, which waited for it: at instants that do not depend on events.
+SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
+
 #: From `start` on, until the same GIL's next row, timed waits for `gil` asked the holder to drop it after `ns`.
 SWITCH_INTERVAL = np.dtype([("start", "<i8"), ("gil", "<u2"), ("ns", "<i8")])
 
@@ -82,7 +85,7 @@ class Stacks:
 
     `hold_begin` and `hold_end` (one per hold) are exact: the holder's own stack at its acquire and at its release.
     `wait` (one per wait) is exact too: where the waiter waited. `request` (one per switch request) is a sample: the
-    holder's stack as the waiter read it when its timed wait ran out.
+    holder's stack as the waiter read it when its timed wait ran out. `sample` (one per sample) likewise.
     """
 
     table: StackTable
@@ -90,6 +93,7 @@ class Stacks:
     hold_end: npt.NDArray[np.int32]
     wait: npt.NDArray[np.int32]
     request: npt.NDArray[np.int32]
+    sample: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Process:
     `sampling` is None if what it holds is exact; else it says how far it can be trusted.
     `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
-    to the process and left it while that ran.
+    to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
     """
 
     pid: int
@@ -146,6 +150,7 @@ class Process:
     became: str = ""
     stops: Array = field(default_factory=lambda: np.empty(0, STOP))
     left: bool = False
+    samples: Array = field(default_factory=lambda: np.empty(0, SAMPLE))
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,26 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import StackTable
+from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import Array, Stacks
 
 Numbers = npt.NDArray[np.int32]
 
 
-def attribute(table: StackTable, holds: Array, waits: Array, hold_end: Numbers, request: Numbers) -> Stacks:
-    """Complete what was recorded: `hold_end` and `request` are known, per hold and per switch request.
+def attribute(table: StackTable, usage: Usage) -> Stacks:
+    """Complete what was recorded, which is the stacks at releases and those that were sampled.
 
     A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
     during the wait before it, is that of the thread's release before.
     """
+    holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
     order = np.lexsort((holds["start"], holds["thread"]))
     thread = holds["thread"][order]
     begin = np.full(len(holds), -1, np.int32)
     again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
     begin[order[again]] = hold_end[order[again - 1]]
-    return Stacks(table, begin, hold_end, _during(holds, waits, order, begin, hold_end), request)
+    wait = _during(holds, waits, order, begin, hold_end)
+    return Stacks(table, begin, hold_end, wait, usage.request_stacks, usage.sample_stacks)
 
 
 def _during(holds: Array, waits: Array, order: npt.NDArray[np.intp], begin: Numbers, hold_end: Numbers) -> Numbers:

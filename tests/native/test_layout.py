@@ -29,7 +29,8 @@ def python_constants() -> dict[str, tuple[int, int]]:
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT", "POWER_BITS")
     constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + rings + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
-    enumerations = (layout.Kind, layout.RecordFlag, layout.RequestFlag, layout.Status, layout.Control, layout.Trigger)
+    flags = (layout.RecordFlag, layout.RequestFlag, layout.TimeoutFlag)
+    enumerations = (layout.Kind, *flags, layout.Status, layout.Control, layout.Trigger)
     for enumeration in enumerations:
         constants |= {f"GT_{member.name}": (int(member), 0) for member in enumeration}
     return constants

@@ -12,7 +12,8 @@ from giltrace.analysis.attribution import attribute
 from giltrace.analysis.blame import find_blame
 from giltrace.analysis.decomposition import decompose
 from giltrace.analysis.results import Site, WaitDecomposition
-from giltrace.analysis.sites import Sites, roles
+from giltrace.analysis.roles import roles
+from giltrace.analysis.sites import Sites
 from giltrace.analysis.wait_causes import wait_causes
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
@@ -86,7 +87,7 @@ def test_overlapping_holds_of_a_damaged_recording_count_once() -> None:
 def test_nothing_on_record() -> None:
     empty = process(Script().acquire(0, 0).release(5, 0))
     assert decompose(empty) == WaitDecomposition(0, 0, 0, 0)
-    assert find_blame(empty) == ((), (), ())
+    assert find_blame(empty) == ((), (), (), 0, 0)
     bare = replace(empty, holds=np.empty(0, HOLD), waits=np.empty(0, WAIT), gils=0)
     assert decompose(bare).total_ns == 0
     assert find_blame(bare).pairs == ()

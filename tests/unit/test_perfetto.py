@@ -198,8 +198,9 @@ def test_waits_tell_their_culprit_and_what_they_led_to(tmp_path: Path) -> None:
     want: Counter[tuple[object, ...]] = Counter()
     for wait in process.waits:
         start = wait["start"]
-        holding = process.holds[(process.holds["start"] <= start) & (start < process.holds["end"])]
-        culprit = process.threads[holding["thread"][0]].name if len(holding) else None
+        holds = process.holds[process.holds["gil"] == wait["gil"]]
+        lost = np.minimum(holds["end"], wait["end"]) - np.maximum(holds["start"], start)
+        culprit = process.threads[holds["thread"][lost.argmax()]].name if lost.max(initial=0) > 0 else None
         led_to = int(wait["hold"]) if wait["hold"] >= 0 else None
         want[int(start), process.threads[wait["thread"]].tid, int(wait["timeouts"]), led_to, culprit] += 1
     assert {key[4] for key in want} >= {None, "MainThread"}

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "gils.h"
 #include "names.h"
+#include "sample.h"
 #include "stacks.h"
 #include "unwind.h"
 
@@ -107,7 +108,7 @@ static struct gil *meet(struct thread *thread, struct gil *gil) {
     if (gil->generation != thread->generation) {
         gil->generation = thread->generation;
         gil->followed = gil->switch_requested = false;
-        gil->last_holder = NULL; /* so that the next acquire tells the new head */
+        gil->last_holder = gil->sampler = NULL; /* so that the next acquire tells the new head */
     }
     return gil;
 }
@@ -344,8 +345,7 @@ static int hook_signal(pthread_cond_t *cond) {
 
 /* How long a timed wait is to take at most, which is the interpreter's switch interval, as TIMEOUT stores it. The
  * interpreter has just added it to the clock, so little is missing: three digits, rounded up, make up for that. */
-static uint32_t interval_until(const struct timespec *until) {
-    int64_t ns = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - (int64_t)clock_ns();
+static uint32_t interval_of(int64_t ns) {
     uint64_t digits = ns > 0 ? ((uint64_t)ns + 999) / 1000 : 0;
     uint32_t power = 0;
     for (; digits > 999; power++) {
@@ -393,7 +393,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     if (gil == NULL) {
         return NEXT(timedwait)(cond, mutex, until);
     }
-    uint32_t interval = interval_until(until); /* before anything that takes time */
+    int64_t left = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - (int64_t)clock_ns(); /* before all else */
     if (thread->request == 0) {
         thread->request = clock_ticks();
     }
@@ -402,11 +402,11 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         write_request(thread, gil);
     }
     uint64_t switches = gil_state(gil)->switch_number;
-    int result = NEXT(timedwait)(cond, mutex, until);
+    int result = sample_due(gil, left) ? sample_and_wait(thread, gil, cond, mutex, until, NEXT(timedwait), NEXT(lock))
+                                       : NEXT(timedwait)(cond, mutex, until);
     /* If the recording ended meanwhile, what is known of this wait ended with it. */
-    bool goes_on = thread->generation == guard_generation();
-    if (result == ETIMEDOUT && likely(goes_on)) {
-        timed_out(thread, gil, switches, interval);
+    if (result == ETIMEDOUT && likely(thread->generation == guard_generation())) {
+        timed_out(thread, gil, switches, interval_of(left));
     }
     return result;
 }

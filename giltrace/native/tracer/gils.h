@@ -31,6 +31,7 @@ struct gil {
     bool followed;           /* who has it is known */
     bool switch_requested;   /* since the last acquire */
     const void *last_holder; /* our own word for a thread */
+    const void *sampler;     /* of those that wait for it, the one that looks what its holder does */
 };
 
 void gils_resolve(const struct elf_object *python);

@@ -28,7 +28,7 @@ enum gt_kind {
     GT_HOLDER_STACK = 7,
 };
 
-enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1 };
+enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1, GT_SAMPLE = 1 };
 
 enum gt_status {
     GT_HOOKED = 1,

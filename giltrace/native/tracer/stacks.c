@@ -237,6 +237,11 @@ static uintptr_t word_at(const unsigned char *bytes, uint32_t offset, size_t siz
     return word;
 }
 
+/* Can stacks be had from a thread that runs? */
+bool stacks_of_others(void) {
+    return atomic_load_explicit(&walking, memory_order_acquire) == PROVEN && !file_careful() && !file_confined();
+}
+
 /* The number of the stack of the thread that holds the GIL, read while it runs: a sample, and 0 where it cannot be had.
  * `state` is the thread state that the GIL was had with. */
 uint32_t stacks_of_holder(uintptr_t state) {

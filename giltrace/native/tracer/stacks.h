@@ -5,12 +5,14 @@
 #include "elf.h"
 #include "store.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { STACK_CACHE = 512 };
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
 uint32_t stacks_own(struct thread *thread, uintptr_t state);
+bool stacks_of_others(void);
 uint32_t stacks_of_holder(uintptr_t state);
 void stacks_end(struct thread *thread);
 void stacks_stop(void);

@@ -315,6 +315,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_FREE_THREADED)},
         {CONSTANT(GT_STOPPED)},
         {CONSTANT(GT_UNDER_WAY)},
+        {CONSTANT(GT_SAMPLE)},
         {CONSTANT(GT_CONTROL_STOP)},
         {CONSTANT(GT_TRIGGER_WAIT)},
         {CONSTANT(GT_TRIGGER_HOLD)},

@@ -187,7 +187,7 @@ function blameCard(process) {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
     room.replaceChildren(blameMatrix(blame, name));
   } }, text));
-  const about = process.has_stacks ? "by line, from the stacks at the moment of the wait and of the release" : "by thread; recorded without stacks";
+  const about = process.has_stacks ? `by line; those that waited took ${whole(process.holder_samples)} samples of what holders did` : "by thread; recorded without stacks";
   const made = card("Who made whom wait", process.more_blame ? `${about}; ${whole(process.more_blame)} smaller pairs left out` : about,
     { id: "blame" }, room, element("h3", {}, "Largest first"), ...blameTable(blame));
   if (buttons.length > 1) made.firstChild.append(element("div", { class: "buttons" }, ...buttons));

@@ -1,0 +1,77 @@
+/* The victim samples the culprit: a thread that waits for a GIL has nothing better to do than to look, now and then,
+ * what its holder does. It costs nothing where nobody waits. */
+#include "sample.h"
+
+#include "clock.h"
+#include "guard.h"
+#include "stacks.h"
+
+#include <errno.h>
+
+static const uint64_t SAMPLE_NS = 1000000;
+/* A deadline further away than that is not by our clock. */
+static const int64_t MOST_LEFT_NS = 3600000000000;
+
+/* When the holder is to be looked at next: once in each millisecond, at an instant that depends on nothing that
+ * happens in the program. One that did, such as the beginning of a wait, would favour the lines that make it happen. */
+static uint64_t next_sample(uint64_t now) {
+    for (uint64_t slot = now / SAMPLE_NS;; slot++) {
+        uint64_t at = slot * SAMPLE_NS + (slot * 0x9E3779B97F4A7C15ull >> 32) % SAMPLE_NS;
+        if (at > now) {
+            return at;
+        }
+    }
+}
+
+/* What does the holder do? Nobody is kept from giving the GIL up, or taking it, meanwhile; if that happened, the stack
+ * may be of anybody, and is not told of. */
+static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex, lock_function *lock) {
+    const struct gil_state *state = gil_state(gil);
+    uintptr_t holder = gil_holder(gil);
+    uint64_t switches = state->switch_number, now = clock_ticks();
+    pthread_mutex_unlock(mutex);
+    uint32_t stack = stacks_of_holder(holder);
+    lock(mutex);
+    bool same = state->switch_number == switches && gil_holder(gil) == holder;
+    if (stack != 0 && same && thread->generation == guard_generation()) {
+        store_number(thread, GT_HOLDER_STACK, stack);
+        store_emit(thread, now, GT_TIMEOUT, gil->id, 0, GT_SAMPLE);
+    }
+}
+
+/* Is there a holder to look at, and nobody who does? `left` is how long the wait is to take. */
+bool sample_due(const struct gil *gil, int64_t left) {
+    return left > 0 && left < MOST_LEFT_NS && gil->sampler == NULL && stacks_of_others();
+}
+
+/* Wait, and look at the holder while there is nothing better to do. The program notices nothing of that: it wakes when
+ * it would have, and its time runs out when it would have. Only if the GIL comes free while we look there is nobody
+ * whom that could wake; then it is as if the wait had ended without a reason, which interpreters expect. */
+int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond, pthread_mutex_t *mutex,
+                    const struct timespec *until, wait_function *wait, lock_function *lock) {
+    uint64_t deadline = (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
+    int saved_errno = errno;
+    int result = ETIMEDOUT;
+    gil->sampler = thread;
+    for (;;) {
+        uint64_t now = clock_ns(), at = next_sample(now);
+        bool last = at >= deadline || thread->generation != guard_generation();
+        struct timespec wake = {.tv_sec = (time_t)(at / 1000000000), .tv_nsec = (long)(at % 1000000000)};
+        result = wait(cond, mutex, last ? until : &wake);
+        if (last || result != ETIMEDOUT) {
+            break;
+        }
+        if (gil_state(gil)->locked && thread->generation == guard_generation()) {
+            look(thread, gil, mutex, lock);
+        }
+        if (!gil_state(gil)->locked) {
+            result = 0;
+            break;
+        }
+    }
+    if (gil->sampler == thread) {
+        gil->sampler = NULL;
+    }
+    errno = saved_errno;
+    return result;
+}

@@ -1,0 +1,121 @@
+"""What holders did: holds cut up by samples, holds without samples, and the hold that a wait lost most to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from giltrace.analysis.attribution import main_holds
+from giltrace.analysis.blame import find_blame
+from giltrace.analysis.stretches import Source, main_stacks, stretches
+from giltrace.timeline.model import SAMPLE, Process, Stacks
+from tests.synthetic import make_process
+from tests.unit.analysis_stacks import stack_table
+from tests.unit.gil_events import MS, Script, process
+
+WAITS, ENDS, ONE, TWO, THREE = range(5)
+TABLE = stack_table([[(name, "app.py", line)] for line, name in enumerate(["waits", "ends", "one", "two", "three"], 1)])
+
+
+def holding(*lengths: int) -> Process:
+    """Thread 0 has holds of these lengths in ms, 1 ms apart; thread 1 waits all the time and holds at the end."""
+    script, time = Script().acquire(0, 0).request(0, 1), 0
+    for length in lengths:
+        script.acquire(time, 0) if time else None
+        time += length * MS
+        script.release(time, 0)
+        time += MS
+    return process(script.acquire(time, 1).release(time + MS, 1))
+
+
+def sampled(made: Process, *samples: tuple[float, int], ends: dict[int, int] | None = None) -> Process:
+    """Give it samples (time in ms, stack); each hold of thread 0 begins and ends at ENDS but where `ends` says."""
+    rows = np.zeros(len(samples), SAMPLE)
+    rows["time"] = [int(time * MS) + made.start for time, _ in samples]
+    rows["thread"] = 1
+    end = np.full(len(made.holds), ENDS, np.int32)
+    for hold, stack in (ends or {}).items():
+        end[hold] = stack
+    begin = np.full(len(made.holds), ENDS, np.int32)
+    wait = np.full(len(made.waits), WAITS, np.int32)
+    asked = np.full(len(made.switch_requests), -1, np.int32)
+    seen = np.array([stack for _, stack in samples], np.int32)
+    return replace(made, samples=rows, stacks=Stacks(TABLE, begin, end, wait, asked, seen))
+
+
+def told(made: Process) -> list[tuple[int, float, float, int, Source]]:
+    """The stretches: hold, start and end in ms, stack, source."""
+    found = stretches(made)
+    assert (found.holds["thread"] == made.holds["thread"][found.of]).all()
+    start, end = ((found.holds[edge] - made.start) / MS for edge in ("start", "end"))
+    source = [Source(one) for one in found.source.tolist()]
+    return list(zip(found.of.tolist(), start.tolist(), end.tolist(), found.stack.tolist(), source, strict=True))
+
+
+def test_samples_share_a_hold_half_way_between_them() -> None:
+    made = sampled(holding(10), (1, ONE), (3, TWO), (9, TWO))
+    assert told(made)[:3] == [
+        (0, 0, 2, ONE, Source.SAMPLE),
+        (0, 2, 6, TWO, Source.SAMPLE),
+        (0, 6, 10, TWO, Source.SAMPLE),
+    ]
+    assert main_stacks(made)[0] == TWO
+
+
+def test_without_samples_it_is_the_line_that_gave_the_gil_up() -> None:
+    made = sampled(holding(3, 4))
+    assert told(made)[:2] == [(0, 0, 3, ENDS, Source.RELEASE), (1, 4, 8, ENDS, Source.RELEASE)]
+    bare = replace(made, stacks=None)
+    assert {row[3:] for row in told(bare)} == {(-1, Source.UNKNOWN)}
+
+
+def test_a_hold_without_a_sample_did_what_like_holds_did() -> None:
+    # Holds 0, 1 and 2 end alike, hold 3 does not; hold 2 was sampled, in two lines.
+    made = sampled(holding(2, 2, 6, 2), (6.5, ONE), (11, TWO), ends={3: THREE})
+    rows = told(made)
+    assert rows[:2] == [(0, 0, 2, ONE, Source.ALIKE), (1, 3, 5, TWO, Source.ALIKE)]
+    assert [row[3] for row in rows if row[0] == 2] == [ONE, TWO]
+    assert [row[3:] for row in rows if row[0] == 3] == [(THREE, Source.RELEASE)]
+
+
+def test_like_holds_share_in_samples_by_how_long_they_are() -> None:
+    made = sampled(holding(*[1] * 30, 9), *((60.5 + at, ONE if at < 3 else TWO) for at in range(9)), ends={31: WAITS})
+    alike = [row for row in told(made) if row[4] is Source.ALIKE]
+    assert len(alike) == 30
+    assert sum(row[3] == ONE for row in alike) == 10
+
+
+def test_a_sample_that_met_nobody_is_nobodys() -> None:
+    made = sampled(holding(2, 2), (2.5, ONE))
+    assert [row[3] for row in told(made)[:2]] == [ENDS, ENDS]
+
+
+def test_blame_goes_to_the_lines_that_were_seen() -> None:
+    made = sampled(holding(10), (1, ONE), (3, TWO), (9, TWO))
+    tables = find_blame(made)
+    assert [(row.site.function, row.ns) for row in tables.culprits] == [("two", 8 * MS), ("one", 2 * MS)]
+    assert (tables.samples, tables.sampled_ns) == (3, 10 * MS)
+    assert [(row.culprit.function, row.waits, row.max_ns) for row in tables.pairs] == [
+        ("two", 1, 8 * MS),
+        ("one", 1, 2 * MS),
+    ]
+
+
+@pytest.mark.parametrize("gils", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_main_hold_of_a_wait_is_the_one_that_it_lost_most_to(gils: int, seed: int) -> None:
+    made = make_process(gils=gils, threads=5, holds=400, seed=seed, empty_holds=True)
+    long = made.waits.copy()
+    long["end"][::3] += 40 * (long["end"] - long["start"]).max()  # these overlap many holds
+    made = replace(made, waits=long)
+    found = main_holds(made)
+    for wait, hold in zip(made.waits, found.tolist(), strict=True):
+        own = made.holds["gil"] == wait["gil"]
+        lost = np.minimum(made.holds["end"], wait["end"]) - np.maximum(made.holds["start"], wait["start"])
+        lost = np.where(own, lost, 0)
+        if hold < 0:
+            assert lost.max() <= 0
+        else:
+            assert lost[hold] == lost.max() > 0
