@@ -79,7 +79,7 @@ def find_blame(process: Process) -> BlameTables:
             BlameTotal(culprit.sites[c], ns, waits, most, stack)
             for (_, c, ns, waits, most, _), stack in zip(_rows(totals), culprit_stacks(totals), strict=True)
         ),
-        samples=int(np.count_nonzero(held.source == Source.SAMPLE)),
+        samples=len(process.samples),
         sampled_ns=int(by_source.ns[by_source.culprit >= Source.REQUEST].sum()),
     )
 

@@ -1,10 +1,12 @@
 """What holders did meanwhile: holds cut into stretches of one stack each, by what waiters saw of them.
 
-A waiter looks at the holder at instants that do not depend on what the program does (`Process.samples`). Each sample
-stands for the stretch of its hold up to half way to the next. A hold that no sample fell into is taken to have done
-what like holds did: those of the same thread role whose stacks at the acquire and at the release are the same. Only
-where there are no such samples either is it the line that gave the GIL up, of which it is only known that it ended the
-hold.
+A waiter looks at the holder at instants that do not depend on what the program does (`Process.samples`). In a hold with
+`ENOUGH` samples each stands for the stretch up to half way to the next. Shorter holds share in the samples of like
+holds: those of the same thread role whose stacks at the acquire and at the release are the same. A waiter that was
+woken up for nothing takes a while to look again, so the first moments of holds are seen less often than the others; a
+sample therefore counts for as much contended time as lies nearest to it, measured from the begin of each of these
+holds. Only where there are no such samples it is the line that gave the GIL up, of which it is only known that it ended
+the hold.
 """
 
 from __future__ import annotations
@@ -17,10 +19,15 @@ import numpy.typing as npt
 
 from giltrace.analysis.intervals import hold_at
 from giltrace.analysis.roles import roles
-from giltrace.timeline.axis import Ints, concatenated_ranges
-from giltrace.timeline.model import Array, Process
+from giltrace.timeline.axis import Ints, concatenated_ranges, union
+from giltrace.timeline.model import Array, Process, Stacks
 
 Numbers = npt.NDArray[np.int32]
+
+#: A hold with so many samples stands for itself.
+ENOUGH = 4
+# Longer than any hold is taken for here: 2.4 hours, in ns, so that a kind and a length fit into one integer.
+_LONGEST = 1 << 43
 
 
 class Source(IntEnum):
@@ -29,7 +36,7 @@ class Source(IntEnum):
     UNKNOWN = 0
     RELEASE = 1  #: only where the GIL was given up, or, where that is missing, taken
     REQUEST = 2  #: a waiter looked when it asked for the GIL
-    ALIKE = 3  #: samples of like holds
+    ALIKE = 3  #: samples of it and of like holds
     SAMPLE = 4  #: samples of this one
 
 
@@ -46,105 +53,152 @@ class Stretches(NamedTuple):
 
 def stretches(process: Process) -> Stretches:
     """Cut the holds of one process."""
-    holds = process.holds
-    stack, source = unsampled(process)
-    sample, hold = _seen(process)
-    number = np.arange(len(holds))
-    if process.stacks is None or len(sample) == 0:
+    holds, number = process.holds, np.arange(len(process.holds))
+    seen = _see(process)
+    stack, source = _whole(process, seen)
+    count = np.bincount(seen.hold, minlength=len(holds))
+    many = count >= ENOUGH
+    if process.stacks is None or not many.any():
         return Stretches(holds, number, stack, source)
-    # From one sample to the next the boundary is half way, in the order of holds and then of time.
-    count = np.bincount(hold, minlength=len(holds))
-    rows = np.maximum(count, 1)
+    rows = np.where(many, count, 1)
     of = np.repeat(number, rows)
     cut = holds[of]
-    time = process.samples["time"][sample]
+    first = np.cumsum(rows) - rows
+    place = concatenated_ranges(first[many], (first + rows)[many])
+    own = np.flatnonzero(many[seen.hold])
+    hold, time = seen.hold[own], process.samples["time"][seen.sample[own]]
     inner = np.flatnonzero(hold[1:] == hold[:-1])
     half = time[inner] + (time[inner + 1] - time[inner]) // 2
-    first = np.cumsum(rows) - rows
-    place = concatenated_ranges(first[count > 0], (first + count)[count > 0])
     cut["end"][place[inner]] = half
     cut["start"][place[inner + 1]] = half
     stack, source = stack[of], source[of]
-    stack[place] = process.stacks.sample[sample]
+    stack[place] = process.stacks.sample[seen.sample[own]]
     source[place] = Source.SAMPLE
     return Stretches(cut, of, stack, source)
 
 
 def main_stacks(process: Process) -> Numbers:
     """The stack that stands for each hold as a whole, -1 if unknown: of its samples the most frequent."""
-    stack, _ = unsampled(process)
-    sample, hold = _seen(process)
-    if process.stacks is None or len(sample) == 0:
+    seen = _see(process)
+    stack, _ = _whole(process, seen)
+    if process.stacks is None or len(seen.sample) == 0:
         return stack
-    key = hold << 32 | process.stacks.sample[sample].astype(np.int64)
+    key = seen.hold << 32 | process.stacks.sample[seen.sample].astype(np.int64)
     kind, count = np.unique(key, return_counts=True)
     order = np.argsort(count, kind="stable")  # the most frequent of each hold is assigned last
     stack[kind[order] >> 32] = (kind[order] & 0xFFFFFFFF).astype(np.int32)
     return stack
 
 
-def unsampled(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
-    """What each hold did by what is known beside its own samples, and the `Source` of that."""
+def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+    """What each hold did if it did one thing only, and how that is known."""
     holds, known = process.holds, process.stacks
     source = np.full(len(holds), Source.UNKNOWN, np.uint8)
     if known is None:
         return np.full(len(holds), -1, np.int32), source
     chosen = np.where(known.hold_end >= 0, known.hold_end, known.hold_begin).astype(np.int32)
     source[chosen >= 0] = Source.RELEASE
-    _as_alike(process, chosen, source)
     asked = hold_at(process, process.switch_requests["gil"], process.switch_requests["time"])
-    seen = np.flatnonzero((asked >= 0) & (known.request >= 0))
+    looked = np.flatnonzero((asked >= 0) & (known.request >= 0))
     # Of several requests to one hold the first counts: it is assigned last.
-    chosen[asked[seen[::-1]]] = known.request[seen[::-1]]
-    source[asked[seen]] = Source.REQUEST
+    chosen[asked[looked[::-1]]] = known.request[looked[::-1]]
+    source[asked[looked]] = Source.REQUEST
+    if len(seen.sample):
+        _share(process, seen, known, chosen, source)
     return chosen, source
 
 
-def _seen(process: Process) -> tuple[Ints, Ints]:
-    """The samples that show a holder's stack, in order of their holds and then of time; and these holds."""
+class _Seen(NamedTuple):
+    """The samples that show a holder's stack, in the order of their holds and then of time; and these holds."""
+
+    sample: Ints
+    hold: Ints
+
+
+def _see(process: Process) -> _Seen:
     if process.stacks is None or len(process.samples) == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return _Seen(np.empty(0, np.int64), np.empty(0, np.int64))
     hold = hold_at(process, process.samples["gil"], process.samples["time"])
     sample = np.flatnonzero((hold >= 0) & (process.stacks.sample >= 0))
     sample = sample[np.argsort(hold[sample], kind="stable")]
-    return sample, hold[sample]
+    return _Seen(sample, hold[sample])
 
 
-def _as_alike(process: Process, chosen: Numbers, source: npt.NDArray[np.uint8]) -> None:
-    """Let holds without samples share in those of like holds, each sample in equally much of their time."""
-    sample, hold = _seen(process)
-    if process.stacks is None or len(sample) == 0:
-        return
-    kind = _kinds(process)
-    sampled = np.zeros(len(kind), np.bool_)
-    sampled[hold] = True
-    rest = np.flatnonzero(~sampled)
-    # Samples by kind of hold: those of kind k are low[k]:low[k + 1].
-    order = np.argsort(kind[hold], kind="stable")
-    seen = process.stacks.sample[sample][order]
-    low = np.searchsorted(kind[hold][order], np.arange(int(kind.max()) + 2))
-    rest = rest[low[kind[rest] + 1] > low[kind[rest]]]
+def _share(process: Process, seen: _Seen, known: Stacks, chosen: Numbers, source: npt.NDArray[np.uint8]) -> None:
+    """Let the holds of each kind that has samples share in these, by their weights."""
+    kind = _kinds(process, known)
+    offset = process.samples["time"][seen.sample] - process.holds["start"][seen.hold]
+    order = np.lexsort((offset, kind[seen.hold]))
+    own, offset = kind[seen.hold][order], offset[order]
+    low = np.searchsorted(own, np.arange(int(kind.max()) + 2))
+    length = process.holds["end"] - process.holds["start"]
+    until_contended = _until_contended(process, length)
+    weight = _weights(kind, length, until_contended, own, offset)
+    spent = np.append(0, np.cumsum(weight))
+
+    rest = np.flatnonzero(low[kind + 1] > low[kind])
     rest = rest[np.argsort(kind[rest], kind="stable")]
-    if len(rest) == 0:
-        return
-    own = kind[rest]
-    length = (process.holds["end"][rest] - process.holds["start"][rest]).astype(np.float64) + 1
-    spent = np.cumsum(length)
-    head = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
-    size = np.diff(head, append=len(own))
-    before = np.repeat(spent[head] - length[head], size)
-    whole = np.repeat(np.add.reduceat(length, head), size)
-    place = (spent - length / 2 - before) / whole  # the middle of each hold on the way through its kind's time
-    count = low[own + 1] - low[own]
-    chosen[rest] = seen[low[own] + np.minimum((place * count).astype(np.int64), count - 1)]
+    mine = kind[rest]
+    # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
+    each = (length - until_contended)[rest] + 1e-3
+    passed = np.cumsum(each)
+    head = np.flatnonzero(np.append(True, mine[1:] != mine[:-1]))
+    size = np.diff(head, append=len(mine))
+    whole = np.repeat(np.add.reduceat(each, head), size)
+    way = (passed - each / 2 - np.repeat(passed[head] - each[head], size)) / whole
+    first, last = low[mine], low[mine + 1]
+    goal = spent[first] + way * (spent[last] - spent[first])
+    at = np.clip(np.searchsorted(spent, goal, "right") - 1, first, last - 1)
+    chosen[rest] = known.sample[seen.sample[order[at]]]
     source[rest] = Source.ALIKE
 
 
-def _kinds(process: Process) -> Ints:
+def _until_contended(process: Process, length: Ints) -> Ints:
+    """How long each hold lasted until somebody waited for it; its length if nobody did."""
+    result: Ints = length.copy()
+    for gil in range(process.gils):
+        waits = process.waits[process.waits["gil"] == gil]
+        mine = np.flatnonzero(process.holds["gil"] == gil)
+        if len(waits) == 0 or len(mine) == 0:
+            continue
+        start, end = union(waits["start"], waits["end"])
+        begin = process.holds["start"][mine]
+        at = np.minimum(np.searchsorted(end, begin, "right"), len(end) - 1)
+        result[mine] = np.clip(np.where(end[at] > begin, start[at] - begin, length[mine]), 0, length[mine])
+    return result
+
+
+def _weights(kind: Ints, length: Ints, until_contended: Ints, own: Ints, offset: Ints) -> npt.NDArray[np.float64]:
+    """The contended time of a kind's holds that lies nearest to each sample, by how far into its hold that was taken.
+
+    `own` and `offset` are the samples' kinds and offsets, in this order.
+    """
+    half = np.append((offset[:-1] + offset[1:]) // 2, _LONGEST)
+    last = np.append(own[1:] != own[:-1], True)
+    high = np.where(last, _LONGEST, half)
+    low = np.append(0, np.where(last, 0, half)[:-1])
+
+    def before(edge: Ints) -> npt.NDArray[np.float64]:
+        return _clipped_sums(kind, length, own, edge) - _clipped_sums(kind, until_contended, own, edge)
+
+    return np.maximum(before(high) - before(low), 0) + 1e-3
+
+
+def _clipped_sums(kind: Ints, values: Ints, own: Ints, limit: Ints) -> npt.NDArray[np.float64]:
+    """For each kind in `own` the sum of its `values`, none counting for more than `limit`."""
+    key = np.sort(kind * _LONGEST + np.minimum(values, _LONGEST - 1))
+    passed = np.append(0.0, np.cumsum((key % _LONGEST).astype(np.float64)))
+    first = np.searchsorted(key, own * _LONGEST)
+    last = np.searchsorted(key, (own + 1) * _LONGEST)
+    at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
+    sums: npt.NDArray[np.float64] = passed[at] - passed[first] + (last - at) * limit.astype(np.float64)
+    return sums
+
+
+def _kinds(process: Process, known: Stacks) -> Ints:
     """A number for each hold: equal for those of one role that began and ended in the same stacks."""
-    assert process.stacks is not None
     number = {role: at for at, role in enumerate(sorted(set(roles(process))))}
     role = np.array([number[role] for role in roles(process)], np.int64)[process.holds["thread"]]
-    stacks = len(process.stacks.table) + 1
-    key = (role * stacks + process.stacks.hold_begin + 1) * stacks + process.stacks.hold_end + 1
+    stacks = len(known.table) + 1
+    key = (role * stacks + known.hold_begin + 1) * stacks + known.hold_end + 1
     return np.unique(key, return_inverse=True)[1].ravel()

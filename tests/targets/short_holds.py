@@ -26,10 +26,10 @@ def compute(mine):
     once, twice = range(unit), range(2 * unit)
     while time.monotonic() < end:
         first = time.thread_time()
-        for _ in once:
+        for _ in once:  # FIRST
             pass
         second = time.thread_time()
-        for _ in twice:
+        for _ in twice:  # SECOND
             pass
         third = time.thread_time()
         mine[0] += second - first

@@ -54,12 +54,13 @@ def told(made: Process) -> list[tuple[int, float, float, int, Source]]:
     return list(zip(found.of.tolist(), start.tolist(), end.tolist(), found.stack.tolist(), source, strict=True))
 
 
-def test_samples_share_a_hold_half_way_between_them() -> None:
-    made = sampled(holding(10), (1, ONE), (3, TWO), (9, TWO))
-    assert told(made)[:3] == [
+def test_samples_share_a_long_hold_half_way_between_them() -> None:
+    made = sampled(holding(10), (1, ONE), (3, TWO), (8, TWO), (9, THREE))
+    assert told(made)[:4] == [
         (0, 0, 2, ONE, Source.SAMPLE),
-        (0, 2, 6, TWO, Source.SAMPLE),
-        (0, 6, 10, TWO, Source.SAMPLE),
+        (0, 2, 5.5, TWO, Source.SAMPLE),
+        (0, 5.5, 8.5, TWO, Source.SAMPLE),
+        (0, 8.5, 10, THREE, Source.SAMPLE),
     ]
     assert main_stacks(made)[0] == TWO
 
@@ -71,20 +72,34 @@ def test_without_samples_it_is_the_line_that_gave_the_gil_up() -> None:
     assert {row[3:] for row in told(bare)} == {(-1, Source.UNKNOWN)}
 
 
-def test_a_hold_without_a_sample_did_what_like_holds_did() -> None:
-    # Holds 0, 1 and 2 end alike, hold 3 does not; hold 2 was sampled, in two lines.
-    made = sampled(holding(2, 2, 6, 2), (6.5, ONE), (11, TWO), ends={3: THREE})
+def test_short_holds_share_in_the_samples_of_like_holds() -> None:
+    # The holds 0 to 3 end alike, hold 4 does not; two of the first were sampled, early the one and late the other.
+    made = sampled(holding(2, 2, 2, 2, 2), (0.5, ONE), (10.5, TWO), ends={4: THREE, 5: WAITS})
     rows = told(made)
-    assert rows[:2] == [(0, 0, 2, ONE, Source.ALIKE), (1, 3, 5, TWO, Source.ALIKE)]
-    assert [row[3] for row in rows if row[0] == 2] == [ONE, TWO]
-    assert [row[3:] for row in rows if row[0] == 3] == [(THREE, Source.RELEASE)]
+    assert [row[3:] for row in rows[:4]] == [(ONE, Source.ALIKE)] * 2 + [(TWO, Source.ALIKE)] * 2
+    assert rows[4][3:] == (THREE, Source.RELEASE)
+    assert main_stacks(made).tolist()[:4] == [ONE, ONE, TWO, TWO]
 
 
-def test_like_holds_share_in_samples_by_how_long_they_are() -> None:
-    made = sampled(holding(*[1] * 30, 9), *((60.5 + at, ONE if at < 3 else TWO) for at in range(9)), ends={31: WAITS})
-    alike = [row for row in told(made) if row[4] is Source.ALIKE]
-    assert len(alike) == 30
-    assert sum(row[3] == ONE for row in alike) == 10
+def test_a_sample_counts_for_the_time_that_lies_nearest_to_it() -> None:
+    # The first millisecond of each was seen once, the last three five times.
+    seen = [(12 * 4 + 0.5, ONE), *((12 * at + 3.0, TWO) for at in range(5))]
+    made = sampled(holding(*[4, 6] * 10), *sorted(seen), ends={20: WAITS})
+    lines = [row[3] for row in told(made)[:20]]
+    # Nearest to 0.5 ms, not to 3.0 ms, are 1.75 of 4 and of 6 ms.
+    assert lines.count(ONE) == round(20 * 1.75 / 5)
+
+
+def test_time_in_which_nobody_waited_does_not_count() -> None:
+    script = Script()
+    for turn in range(10):  # holds of 10 ms; somebody waits from the 8th on
+        start = 20 * turn * MS
+        script.acquire(start, 0).request(start + 8 * MS, 1).release(start + 10 * MS, 0)
+        script.acquire(start + 10 * MS, 1).release(start + 11 * MS, 1)
+    seen = [(20 * at + (8.5 if at % 2 else 9.5), ONE if at % 2 else TWO) for at in range(4)]
+    made = sampled(process(script), *seen, ends=dict.fromkeys(range(1, 20, 2), WAITS))
+    mine = [row[3] for row in told(made) if row[0] % 2 == 0]
+    assert (mine.count(ONE), mine.count(TWO)) == (5, 5)
 
 
 def test_a_sample_that_met_nobody_is_nobodys() -> None:
@@ -93,10 +108,10 @@ def test_a_sample_that_met_nobody_is_nobodys() -> None:
 
 
 def test_blame_goes_to_the_lines_that_were_seen() -> None:
-    made = sampled(holding(10), (1, ONE), (3, TWO), (9, TWO))
+    made = sampled(holding(10), (1, ONE), (3, TWO), (7, TWO), (9, TWO))
     tables = find_blame(made)
     assert [(row.site.function, row.ns) for row in tables.culprits] == [("two", 8 * MS), ("one", 2 * MS)]
-    assert (tables.samples, tables.sampled_ns) == (3, 10 * MS)
+    assert (tables.samples, tables.sampled_ns) == (4, 10 * MS)
     assert [(row.culprit.function, row.waits, row.max_ns) for row in tables.pairs] == [
         ("two", 1, 8 * MS),
         ("one", 1, 2 * MS),

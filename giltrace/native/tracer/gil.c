@@ -379,7 +379,8 @@ static void timed_out(struct thread *thread, struct gil *gil, uint64_t switches,
     bool asks = state->locked && state->switch_number == switches;
     gil->switch_requested |= asks;
     if (asks) {
-        uint32_t stack = stacks_of_holder(gil_holder(gil));
+        struct stacks_instant instant = {.counter = &state->switch_number};
+        uint32_t stack = stacks_of_holder(gil_holder(gil), &instant);
         if (stack != 0) {
             store_number(thread, GT_HOLDER_STACK, stack);
         }
@@ -398,6 +399,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         thread->request = clock_ticks();
     }
     if (!thread->request_written) {
+        thread->waits_since_ns = clock_ns();
         /* Now, so that a thread that never gets the GIL is seen to want it. */
         write_request(thread, gil);
     }

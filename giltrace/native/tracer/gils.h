@@ -32,6 +32,7 @@ struct gil {
     bool switch_requested;   /* since the last acquire */
     const void *last_holder; /* our own word for a thread */
     const void *sampler;     /* of those that wait for it, the one that looks what its holder does */
+    uint64_t sampled_until_ns;
 };
 
 void gils_resolve(const struct elf_object *python);

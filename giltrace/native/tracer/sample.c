@@ -9,6 +9,7 @@
 #include <errno.h>
 
 static const uint64_t SAMPLE_NS = 1000000;
+static const uint64_t LATEST_NS = 200000;
 /* A deadline further away than that is not by our clock. */
 static const int64_t MOST_LEFT_NS = 3600000000000;
 
@@ -23,20 +24,28 @@ static uint64_t next_sample(uint64_t now) {
     }
 }
 
-/* What does the holder do? Nobody is kept from giving the GIL up, or taking it, meanwhile; if that happened, the stack
- * may be of anybody, and is not told of. */
+/* What does the holder do? Nobody is kept from giving the GIL up, or taking it, meanwhile; if another thread had it by
+ * the time of the look, the stack is of somebody without the GIL, and is not told of. */
 static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex, lock_function *lock) {
     const struct gil_state *state = gil_state(gil);
-    uintptr_t holder = gil_holder(gil);
-    uint64_t switches = state->switch_number, now = clock_ticks();
+    uint64_t switches = state->switch_number;
+    struct stacks_instant instant = {.counter = &state->switch_number};
     pthread_mutex_unlock(mutex);
-    uint32_t stack = stacks_of_holder(holder);
+    uint32_t stack = stacks_of_holder(gil_holder(gil), &instant);
     lock(mutex);
-    bool same = state->switch_number == switches && gil_holder(gil) == holder;
-    if (stack != 0 && same && thread->generation == guard_generation()) {
+    if (stack != 0 && instant.count == switches && thread->generation == guard_generation()) {
         store_number(thread, GT_HOLDER_STACK, stack);
-        store_emit(thread, now, GT_TIMEOUT, gil->id, 0, GT_SAMPLE);
+        store_emit(thread, instant.ticks, GT_TIMEOUT, gil->id, 0, GT_SAMPLE);
     }
+}
+
+/* An instant that passed while nobody looked, since the thread that did was woken up for nothing: so late it is taken
+ * still, or the first moments of each hold would never be seen. */
+static bool has_missed(const struct thread *thread, const struct gil *gil, uint64_t now) {
+    uint64_t since = now - LATEST_NS;
+    since = gil->sampled_until_ns > since ? gil->sampled_until_ns : since;
+    since = thread->waits_since_ns > since ? thread->waits_since_ns : since;
+    return since < now && next_sample(since) <= now;
 }
 
 /* Is there a holder to look at, and nobody who does? `left` is how long the wait is to take. */
@@ -53,8 +62,8 @@ int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond
     int saved_errno = errno;
     int result = ETIMEDOUT;
     gil->sampler = thread;
-    for (;;) {
-        uint64_t now = clock_ns(), at = next_sample(now);
+    for (bool missed = has_missed(thread, gil, clock_ns());; missed = false) {
+        uint64_t now = clock_ns(), at = missed ? now : next_sample(now);
         bool last = at >= deadline || thread->generation != guard_generation();
         struct timespec wake = {.tv_sec = (time_t)(at / 1000000000), .tv_nsec = (long)(at % 1000000000)};
         result = wait(cond, mutex, last ? until : &wake);
@@ -71,6 +80,7 @@ int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond
     }
     if (gil->sampler == thread) {
         gil->sampler = NULL;
+        gil->sampled_until_ns = clock_ns();
     }
     errno = saved_errno;
     return result;

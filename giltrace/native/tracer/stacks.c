@@ -244,7 +244,7 @@ bool stacks_of_others(void) {
 
 /* The number of the stack of the thread that holds the GIL, read while it runs: a sample, and 0 where it cannot be had.
  * `state` is the thread state that the GIL was had with. */
-uint32_t stacks_of_holder(uintptr_t state) {
+uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
     struct stack_frame frames[STACK_DEPTH_MAX];
     uint32_t count = 0;
     uintptr_t frame = 0;
@@ -261,6 +261,10 @@ uint32_t stacks_of_holder(uintptr_t state) {
     span = frames_layout.code + 8 > span ? frames_layout.code + 8 : span;
     unsigned char bytes[FRAME_SPAN];
     while (frame != 0 && count < depth_max && peek(frame, bytes, span)) {
+        if (count == 0) {
+            instant->ticks = clock_ticks();
+            instant->count = __atomic_load_n(instant->counter, __ATOMIC_RELAXED);
+        }
         frames[count].code = frames_untagged(word_at(bytes, frames_layout.code, 8));
         frames[count++].instruction = word_at(bytes, frames_layout.instruction, frames_layout.instruction_size);
         frame = word_at(bytes, frames_layout.previous, 8);

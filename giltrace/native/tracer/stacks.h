@@ -10,10 +10,17 @@
 
 enum { STACK_CACHE = 512 };
 
+/* When a stack was read: its innermost frame, that is, which says the line. */
+struct stacks_instant {
+    const uint64_t *counter; /* of what must not have happened meanwhile */
+    uint64_t count;          /* its value at that time */
+    uint64_t ticks;
+};
+
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
 uint32_t stacks_own(struct thread *thread, uintptr_t state);
 bool stacks_of_others(void);
-uint32_t stacks_of_holder(uintptr_t state);
+uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant);
 void stacks_end(struct thread *thread);
 void stacks_stop(void);
 void stacks_after_fork(void);

@@ -37,6 +37,7 @@ struct thread {
     void *stack_cache;                /* of stacks.c */
     struct room room;                 /* the current chunk, if there is one */
     uint64_t acquired;                /* ticks of the hold under way */
+    uint64_t waits_since_ns;          /* of the wait under way, from where it had to sleep */
     const pthread_mutex_t *locked[2]; /* the last ones that were of no known GIL: one may prove to be */
 };
 
