@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import giltrace
+from giltrace.exporters._relations import relate
 from giltrace.timeline.model import Process
 from tests.tracing import TARGETS
 
@@ -97,3 +99,33 @@ def test_what_if_predicts_what_processes_really_take(tmp_path: Path) -> None:
     assert io_bound.what_if is not None
     assert 1.6 <= cpu_bound.what_if.speedup_bound <= 2.05
     assert io_bound.what_if.speedup_bound == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(("threads", "turn_us"), [(2, 3000), (8, 300), (8, 3000), (50, 1000)])
+def test_short_holds_are_blamed_on_the_lines_that_compute(threads: int, turn_us: int, tmp_path: Path) -> None:
+    target = TARGETS / "short_holds.py"
+    command = [sys.executable, "-m", "giltrace", "record", "--light", "-o", "short", str(target)]
+    command += [str(threads), str(turn_us), "2"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    spent = json.loads(ran.stdout)
+    source = target.read_text().splitlines()
+    loops = [next(at for at, line in enumerate(source, 1) if mark in line) for mark in ("# FIRST", "# SECOND")]
+    (process,) = giltrace.load(tmp_path / "short").report().processes
+    assert process.holder_samples > 0
+    lost = sum(row.ns for row in process.culprits)
+    shares = [sum(row.ns for row in process.culprits if row.site.line in (at, at + 1)) / lost for at in loops]
+    # On a machine with no core to spare the waiters look late; at the release it would be 0.
+    assert sum(shares) > 0.8
+    assert shares == pytest.approx([one / sum(spent) for one in spent], abs=0.2)
+
+
+def test_every_wait_has_a_culprit_and_the_right_one(tmp_path: Path) -> None:
+    """The one that held the GIL for most of it, also where nobody did when the wait began."""
+    mix = record(tmp_path, 5, 5, 100)
+    holds, waits = mix.process.holds, mix.process.waits
+    found = relate(mix.process)
+    assert (found.culprit_hold >= 0).mean() > 0.95
+    for wait, hold, culprit in zip(waits, found.culprit_hold, found.culprit, strict=True):
+        lost = np.minimum(holds["end"], wait["end"]) - np.maximum(holds["start"], wait["start"])
+        assert culprit == (holds["thread"][hold] if hold >= 0 else -1)
+        assert (lost[hold] if hold >= 0 else 0) == max(lost.max(), 0)
