@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ from giltrace.analysis.attribution import (
     largest,
     merged,
 )
-from giltrace.analysis.results import Blame, BlameTotal
-from giltrace.analysis.sites import Sites
+from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame, Site
+from giltrace.analysis.sites import Classes, Sites, function_of
 from giltrace.analysis.stretches import Source, stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -27,7 +28,7 @@ MOST_ROWS = 1000
 
 
 class BlameTables(NamedTuple):
-    """Blame by pair, and each of its sides: what `victims` lost in all, and what `culprits` cost in all.
+    """Blame by pair of lines and of functions, and each of its sides: what `victims` lost in all, what `culprits` cost.
 
     How far the culprits' lines can be trusted: `samples` of what holders did stand behind `sampled_ns` of the time that
     was lost to them; for the rest it is only known where the GIL was given up.
@@ -36,6 +37,7 @@ class BlameTables(NamedTuple):
     pairs: tuple[Blame, ...]
     victims: tuple[BlameTotal, ...]
     culprits: tuple[BlameTotal, ...]
+    functions: tuple[FunctionBlame, ...] = ()
     samples: int = 0
     sampled_ns: int = 0
 
@@ -64,13 +66,14 @@ def find_blame(process: Process) -> BlameTables:
         holds = longest.find(shares.wait, shares.culprit)
         return [sites.stack(number) for number in np.where(holds >= 0, np.append(hold_stack, -1)[holds], -1).tolist()]
 
+    by_line = tuple(
+        Blame(victim.sites[v], culprit.sites[c], ns, waits, most, victim_stack, culprit_stack)
+        for (v, c, ns, waits, most, _), victim_stack, culprit_stack in zip(
+            _rows(pairs), victim_stacks(pairs), culprit_stacks(pairs), strict=True
+        )
+    )
     return BlameTables(
-        pairs=tuple(
-            Blame(victim.sites[v], culprit.sites[c], ns, waits, most, victim_stack, culprit_stack)
-            for (v, c, ns, waits, most, _), victim_stack, culprit_stack in zip(
-                _rows(pairs), victim_stacks(pairs), culprit_stacks(pairs), strict=True
-            )
-        ),
+        pairs=by_line,
         victims=tuple(
             BlameTotal(victim.sites[v], ns, waits, most, stack)
             for (v, _, ns, waits, most, _), stack in zip(_rows(anyone), victim_stacks(anyone), strict=True)
@@ -79,9 +82,27 @@ def find_blame(process: Process) -> BlameTables:
             BlameTotal(culprit.sites[c], ns, waits, most, stack)
             for (_, c, ns, waits, most, _), stack in zip(_rows(totals), culprit_stacks(totals), strict=True)
         ),
+        functions=_by_function(process, sites.functions(victim), sites.functions(culprit), by_line),
         samples=len(process.samples),
         sampled_ns=int(by_source.ns[by_source.culprit >= Source.REQUEST].sum()),
     )
+
+
+def _by_function(
+    process: Process, victim: Classes, culprit: Classes, by_line: tuple[Blame, ...]
+) -> tuple[FunctionBlame, ...]:
+    lines = defaultdict[tuple[Site, Site], tuple[Counter[Site], Counter[Site]]](lambda: (Counter(), Counter()))
+    for row in by_line:
+        of_victim, of_culprit = lines[function_of(row.victim), function_of(row.culprit)]
+        of_victim[row.victim] += row.ns
+        of_culprit[row.culprit] += row.ns
+
+    def told(side: Counter[Site]) -> tuple[LineBlame, ...]:
+        return tuple(LineBlame(site, ns) for site, ns in side.most_common())
+
+    pairs, _ = _attribute(process, victim.of_row, culprit.of_row, len(culprit.sites))
+    made = ((victim.sites[v], culprit.sites[c], ns, waits, most) for v, c, ns, waits, most, _ in _rows(pairs))
+    return tuple(FunctionBlame(*row, *map(told, lines[row[0], row[1]])) for row in made)
 
 
 def _rows(shares: Shares) -> list[tuple[int, ...]]:

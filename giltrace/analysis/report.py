@@ -97,6 +97,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         became=process.became,
         holder_samples=blame.samples,
         sampled_ns=blame.sampled_ns,
+        blame_by_function=blame.functions,
     )
 
 

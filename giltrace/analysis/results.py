@@ -17,9 +17,10 @@ SCHEMA = "giltrace-report-1"
 
 @dataclass(frozen=True)
 class Site:
-    """Where a thread was: its role (`analysis.sites.roles`) and its innermost Python frame.
+    """Where a thread was: its role (`analysis.roles`), its innermost Python frame, the *leaf* (`function`, `file`,
+    `line`), and its *own line*, the innermost one in the user's code (`own_function`, `own_file`, `own_line`).
 
-    Without a stack `function` and `file` are empty and `line` is 0. `own` says that it is no code of the program:
+    Where one of them is not known, its texts are empty and its line is 0. `own` says that it is no code of the program:
     giltrace runs it there, for a collector.
     """
 
@@ -28,6 +29,9 @@ class Site:
     file: str = ""
     line: int = 0
     own: bool = False
+    own_function: str = ""
+    own_file: str = ""
+    own_line: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,30 @@ class Blame:
     max_ns: int
     victim_stack: tuple[str, ...] = ()
     culprit_stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LineBlame:
+    """The part of a `FunctionBlame` that is one line's, `ns`."""
+
+    site: Site
+    ns: int
+
+
+@dataclass(frozen=True)
+class FunctionBlame:
+    """What waits in the user's function `victim` lost to holds in `culprit`; the lines of both are 0.
+
+    `victim_lines` and `culprit_lines` say at which of their lines, largest first; very small ones are left out.
+    """
+
+    victim: Site
+    culprit: Site
+    ns: int
+    waits: int
+    max_ns: int
+    victim_lines: tuple[LineBlame, ...] = ()
+    culprit_lines: tuple[LineBlame, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,9 +269,10 @@ class Quality:
 class ProcessReport:
     """One process. Everything that is ranked has the largest first.
 
-    `victims` and `culprits` are the two directions of `blame`, each summed over the other side. How far their lines can
-    be trusted: waiters took `holder_samples` of what holders did, which stand behind `sampled_ns` of the time in
-    `culprits`; for the rest it is only known where the GIL was given up.
+    `blame_by_function` is `blame` with the lines of each function taken together; `victims` and `culprits` are its two
+    directions, each summed over the other side. How far their lines can be trusted: waiters took `holder_samples` of
+    what holders did, which stand behind `sampled_ns` of the time in `culprits`; for the rest it is only known where the
+    GIL was given up.
     `became` is the program that was executed in its place, if that was not Python.
     """
 
@@ -270,6 +299,7 @@ class ProcessReport:
     became: str = ""
     holder_samples: int = 0
     sampled_ns: int = 0
+    blame_by_function: tuple[FunctionBlame, ...] = ()
 
 
 @dataclass(frozen=True)

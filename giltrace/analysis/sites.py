@@ -9,11 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.own_code import own_stacks
+from giltrace.analysis.own_line import innermost_own
 from giltrace.analysis.results import Site
 from giltrace.analysis.roles import roles
 from giltrace.analysis.stretches import main_stacks
+from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
+
+_Frame = tuple[str, str, int]
+_NO_FRAME: _Frame = ("", "", 0)
+
+
+class _Top(NamedTuple):
+    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line."""
+
+    leaf: _Frame
+    giltrace: bool
+    own: _Frame
 
 
 class Classes(NamedTuple):
@@ -36,7 +49,7 @@ class Sites:
         self._top, self._tops = _tops(process.stacks)
 
     def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
-        """Sort rows by role, innermost frame, and whether that is giltrace's own; unused classes are left out.
+        """Sort rows by role, leaf, own line, and whether giltrace itself runs that; unused classes are left out.
 
         `stack` is -1 where none is known.
         """
@@ -50,10 +63,18 @@ class Sites:
         dense = np.cumsum(used) - 1
         return Classes(dense[key].astype(np.int64), tuple(self._site(k // width, k % width) for k in keys.tolist()))
 
+    @staticmethod
+    def functions(lines: Classes) -> Classes:
+        """The same rows, sorted into the user's functions, or a library's where none of the user's is on the stack."""
+        number: dict[Site, int] = {}
+        of_class = [number.setdefault(function_of(site), len(number)) for site in lines.sites]
+        return Classes(np.array(of_class, np.int64)[lines.of_row], tuple(number))
+
     def _site(self, role: int, top: int) -> Site:
         if top == 0:
             return Site(self._names[role])
-        return Site(self._names[role], *self._tops[top - 1])
+        leaf, giltrace, own = self._tops[top - 1]
+        return Site(self._names[role], *leaf, giltrace, *own)
 
     def wait_stacks(self) -> npt.NDArray[np.int32]:
         """The stack of each wait, -1 if unknown."""
@@ -64,12 +85,12 @@ class Sites:
         """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
         return main_stacks(self.process)
 
-    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[tuple[str, str, int]]]:
+    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[_Frame]]:
         """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
 
         A frame is its function, file and line.
         """
-        return np.append(self._top, -1)[stack], [top[:3] for top in self._tops]
+        return np.append(self._top, -1)[stack], [top.leaf for top in self._tops]
 
     def stack(self, number: int) -> tuple[str, ...]:
         """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
@@ -82,28 +103,45 @@ class Sites:
         return (*told, "...") if table.truncated[number] else tuple(told)
 
 
-def _tops(stacks: Stacks | None) -> tuple[Ints, list[tuple[str, str, int, bool]]]:
-    """For each stack the number of its innermost frame (-1 if it has none), and these frames.
+def function_of(site: Site) -> Site:
+    """The function that the own line of `site` lies in, or the leaf where it has none; without a line."""
+    function, file = (site.own_function, site.own_file) if site.own_function else (site.function, site.file)
+    return Site(site.thread, function, file, 0, site.own)
 
-    The last field of a frame says whether it was called by giltrace's own code.
-    """
+
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
+    """For each stack the number of what `Site` tells of it (-1 if it has no frame), and what these are."""
     if stacks is None or len(stacks.table) == 0:
         return np.empty(0, np.int64), []
     table = stacks.table
-    filled = table.offsets[1:] > table.offsets[:-1]
+    filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
+    leaf, frames = _numbered(table, table.offsets[filled])
+    own, own_frames = _numbered(table, innermost_own(table)[filled])
+    packed = (leaf * (len(own_frames) + 1) + own + 1) * 2 + own_stacks(table)[filled]
+    kinds, inverse = np.unique(packed, return_inverse=True)
+    tops = []
+    for kind in kinds.tolist():
+        at, place = divmod(kind // 2, len(own_frames) + 1)
+        tops.append(_Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
     top = np.full(len(table), -1, np.int64)
-    innermost = table.frames[table.offsets[:-1][filled]]
-    own = own_stacks(table)[filled]
+    top[filled] = inverse.ravel()
+    return top, tops
+
+
+def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[_Frame]]:
+    """Number frames, given by their places (-1: none, and no number), by what they say; and what they say."""
+    some = np.flatnonzero(place >= 0)
+    chosen = table.frames[place[some]]
     # Packed into one integer, as rows of several fields sort slowly.
-    code = innermost["function"].astype(np.int64) * len(table.strings) + innermost["file"]
+    code = chosen["function"].astype(np.int64) * len(table.strings) + chosen["file"]
     _, code = np.unique(code, return_inverse=True)
-    line = innermost["line"].astype(np.int64)
-    packed = (code.ravel() * (int(line.max(initial=0)) + 2) + np.maximum(line, -1) + 1) * 2 + own
+    line = chosen["line"].astype(np.int64)
+    packed = code.ravel() * (int(line.max(initial=0)) + 2) + np.maximum(line, -1) + 1
     _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
-    frames = zip(innermost[first], own[first].tolist(), strict=True)
     # Equal strings may have several numbers: what counts is what they say.
-    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"]), mine) for f, mine in frames]
-    number: dict[tuple[str, str, int, bool], int] = {}
+    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in chosen[first]]
+    number: dict[_Frame, int] = {}
     same = np.array([number.setdefault(name, len(number)) for name in named], np.int64)
-    top[filled] = same[inverse.ravel()] if len(same) else -1
-    return top, list(number)
+    result = np.full(len(place), -1, np.int64)
+    result[some] = same[inverse.ravel()] if len(same) else -1
+    return result, list(number)

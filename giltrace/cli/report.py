@@ -28,6 +28,11 @@ def report(
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier page of that name.")] = False,
     process: Annotated[int | None, typer.Option("--process", metavar="PID", help="Only this process.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="A row for each pair of lines, not of functions.")] = False,
+    library: Annotated[
+        bool, typer.Option("--library", help="By lines, with the calls from each into the libraries.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All rows and processes, not only the largest.")] = False,
 ) -> None:
     """Say what a recording means: the verdict, what the GIL cost, and which line made which line wait.
 
@@ -35,9 +40,13 @@ def report(
     giltrace report slow                       on the terminal
     giltrace report slow --html slow.html      one file for a browser, with the timeline
     giltrace report slow --json                for programs
+    giltrace report slow --lines               line by line instead of function by function
 
     In this order: the verdict with its evidence and advice; the waited time and where it went; victims and culprits,
     largest first; what would change without a GIL; how good the measurement is.
+
+    Lines are yours: of each stack the innermost one that is in neither the standard library nor an installed package.
+    What it led to there follows in brackets.
     """
     from giltrace.analysis.report import analyse
     from giltrace.cli.loading import load
@@ -64,7 +73,7 @@ def report(
 
         print(to_json(told))
     elif html is None:
-        _print(told)
+        _print(told, lines=lines or library, library=library, everything=everything)
 
 
 def _only(timeline: Timeline, pid: int) -> Timeline:
@@ -78,9 +87,10 @@ def _only(timeline: Timeline, pid: int) -> Timeline:
     return dataclasses.replace(timeline, processes=chosen)
 
 
-def _print(told: Report) -> None:
+def _print(told: Report, *, lines: bool, library: bool, everything: bool) -> None:
     from rich.console import Console
 
+    from giltrace.reports.blame import Detail
     from giltrace.reports.terminal import print_report
 
-    print_report(told, Console())
+    print_report(told, Console(), Detail(lines, library, everything))

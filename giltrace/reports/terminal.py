@@ -6,7 +6,6 @@ GIL; and at the end how good the measurement is.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -15,19 +14,18 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import (
-    Blame,
     Convoy,
     EventLoop,
     GilReport,
     Hog,
     ProcessReport,
     Report,
-    Site,
     ThreadReport,
     WaitDecomposition,
     WhatIf,
 )
 from giltrace.analysis.summary import Quality, ThreadSummary
+from giltrace.reports.blame import BRIEF, Detail, plural, print_blame, site_name
 from giltrace.reports.summary import (
     TOP_GILS,
     TOP_PROCESSES,
@@ -40,22 +38,19 @@ from giltrace.reports.summary import (
 from giltrace.timeline.model import State
 
 #: So many rows are printed of each ranking; the rest is counted in one line.
-TOP_BLAME = 10
 TOP_PATTERNS = 5
 _BAR = 16
-#: Columns that the names in the blame table have at least, however narrow the terminal.
-_LEAST_SITES = 16
 
 
-def print_report(report: Report, console: Console, pid: int | None = None) -> None:
-    """Print the report: every process (those that used a GIL most come first), or only those with this `pid`."""
-    processes = [process for process in report.processes if pid is None or process.pid == pid]
-    processes.sort(key=_weight, reverse=True)
+def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
+    """Print the report: those processes first that used a GIL most."""
+    processes = sorted(report.processes, key=_weight, reverse=True)
     if len(processes) > 1:
         _print_overview(processes, report.gils_at_once, console)
-    for process in processes[:TOP_PROCESSES]:
-        _print_process(process, console)
-    rest = processes[TOP_PROCESSES:]
+    shown = len(processes) if detail.everything else TOP_PROCESSES
+    for process in processes[:shown]:
+        _print_process(process, console, detail)
+    rest = processes[shown:]
     if rest:
         paragraph(f"{len(rest)} more processes, which used the GIL less; --process PID shows one", console, indent="")
         console.print()
@@ -94,7 +89,7 @@ def _print_overview(processes: Sequence[ProcessReport], gils_at_once: float, con
     console.print()
 
 
-def _print_process(process: ProcessReport, console: Console) -> None:
+def _print_process(process: ProcessReport, console: Console, detail: Detail) -> None:
     _print_verdict(process, console)
     if not any(gil.holds for gil in process.gils):
         paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
@@ -102,9 +97,9 @@ def _print_process(process: ProcessReport, console: Console) -> None:
         return
     _print_cost(process, console)
     _heading("Who made whom wait", console)
-    _print_blame(process.blame, console)
+    print_blame(process, console, detail)
     _print_trust(process, console)
-    _print_patterns(process, console)
+    _print_patterns(process, console, detail)
     _heading("What would change without a GIL", console)
     _print_what_if(process.what_if, console)
     console.print()
@@ -113,7 +108,7 @@ def _print_process(process: ProcessReport, console: Console) -> None:
 def _print_verdict(process: ProcessReport, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     about = [f"Python {process.python.split()[0]}"] if process.python.split() else []
-    about += [duration(process.duration_ns), _plural(len(process.threads), "thread")]
+    about += [duration(process.duration_ns), plural(len(process.threads), "thread")]
     about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)
@@ -147,16 +142,12 @@ def _figure(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:g}"
 
 
-def _plural(count: int, noun: str, several: str = "") -> str:
-    return f"{count} {noun if count == 1 else several or noun + 's'}"
-
-
 def _print_cost(process: ProcessReport, console: Console) -> None:
     _heading("What the GIL cost", console)
     parts = process.wait_decomposition_ns
     if parts.total_ns:
         waits = sum(thread.waits for thread in process.threads)
-        paragraph(f"Threads waited {duration(parts.total_ns)} in {_plural(waits, 'wait')}; in that time:", console)
+        paragraph(f"Threads waited {duration(parts.total_ns)} in {plural(waits, 'wait')}; in that time:", console)
         print_table(_decomposition(parts, process.has_sched), console)
     else:
         paragraph("No thread ever waited for the GIL.", console)
@@ -228,43 +219,9 @@ def _gil_line(gil: GilReport, process: ProcessReport) -> str:
     return (
         f"{name}: held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)}), free {duration(gil.free_ns)}, "
         f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)}), "
-        f"{_plural(gil.handoffs, 'hand-off')}, {_plural(gil.switch_requests, 'switch request')}, "
+        f"{plural(gil.handoffs, 'hand-off')}, {plural(gil.switch_requests, 'switch request')}, "
         f"{gil.forced} forced and {gil.voluntary} voluntary releases"
     )
-
-
-def site_name(site: Site, *, thread: bool = True) -> str:
-    """Return ``role: function (file:line)``, without the line if no stack is known; the file's last part only.
-
-    What is no code of the program, but giltrace's own, is marked.
-    """
-    if not site.function:
-        return site.thread
-    place = f"{site.function} ({site.file.rpartition('/')[2]}:{site.line})" + (" [giltrace]" if site.own else "")
-    return f"{site.thread}: {place}" if thread else place
-
-
-def _print_blame(blame: Sequence[Blame], console: Console) -> None:
-    if not blame:
-        paragraph("Nobody waited for anybody.", console)
-        console.print()
-        return
-    figures = [(duration(row.ns), str(row.waits), duration(row.max_ns)) for row in blame[:TOP_BLAME]]
-    headings = ("waited", "waits", "longest")
-    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
-    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("  who waited, and for whom", width=room)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row, times in zip(blame, figures, strict=False):
-        table.add_row(_pair(row, room), *map(Text, times))
-    print_table(table, console)
-    rest = blame[TOP_BLAME:]
-    if rest:
-        waited = duration(sum(row.ns for row in rest))
-        paragraph(f"{_plural(len(rest), 'more pair')}, {waited} in all", console)
-    console.print()
 
 
 def _print_trust(process: ProcessReport, console: Console) -> None:
@@ -272,7 +229,7 @@ def _print_trust(process: ProcessReport, console: Console) -> None:
     lost = sum(row.ns for row in process.culprits)
     if not lost or not process.has_stacks:
         return
-    told = f"The holders' lines: waiters took {_plural(process.holder_samples, 'sample')} of what holders did"
+    told = f"The holders' lines: waiters took {plural(process.holder_samples, 'sample')} of what holders did"
     rest = lost - process.sampled_ns
     if not process.sampled_ns:
         told = "The holders' lines: where each gave the GIL up, for no waiter came to look at what it did"
@@ -282,39 +239,23 @@ def _print_trust(process: ProcessReport, console: Console) -> None:
     console.print()
 
 
-def _pair(row: Blame, room: int) -> Text:
-    """The victim and below it the culprit, wrapped by hand: what a table wraps loses its indent."""
-
-    def wrapped(site: Site, indent: str, lead: str = "") -> str:
-        lines = textwrap.wrap(
-            lead + site_name(site),
-            room,
-            initial_indent=indent,
-            subsequent_indent=f"{indent}    ",
-            break_on_hyphens=False,
-        )
-        return "\n".join(lines)
-
-    pair = Text(wrapped(row.victim, "  "))
-    return pair.append("\n").append(wrapped(row.culprit, "    ", "for "), style="red")
-
-
-def _print_patterns(process: ProcessReport, console: Console) -> None:
-    told = [_hog(hog) for hog in process.hogs[:TOP_PATTERNS]]
-    told += [_convoy(convoy) for convoy in process.convoys[:TOP_PATTERNS]]
-    told += [_event_loop(loop) for loop in process.event_loops[:TOP_PATTERNS]]
+def _print_patterns(process: ProcessReport, console: Console, detail: Detail) -> None:
+    shown = None if detail.everything else TOP_PATTERNS
+    told = [_hog(hog) for hog in process.hogs[:shown]]
+    told += [_convoy(convoy) for convoy in process.convoys[:shown]]
+    told += [_event_loop(loop) for loop in process.event_loops[:shown]]
     for text in told:
         paragraph(text, console)
-    more = sum(max(len(found) - TOP_PATTERNS, 0) for found in (process.hogs, process.convoys, process.event_loops))
+    more = sum(map(len, (process.hogs, process.convoys, process.event_loops))) - len(told)
     if more:
-        paragraph(f"{more} more hogs, convoys and event loops: see --json", console)
+        paragraph(f"{more} more hogs, convoys and event loops: --all shows them", console)
     if told:
         console.print()
 
 
 def _hog(hog: Hog) -> str:
     return (
-        f"Hog: {site_name(hog.site)} kept the GIL {_plural(hog.count, 'time')} after it was asked to drop it, "
+        f"Hog: {site_name(hog.site)} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
         f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{_in_c(hog)}"
     )
 
@@ -324,15 +265,15 @@ def _in_c(hog: Hog) -> str:
     if not hog.samples:
         return ""
     if hog.c_file is None:
-        return f" In C: the interpreter's own code, or now this and now that ({_plural(hog.samples, 'sample')})."
+        return f" In C: the interpreter's own code, or now this and now that ({plural(hog.samples, 'sample')})."
     function = hog.c_function or "a function without a symbol"
     file = hog.c_file.rpartition("/")[2]
-    return f" In C: {function} ({file}), in {hog.c_samples} of {_plural(hog.samples, 'sample')}."
+    return f" In C: {function} ({file}), in {hog.c_samples} of {plural(hog.samples, 'sample')}."
 
 
 def _convoy(convoy: Convoy) -> str:
     text = (
-        f"Convoy: {site_name(convoy.site)} made {_plural(convoy.steps, 'short step')} "
+        f"Convoy: {site_name(convoy.site)} made {plural(convoy.steps, 'short step')} "
         f"({convoy.steps_per_s:.1f} per second) and waited {duration(convoy.wait_p50_ns)} (median) before each, "
         f"{percent(convoy.waited_share)} of its life."
     )
@@ -358,7 +299,7 @@ def _print_what_if(found: WhatIf, console: Console) -> None:
     points = [point for point in found.by_cores if point.cores != found.cores]
     others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
     paragraph(
-        f"A bound: at most {found.speedup_bound:.2f} x as fast on {_plural(found.cores, 'core')} "
+        f"A bound: at most {found.speedup_bound:.2f} x as fast on {plural(found.cores, 'core')} "
         f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})"
         + (f"; {others}." if others else "."),
         console,

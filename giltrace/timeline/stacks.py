@@ -25,7 +25,28 @@ def attribute(table: StackTable, usage: Usage) -> Stacks:
     again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
     begin[order[again]] = hold_end[order[again - 1]]
     wait = _during(holds, waits, order, begin, hold_end)
-    return Stacks(table, begin, hold_end, wait, usage.request_stacks, usage.sample_stacks)
+    whole = np.append(~_torn(table, hold_end), False)
+    request, sample = (
+        np.where(whole[seen], seen, np.int32(-1)) for seen in (usage.request_stacks, usage.sample_stacks)
+    )
+    return Stacks(table, begin, hold_end, wait, request, sample)
+
+
+def _torn(table: StackTable, exact: Numbers) -> npt.NDArray[np.bool_]:
+    """Which stacks, if sampled, are the inner part only of what they were.
+
+    They were read while their thread ran. The chain of frames ends at a generator that gave its value meanwhile: at a
+    function that is called by others elsewhere and that no thread is known to have begun with. `exact` are numbers of
+    stacks that were not sampled.
+    """
+    filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
+    code = table.frames["function"].astype(np.int64) * len(table.strings) + table.frames["file"]
+    outermost = np.full(len(table), -1, np.int64)
+    outermost[filled] = code[table.offsets[1:][filled] - 1]
+    called = np.ones(len(code), np.bool_)
+    called[table.offsets[1:][filled] - 1] = False
+    torn = np.isin(outermost, code[called]) & ~table.truncated
+    return torn & ~np.isin(outermost, outermost[np.unique(exact[exact >= 0])])
 
 
 def _during(holds: Array, waits: Array, order: npt.NDArray[np.intp], begin: Numbers, hold_end: Numbers) -> Numbers:

@@ -408,7 +408,7 @@ def test_nothing_is_wider_than_the_window_and_no_heading_is_broken_inside_a_word
         open_page(driver, long_names)
         assert driver.execute_script("return document.documentElement.dataset.theme") == scheme
         choices = driver.find_elements("css selector", "#blame .choice")
-        assert [choice.text for choice in choices] == ["threads", "lines"]
+        assert [choice.text for choice in choices] == ["threads", "lines", "functions"]
         for choice in choices:
             choice.click()
             assert driver.execute_script("return document.documentElement.scrollWidth") <= width

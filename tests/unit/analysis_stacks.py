@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from giltrace.analysis.results import Site
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.model import Process, Stacks
 
@@ -24,6 +25,11 @@ def stack_table(stacks: Sequence[Sequence[Frame]], truncated: Sequence[int] = ()
     offsets = np.cumsum([0, *(len(stack) for stack in stacks)])
     cut = np.isin(np.arange(len(stacks)), truncated)
     return StackTable(np.array(frames, FRAME), offsets.astype(np.int64), cut, tuple(strings))
+
+
+def own_site(thread: str, function: str, file: str, line: int) -> Site:
+    """A thread in the user's own code."""
+    return Site(thread, function, file, line, False, function, file, line)
 
 
 def with_stacks(

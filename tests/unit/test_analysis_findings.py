@@ -15,7 +15,7 @@ from giltrace.analysis.results import Site
 from giltrace.analysis.verdict import judge
 from giltrace.timeline.model import STOP, Flag, Process
 from tests.synthetic import make_timeline
-from tests.unit.analysis_stacks import Frame, with_stacks
+from tests.unit.analysis_stacks import Frame, own_site, with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
 
@@ -33,8 +33,8 @@ def test_hogs(sched: bool) -> None:
     told = with_stacks(found, [[("crunch", "c.py", 3)], [("give", "c.py", 4)]], hold={1: 1}, request={0: 0})
     first, second = find_hogs(told)
     # Each of the five holds takes 300 ms and is asked after 6 ms; the first one was sampled.
-    assert (first.site, first.count, first.ns) == (Site("thread-*", "give", "c.py", 4), 4, 4 * 294 * MS)
-    assert (second.site, second.count, second.ns) == (Site("thread-*", "crunch", "c.py", 3), 1, 294 * MS)
+    assert (first.site, first.count, first.ns) == (own_site("thread-*", "give", "c.py", 4), 4, 4 * 294 * MS)
+    assert (second.site, second.count, second.ns) == (own_site("thread-*", "crunch", "c.py", 3), 1, 294 * MS)
     assert (second.max_ns, second.held_ns, second.stack) == (294 * MS, 300 * MS, ("crunch (c.py:3)",))
 
 
@@ -109,7 +109,7 @@ def test_threads_that_drop_the_gil_when_asked_are_no_hogs() -> None:
 def test_convoy(sched: bool) -> None:
     told = with_stacks(made(convoy(100), sched=sched), [[STEP]], wait={2: 0})
     (found,) = find_convoys(told)
-    assert found.site == Site("thread-*", "step", "io.py", 12)
+    assert found.site == own_site("thread-*", "step", "io.py", 12)
     assert (found.steps, found.stack) == (100, ("step (io.py:12)",))
     assert found.wait_p50_ns == 5 * MS + 20 * US
     assert found.switch_interval_ns == 5 * MS
@@ -160,7 +160,7 @@ def test_an_event_loop_and_its_culprit() -> None:
     (loop,) = find_event_loops(told)
     assert (loop.thread, loop.tid, loop.loop) == ("thread-0", PID, "asyncio")
     assert (loop.waits, loop.waited_ns, loop.wait_max_ns) == (2, 11 * MS, 10 * MS)
-    assert loop.culprit == Site("thread-*", "crunch", "c.py", 3)
+    assert loop.culprit == own_site("thread-*", "crunch", "c.py", 3)
     assert (loop.culprit_ns, loop.culprit_stack) == (10 * MS, ("crunch (c.py:3)",))
 
 

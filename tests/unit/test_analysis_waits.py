@@ -17,7 +17,7 @@ from giltrace.analysis.sites import Sites
 from giltrace.analysis.wait_causes import wait_causes
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
-from tests.unit.analysis_stacks import stack_table, with_stacks
+from tests.unit.analysis_stacks import own_site, stack_table, with_stacks
 from tests.unit.gil_events import MS, PID, Kernel, Script, process
 
 VICTIM, CULPRIT, SAMPLED = ("ask", "victim.py", 7), ("give", "culprit.py", 9), ("crunch", "culprit.py", 4)
@@ -87,7 +87,7 @@ def test_overlapping_holds_of_a_damaged_recording_count_once() -> None:
 def test_nothing_on_record() -> None:
     empty = process(Script().acquire(0, 0).release(5, 0))
     assert decompose(empty) == WaitDecomposition(0, 0, 0, 0)
-    assert find_blame(empty) == ((), (), (), 0, 0)
+    assert find_blame(empty) == ((), (), (), (), 0, 0)
     bare = replace(empty, holds=np.empty(0, HOLD), waits=np.empty(0, WAIT), gils=0)
     assert decompose(bare).total_ns == 0
     assert find_blame(bare).pairs == ()
@@ -100,13 +100,27 @@ def test_blame_without_stacks_names_threads() -> None:
     assert (pair.victim_stack, pair.culprit_stack) == ((), ())
 
 
+def test_functions_take_their_lines_together() -> None:
+    encoder = ("iterencode", "/usr/lib/python3.11/json/encoder.py", 257)
+    stacks = [[VICTIM, ("main", "app.py", 1)], [("crunch", "app.py", 4)], [encoder, ("crunch", "app.py", 5)]]
+    tables = find_blame(with_stacks(hog(), stacks, hold={0: 1, 1: 1}, wait={1: 0}, request={0: 2}))
+    (row,) = tables.functions
+    assert row.victim == Site("thread-*", "ask", "victim.py", 0)
+    assert row.culprit == Site("thread-*", "crunch", "app.py", 0)
+    assert (row.ns, row.waits, row.max_ns) == (23 * MS, 1, 23 * MS)
+    by_line = {pair.culprit: pair.ns for pair in tables.pairs}
+    assert {line.site: line.ns for line in row.culprit_lines} == by_line
+    assert Site("thread-*", *encoder, False, "crunch", "app.py", 5) in by_line
+    assert sum(by_line.values()) == sum(line.ns for line in row.victim_lines) == row.ns
+
+
 def test_blame_names_the_line_sampled_at_the_request() -> None:
     stacks = [[VICTIM, ("main", "app.py", 1)], [CULPRIT], [SAMPLED, ("run", "app.py", 3)]]
     told = with_stacks(hog(), stacks, hold={0: 1, 1: 1}, wait={1: 0}, request={0: 2, 1: 1}, truncated=[2])
     tables = find_blame(told)
     (pair,) = tables.pairs
-    assert pair.victim == Site("thread-*", "ask", "victim.py", 7)
-    assert pair.culprit == Site("thread-*", "crunch", "culprit.py", 4)
+    assert pair.victim == own_site("thread-*", "ask", "victim.py", 7)
+    assert pair.culprit == own_site("thread-*", "crunch", "culprit.py", 4)
     assert pair.victim_stack == ("ask (victim.py:7)", "main (app.py:1)")
     assert pair.culprit_stack == ("crunch (culprit.py:4)", "run (app.py:3)", "...")
     unsampled = with_stacks(hog(), stacks, hold={0: 1, 1: 1}, wait={1: 0})

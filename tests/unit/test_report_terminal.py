@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from giltrace.analysis.report import analyse
+from giltrace.reports.blame import BRIEF, Detail
 from giltrace.reports.terminal import print_report
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
@@ -19,9 +20,9 @@ from tests.unit.gil_events import timeline as recorded
 HEADINGS = ["Verdict", "What the GIL cost", "Who made whom wait", "What would change", "How good the measurement is"]
 
 
-def printed(timeline: Timeline, width: int = 80) -> str:
+def printed(timeline: Timeline, width: int = 80, detail: Detail = BRIEF) -> str:
     out = io.StringIO()
-    print_report(analyse(timeline), Console(file=out, width=width))
+    print_report(analyse(timeline), Console(file=out, width=width), detail)
     return out.getvalue()
 
 
@@ -51,6 +52,33 @@ def test_long_sites_keep_their_indent_and_no_line_ends_in_blanks() -> None:
     assert rows[2].lstrip().startswith("for ")
     assert all(sum(whole in row for row in rows) == 4 for whole in (long[0], "(orchestrator_of_workers.py:1139)"))
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_the_users_lines_come_first_and_what_they_led_to_in_brackets() -> None:
+    library = "/usr/lib/python3.11/json/encoder.py"
+    inner, outer = ("iterencode", library, 257), ("dumps", "/usr/lib/python3.11/json/__init__.py", 231)
+    handle = [("handle", "/srv/app.py", line) for line in (5, 5, 7)]
+    stacks = [[inner, outer, handle[0]], [outer, handle[1]], [handle[2]], [("wait", "/srv/app.py", 9)]]
+    process = with_stacks(
+        make_process(names=[f"worker-{at}" for at in range(4)]),
+        stacks,
+        hold={0: 0, 1: 1, 2: 2, 3: 2},
+        wait=dict.fromkeys(range(4), 3),
+    )
+    timeline = make_timeline(process)
+    words = {
+        "brief": " ".join(printed(timeline).split()),
+        "lines": " ".join(printed(timeline, detail=Detail(lines=True)).split()),
+        "library": " ".join(printed(timeline, detail=Detail(lines=True, library=True)).split()),
+    }
+    role = "worker-*"
+    assert f"{role}: wait (app.py:9)" in words["brief"]
+    assert f"for {role}: handle (app.py) " in words["brief"]
+    assert "line 5 [" in words["brief"]
+    assert "and 1 other]" in words["brief"]
+    assert "line 7 " in words["brief"]
+    assert f"for {role}: handle (app.py:5) [iterencode (encoder.py:257)]" in words["lines"]
+    assert f"for {role}: handle (app.py:5) > dumps (__init__.py:231) > iterencode (encoder.py:257)" in words["library"]
 
 
 def test_several_processes_begin_with_an_overview() -> None:

@@ -10,7 +10,9 @@ import pytest
 from giltrace.analysis.attribution import main_holds
 from giltrace.analysis.blame import find_blame
 from giltrace.analysis.stretches import Source, main_stacks, stretches
+from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import SAMPLE, Process, Stacks
+from giltrace.timeline.stacks import attribute
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import stack_table
 from tests.unit.gil_events import MS, Script, process
@@ -52,6 +54,30 @@ def told(made: Process) -> list[tuple[int, float, float, int, Source]]:
     start, end = ((found.holds[edge] - made.start) / MS for edge in ("start", "end"))
     source = [Source(one) for one in found.source.tolist()]
     return list(zip(found.of.tolist(), start.tolist(), end.tolist(), found.stack.tolist(), source, strict=True))
+
+
+def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
+    """It ends at a generator, which gave its value while the chain was read."""
+    base, leaf, generator = ("<module>", "app.py", 9), ("leaf", "app.py", 1), ("generator", "app.py", 2)
+    table = stack_table(
+        [[base], [leaf, generator, base], [leaf, generator], [generator], [leaf, ("callback", "c.py", 1)]]
+    )
+    made = holding(1)
+    ends, numbers = np.zeros(len(made.holds), np.int32), np.arange(-1, 5, dtype=np.int32)
+    usage = Usage(made.holds, made.waits, made.switch_requests, (), ends, numbers, np.zeros(6, SAMPLE), numbers)
+    found = attribute(table, usage)
+    assert found.sample.tolist() == found.request.tolist() == [-1, 0, 1, -1, -1, 4]
+    # What a thread is known to have begun with is no part of anything.
+    assert attribute(table, replace(usage, hold_stacks=np.full(len(made.holds), 2, np.int32))).sample.tolist() == [
+        -1,
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    cut = replace(table, truncated=np.ones(5, np.bool_))
+    assert attribute(cut, usage).sample.tolist() == numbers.tolist()
 
 
 def test_samples_share_a_long_hold_half_way_between_them() -> None:

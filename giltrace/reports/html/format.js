@@ -55,8 +55,21 @@ function figure(name, value) {
 
 const file = (path) => path.slice(path.lastIndexOf("/") + 1);
 
+const frame = (name, path, line) => `${name} (${file(path)}${line > 0 ? `:${line}` : ""})`;
+
+// The user's own line, and in brackets what that led to in a library.
 function place(site) {
-  return site.function ? `${site.function} (${file(site.file)}:${site.line})${site.own ? " [giltrace]" : ""}` : "";
+  if (!site.function) return "";
+  const leaf = frame(site.function, site.file, site.line);
+  const own = site.own_function ? frame(site.own_function, site.own_file, site.own_line) : leaf;
+  return (own === leaf ? own : `${own} [${leaf}]`) + (site.own ? " [giltrace]" : "");
+}
+
+// The function of the own line, without the line.
+function functionName(site) {
+  if (!site.function) return site.thread;
+  const name = site.own_function ? frame(site.own_function, site.own_file, 0) : frame(site.function, site.file, 0);
+  return `${site.thread}: ${name}${site.own ? " [giltrace]" : ""}`;
 }
 
 const siteName = (site) => (site.function ? `${site.thread}: ${place(site)}` : site.thread);

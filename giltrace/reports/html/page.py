@@ -138,7 +138,9 @@ def _told(report: ProcessReport) -> Json:
     others = [at for at in range(len(report.threads)) if at not in set(chosen)]
     threads = [dataclasses.asdict(report.threads[at]) for at in chosen + others[: 4 * MOST_THREADS]]
     return {
-        **dataclasses.asdict(dataclasses.replace(report, blame=(), victims=(), culprits=(), threads=())),
+        **dataclasses.asdict(
+            dataclasses.replace(report, blame=(), blame_by_function=(), victims=(), culprits=(), threads=())
+        ),
         "threads": threads,
         "more_threads": len(report.threads) - len(threads),
         "blame": [_short(dataclasses.asdict(row), at) for at, row in enumerate(report.blame[:MOST_BLAME])],

@@ -182,7 +182,7 @@ function blameCard(process) {
   }
   const room = element("div", { class: "scroll", id: "matrix" });
   const choices = [["threads", (site) => site.thread]];
-  if (process.has_stacks) choices.push(["lines", siteName]);
+  if (process.has_stacks) choices.push(["lines", siteName], ["functions", functionName]);
   const buttons = choices.map(([text, name]) => element("button", { type: "button", class: "choice", onclick: (event) => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
     room.replaceChildren(blameMatrix(blame, name));

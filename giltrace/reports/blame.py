@@ -1,0 +1,146 @@
+"""Who made whom wait, on a terminal: the user's functions, their hottest lines, and what these led to in libraries."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site
+from giltrace.reports.summary import WIDE, paragraph, print_table
+
+#: So many rows are printed; the rest is counted in one line.
+TOP_BLAME = 10
+#: Lines with a smaller share of what their function cost are not told.
+LEAST_LINE = 0.05
+# The folder of a file within a frame, "function (file:line)".
+_BASE = re.compile(r"\((?=/).*/")
+#: Columns that the names in the blame table have at least, however narrow the terminal.
+_LEAST_SITES = 16
+
+
+class Detail(NamedTuple):
+    """How much is told: pairs of `lines` instead of functions, what lies between them in a `library`, `everything`
+    instead of the largest.
+    """
+
+    lines: bool = False
+    library: bool = False
+    everything: bool = False
+
+
+BRIEF = Detail()
+
+
+def plural(count: int, noun: str, several: str = "") -> str:
+    """A number with its noun: ``1 wait``, ``2 waits``."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def site_name(site: Site, *, thread: bool = True) -> str:
+    """Return ``role: function (file:line) [leaf (file:line)]``; of files the last part only.
+
+    First comes the user's own line; in brackets what that led to, if it is in a library. Without a stack it is the role
+    alone. What is no code of the program, but giltrace's own, is marked.
+    """
+    if not site.function:
+        return site.thread
+    leaf = _frame(site.function, site.file, site.line)
+    own = _frame(site.own_function, site.own_file, site.own_line) if site.own_function else leaf
+    told = (own if own == leaf else f"{own} [{leaf}]") + (" [giltrace]" if site.own else "")
+    return f"{site.thread}: {told}" if thread else told
+
+
+def _frame(function: str, file: str, line: int) -> str:
+    return f"{function} ({file.rpartition('/')[2]}{f':{line}' if line > 0 else ''})"
+
+
+def print_blame(process: ProcessReport, console: Console, detail: Detail) -> None:
+    """Print the pairs, largest first."""
+    blame: Sequence[Blame | FunctionBlame] = process.blame if detail.lines else process.blame_by_function
+    if not blame:
+        paragraph("Nobody waited for anybody.", console)
+        console.print()
+        return
+    shown = len(blame) if detail.everything else TOP_BLAME
+    figures = [(duration(row.ns), str(row.waits), duration(row.max_ns)) for row in blame[:shown]]
+    headings = ("waited", "waits", "longest")
+    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
+    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("  who waited, and for whom", width=room)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, times in zip(blame, figures, strict=False):
+        table.add_row(_pair(row, room, detail), *map(Text, times))
+    print_table(table, console)
+    rest = blame[shown:]
+    if rest:
+        waited = duration(sum(row.ns for row in rest))
+        paragraph(f"{plural(len(rest), 'more pair')}, {waited} in all; --all shows them", console)
+    console.print()
+
+
+def _pair(row: Blame | FunctionBlame, room: int, detail: Detail) -> Text:
+    """The victim and below it the culprit, wrapped by hand: what a table wraps loses its indent."""
+
+    def wrapped(text: str, indent: str) -> str:
+        lines = textwrap.wrap(
+            text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
+        )
+        return "\n".join(lines)
+
+    if isinstance(row, Blame):
+        victim, culprit, lines = site_name(row.victim), site_name(row.culprit), list[str]()
+        if detail.library:
+            victim, culprit = _way(row.victim, row.victim_stack), _way(row.culprit, row.culprit_stack)
+    else:
+        victim, _ = _function(row.victim, row.victim_lines, row.ns, detail)
+        culprit, lines = _function(row.culprit, row.culprit_lines, row.ns, detail)
+    pair = Text(wrapped(victim, "  "))
+    pair.append("\n").append(wrapped(f"for {culprit}", "    "), style="red")
+    for line in lines:
+        pair.append("\n").append(wrapped(line, "      "), style="red")
+    return pair
+
+
+def _function(site: Site, lines: Sequence[LineBlame], ns: int, detail: Detail) -> tuple[str, list[str]]:
+    """A function, with its line if it has but one; else its hottest lines, each with what it led to most."""
+    if len(lines) == 1:
+        return site_name(lines[0].site), []
+    by_line: dict[int, list[LineBlame]] = {}
+    for line in lines:
+        by_line.setdefault(line.site.own_line or line.site.line, []).append(line)
+    costs = {number: sum(part.ns for part in parts) / ns for number, parts in by_line.items()}
+    least = 0 if detail.everything else LEAST_LINE
+    shown = [number for number in sorted(costs, key=lambda number: -costs[number]) if costs[number] >= least]
+    if len(by_line) == 1:
+        (number,) = by_line
+        return f"{site_name(replace(site, line=number))}{_leaf(lines)}", []
+    return site_name(site), [f"{percent(costs[number])} line {number}{_leaf(by_line[number])}" for number in shown]
+
+
+def _leaf(lines: Sequence[LineBlame]) -> str:
+    """What one own line led to, largest first: nothing if most of it happened there."""
+    site = lines[0].site
+    leaf = (site.function, site.file, site.line)
+    if not site.own_function or leaf == (site.own_function, site.own_file, site.own_line):
+        return ""
+    others = f" and {plural(len(lines) - 1, 'other')}" if len(lines) > 1 else ""
+    return f" [{_frame(*leaf)}{others}]"
+
+
+def _way(site: Site, stack: Sequence[str]) -> str:
+    """A site with all calls between the own line and the leaf."""
+    own = f"{site.own_function} ({site.own_file}:{site.own_line})"
+    if own not in stack:
+        return site_name(site)
+    way = " > ".join(_BASE.sub("(", frame) for frame in reversed(stack[: stack.index(own) + 1]))
+    return f"{site.thread}: {way}"
