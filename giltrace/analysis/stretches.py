@@ -2,7 +2,8 @@
 
 A waiter looks at the holder at instants that do not depend on what the program does (`Process.samples`). In a hold with
 `ENOUGH` samples each stands for the stretch up to half way to the next. Shorter holds share in the samples of like
-holds: those of the same thread role whose stacks at the acquire and at the release are the same. A waiter that was
+holds: those of the same thread role whose stacks at the acquire and at the release are the same, and that took about as
+long if there are samples enough of these. A waiter that was
 woken up for nothing takes a while to look again, so the first moments of holds are seen less often than the others; a
 sample therefore counts for as much contended time as lies nearest to it, measured from the begin of each of these
 holds. Only where there are no such samples it is the line that gave the GIL up, of which it is only known that it ended
@@ -26,8 +27,12 @@ Numbers = npt.NDArray[np.int32]
 
 #: A hold with so many samples stands for itself.
 ENOUGH = 4
+#: So many samples of like holds that took about as long stand for these, fewer for all like ones.
+ENOUGH_ALIKE = 16
 # Longer than any hold is taken for here: 2.4 hours, in ns, so that a kind and a length fit into one integer.
 _LONGEST = 1 << 43
+# The golden ratio of 2**64, as a signed integer: its multiples, as such, are spread evenly.
+_GOLDEN = np.int64(0x9E3779B97F4A7C15 - (1 << 64))
 
 
 class Source(IntEnum):
@@ -125,19 +130,35 @@ def _see(process: Process) -> _Seen:
 
 
 def _share(process: Process, seen: _Seen, known: Stacks, chosen: Numbers, source: npt.NDArray[np.uint8]) -> None:
-    """Let the holds of each kind that has samples share in these, by their weights."""
-    kind = _kinds(process, known)
+    """Let holds share in the samples of like ones: of those that took about as long, where these are enough."""
+    length = process.holds["end"] - process.holds["start"]
+    until_contended = _until_contended(process, length)
+    alike = _kinds(process, known)
+    # Half an octave: where a hold gets on twice as fast, its lines come twice as early.
+    octave = (2 * np.log2(np.maximum(length, 1))).astype(np.int64)
+    finer = np.unique(alike << 8 | octave, return_inverse=True)[1].ravel()
+    for kind, least in ((alike, 1), (finer, ENOUGH_ALIKE)):
+        holds, samples = _shared(process, seen, kind, least, length, until_contended)
+        chosen[holds] = known.sample[samples]
+        source[holds] = Source.ALIKE
+
+
+def _shared(
+    process: Process, seen: _Seen, kind: Ints, least: int, length: Ints, until_contended: Ints
+) -> tuple[Ints, Ints]:
+    """Deal the samples of each kind that has `least` of them out to its holds, by their weights: holds, their samples.
+
+    `kind`, `length` and `until_contended` have a row per hold.
+    """
     offset = process.samples["time"][seen.sample] - process.holds["start"][seen.hold]
     order = np.lexsort((offset, kind[seen.hold]))
     own, offset = kind[seen.hold][order], offset[order]
     low = np.searchsorted(own, np.arange(int(kind.max()) + 2))
-    length = process.holds["end"] - process.holds["start"]
-    until_contended = _until_contended(process, length)
-    weight = _weights(kind, length, until_contended, own, offset)
-    spent = np.append(0, np.cumsum(weight))
-
-    rest = np.flatnonzero(low[kind + 1] > low[kind])
-    rest = rest[np.argsort(kind[rest], kind="stable")]
+    rest = np.flatnonzero(low[kind + 1] - low[kind] >= least)
+    if len(rest) == 0:
+        return rest, rest
+    spent = np.append(0, np.cumsum(_weights(kind, length, until_contended, own, offset)))
+    rest = rest[np.lexsort((_scattered(kind[rest]), kind[rest]))]
     mine = kind[rest]
     # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
     each = (length - until_contended)[rest] + 1e-3
@@ -149,8 +170,20 @@ def _share(process: Process, seen: _Seen, known: Stacks, chosen: Numbers, source
     first, last = low[mine], low[mine + 1]
     goal = spent[first] + way * (spent[last] - spent[first])
     at = np.clip(np.searchsorted(spent, goal, "right") - 1, first, last - 1)
-    chosen[rest] = known.sample[seen.sample[order[at]]]
-    source[rest] = Source.ALIKE
+    return rest, seen.sample[order[at]]
+
+
+def _scattered(kind: Ints) -> Ints:
+    """Numbers that spread the holds of each kind evenly: those of any stretch of time fall all over the range.
+
+    In the order of time the early holds would get the samples of small offsets, whoever waited for them.
+    """
+    order = np.argsort(kind, kind="stable")
+    head = np.flatnonzero(np.append(True, kind[order][1:] != kind[order][:-1]))
+    rank = np.empty(len(kind), np.int64)
+    rank[order] = np.arange(len(kind)) - np.repeat(head, np.diff(head, append=len(kind)))
+    spread: Ints = rank * _GOLDEN
+    return spread
 
 
 def _until_contended(process: Process, length: Ints) -> Ints:

@@ -13,11 +13,17 @@ import time
 
 count, turn_us, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 zero = os.open("/dev/zero", os.O_RDONLY)
-steps = 20000
-begin = time.thread_time()
-for _ in range(steps):
-    pass
-unit = max(int(turn_us / 3 / ((time.thread_time() - begin) / steps * 1e6)), 1)
+
+
+def calibrate(steps):
+    """How long a step of the loops below takes, in microseconds."""
+    begin = time.thread_time()
+    for _ in range(steps):
+        pass
+    return (time.thread_time() - begin) / steps * 1e6
+
+
+unit = max(int(turn_us / 3 / min(calibrate(20000) for _ in range(10))), 1)
 end = time.monotonic() + seconds
 spent = [[0.0, 0.0] for _ in range(count)]
 

@@ -61,9 +61,11 @@ int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond
     uint64_t deadline = (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
     int saved_errno = errno;
     int result = ETIMEDOUT;
+    uint64_t at = 0;
     gil->sampler = thread;
     for (bool missed = has_missed(thread, gil, clock_ns());; missed = false) {
-        uint64_t now = clock_ns(), at = missed ? now : next_sample(now);
+        uint64_t now = clock_ns();
+        at = missed ? now : next_sample(now);
         bool last = at >= deadline || thread->generation != guard_generation();
         struct timespec wake = {.tv_sec = (time_t)(at / 1000000000), .tv_nsec = (long)(at % 1000000000)};
         result = wait(cond, mutex, last ? until : &wake);
@@ -75,12 +77,15 @@ int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond
         }
         if (!gil_state(gil)->locked) {
             result = 0;
+            at = UINT64_MAX;
             break;
         }
     }
     if (gil->sampler == thread) {
         gil->sampler = NULL;
-        gil->sampled_until_ns = clock_ns();
+        /* An instant that passed while this thread was waking up is not done yet. */
+        uint64_t now = clock_ns();
+        gil->sampled_until_ns = at <= now ? at - 1 : now;
     }
     errno = saved_errno;
     return result;
