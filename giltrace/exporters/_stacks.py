@@ -19,7 +19,7 @@ _SHOWN = 12
 @dataclass(frozen=True)
 class StackTexts:
     """Interned annotation values, 0 for none: per hold where the holder stood (`hold`), per wait where the waiter
-    stood (`wait`) and where the holder stood that it waited for first (`culprit`). `lines` names, per hold, the
+    stood (`wait`) and where the holder stood that it lost most to (`culprit`). `lines` names, per hold, the
     line that stands for it (an interned slice name, 0 for none).
     """
 

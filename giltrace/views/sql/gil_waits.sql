@@ -10,7 +10,7 @@ select
   gil,                                                   -- number of the GIL within the process
   timeouts,                                              -- timed waits that ran out; after each it asks for the GIL
   hold,                                                  -- number of the hold that it led to; null if none
-  culprit,                                               -- the thread that held the GIL when the wait began
+  culprit,                                               -- the thread whose hold took most of the wait
   substr(culprit_stack, 1, instr(culprit_stack || ' < ', ' < ') - 1) as culprit_site, -- and where
   substr(stack, 1, instr(stack || ' < ', ' < ') - 1) as site, -- where the waiter stood: function (file:line)
   stack,                                                 -- that line and its callers; null if not recorded
