@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -95,8 +95,13 @@ def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Int
     _write_named(sink, track, holds["start"], holds["end"], names[holds["thread"]], colours)
 
 
-def _write_named(sink: Sink, track: int, start: Ints, end: Ints, name: Ints, colour: Ints | None = None) -> None:
-    """Write slices of one track, sorted by start, with their interned names and colours (default: by name)."""
+def _write_named(
+    sink: Sink, track: int, start: Ints, end: Ints, name: Ints, colour: Ints | None = None, notes: Sequence[Any] = ()
+) -> None:
+    """Write slices of one track, sorted by start, with their interned names and colours (default: by name).
+
+    `notes` are the annotations that all of them have.
+    """
     category = int(sink.categories(["gil"])[0])
 
     def build(value: Mapping[str, int]) -> Any:
@@ -105,6 +110,7 @@ def _write_named(sink: Sink, track: int, start: Ints, end: Ints, name: Ints, col
             track_uuid=value["uuid"],
             category_iids=[category],
             name_iid=value["name"],
+            debug_annotations=notes,
         )
         if colour is not None:
             event.correlation_id_str_iid = value["colour"]
@@ -145,9 +151,9 @@ def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
 
 
 def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: StackTexts) -> None:
-    """What ran while others waited: from the first waiter on, each hold as a slice named by the line it stood at."""
-    rows = np.flatnonzero((process.holds["gil"] == gil) & (texts.lines > 0))
-    holds = process.holds[rows]
+    """What ran while others waited: from the first waiter on, each hold as slices named by the lines it stood at."""
+    rows = np.flatnonzero((texts.held["gil"] == gil) & (texts.lines > 0))
+    holds = texts.held[rows]
     times, counts = waiting_counts(process, gil)
     at = np.maximum(np.searchsorted(times, holds["start"], "right") - 1, 0)
     # Between two changes of the count it is zero on one side at least, or somebody waits already.
@@ -157,7 +163,8 @@ def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: S
     if not len(kept):
         return
     track = sink.track(("culprits", group), group, name="culprits (while others wait)", rank=3)
-    _write_named(sink, track, start[kept], holds["end"][kept], texts.lines[rows[kept]])
+    whose = (sink.annotation("pid", int_value=process.pid), sink.annotation("gil", int_value=gil))
+    _write_named(sink, track, start[kept], holds["end"][kept], texts.lines[rows[kept]], notes=whose)
 
 
 def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:

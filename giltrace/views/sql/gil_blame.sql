@@ -16,13 +16,35 @@ from (
   )
 );
 
--- The holds of each GIL on end, numbered, with those without length left out.
+-- The contended time of each GIL on end, numbered: what its holders did meanwhile. Each of the lines belongs to the hold
+-- that began last; a hold of which no stack is known is a turn by itself.
 create perfetto table _gil_turns as
+with
+  lines as materialized (
+    select
+      extract_arg(s.arg_set_id, 'debug.pid') as pid, extract_arg(s.arg_set_id, 'debug.gil') as gil,
+      s.ts, s.ts + s.dur as ts_end, iif(s.name = 'no Python frame', '', s.name) as site
+    from slice s join track k on k.id = s.track_id
+    where k.name = 'culprits (while others wait)' and s.dur > 0
+  ),
+  marks as (
+    select upid, gil, ts, 0 as rank, hold, utid, iif(stack is null, ts + dur, ts) as ts_end, '' as site from gil_holds
+    union all
+    select upid, gil, ts, 1, null, null, ts_end, site
+    from lines join (select distinct upid, pid, gil from gil_holds) using (pid, gil)
+  ),
+  ordered as (
+    select *, sum(rank = 0) over (partition by upid, gil order by ts, rank, hold rows unbounded preceding) as nth
+    from marks
+  ),
+  owned as materialized (
+    select *, first_value(utid) over (partition by upid, gil, nth order by rank, ts) as holder from ordered
+  )
 select
-  row_number() over (order by upid, gil, ts) as turn,
-  upid, gil, ts, ts + dur as ts_end, role, ifnull(site, '') as site
-from gil_holds join _gil_roles using (utid)
-where dur > 0
+  row_number() over (order by o.upid, o.gil, o.ts) as turn,
+  o.upid, o.gil, o.ts, o.ts_end, role, o.site
+from owned o join _gil_roles r on r.utid = o.holder
+where o.ts_end > o.ts
 order by turn;
 
 -- The first and the last turn that a wait may overlap: those before its begin and its end are counted.
@@ -54,7 +76,7 @@ select
   victim,                                                -- the role of the threads that waited
   victim_site,                                           -- where they stood: function (file:line); '' if not recorded
   culprit,                                               -- the role of the threads that held the GIL meanwhile
-  culprit_site,                                          -- and where
+  culprit_site,                                          -- and where, as the waiters saw it
   count() as waits,                                      -- in how many waits
   sum(lost) as dur,                                      -- how long in all
   max(lost) as max_dur                                   -- most of it in one wait
