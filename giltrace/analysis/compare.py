@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from giltrace.analysis import measure, noise
 from giltrace.analysis.sites import Sites
+from giltrace.analysis.stretches import stretches
 from giltrace.analysis.verdict import judge
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, Thread, Timeline
@@ -66,7 +67,9 @@ class RoleChange:
 
 @dataclass(frozen=True)
 class CulpritChange:
-    """Holds by threads of one role in one function. Lines are left out: they move when code changes.
+    """Holds by threads of one role in one function: of the user's, or a library's where none of these is on the stack.
+
+    Lines are left out: they move when code changes.
 
     The figure is `cost_share`: time that others waited during these holds, per time recorded; above 1 if several did.
     """
@@ -283,7 +286,9 @@ class _Costs:
 
     def _pieces(self, process: Process) -> tuple[Ints, Ints, Ints]:
         """Culprit, bin and cost of each hold, one that spans several bins cut at their edges."""
-        culprit = self._culprit_of_holds(process)
+        held = stretches(process)
+        process = replace(process, holds=held.holds)
+        culprit = self._culprits_of(process, held.stack)
         out = []
         for gil in range(process.gils):
             mine = np.flatnonzero(process.holds["gil"] == gil)
@@ -303,9 +308,9 @@ class _Costs:
         columns = tuple(np.concatenate(column) for column in zip(*out, strict=True))
         return columns[0], columns[1], columns[2]
 
-    def _culprit_of_holds(self, process: Process) -> Ints:
+    def _culprits_of(self, process: Process, stack: npt.NDArray[np.int32]) -> Ints:
         sites = Sites(process)
-        classes = sites.classify(process.holds["thread"], sites.hold_stacks())
+        classes = sites.functions(sites.classify(process.holds["thread"], stack))
         keys = [(role_of(s.thread), s.function, PurePath(s.file).name) for s in classes.sites]
         numbers = [self.number.setdefault(key, len(self.number)) for key in keys]
         culprits: Ints = np.array(numbers, np.int64)[classes.of_row]

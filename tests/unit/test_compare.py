@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from math import inf, isinf
 
 import numpy as np
@@ -16,6 +17,7 @@ from giltrace.analysis.noise import compare as judge_change
 from giltrace.reports.compare import as_json, print_comparison
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
+from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, Script, timeline
 from tests.unit.test_summary_verdict import convoy, cpu_bound
 
@@ -163,6 +165,20 @@ def test_longer_waits_are_found_and_blamed() -> None:
     assert (culprit.thread, cost.change) == ("thread-*", "higher")
     assert cost.before == pytest.approx(0.15, abs=0.01)
     assert cost.after == pytest.approx(0.3, abs=0.02)
+
+
+def test_culprits_are_the_users_functions() -> None:
+    """What they call in libraries changes with versions and data."""
+    stacks = [
+        [(f"inner_{at}", "/usr/lib/python3.11/json/encoder.py", at + 1), ("handle", "/srv/app.py", 7)] for at in (0, 1)
+    ]
+    sides = []
+    for at in (0, 1):
+        made = seen((3 + 3 * at) * MS, at)
+        parts = tuple(with_stacks(process, stacks, hold={1: at}) for process in made.processes)
+        sides.append(replace(made, processes=parts))
+    (culprit,) = compare(*sides).culprits
+    assert (culprit.function, culprit.file, culprit.figures[0].change) == ("handle", "app.py", "higher")
 
 
 def test_the_same_behaviour_in_another_run_is_no_change() -> None:

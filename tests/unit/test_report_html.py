@@ -69,6 +69,22 @@ def test_large_recordings_make_small_pages(tmp_path: Path) -> None:
     assert len(text) < 4_000_000
 
 
+def test_functions_have_all_of_their_time_however_many_lines_there_are(tmp_path: Path) -> None:
+    stacks = [[("work", "/srv/work.py", line)] for line in range(1, 400)]
+    process = with_stacks(make_process(holds=4000), stacks)
+    assert process.stacks is not None
+    random = np.random.default_rng(1)
+    of_holds = random.integers(0, len(stacks), len(process.holds), dtype=np.int32)
+    process = replace(process, stacks=replace(process.stacks, hold_begin=of_holds, hold_end=of_holds))
+    timeline = make_timeline(process)
+    (sent,) = data_of(page(timeline, tmp_path))["processes"]
+    (told,) = analyse(timeline).processes
+    lost = sum(row.ns for row in told.blame_by_function)
+    assert sent["more_blame"] > 0
+    assert sum(row["ns"] for row in sent["blame"]) < sum(row["ns"] for row in sent["blame_by_function"]) == lost
+    assert lost == told.wait_decomposition_ns.total_ns - told.wait_decomposition_ns.wake_up_ns
+
+
 def test_unwritable_places_are_an_error_with_a_remedy(tmp_path: Path) -> None:
     timeline = make_timeline(make_process())
     with pytest.raises(OutputError) as caught:

@@ -144,6 +144,10 @@ def _told(report: ProcessReport) -> Json:
         "threads": threads,
         "more_threads": len(report.threads) - len(threads),
         "blame": [_short(dataclasses.asdict(row), at) for at, row in enumerate(report.blame[:MOST_BLAME])],
+        "blame_by_function": [
+            dataclasses.asdict(dataclasses.replace(row, victim_lines=(), culprit_lines=()))
+            for row in report.blame_by_function[:MOST_BLAME]
+        ],
         "more_blame": max(len(report.blame) - MOST_BLAME, 0),
     }
 

@@ -181,11 +181,11 @@ function blameCard(process) {
     return card("Who made whom wait", "", { id: "blame" }, element("p", { class: "soft" }, "Nobody waited for anybody."));
   }
   const room = element("div", { class: "scroll", id: "matrix" });
-  const choices = [["threads", (site) => site.thread]];
-  if (process.has_stacks) choices.push(["lines", siteName], ["functions", functionName]);
-  const buttons = choices.map(([text, name]) => element("button", { type: "button", class: "choice", onclick: (event) => {
+  const choices = [["threads", (site) => site.thread, blame]];
+  if (process.has_stacks) choices.push(["lines", siteName, blame], ["functions", functionName, process.blame_by_function]);
+  const buttons = choices.map(([text, name, rows]) => element("button", { type: "button", class: "choice", onclick: (event) => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
-    room.replaceChildren(blameMatrix(blame, name));
+    room.replaceChildren(blameMatrix(rows, name));
   } }, text));
   const about = process.has_stacks ? `by line; those that waited took ${whole(process.holder_samples)} samples of what holders did` : "by thread; recorded without stacks";
   const made = card("Who made whom wait", process.more_blame ? `${about}; ${whole(process.more_blame)} smaller pairs left out` : about,
