@@ -40,8 +40,12 @@ static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex,
 }
 
 /* An instant that passed while nobody looked, since the thread that did was woken up for nothing: so late it is taken
- * still, or the first moments of each hold would never be seen. */
+ * still, or the first moments of each hold would never be seen. But not of a holder that was just asked to give the GIL
+ * up: it does so now, and needs the mutex for that. */
 static bool has_missed(const struct thread *thread, const struct gil *gil, uint64_t now) {
+    if (gil->switch_requested) {
+        return false;
+    }
     uint64_t since = now - LATEST_NS;
     since = gil->sampled_until_ns > since ? gil->sampled_until_ns : since;
     since = thread->waits_since_ns > since ? thread->waits_since_ns : since;
