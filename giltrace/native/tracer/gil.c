@@ -386,6 +386,14 @@ static void timed_out(struct thread *thread, struct gil *gil, uint64_t switches,
         }
     }
     store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, interval, asks ? GT_SWITCH_REQUEST : 0);
+    thread->just_asked = asks && stacks_of_others();
+    thread->timed_out_ns = clock_ns();
+    thread->next_look_ns = sample_next(thread->timed_out_ns);
+}
+
+/* How long a wait until then may take. */
+static inline int64_t left_until(const struct timespec *until, uint64_t now) {
+    return (int64_t)((uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec - now);
 }
 
 static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
@@ -394,7 +402,15 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     if (gil == NULL) {
         return NEXT(timedwait)(cond, mutex, until);
     }
-    int64_t left = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - (int64_t)clock_ns(); /* before all else */
+    /* Before all else; but who has just asked the holder, and will look at it, saves the time that this takes (see
+     * sample.c). The interval is then what it was before, or less. */
+    bool asked = thread->just_asked && thread->request_written;
+    int64_t left = left_until(until, likely(!asked) ? clock_ns() : thread->timed_out_ns);
+    if (asked && left > thread->left_ns) {
+        left = thread->left_ns;
+    }
+    thread->left_ns = left;
+    thread->just_asked = false;
     if (thread->request == 0) {
         thread->request = clock_ticks();
     }
@@ -404,8 +420,9 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         write_request(thread, gil);
     }
     uint64_t switches = gil_state(gil)->switch_number;
-    int result = sample_due(gil, left) ? sample_and_wait(thread, gil, cond, mutex, until, NEXT(timedwait), NEXT(lock))
-                                       : NEXT(timedwait)(cond, mutex, until);
+    int result = sample_due(left)
+                     ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
+                     : NEXT(timedwait)(cond, mutex, until);
     /* If the recording ended meanwhile, what is known of this wait ended with it. */
     if (result == ETIMEDOUT && likely(thread->generation == guard_generation())) {
         timed_out(thread, gil, switches, interval_of(left));

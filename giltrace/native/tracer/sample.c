@@ -15,7 +15,7 @@ static const int64_t MOST_LEFT_NS = 3600000000000;
 
 /* When the holder is to be looked at next: once in each millisecond, at an instant that depends on nothing that
  * happens in the program. One that did, such as the beginning of a wait, would favour the lines that make it happen. */
-static uint64_t next_sample(uint64_t now) {
+uint64_t sample_next(uint64_t now) {
     for (uint64_t slot = now / SAMPLE_NS;; slot++) {
         uint64_t at = slot * SAMPLE_NS + (slot * 0x9E3779B97F4A7C15ull >> 32) % SAMPLE_NS;
         if (at > now) {
@@ -40,56 +40,64 @@ static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex,
 }
 
 /* An instant that passed while nobody looked, since the thread that did was woken up for nothing: so late it is taken
- * still, or the first moments of each hold would never be seen. But not of a holder that was just asked to give the GIL
- * up: it does so now, and needs the mutex for that. */
+ * still, or the first moments of each hold would never be seen. */
 static bool has_missed(const struct thread *thread, const struct gil *gil, uint64_t now) {
-    if (gil->switch_requested) {
-        return false;
-    }
     uint64_t since = now - LATEST_NS;
     since = gil->sampled_until_ns > since ? gil->sampled_until_ns : since;
     since = thread->waits_since_ns > since ? thread->waits_since_ns : since;
-    return since < now && next_sample(since) <= now;
+    return since < now && sample_next(since) <= now;
 }
 
-/* Is there a holder to look at, and nobody who does? `left` is how long the wait is to take. */
-bool sample_due(const struct gil *gil, int64_t left) {
-    return left > 0 && left < MOST_LEFT_NS && gil->sampler == NULL && stacks_of_others();
+static uint64_t first_look(const struct thread *thread, const struct gil *gil) {
+    uint64_t now = clock_ns();
+    return has_missed(thread, gil, now) ? now : sample_next(now);
 }
 
-/* Wait, and look at the holder while there is nothing better to do. The program notices nothing of that: it wakes when
- * it would have, and its time runs out when it would have. Only if the GIL comes free while we look there is nobody
- * whom that could wake; then it is as if the wait had ended without a reason, which interpreters expect. */
+/* Is there somebody to be looked at in a wait that may take `left`? */
+bool sample_due(int64_t left) {
+    return left > 0 && left < MOST_LEFT_NS && stacks_of_others();
+}
+
+/* Wait, and look at the holder while there is nothing better to do. The program is to notice nothing of that: the
+ * thread wakes when it would have, and its time runs out when it would have. Only if the GIL comes free while we look
+ * there is nobody whom that could wake; then it is as if the wait had ended without a reason, which interpreters expect.
+ *
+ * Waiting in pieces puts a thread at the end of the queue with each of them, and the GIL goes to the head. So it is the
+ * one that came last who looks: it loses no place. Who looked before it wakes once more, and is then left alone.
+ *
+ * `asked`: the thread has just asked the holder to give the GIL up. That one is about to, and wants the mutex; how long
+ * it has to wait for it decides who gets the GIL next. So nothing is computed before the wait that was not before. */
 int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond, pthread_mutex_t *mutex,
-                    const struct timespec *until, wait_function *wait, lock_function *lock) {
+                    const struct timespec *until, bool asked, wait_function *wait, lock_function *lock) {
     uint64_t deadline = (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
+    uint64_t at = asked ? thread->next_look_ns : first_look(thread, gil);
     int saved_errno = errno;
     int result = ETIMEDOUT;
-    uint64_t at = 0;
     gil->sampler = thread;
-    for (bool missed = has_missed(thread, gil, clock_ns());; missed = false) {
-        uint64_t now = clock_ns();
-        at = missed ? now : next_sample(now);
-        bool last = at >= deadline || thread->generation != guard_generation();
+    for (;;) {
+        bool last = at >= deadline || gil->sampler != thread || thread->generation != guard_generation();
         struct timespec wake = {.tv_sec = (time_t)(at / 1000000000), .tv_nsec = (long)(at % 1000000000)};
         result = wait(cond, mutex, last ? until : &wake);
         if (last || result != ETIMEDOUT) {
             break;
         }
-        if (gil_state(gil)->locked && thread->generation == guard_generation()) {
+        bool done = gil->sampled_until_ns >= at; /* by who came before, or after */
+        gil->sampled_until_ns = done ? gil->sampled_until_ns : at;
+        if (!done && gil_state(gil)->locked && thread->generation == guard_generation()) {
             look(thread, gil, mutex, lock);
         }
         if (!gil_state(gil)->locked) {
             result = 0;
-            at = UINT64_MAX;
             break;
         }
+        at = sample_next(clock_ns());
     }
     if (gil->sampler == thread) {
         gil->sampler = NULL;
         /* An instant that passed while this thread was waking up is not done yet. */
         uint64_t now = clock_ns();
-        gil->sampled_until_ns = at <= now ? at - 1 : now;
+        now = at <= now ? at - 1 : now;
+        gil->sampled_until_ns = now > gil->sampled_until_ns ? now : gil->sampled_until_ns;
     }
     errno = saved_errno;
     return result;
