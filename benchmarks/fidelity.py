@@ -5,8 +5,8 @@
 Which of two waiters gets the GIL is a race that a microsecond decides: the one that asked for it is often still awake
 when the holder lets go, and takes the signal that was for who had waited longer. A tracer that delays either side makes
 another program of it. The steps of `convoy` pay for each lost race with a switch interval, so how long they take tells;
-with one thread that counts there is no race, and they differ by what is traced alone. The ways take turns; a cell is the
-median of the rounds and, in brackets, the least and the most.
+with one thread that counts there is no race. The ways take turns; a cell is the median of the rounds and, in brackets,
+the least and the most.
 """
 
 from __future__ import annotations

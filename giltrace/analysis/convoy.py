@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from giltrace.analysis import measure, verdict
+from giltrace.analysis import figures, measure
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.results import Convoy, IntervalEstimate
 from giltrace.analysis.sites import Sites
@@ -23,7 +23,7 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
 
     Threads that waited mostly for hogs are not among them.
     """
-    threads, steps, long = verdict.convoys(process)
+    threads, steps, long = figures.convoys(process)
     waited = measure.sum_by_thread(process, process.waits)
     if threads:
         behind = _behind_hogs(process, waited)
@@ -62,7 +62,7 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
 def _behind_hogs(process: Process, waited: Ints) -> Bools:
     """The threads that waited mostly for holds that did not heed a request: no switch interval changes that."""
     hog = np.zeros(len(process.holds), np.int64)
-    hog[verdict.hogs(process).hold] = 1
+    hog[figures.hogs(process).hold] = 1
     if not hog.any():
         return np.zeros(len(waited), np.bool_)
     shares = attribute(process, process.waits["thread"].astype(np.int64), hog)

@@ -27,7 +27,7 @@ _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 def switch_interval(process: Process, gil: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The switch interval in force for GIL `gil` at each `time` (both one per row).
 
-    Python's default for a GIL that no timed wait for ran out: there the interval had no effect.
+    Python's default for a GIL that nobody waited for: there the interval had no effect.
     """
     result = np.full(len(time), DEFAULT_SWITCH_INTERVAL_NS, np.int64)
     for one in np.unique(process.switch_intervals["gil"]).tolist():

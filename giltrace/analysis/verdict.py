@@ -4,36 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns
-from giltrace.timeline.axis import Bools
-from giltrace.timeline.model import Process, State
+from giltrace.analysis.figures import Figures
+from giltrace.analysis.long_interval import find_long_interval
+from giltrace.timeline.model import Process
 
 #: A process with one thread that runs for less than this share of its wall time is idle.
 IDLE_SHARE = 0.05
 #: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
 IDLE_SHARE_SEVERAL = 0.001
-#: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
-HOG_OVERSTAY_INTERVALS = 2
-HOG_OVERSTAY_NS = UNHEEDED_NS
 #: Hogs decide the verdict if they overstay for this share of the time that the threads had in all.
 HOG_SHARE = 0.05
-#: One step of a convoy waits for at least this part of a switch interval, some of it while another thread runs with the
-#: GIL, then holds for at most `CONVOY_HOLD_NS`.
-CONVOY_WAIT_INTERVALS = 0.5
-CONVOY_COMPETED_INTERVALS = 0.1
-CONVOY_HOLD_NS = 1_000_000
-#: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
-#: for this share of its life.
-CONVOY_STEPS = 10
-CONVOY_STEP_SHARE = 0.75
-CONVOY_WAITED_SHARE = 0.25
 #: Parallel: threads ran off the GIL for this many times the held time ...
 PARALLEL_RATIO = 0.8
 #: ... for this share of the wall time, and at least two ran at once for this share of the time that any ran.
@@ -44,9 +29,7 @@ GILS_OVERLAP = 0.5
 #: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
 #: which the threads that could run had no core; the GIL is held for that share of the wall time ...
 CONTENDED_SHARE = 0.3
-CONTENDED_HELD_SHARE = 0.5
-#: ... and at least two threads wait for this share of their lives.
-CONTENDER_SHARE = 0.1
+CONTENDED_HELD_SHARE = 0.5  # ... and at least two threads wait for `CONTENDER_SHARE` of their lives.
 #: One thread that has this share of the held time is on its own, as long as nobody waits for a running one for more
 #: than `QUIET_SHARE` of that time.
 ALONE_SHARE = 0.9
@@ -70,104 +53,6 @@ class Verdict:
     evidence: dict[str, float] = field(default_factory=dict)
 
 
-class Convoys(NamedTuple):
-    """The numbers of the `threads` in a convoy, most steps first, and the `steps` of every thread.
-
-    `waits` (bool, one per wait) are those of about a switch interval.
-    """
-
-    threads: list[int]
-    steps: measure.Steps
-    waits: Bools
-
-
-def convoys(process: Process) -> Convoys:
-    """Find the threads whose short steps each waited for about a switch interval."""
-    interval = measure.switch_interval(process, process.waits["gil"], process.waits["start"])
-    waits = measure.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
-    if waits.any():
-        waits &= competed_by_wait(process) >= CONVOY_COMPETED_INTERVALS * interval
-    steps = measure.convoy_steps(process, waits, CONVOY_HOLD_NS)
-    lives = np.array([t.end - t.start for t in process.threads], np.int64)
-    waited = measure.sum_by_thread(process, process.waits)
-    caught = (
-        (steps.number >= CONVOY_STEPS)
-        & (steps.waited >= CONVOY_STEP_SHARE * waited)
-        & (waited >= CONVOY_WAITED_SHARE * lives)
-    )
-    return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
-
-
-def hogs(process: Process) -> measure.Overstays:
-    """Find the holds that are hogs; others that outlive a request did so for too short a time to count here."""
-    interval = measure.switch_interval(process, process.holds["gil"], process.holds["start"])
-    return measure.overstays(process, np.maximum(HOG_OVERSTAY_INTERVALS * interval, HOG_OVERSTAY_NS))
-
-
-class _Figures:
-    """What the rules look at, each worked out when it is first asked for."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.wall = max(process.end - process.start, 1)
-        self.lives = np.maximum(np.array([t.end - t.start for t in process.threads], np.int64), 1)
-        self.held = measure.sum_by_thread(process, process.holds)
-        self.waited = measure.sum_by_thread(process, process.waits)
-        self.holds = measure.count_by_thread(process, process.holds)
-        self.holders = int(np.count_nonzero(self.holds))
-        self.held_ns = int(self.held.sum())
-        self.held_share = self.held_ns / self.wall
-        self.gils = len(np.unique(process.holds["gil"]))
-        self.contended_share = (
-            max((measure.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
-        )
-        # The time that the threads had: the machine may have had no core for them.
-        self.had = max(self.wall - measure.starved_ns(process), 1)
-        self.competed_share = competed_ns(process) / self.had
-        states = measure.state_sums(process).sum(axis=0)
-        self.off_running_ns = int(states[State.OFF_RUNNING])
-        self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
-        busy = self.running_ns if process.has_sched else self.held_ns
-        self.busy_share = busy / self.wall
-        self.coreless_share = int(states[State.HOLDING_RUNNABLE]) / self.wall
-
-    @cached_property
-    def running(self) -> measure.Running:
-        return measure.running(self.process)
-
-    @cached_property
-    def hand_offs(self) -> int:
-        return sum(len(measure.hand_offs(self.process, gil).latency) for gil in range(self.process.gils))
-
-    @cached_property
-    def turn_ns(self) -> float:
-        return (self.held_share - self.coreless_share) * self.wall / max(self.hand_offs, 1)
-
-    @cached_property
-    def used_share(self) -> float:
-        return measure.used_share(self.process)
-
-    @cached_property
-    def overlap_share(self) -> float:
-        return self.running.several_ns / max(self.running.any_ns, 1)
-
-    @cached_property
-    def overstays(self) -> measure.Overstays:
-        return hogs(self.process)
-
-    @cached_property
-    def convoy(self) -> Convoys:
-        return convoys(self.process)
-
-    @cached_property
-    def contenders(self) -> int:
-        return int(np.count_nonzero(self.waited >= CONTENDER_SHARE * self.lives))
-
-    def name(self, thread: int) -> str:
-        known = self.process.threads[thread]
-        return known.name or f"tid {known.tid}"
-
-
 def judge(process: Process) -> Verdict:
     """Judge one process. The first rule that applies decides.
 
@@ -177,7 +62,8 @@ def judge(process: Process) -> Verdict:
     4. *hog*: holds went on for two switch intervals or more after a switch request (`HOG_OVERSTAY_INTERVALS`), not
        counting time without a core, for `HOG_SHARE` of the time that there was one in all. Without scheduling data
        only those of `measure.UNEXPLAINED_NS` or more count.
-    5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval.
+    5. *convoy*: some thread made `CONVOY_STEPS` short steps, each after a wait of about a switch interval; or waited
+       longer than Python's own interval before its steps, since the one in force was longer (`long_interval.LONG_NS`).
     6. *parallel*: threads ran off the GIL about as long as it was held (`PARALLEL_RATIO`), on more than one core at
        once (`PARALLEL_OVERLAP`); or several GILs were held at once. Needs scheduling data.
     7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`CONTENDED_SHARE`).
@@ -189,7 +75,7 @@ def judge(process: Process) -> Verdict:
     A wait counts for 7 to 9 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
     """
-    figures = _Figures(process)
+    figures = Figures(process)
     for rule in _RULES:
         verdict = rule(figures)
         if verdict is not None:
@@ -197,7 +83,7 @@ def judge(process: Process) -> Verdict:
     return _contention(figures) if figures.competed_share > QUIET_SHARE else _io_bound(figures)
 
 
-def _free_threaded(f: _Figures) -> Verdict | None:
+def _free_threaded(f: Figures) -> Verdict | None:
     told = f"{f.process.python} {f.process.note}".lower()
     if f.holders or "free-thread" not in told:
         return None
@@ -209,14 +95,14 @@ def _free_threaded(f: _Figures) -> Verdict | None:
     )
 
 
-def _not_recorded(f: _Figures) -> Verdict | None:
+def _not_recorded(f: Figures) -> Verdict | None:
     if f.holders:
         return None
     why = f" ({f.process.note})" if f.process.note else ""
     return Verdict("not-recorded", f"No use of a GIL is on record{why}.", "Run `giltrace doctor` to see what it takes.")
 
 
-def _idle(f: _Figures) -> Verdict | None:
+def _idle(f: Figures) -> Verdict | None:
     limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
     if f.busy_share * f.wall >= limit * f.had or f.contended_share >= limit:
         return None
@@ -228,7 +114,7 @@ def _idle(f: _Figures) -> Verdict | None:
     )
 
 
-def _hog(f: _Figures) -> Verdict | None:
+def _hog(f: Figures) -> Verdict | None:
     over = f.overstays
     share = int(over.length.sum()) / f.had
     if share < HOG_SHARE:
@@ -246,7 +132,33 @@ def _hog(f: _Figures) -> Verdict | None:
     )
 
 
-def _convoy(f: _Figures) -> Verdict | None:
+def _long_interval(f: Figures) -> Verdict | None:
+    found = find_long_interval(f.process)
+    if found is None:
+        return None
+    first = found.threads[0]
+    share = float(f.waited[first] / f.lives[first])
+    more = f" (and {len(found.threads) - 1} more)" if len(found.threads) > 1 else ""
+    return Verdict(
+        "convoy",
+        f"Starved by the switch interval: it was {duration(found.interval_ns)} where Python starts with "
+        f"{duration(measure.DEFAULT_SWITCH_INTERVAL_NS)}, so threads kept the GIL until they gave it up by themselves. "
+        f"Thread {f.name(first)!r}{more} waited up to {duration(found.longest_ns)} before short steps: "
+        f"{percent(share)} of its life.",
+        "Find the call of sys.setswitchinterval(), in your code or a library's, and set it back to "
+        f"{measure.DEFAULT_SWITCH_INTERVAL_NS / 1e9:g}: of that wait, {duration(found.saved_ns)} would be gone.",
+        {
+            "threads": len(found.threads),
+            "steps": found.steps,
+            "longest_wait_ns": found.longest_ns,
+            "saved_ns": found.saved_ns,
+            "waited_share": share,
+            "switch_interval_ns": found.interval_ns,
+        },
+    )
+
+
+def _convoy(f: Figures) -> Verdict | None:
     caught, steps, waits = f.convoy
     if not caught:
         return None
@@ -272,7 +184,7 @@ def _convoy(f: _Figures) -> Verdict | None:
     )
 
 
-def _parallel(f: _Figures) -> Verdict | None:
+def _parallel(f: Figures) -> Verdict | None:
     if not f.process.has_sched:
         return None
     off_share = f.off_running_ns / f.wall
@@ -299,12 +211,12 @@ def _parallel(f: _Figures) -> Verdict | None:
     )
 
 
-def _contended(f: _Figures) -> Verdict | None:
+def _contended(f: Figures) -> Verdict | None:
     much = f.competed_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
     return _contention(f) if much and f.contenders >= 2 else None
 
 
-def _contention(f: _Figures) -> Verdict:
+def _contention(f: Figures) -> Verdict:
     requests = len(f.process.switch_requests)
     waited = int(f.waited.sum())
     return Verdict(
@@ -323,7 +235,7 @@ def _contention(f: _Figures) -> Verdict:
     )
 
 
-def _single(f: _Figures) -> Verdict | None:
+def _single(f: Figures) -> Verdict | None:
     top = int(f.held.argmax())
     share = float(f.held[top] / max(f.held_ns, 1))
     quiet = f.competed_share <= QUIET_SHARE and f.busy_share * f.wall >= IDLE_SHARE * f.had
@@ -356,7 +268,7 @@ def _single(f: _Figures) -> Verdict | None:
     )
 
 
-def _io_bound(f: _Figures) -> Verdict:
+def _io_bound(f: Figures) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
     known = f.process.has_sched
     what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
@@ -374,11 +286,12 @@ def _io_bound(f: _Figures) -> Verdict:
     )
 
 
-_RULES: tuple[Callable[[_Figures], Verdict | None], ...] = (
+_RULES: tuple[Callable[[Figures], Verdict | None], ...] = (
     _free_threaded,
     _not_recorded,
     _idle,
     _hog,
+    _long_interval,
     _convoy,
     _parallel,
     _contended,

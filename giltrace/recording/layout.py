@@ -83,7 +83,8 @@ KIND_SHIFT = 40
 FLAG_SHIFT = 43
 GIL_SHIFT = 45
 CORE_SHIFT = 51
-#: A TIMEOUT's timed wait takes the place of the core: digits, then so many bits for the power of ten; microseconds.
+#: The timed wait of a REQUEST or TIMEOUT takes the place of the core, in microseconds: digits, then so many bits for
+#: the power of ten.
 POWER_BITS = 3
 
 
@@ -95,7 +96,7 @@ class Clock(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a record says. Its core is given for ACQUIRE (NO_CORE if unknown), 0 for the others but TIMEOUT."""
+    """What a record says. Its core is given for ACQUIRE (NO_CORE if unknown); REQUEST and TIMEOUT have a wait there."""
 
     NONE = 0
     REQUEST = 1  #: entered the acquire path and could not have the GIL at once; time is the request

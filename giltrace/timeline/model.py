@@ -117,7 +117,7 @@ class Process:
     `lost_stacks` those whose stack was lost, and `overwritten` those before `start` that a flight recorder had no room
     for.
     `switch_intervals` (dtype `SWITCH_INTERVAL`, sorted by start) has a row where a GIL's interval was first seen and
-    one wherever it changed; none for a GIL without a timed-out wait.
+    one wherever it changed; none for a GIL that nobody waited for.
     `sampling` is None if what it holds is exact; else it says how far it can be trusted.
     `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came

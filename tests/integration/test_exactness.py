@@ -10,6 +10,7 @@ import pytest
 
 from giltrace.recording import layout
 from giltrace.recording.clock import append_pair
+from giltrace.timeline.switch_intervals import switch_intervals
 from tests import uprobes
 from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, WORKLOADS, environment, of_kind, overlaps, read, traced_environment
@@ -72,6 +73,33 @@ def test_each_sleep_of_the_convoy_is_a_hand_off_with_its_wait(interpreter: Inter
     # Several waiters may ask the same holder. Each hold that was asked to end is forced, or was ending by itself.
     asked = np.unique(np.searchsorted(released["time"], requested["time"])).size
     assert 0.95 * asked <= len(forced) <= asked
+
+
+def test_a_wait_that_does_not_run_out_tells_the_interval_too(interpreter: Interpreter, tmp_path: Path) -> None:
+    program = """
+import sys, threading
+sys.setswitchinterval(100)
+asked = False
+def asks():
+    global asked
+    asked = True
+    lock.acquire()
+    return sum(range(10))
+lock = threading.Lock(); lock.acquire()
+thread = threading.Thread(target=asks, name="asks")
+thread.start()
+while not asked: pass
+for number in range(300000): pass
+lock.release()
+for number in range(300000): pass
+thread.join()
+"""
+    append_pair(tmp_path)
+    subprocess.run([interpreter.path, "-c", program], env=traced_environment(tmp_path), check=True, timeout=60)
+    (process,) = read(tmp_path)
+    assert len(of_kind(process.events, layout.Kind.TIMEOUT)) == 0
+    requests = of_kind(process.events, layout.Kind.REQUEST)
+    assert 100_000_000_000 in switch_intervals(requests)["ns"]
 
 
 def test_release_that_was_offered_is_not_forced_though_asked_for(interpreter: Interpreter, tmp_path: Path) -> None:

@@ -17,6 +17,13 @@ PID = 100
 US, MS = 1_000, 1_000_000
 
 
+def _wait(us: int) -> int:
+    digits, power = us, 0
+    while digits > 999:
+        digits, power = digits // 10, power + 1
+    return digits << POWER_BITS | power
+
+
 @dataclass
 class Script:
     """Records of one process image; thread i has tid `tids[i]`. Times are ns."""
@@ -33,16 +40,14 @@ class Script:
         self.records.append((time, arg, thread, gil, int(kind), int(flags), -1))
         return self
 
-    def request(self, time: int, thread: int, gil: int = 0) -> Script:
-        return self.add(Kind.REQUEST, time, thread, gil=gil)
+    def request(self, time: int, thread: int, gil: int = 0, *, us: int = 0) -> Script:
+        """`us` as for `timeout`, of the wait that follows."""
+        return self.add(Kind.REQUEST, time, thread, gil=gil, arg=_wait(us))
 
     def timeout(self, time: int, thread: int, gil: int = 0, *, asks: bool = True, us: int = 0) -> Script:
         """`us` is the length of the timed wait, in microseconds: up to three digits and zeros; 0 for unknown."""
-        digits, power = us, 0
-        while digits > 999:
-            digits, power = digits // 10, power + 1
-        arg = digits << POWER_BITS | power
-        return self.add(Kind.TIMEOUT, time, thread, gil=gil, arg=arg, flags=RecordFlag.SWITCH_REQUEST if asks else 0)
+        flags = RecordFlag.SWITCH_REQUEST if asks else 0
+        return self.add(Kind.TIMEOUT, time, thread, gil=gil, arg=_wait(us), flags=flags)
 
     def acquire(self, time: int, thread: int, gil: int = 0, core: int = NO_CORE) -> Script:
         return self.add(Kind.ACQUIRE, time, thread, gil=gil, arg=core)

@@ -45,6 +45,16 @@ def test_three_digits_hold_what_people_set(us: int) -> None:
     assert process(script).switch_intervals["ns"].tolist() == [us * US]
 
 
+def test_is_read_off_waits_that_did_not_run_out() -> None:
+    script = Script().acquire(0, 1).request(MS, 2, us=100_000_000).release(500 * MS, 1).acquire(500 * MS + US, 2)
+    script.release(501 * MS, 2).acquire(502 * MS, 1).request(503 * MS, 2, us=5000).timeout(508 * MS, 2, us=5000)
+    seen = process(script).switch_intervals
+    assert list(zip(seen["start"].tolist(), seen["ns"].tolist(), strict=True)) == [
+        (1 * MS, 100_000 * MS),
+        (503 * MS, 5 * MS),
+    ]
+
+
 def test_is_the_default_where_nothing_is_known() -> None:
     made = process(Script(gils=2).acquire(0, 1).request(MS, 2).timeout(6 * MS, 2).acquire(7 * MS, 0, gil=1))
     assert len(made.switch_intervals) == 0
@@ -75,6 +85,38 @@ def test_a_convoy_waits_for_about_one_interval(wait: int, interval_us: int, kind
     convoys = find_convoys(made)
     assert [convoy.switch_interval_ns for convoy in convoys] == [interval_us * US] * (kind == "convoy")
     assert all(one.switch_interval_ns < interval_us * US for convoy in convoys for one in convoy.estimates)
+
+
+def starved(held: int, interval_us: int, short: int) -> Process:
+    """Thread 1 holds for `held` until it blocks for 20 ms; thread 2 wants it all the time, for `short` after 1 ms."""
+    script, at = Script(), 0
+    for _ in range(8):
+        script.acquire(at, 1).request(at + MS, 2, us=interval_us).release(at + held, 1)
+        script.acquire(at + held + US, 2).release(at + held + US + short, 2)
+        at += held + short + 20 * MS
+    return process(script)
+
+
+@pytest.mark.parametrize(
+    ("held", "interval_us", "short", "found"),
+    [
+        (500 * MS, 100_000_000, 50 * US, True),
+        (100 * MS, 1_000_000, 4 * MS, True),
+        (500 * MS, 19_900, 50 * US, False),  # others ask for the GIL often enough
+        (11 * MS, 100_000_000, 50 * US, True),
+        (10 * MS, 100_000_000, 50 * US, False),  # not twice as long as with Python's own
+        (500 * MS, 100_000_000, 6 * MS, False),  # thread 2 would keep it for its interval too
+    ],
+)
+def test_a_long_interval_starves_short_steps(held: int, interval_us: int, short: int, found: bool) -> None:
+    verdict = judge(starved(held, interval_us, short))
+    assert verdict.summary.startswith("Starved by the switch interval") is found
+    if found:
+        assert verdict.kind == "convoy"
+        assert verdict.evidence["switch_interval_ns"] == interval_us * US
+        assert verdict.evidence["steps"] == 8
+        assert verdict.evidence["saved_ns"] == pytest.approx(8 * (held - 6 * MS), rel=0.01)
+        assert "sys.setswitchinterval()" in verdict.advice
 
 
 def _early(wait: int, interval_us: int) -> Process:

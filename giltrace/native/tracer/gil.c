@@ -180,13 +180,13 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state, ui
 
 /* Write down since when the thread wants the GIL. If the recording began while it was on its way to it, the time is
  * that of the beginning. (A thread that is on record already and was not seen to ask is on its way as the recording
- * ends: the lock is the first of the functions that is given back.) */
-static void write_request(struct thread *thread, const struct gil *gil) {
+ * ends: the lock is the first of the functions that is given back.) `interval` is that of the timed wait to come. */
+static void write_request(struct thread *thread, const struct gil *gil, uint32_t interval) {
     uint64_t start = store_start();
     if (thread->asked ? thread->request < start : !thread->registered && start != 0) {
-        store_emit(thread, start, GT_REQUEST, gil->id, 0, GT_UNDER_WAY);
+        store_emit(thread, start, GT_REQUEST, gil->id, interval, GT_UNDER_WAY);
     } else if (thread->request != 0) {
-        store_emit(thread, thread->request, GT_REQUEST, gil->id, 0, 0);
+        store_emit(thread, thread->request, GT_REQUEST, gil->id, interval, 0);
     }
     thread->request_written = thread->asked = true;
 }
@@ -199,7 +199,7 @@ static void acquired(struct thread *thread, struct gil *gil) {
     /* Only a hand-off is to be ordered against another thread's record, so only it pays for that. */
     uint64_t now = likely(gil->last_holder == thread) ? clock_ticks() : clock_ticks_in_order();
     if (unlikely(!thread->asked || (thread->request != 0 && !thread->request_written))) {
-        write_request(thread, gil);
+        write_request(thread, gil, 0); /* it did not come to a timed wait */
     }
     if (unlikely(now - thread->request > LIMIT(wait)) && thread->request != 0) {
         store_trigger(GT_TRIGGER_WAIT, now - thread->request, now);
@@ -343,17 +343,6 @@ static int hook_signal(pthread_cond_t *cond) {
     return NEXT(signal)(cond);
 }
 
-/* How long a timed wait is to take at most, which is the interpreter's switch interval, as TIMEOUT stores it. The
- * interpreter has just added it to the clock, so little is missing: three digits, rounded up, make up for that. */
-static uint32_t interval_of(int64_t ns) {
-    uint64_t digits = ns > 0 ? ((uint64_t)ns + 999) / 1000 : 0;
-    uint32_t power = 0;
-    for (; digits > 999; power++) {
-        digits = (digits + 9) / 10;
-    }
-    return power < 1u << GT_POWER_BITS ? (uint32_t)digits << GT_POWER_BITS | power : 0;
-}
-
 /* The GIL that the thread waits for; NULL if it waits for something else. */
 static struct gil *waited_for(struct thread *thread, const pthread_cond_t *cond, const pthread_mutex_t *mutex) {
     if (likely(thread->gil != NULL && gil_has(thread->gil, mutex, GIL_A))) {
@@ -417,15 +406,14 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     if (!thread->request_written) {
         thread->waits_since_ns = clock_ns();
         /* Now, so that a thread that never gets the GIL is seen to want it. */
-        write_request(thread, gil);
+        write_request(thread, gil, gt_wait(left));
     }
     uint64_t switches = gil_state(gil)->switch_number;
-    int result = sample_due(left)
-                     ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
-                     : NEXT(timedwait)(cond, mutex, until);
+    int result = sample_due(left) ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
+                                  : NEXT(timedwait)(cond, mutex, until);
     /* If the recording ended meanwhile, what is known of this wait ended with it. */
     if (result == ETIMEDOUT && likely(thread->generation == guard_generation())) {
-        timed_out(thread, gil, switches, interval_of(left));
+        timed_out(thread, gil, switches, gt_wait(left));
     }
     return result;
 }

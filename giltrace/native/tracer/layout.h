@@ -103,9 +103,9 @@ struct gt_chunk {
  *  | core, wait  | GIL id | flag | kind | ticks since the chunk's base            |
  *  +-------------+--------+------+------+-----------------------------------------+
  *
- * The topmost bits hold the core of an ACQUIRE and the length of a TIMEOUT's timed wait: microseconds, three digits and
- * the power of ten that they are multiplied by in the lowest three bits. In a STACK or HOLDER_STACK the number of a
- * stack takes the place of the time. Kind 0 means that nothing was written there yet. */
+ * The topmost bits hold the core of an ACQUIRE and the length of the timed wait of a REQUEST or TIMEOUT: microseconds,
+ * three digits and the power of ten that they are multiplied by in the lowest three bits. In a STACK or HOLDER_STACK
+ * the number of a stack takes the place of the time. Kind 0 means that nothing was written there yet. */
 typedef uint64_t gt_record;
 
 #define GT_TIME_BITS 40
@@ -119,5 +119,17 @@ typedef uint64_t gt_record;
 _Static_assert(sizeof(struct gt_header) <= GT_HEADER_SIZE, "the head fits its page");
 _Static_assert(sizeof(struct gt_chunk) == 128, "a chunk's head is two cache lines");
 _Static_assert(GT_MAX_GILS <= 1u << (GT_CORE_SHIFT - GT_GIL_SHIFT), "a GIL id fits its bits");
+
+/* How long a timed wait is to take at most, which is the interpreter's switch interval, as REQUEST and TIMEOUT store
+ * it. The interpreter has just added it to the clock, so little is missing: three digits, rounded up, make up for that.
+ */
+static inline uint32_t gt_wait(int64_t ns) {
+    uint64_t digits = ns > 0 ? ((uint64_t)ns + 999) / 1000 : 0;
+    uint32_t power = 0;
+    for (; digits > 999; power++) {
+        digits = (digits + 9) / 10;
+    }
+    return power < 1u << GT_POWER_BITS ? (uint32_t)digits << GT_POWER_BITS | power : 0;
+}
 
 #endif

@@ -60,7 +60,8 @@ bool sample_due(int64_t left) {
 
 /* Wait, and look at the holder while there is nothing better to do. The program is to notice nothing of that: the
  * thread wakes when it would have, and its time runs out when it would have. Only if the GIL comes free while we look
- * there is nobody whom that could wake; then it is as if the wait had ended without a reason, which interpreters expect.
+ * there is nobody whom that could wake; then it is as if the wait had ended without a reason, which interpreters
+ * expect.
  *
  * Waiting in pieces puts a thread at the end of the queue with each of them, and the GIL goes to the head. So it is the
  * one that came last who looks: it loses no place. Who looked before it wakes once more, and is then left alone.

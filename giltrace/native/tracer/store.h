@@ -38,7 +38,7 @@ struct thread {
     struct room room;                 /* the current chunk, if there is one */
     uint64_t acquired;                /* ticks of the hold under way */
     uint64_t waits_since_ns;          /* of the wait under way, from where it had to sleep */
-    bool just_asked;                  /* the wait under way has just timed out, and asked the holder to give the GIL up */
+    bool just_asked;                  /* it timed out, and asked the holder to give the GIL up */
     int64_t left_ns;                  /* that the last timed wait was to take at most */
     uint64_t timed_out_ns;            /* when that ended */
     uint64_t next_look_ns;            /* after that */
