@@ -18,6 +18,8 @@ DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
 #: Without context switches on record, a hold that goes on for less than this after it was asked to drop the GIL may as
 #: well have had no core: with other work on the machine, the kernel gives one again after some turns of a few ms.
 UNEXPLAINED_NS = 50_000_000
+#: Coming to a process and leaving it takes giltrace some 10 ms of its time, and on a busy machine some times as much.
+ATTACHED_NS = 200_000_000
 
 _RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
@@ -153,16 +155,17 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
 
     Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
     taken off, and so is its sleep on the way to giving the GIL up. Holds in which giltrace came into a running program,
-    or left it, do not count: it was at work in them. Where context switches are not on record, shorter ones than
-    `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's own holds (`own_holds`).
+    or left it, count from `ATTACHED_NS` on: it was at work in them. Where context switches are not on record, shorter
+    ones than `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's own holds (`own_holds`).
     """
     if not process.has_sched:
         at_least = np.maximum(at_least, UNEXPLAINED_NS)
     found, since = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     own = own_holds(process)
-    if process.left:
-        own |= (process.holds["flags"] & _PARTIAL) != 0
     limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
+    if process.left:
+        partial = (process.holds["flags"] & _PARTIAL) != 0
+        limits[partial] = np.maximum(limits[partial], ATTACHED_NS)
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]

@@ -98,8 +98,29 @@ def _free_threaded(f: Figures) -> Verdict | None:
 def _not_recorded(f: Figures) -> Verdict | None:
     if f.holders:
         return None
+    if f.process.unused:
+        return _unused(f)
     why = f" ({f.process.note})" if f.process.note else ""
     return Verdict("not-recorded", f"No use of a GIL is on record{why}.", "Run `giltrace doctor` to see what it takes.")
+
+
+def _unused(f: Figures) -> Verdict:
+    """Nobody had or wanted a GIL, and that is known: what they wait for is something else."""
+    said = f"the GIL was free, and none of its threads wanted it in {duration(f.wall)}"
+    evidence = {"running_share": f.busy_share}
+    if f.busy_share >= IDLE_SHARE:
+        return Verdict(
+            "io-bound-handoff",
+            f"Off the GIL: {said}; they ran other code for {percent(f.busy_share)} of that time.",
+            "The GIL is not the limit here: look at that code with a native profiler.",
+            evidence,
+        )
+    return Verdict(
+        "idle",
+        f"Idle: {said}. They wait for I/O, for locks or for each other.",
+        "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
+        evidence,
+    )
 
 
 def _idle(f: Figures) -> Verdict | None:

@@ -23,6 +23,9 @@ _TRIES = 20
 _LIST_MAX = 20_000
 _INTERVAL_MAX_US = 10**9
 _PTHREAD_SIZE = 2048
+#: Of struct _gil_runtime_state: interval, last holder, locked, switch number. A condition of 48 bytes, then the mutex.
+_GIL = struct.Struct("<QQi4xQ")
+_GIL_MUTEX = 80
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,29 @@ class Interpreter:
         found = [self.memory.word(one + self.offsets.interpreter_gil) for one in self._interpreters()]
         # The list is newest first. A subinterpreter's pointer is 0 until it has one.
         return [gil for gil in dict.fromkeys(reversed(found)) if gil]
+
+    def holders(self) -> list[tuple[int, int]]:
+        """Who has each GIL now: (id of the thread here, 0 if the GIL is free; address of the GIL's mutex).
+
+        Raises OSError if it changes too fast.
+        """
+        pthread_tid = self.pthread_tid_offset() if self.offsets.native_id < 0 else 0
+        here = self.tids()
+        found = []
+        for gil in self.gils():
+            _, state, locked, _ = _GIL.unpack(self.memory.read(gil, _GIL.size))
+            tid = 0
+            if locked:
+                own = (
+                    self.memory.word(self.memory.word(state + self.offsets.thread_id) + pthread_tid, 4)
+                    if pthread_tid
+                    else self.memory.word(state + self.offsets.native_id)
+                )
+                if own not in here:
+                    raise OSError("a GIL that is held by no thread")
+                tid = here[own]
+            found.append((tid, gil + _GIL_MUTEX))
+        return found
 
     def thread_states(self) -> Iterator[int]:
         """The addresses of all thread states."""
@@ -262,7 +288,7 @@ def _check(interpreter: Interpreter) -> None:
 
 
 def _looks_wrong(memory: Memory, gil: int, states: set[int]) -> str:
-    interval, holder, locked, _, switches = struct.unpack("<QQiIQ", memory.read(gil, 32))
+    interval, holder, locked, switches = _GIL.unpack(memory.read(gil, _GIL.size))
     if not 0 < interval < _INTERVAL_MAX_US:
         return f"a switch interval of {interval} us"
     if locked not in (0, 1):

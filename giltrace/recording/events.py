@@ -95,7 +95,8 @@ class ProcessEvents:
     `events` is sorted by time; the records of one thread keep their program order. `overwritten` counts the records
     before `start` that a ring had no room for, `lost_stacks` events whose stack there was no room for. `sampling` is
     None if exact. `problems` say in words what was left out because it made no sense. If it is `not_python`, only
-    `pid`, `executable`, `cmdline` and `start` mean anything.
+    `pid`, `executable`, `cmdline` and `start` mean anything. It is `unused` if it is known that its GILs were free all
+    the time.
     """
 
     pid: int
@@ -115,6 +116,7 @@ class ProcessEvents:
     problems: tuple[str, ...] = ()
     lost_stacks: int = 0
     not_python: bool = False
+    unused: bool = False
 
 
 class Exec(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 
 from giltrace.errors import RecordingError
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
+from giltrace.recording.layout import MAX_GILS
 from giltrace.recording.replacing import replacing
 from giltrace.recording.trigger import Trigger
 from giltrace.text import visible
@@ -38,7 +39,9 @@ class Meta:
     a target in a pid namespace of its own, the id here of each process and thread by its id there. As in all of JSON,
     keys are texts. `trigger` is what a flight recorder wrote it for; then `end_ns` is when copying began, and what is
     later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
-    here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program.
+    here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
+    has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
+    free), both by their ids here, and the address of its mutex.
     """
 
     giltrace: str
@@ -56,6 +59,7 @@ class Meta:
     trigger: Trigger | None = None
     stops: list[list[int]] = field(default_factory=list)
     own_threads: list[list[int]] = field(default_factory=list)
+    holders: list[list[int]] = field(default_factory=list)
     format: str = FORMAT
     version: int = VERSION
 
@@ -176,6 +180,18 @@ def _are_stretches(value: object) -> bool:
     )
 
 
+def _are_holders(value: object) -> bool:
+    """Whether a value is a list of [id of a process, id of a thread or 0, address]."""
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_GILS
+        and all(
+            isinstance(one, list) and len(one) == 3 and _is_id(one[0]) and _may_be_id(one[1]) and is_int(one[2])
+            for one in value
+        )
+    )
+
+
 def _is_by_id(accepted: Callable[[object], bool]) -> Callable[[object], bool]:
     """Whether a value is an object with numbers of threads or processes for names, and `accepted` values."""
 
@@ -202,6 +218,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "giltrace": _is_text,
     "stops": _are_stretches,
     "own_threads": _are_stretches,
+    "holders": _are_holders,
     "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "start_ns": is_int,
     "realtime_offset_ns": _is_offset,

@@ -92,7 +92,8 @@ def _print_overview(processes: Sequence[ProcessReport], gils_at_once: float, con
 def _print_process(process: ProcessReport, console: Console, detail: Detail) -> None:
     _print_verdict(process, console)
     if not any(gil.holds for gil in process.gils):
-        paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
+        if process.verdict.kind == "not-recorded":
+            paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
         console.print()
         return
     _print_cost(process, console)

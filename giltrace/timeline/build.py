@@ -136,6 +136,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         switch_intervals=switch_intervals(events),
         lost=recorded.lost,
         note=recorded.note,
+        unused=recorded.unused,
         became=image.became,
         overwritten=recorded.overwritten,
         sampling=recorded.sampling,

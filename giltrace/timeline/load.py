@@ -16,6 +16,7 @@ from giltrace.recording.meta import Meta
 from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
+from giltrace.timeline.holders import with_holders
 from giltrace.timeline.model import STOP, CollectorReport, Process, Timeline
 
 #: A thread that has ended is off its core so long afterwards at most.
@@ -43,6 +44,7 @@ def _load(folder: Path) -> Timeline:
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
+    processes = with_holders(processes, meta.holders, meta.thread_names)
     sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)

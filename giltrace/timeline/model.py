@@ -122,6 +122,7 @@ class Process:
     `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
+    It is `unused` if it is known that its GILs were free all the time.
     """
 
     pid: int
@@ -151,6 +152,7 @@ class Process:
     stops: Array = field(default_factory=lambda: np.empty(0, STOP))
     left: bool = False
     samples: Array = field(default_factory=lambda: np.empty(0, SAMPLE))
+    unused: bool = False
 
 
 @dataclass(frozen=True)

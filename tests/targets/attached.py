@@ -7,6 +7,8 @@ malloc    threads that allocate, and let the GIL go in between
 native    threads in a C function that allocates and frees with the GIL released; the library's path comes second
 native-1  the same in the main thread alone
 many      200 threads
+seized    a main thread that sleeps with the GIL, and one that wants it
+deadlock  a main thread that waits for a lock that it has itself
 ids       threads that work, and one that has libc change the ids of all threads, again and again
 """
 
@@ -80,6 +82,15 @@ if kind == "spin":
     say_ready()
     while True:
         pass
+if kind == "seized":
+    start(work, 1, "worker")
+    say_ready()
+    ctypes.PyDLL(None).sleep(600)
+if kind == "deadlock":
+    lock = threading.Lock()
+    lock.acquire()
+    say_ready()
+    lock.acquire()
 if kind in ("workers", "malloc"):
     threading.Thread(target=answer, name="answerer", daemon=True).start()
     say_ready()

@@ -16,6 +16,7 @@ from giltrace.collectors.gil import GilCollector
 from giltrace.errors import OutputError, TargetError
 from giltrace.launch.attach import inject, refusals
 from giltrace.launch.attach.heads import marked_as_recorded
+from giltrace.launch.attach.holders import gil_holders
 from giltrace.launch.attach.names import thread_names
 from giltrace.launch.attach.place import Place, find_place
 from giltrace.launch.attach.process import Process
@@ -114,6 +115,8 @@ class Recording:
         try:
             self._crew.start(Session(path, process.pid, None))
             self._tracer = AttachedTracer(target, place, depth, ending, ring)
+            self.meta.holders = gil_holders(process)
+            self.meta.write(path)
         except BaseException:
             self._crew.stop()
             raise

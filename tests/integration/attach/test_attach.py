@@ -240,6 +240,37 @@ def test_no_space_at_all_is_said(tmp_path: Path) -> None:
         assert target.answers()
 
 
+def asleep(target: Running) -> None:
+    """Wait until its main thread sleeps for good: each time that it is looked at, in the same system call."""
+    process, seen = Process(target.pid), list[object]()
+    while len(seen) < 20 or len(set(map(repr, seen[-20:]))) > 1 or seen[-1] in ("running", "other"):
+        seen.append(process.blocked(target.pid))
+        time.sleep(0.005)
+
+
+def test_what_began_before_and_never_ends_is_known(interpreter: Interpreter, tmp_path: Path) -> None:
+    with Running(interpreter.path, "spin") as target:
+        (process,) = record(target.pid, tmp_path / "spin.giltrace", 0.2).processes
+        (hold,) = process.holds
+        assert process.threads[hold["thread"]].tid == target.pid
+        assert (hold["start"], hold["end"]) == (process.start, process.end)
+        assert judge(process).kind == "single-threaded"
+    with Running(interpreter.path, "seized") as target:
+        asleep(target)
+        (process,) = record(target.pid, tmp_path / "seized.giltrace", 0.5).processes
+        (hold,) = process.holds
+        assert process.threads[hold["thread"]].tid == target.pid
+        (wait,) = process.waits
+        assert process.threads[wait["thread"]].name == "worker-0"
+        verdict = judge(process)
+        assert (verdict.kind, "'MainThread'" in verdict.summary) == ("hog", True)
+    with Running(interpreter.path, "deadlock") as target:
+        asleep(target)
+        (process,) = record(target.pid, tmp_path / "deadlock.giltrace", 0.2).processes
+        assert len(process.holds) == 0
+        assert judge(process).kind == "idle"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")
 def test_container_with_its_own_files_and_process_ids(tmp_path: Path) -> None:
     # What we see of this folder and of /dev/shm, it does not.
