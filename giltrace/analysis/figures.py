@@ -25,6 +25,9 @@ CONVOY_HOLD_NS = 1_000_000
 CONVOY_STEPS = 10
 CONVOY_STEP_SHARE = 0.75
 CONVOY_WAITED_SHARE = 0.25
+#: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
+#: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
+TURN_NS = 100_000
 #: A thread contends if it waits for this share of its life.
 CONTENDER_SHARE = 0.1
 
@@ -114,6 +117,11 @@ class Figures:
     def overlap_share(self) -> float:
         """Of the time that any thread ran, that in which several did."""
         return self.running.several_ns / max(self.running.any_ns, 1)
+
+    @cached_property
+    def lasting_share(self) -> float:
+        """As `competed_share`, of waits of `TURN_NS` and longer."""
+        return competed_ns(self.process, TURN_NS) / self.had
 
     @cached_property
     def overstays(self) -> measure.Overstays:

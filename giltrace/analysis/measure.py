@@ -155,17 +155,20 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
 
     Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
     taken off, and so is its sleep on the way to giving the GIL up. Holds in which giltrace came into a running program,
-    or left it, count from `ATTACHED_NS` on: it was at work in them. Where context switches are not on record, shorter
-    ones than `UNEXPLAINED_NS` may be just that and are left out, as are giltrace's own holds (`own_holds`).
+    or left it, do not count: it was at work in them; but one that it came into and left counts from `ATTACHED_NS` on.
+    Where context switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as
+    are giltrace's own holds (`own_holds`).
     """
     if not process.has_sched:
         at_least = np.maximum(at_least, UNEXPLAINED_NS)
     found, since = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     own = own_holds(process)
-    limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
     if process.left:
-        partial = (process.holds["flags"] & _PARTIAL) != 0
-        limits[partial] = np.maximum(limits[partial], ATTACHED_NS)
+        ended = (process.holds["flags"] & np.uint8(Flag.PARTIAL_END)) != 0
+        all_the_time = ended & (process.holds["start"] <= process.start)
+        own |= ((process.holds["flags"] & _PARTIAL) != 0) & ~all_the_time
+        at_least = np.where(all_the_time, np.maximum(at_least, ATTACHED_NS), at_least)
+    limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]

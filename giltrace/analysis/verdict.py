@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.figures import Figures
+from giltrace.analysis.figures import TURN_NS, Figures
 from giltrace.analysis.long_interval import find_long_interval
 from giltrace.timeline.model import Process
 
@@ -35,9 +35,8 @@ CONTENDED_HELD_SHARE = 0.5  # ... and at least two threads wait for `CONTENDER_S
 ALONE_SHARE = 0.9
 QUIET_SHARE = 0.1
 #: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`), and
-#: runs for so long in its turn, on average: with shorter ones it is waking each other up that takes the time.
+#: runs for `TURN_NS` in its turn, on average.
 TURNS_SHARE = 0.75
-TURN_NS = 100_000
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def judge(process: Process) -> Verdict:
     7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`CONTENDED_SHARE`).
     8. *single-threaded*: one thread had nearly all of the held time (`ALONE_SHARE`), or several had it in turns with
        hardly a break (`TURNS_SHARE`, `TURN_NS`), and hardly anyone waited.
-    9. *io-bound-handoff* where the rest is left and waits are few, *cpu-bound-contention* where they are not
-       (`QUIET_SHARE`).
+    9. *io-bound-handoff* where the rest is left and waits are few or brief, *cpu-bound-contention* where they are not
+       (`QUIET_SHARE`, `TURN_NS`).
 
     A wait counts for 7 to 9 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
@@ -80,7 +79,7 @@ def judge(process: Process) -> Verdict:
         verdict = rule(figures)
         if verdict is not None:
             return verdict
-    return _contention(figures) if figures.competed_share > QUIET_SHARE else _io_bound(figures)
+    return _contention(figures) if figures.lasting_share > QUIET_SHARE else _io_bound(figures)
 
 
 def _free_threaded(f: Figures) -> Verdict | None:

@@ -33,15 +33,18 @@ def wait_causes(process: Process) -> Ints:
     return causes
 
 
-def competed_ns(process: Process) -> int:
+def competed_ns(process: Process, at_least: int = 0) -> int:
     """How long at least one thread waited while another one ran with the GIL; of several GILs, of the worst.
 
-    Left out are wake-up latency and time in which the holder had no core or was blocked: nobody competed then.
+    Only waits of `at_least` ns count. Left out are wake-up latency and time in which the holder had no core or was
+    blocked: nobody competed then.
     """
     off_core = _off_core(process)
     worst = 0
     for gil in range(process.gils):
-        start, end = union(*(process.waits[edge][process.waits["gil"] == gil] for edge in ("start", "end")))
+        mine = process.waits[process.waits["gil"] == gil]
+        mine = mine[mine["end"] - mine["start"] >= at_least]
+        start, end = union(mine["start"], mine["end"])
         waits = np.empty(len(start), WAIT)
         waits["start"], waits["end"] = start, end
         worst = max(worst, int(_causes(process, gil, waits, off_core)[:, (_PYTHON, _C)].sum()))

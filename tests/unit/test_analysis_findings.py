@@ -16,7 +16,7 @@ from giltrace.analysis.verdict import judge
 from giltrace.timeline.model import STOP, Flag, Process
 from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import Frame, own_site, with_stacks
-from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process, timeline
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
 
 STEP: Frame = ("step", "io.py", 12)
@@ -78,6 +78,14 @@ def test_what_attaching_did_is_no_hog() -> None:
         assert sum(each.ns for each in find_hogs(replace(cut, stops=stops))) == left
     part = np.array([(second["end"] - 100 * MS, second["end"] + MS, second["thread"])], STOP)
     assert sum(each.ns for each in find_hogs(replace(cut, stops=part))) == (3 * 294 - 100) * MS
+
+
+@pytest.mark.parametrize(("held", "count"), [(150 * MS, 0), (400 * MS, 1)])
+def test_a_hold_from_before_attaching_until_after_it_may_be_a_hog(held: int, count: int) -> None:
+    script = Script(tids=(PID, 101)).acquire(0, 0).request(5 * MS, 1).timeout(10 * MS, 1)
+    kernel = Kernel().run(0, held, PID, 0)
+    (seen,) = timeline(script, kernel, end=held).processes
+    assert sum(each.count for each in find_hogs(replace(seen, left=True))) == count
 
 
 def test_what_giltrace_does_in_the_target_is_marked_and_its_time_told() -> None:

@@ -320,3 +320,15 @@ def test_a_hog_on_a_busy_machine_is_a_hog() -> None:
         script.acquire(at + 1000 * MS + US, 2).release(at + 1000 * MS + 9 * US, 2)
         at += 1001 * MS
     assert judge(process(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102))).kind == "hog"
+
+
+@pytest.mark.parametrize(("us", "kind"), [(1, "io-bound-handoff"), (10, "cpu-bound-contention")])
+def test_waiting_for_the_rest_of_a_brief_turn_is_no_contention(us: int, kind: str) -> None:
+    """Two threads wake each other up, and each is there before the other is done: 13 % of the time, however long."""
+    script, kernel = Script(tids=(PID, 101, 102)), Kernel()
+    for at in range(0, 1000 * 150 * us * US, 150 * us * US):
+        first, second, end = at, at + 60 * us * US, at + 120 * us * US
+        script.acquire(first, 1).request(second - 20 * us * US, 2).release(second, 1)
+        script.acquire(second, 2).release(end, 2)
+        kernel.run(first, second, 101, 0).run(second, end, 102, 1)
+    assert judge(process(script, kernel)).kind == kind
