@@ -11,6 +11,7 @@ from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.figures import TURN_NS, Figures
 from giltrace.analysis.long_interval import find_long_interval
+from giltrace.analysis.wait_causes import wait_causes
 from giltrace.timeline.model import Process
 
 #: A process with one thread that runs for less than this share of its wall time is idle.
@@ -37,6 +38,12 @@ QUIET_SHARE = 0.1
 #: Several threads take turns if one has the GIL for this share of the time that they had (`measure.used_share`), and
 #: runs for `TURN_NS` in its turn, on average.
 TURNS_SHARE = 0.75
+
+#: What to do about a core that was not there.
+_WANTED_CORE = (
+    "see what else ran on this machine (the trace shows it), and what the process may use: its CPU affinity, its "
+    "container's CPU limit"
+)
 
 
 @dataclass(frozen=True)
@@ -279,11 +286,14 @@ def _single(f: Figures) -> Verdict | None:
         )
     lacked = f.coreless_share > QUIET_SHARE
     coreless = f", and lacked a core while it held the GIL for {percent(f.coreless_share)}" if lacked else ""
+    advice = "The GIL costs nothing here; speed comes from faster code or from more processes."
+    if lacked:
+        advice = f"The GIL costs nothing here, but a core does: {_WANTED_CORE}."
     return Verdict(
         "single-threaded",
         f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
         f"{percent(f.busy_share)} of {duration(f.wall)}{coreless}.",
-        "The GIL costs nothing here; speed comes from faster code or from more processes.",
+        advice,
         evidence,
     )
 
@@ -292,17 +302,38 @@ def _io_bound(f: Figures) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
     known = f.process.has_sched
     what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
+    advice = f"The GIL is not the limit here: threads give it up {what_for}."
+    if f.contended_share > QUIET_SHARE:
+        advice = _why_waited(f)
     return Verdict(
         "io-bound-handoff",
         f"{'I/O-bound' if known else 'Mostly off the GIL'}: {f.holders} threads spent {percent(off)} of their lives "
         f"off the GIL and passed it on {f.hand_offs} times; somebody waited {percent(f.contended_share)} of the time.",
-        f"The GIL is not the limit here: threads give it up {what_for}.",
+        advice,
         {
             "off_gil_share": off,
             "held_share": f.held_share,
             "contended_share": f.contended_share,
             "hand_offs": f.hand_offs,
         },
+    )
+
+
+def _why_waited(f: Figures) -> str:
+    """What the waits were for, where threads hardly competed for the GIL."""
+    python, in_c, off_core, free = wait_causes(f.process).sum(axis=0).tolist()
+    waited = max(python + in_c + off_core + free, 1)
+    if off_core >= max(python + in_c, free):
+        share = percent(off_core / waited)
+        return f"{share} of the waiting passed while the holder had no core, or slept with the GIL: {_WANTED_CORE}."
+    if free >= python + in_c:
+        return (
+            f"{percent(free / waited)} of the waiting passed while nobody held the GIL: threads were being woken up to "
+            "take it. Let them do more at a time, so that they hand it on less often."
+        )
+    return (
+        "The waits are for the rest of brief turns: threads hand the GIL on all the time. Let them do more at a time, "
+        "so that they hand it on less often."
     )
 
 

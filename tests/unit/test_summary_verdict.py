@@ -332,3 +332,37 @@ def test_waiting_for_the_rest_of_a_brief_turn_is_no_contention(us: int, kind: st
         script.acquire(second, 2).release(end, 2)
         kernel.run(first, second, 101, 0).run(second, end, 102, 1)
     assert judge(process(script, kernel)).kind == kind
+
+
+def brief_steps(wake: int, lost: int) -> tuple[Script, Kernel]:
+    """Two threads in turns of 50 us every 400 us: one lacks a core for `lost`, the other is `wake` late to take it."""
+    script, kernel = Script(tids=(PID, 101, 102)), Kernel()
+    for at in range(0, 400 * MS, 400 * US):
+        end = at + 50 * US + lost
+        script.acquire(at, 1).request(at + 40 * US, 2).release(end, 1)
+        script.acquire(end + wake, 2).release(end + wake + 50 * US, 2)
+        kernel.run(at, at + 45 * US, 101, 0, preempted=lost > 0).run(at + 45 * US + lost, end, 101, 0)
+        kernel.run(end + wake, end + wake + 50 * US, 102, 1)
+    return script, kernel
+
+
+@pytest.mark.parametrize(
+    ("wake", "lost", "said"),
+    [(5 * US, 0, "is not the limit"), (80 * US, 0, "woken up"), (5 * US, 200 * US, "no core")],
+)
+def test_the_gil_is_not_called_no_limit_where_threads_waited_for_it(wake: int, lost: int, said: str) -> None:
+    verdict = judge(process(*brief_steps(wake, lost)))
+    assert verdict.kind == "io-bound-handoff"
+    assert said in verdict.advice
+    assert ("is not the limit" in verdict.advice) is (verdict.evidence["contended_share"] <= 0.1)
+
+
+def test_more_processes_are_no_advice_without_cores() -> None:
+    script, kernel = Script(tids=(PID, 101)).acquire(0, 1).release(100 * MS, 1), Kernel()
+    for at in range(0, 100 * MS, 10 * MS):
+        kernel.run(at, at + 6 * MS, 101, 0, preempted=True)
+    verdict = judge(process(script, kernel))
+    assert verdict.kind == "single-threaded"
+    assert "lacked a core while it held the GIL for 4" in verdict.summary
+    assert "more processes" not in verdict.advice
+    assert "CPU affinity" in verdict.advice
