@@ -129,6 +129,19 @@ class Figures:
         return hogs(self.process)
 
     @cached_property
+    def collecting_share(self) -> float:
+        """Of the samples of the hogs' holders, those in which these were collecting garbage."""
+        holds, samples = self.process.holds[self.overstays.hold], self.process.samples
+        of_gil = [measure.of_gil(samples, gil) for gil in range(self.process.gils)]
+        seen = [np.append(0, np.cumsum(some["collecting"])) for some in of_gil]
+        taken = collecting = 0
+        for gil, start, end in zip(*(holds[name].tolist() for name in ("gil", "start", "end")), strict=True):
+            first, last = np.searchsorted(of_gil[gil]["time"], (start, end))
+            taken += int(last - first)
+            collecting += int(seen[gil][last] - seen[gil][first])
+        return collecting / max(taken, 1)
+
+    @cached_property
     def convoy(self) -> Convoys:
         """The threads in a convoy."""
         return convoys(self.process)

@@ -19,7 +19,7 @@ _LIBRARY = re.compile(
     r"""(?:^|/)(?:site|dist)-packages/  # what is installed, in any layout
     | (?:^|/)lib(?:32|64)?/(?:python|pypy)\d+(?:\.\d+t?)?/  # an installed standard library
     | (?:^|/)python\d+\.zip/  # one in an archive
-    | ^<frozen\ """,
+    | ^<frozen\ | ^<garbage\ collector>$  # the interpreter's own""",
     re.VERBOSE,
 )
 # Whoever starts threads has this function on their stacks: it tells where the standard library lies in a build tree.

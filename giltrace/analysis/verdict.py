@@ -20,6 +20,8 @@ IDLE_SHARE = 0.05
 IDLE_SHARE_SEVERAL = 0.001
 #: Hogs decide the verdict if they overstay for this share of the time that the threads had in all.
 HOG_SHARE = 0.05
+#: ... and are collections of garbage if this share of what waiters saw in them was that.
+COLLECTING_SHARE = 0.5
 #: Parallel: threads ran off the GIL for this many times the held time ...
 PARALLEL_RATIO = 0.8
 #: ... for this share of the wall time, and at least two ran at once for this share of the time that any ran.
@@ -150,12 +152,23 @@ def _hog(f: Figures) -> Verdict | None:
     name = f.name(int(f.process.holds["thread"][over.hold[worst]]))
     longest = int(over.length[worst])
     times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
+    evidence = {"hogs": len(over.hold), "overstay_share": share, "longest_overstay_ns": longest}
+    collecting = f.collecting_share
+    if collecting >= COLLECTING_SHARE:
+        return Verdict(
+            "hog",
+            f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
+            f"for up to {duration(longest)}.",
+            "The line where one begins is innocent: it made the next object. Call gc.freeze() once the program has "
+            "started, so that what is there by then is left alone; raise gc.set_threshold(), or make fewer objects.",
+            {**evidence, "collecting_share": collecting},
+        )
     return Verdict(
         "hog",
         f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
         f"{duration(longest)}, where Python code takes microseconds.",
         "Let that native code release the GIL around its work, or hand it smaller pieces.",
-        {"hogs": len(over.hold), "overstay_share": share, "longest_overstay_ns": longest},
+        evidence,
     )
 
 

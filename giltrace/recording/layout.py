@@ -86,6 +86,8 @@ CORE_SHIFT = 51
 #: The timed wait of a REQUEST or TIMEOUT takes the place of the core, in microseconds: digits, then so many bits for
 #: the power of ten.
 POWER_BITS = 3
+#: Of a sample, there: the holder was collecting garbage.
+COLLECTING = 1
 
 
 class Clock(IntEnum):

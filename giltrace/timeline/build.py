@@ -12,6 +12,7 @@ from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
 from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.collections import with_collections
 from giltrace.timeline.holds import match
 from giltrace.timeline.images import Image, program_images
 from giltrace.timeline.kernel import Kernel, Slot
@@ -106,6 +107,9 @@ def _others(pieces: Array, names: Mapping[int, str]) -> tuple[tuple[OtherTask, .
 
 def _process(image: Image, members: Cast, runs: Array) -> Process:
     recorded, events = image.recorded, image.events
+    if recorded.stacks is not None:
+        events, stacks = with_collections(events, recorded.stacks)
+        recorded = replace(recorded, stacks=stacks)
     gils = max(len(recorded.gils), int(events["gil"].max()) + 1 if len(events) else 0)
     usage = match(events, members.threads, gils, image.start, lossy=recorded.lost > 0)
     starts = np.array([t.start for t in members.threads], np.int64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.layout import NO_CORE, Kind, RecordFlag, RequestFlag
+from giltrace.recording.layout import COLLECTING, NO_CORE, Kind, RecordFlag, RequestFlag
 from giltrace.timeline.axis import NEVER, Bools, Ints, stable_order
 from giltrace.timeline.model import HOLD, SAMPLE, SWITCH_REQUEST, WAIT, Array, Flag, Thread
 
@@ -266,6 +266,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     requests, samples = np.empty(len(asking), SWITCH_REQUEST), np.empty(len(looks), SAMPLE)
     for name in ("time", "thread", "gil"):
         requests[name], samples[name] = asking[name], looks[name]
+    samples["collecting"] = looks["arg"] & COLLECTING
 
     matcher = _Matcher(events, threads, gils, origin)
     holds, number, stacks = matcher.holds(lossy=lossy)

@@ -64,7 +64,7 @@ WAIT = np.dtype(
 SWITCH_REQUEST = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
 
 #: A look at what the holder of `gil` did, by `thread`, which waited for it: at instants that do not depend on events.
-SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
+SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("collecting", "u1")])
 
 #: From `start` on, until the same GIL's next row, timed waits for `gil` asked the holder to drop it after `ns`.
 SWITCH_INTERVAL = np.dtype([("start", "<i8"), ("gil", "<u2"), ("ns", "<i8")])

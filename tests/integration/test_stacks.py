@@ -103,3 +103,35 @@ def test_depth_is_as_asked(interpreter: Interpreter, tmp_path: Path, depth: int,
     else:
         assert process.stacks is not None
         assert np.diff(process.stacks.offsets).max() == most
+
+
+COLLECTS = """
+import gc, threading, time
+gc.disable()
+heap = [[number] for number in range(200_000)]
+def works():
+    for _ in range(6):
+        gc.collect()  # COLLECT
+        for _ in range(400_000): pass  # COMPUTE
+thread = threading.Thread(target=works, name="works")
+thread.start()
+while thread.is_alive():
+    time.sleep(0.0005)
+"""
+
+
+def test_who_waits_sees_whether_the_holder_collects_garbage(interpreter: Interpreter, tmp_path: Path) -> None:
+    _, process = run(interpreter, tmp_path, ["-c", COLLECTS])
+    samples = of_kind(process.events, layout.Kind.SAMPLE)
+    lines = {name: COLLECTS[: COLLECTS.index(f"# {name}")].count("\n") + 1 for name in ("COLLECT", "COMPUTE")}
+    seen: dict[str, list[int]] = {name: [] for name in lines}
+    for sample in samples[samples["stack"] >= 0]:
+        function, _, line = frames(process, int(sample["stack"]))[0]
+        for name, at in lines.items():
+            if (function, line) == ("works", at):
+                seen[name].append(int(sample["arg"]))
+    # A sample at the edge of the one may be told as of the other.
+    assert len(seen["COLLECT"]) > 10
+    assert len(seen["COMPUTE"]) > 10
+    assert np.mean(seen["COLLECT"]) > 0.9
+    assert np.mean(seen["COMPUTE"]) < 0.1

@@ -19,25 +19,31 @@ static const struct {
     struct frame_layout layout;
 } tables[] = {
     /* PyFrameObject: f_back, f_code, f_lasti; the latter in bytes up to 3.9, in units of two bytes in 3.10 */
-    {8, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true}},
-    {9, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true}},
-    {10, {24, -1, 24, 32, 96, 4, 2, 104, 112, 120, 40, 0, 176, 48, 72, 8, true}},
+    {8, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 544, true, true}},
+    {9, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true}},
+    {10, {24, -1, 24, 32, 96, 4, 2, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true}},
     /* _PyInterpreterFrame: previous, f_code, prev_instr; co_qualname instead of co_name from here on */
-    {11, {56, 8, 48, 32, 56, 8, 1, 112, 128, 136, 72, 184, 184, 48, 72, 16, true}},
-    {12, {56, 0, 8, 0, 56, 8, 1, 112, 128, 136, 68, 192, 192, 40, 56, 72, false}},
+    {11, {56, 8, 48, 32, 56, 8, 1, 112, 128, 136, 72, 184, 184, 48, 72, 16, true, 848, false, true}},
+    {12, {56, 0, 8, 0, 56, 8, 1, 112, 128, 136, 68, 192, 192, 40, 56, 72, false, 312, false, true}},
 };
 
 /* _Py_DebugOffsets: cookie, version, free_threaded, then groups of 8-byte offsets, each begun by a size. The groups
  * grew from one version to the next, so the places of the three that matter most are listed. */
 static const struct {
     int minor;
-    unsigned state, frame, code;
+    unsigned state, frame, code, gc_place, gc;
 } published[] = {
-    {13, 19, 28, 34},
-    {14, 22, 31, 39},
-    {15, 22, 39, 47},
+    {13, 19, 28, 34, 10, 71},
+    {14, 22, 31, 39, 11, 81},
+    {15, 22, 39, 47, 11, 94},
 };
 enum { THREADS_HEAD = 9 };
+
+/* The collector's state as it was up to 3.12: its newest generation's address stands between the generations and
+ * `collecting`, and says that this is the place. */
+enum { GENERATIONS_BEFORE = 176, NEWEST_BEFORE = 104 };
+
+static uintptr_t runtime_state;
 
 /* The sizes that begin the groups tell whether the places are right. */
 static bool makes_sense(const uint64_t *state, const uint64_t *frame, const uint64_t *code) {
@@ -71,6 +77,10 @@ static bool read_published(const uint64_t *runtime, int minor) {
             .text_other = 56,
             .first_state = (uint32_t)runtime[THREADS_HEAD],
         };
+        const uint64_t *gc = runtime + published[i].gc;
+        if (gc[0] > gc[1] && gc[0] < 1024) {
+            frames_layout.collecting = (uint32_t)(runtime[published[i].gc_place] + gc[1]);
+        }
         return makes_sense(state, frame, code);
     }
     return false;
@@ -107,8 +117,9 @@ bool frames_choose(const struct elf_object *python, const char *version) {
         .bytes = (uintptr_t)elf_symbol(python, "PyBytes_Type", NULL),
     };
     uint64_t size = 0;
+    runtime_state = (uintptr_t)elf_symbol(python, "_PyRuntime", NULL);
     return is_type(frames_types.code, "code") && is_type(frames_types.text, "str") &&
-           is_type(frames_types.bytes, "bytes") && choose_layout(elf_symbol(python, "_PyRuntime", NULL), version) &&
+           is_type(frames_types.bytes, "bytes") && choose_layout((const void *)runtime_state, version) &&
            peek_own(frames_types.code + TYPE_SIZE, &size, sizeof size) && size == frames_layout.code_size;
 }
 
@@ -167,4 +178,20 @@ enum frames_verdict frames_check(uintptr_t state) {
         }
     }
     return found ? FRAMES_RIGHT : FRAMES_NONE;
+}
+
+/* Does the interpreter of the thread state collect garbage? False also where that is not known. */
+bool frames_collecting(uintptr_t state) {
+    uintptr_t owner = runtime_state, newest = 0;
+    int collecting = 0;
+    if (frames_layout.collecting == 0 ||
+        (!frames_layout.of_runtime && !peek(state + STATE_INTERPRETER, &owner, sizeof owner))) {
+        return false;
+    }
+    uintptr_t place = owner + frames_layout.collecting;
+    if (frames_layout.generations &&
+        (!peek(place - NEWEST_BEFORE, &newest, sizeof newest) || newest != place - GENERATIONS_BEFORE)) {
+        return false;
+    }
+    return peek(place, &collecting, sizeof collecting) && collecting == 1;
 }

@@ -18,6 +18,9 @@ struct frame_layout {
     uint32_t text_ascii, text_other; /* where the characters of a compact str begin */
     uint32_t first_state;            /* interpreter state: its newest thread state */
     bool one_current;                /* up to 3.11 one thread state is current in the process, not one in each thread */
+    uint32_t collecting;             /* interpreter state (3.8: the runtime): an int, whether it collects garbage */
+    bool of_runtime;                 /* see there */
+    bool generations;                /* before that stand the generations, up to 3.12 */
 };
 
 /* What objects are told by. */
@@ -35,6 +38,7 @@ extern struct frame_types frames_types;
 
 bool frames_choose(const struct elf_object *python, const char *version);
 enum frames_verdict frames_check(uintptr_t state);
+bool frames_collecting(uintptr_t state);
 
 /* The tag bits of a frame's code (a stack reference from 3.14 on) are no part of its address. */
 static inline uintptr_t frames_untagged(uintptr_t code) {

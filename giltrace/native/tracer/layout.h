@@ -104,7 +104,8 @@ struct gt_chunk {
  *  +-------------+--------+------+------+-----------------------------------------+
  *
  * The topmost bits hold the core of an ACQUIRE and the length of the timed wait of a REQUEST or TIMEOUT: microseconds,
- * three digits and the power of ten that they are multiplied by in the lowest three bits. In a STACK or HOLDER_STACK
+ * three digits and the power of ten that they are multiplied by in the lowest three bits. Of a TIMEOUT that is a sample
+ * they say whether the holder was collecting garbage. In a STACK or HOLDER_STACK
  * the number of a stack takes the place of the time. Kind 0 means that nothing was written there yet. */
 typedef uint64_t gt_record;
 
@@ -115,6 +116,7 @@ typedef uint64_t gt_record;
 #define GT_CORE_SHIFT 51
 #define GT_NO_CORE 0x1FFFu
 #define GT_POWER_BITS 3
+#define GT_COLLECTING 1u
 
 _Static_assert(sizeof(struct gt_header) <= GT_HEADER_SIZE, "the head fits its page");
 _Static_assert(sizeof(struct gt_chunk) == 128, "a chunk's head is two cache lines");

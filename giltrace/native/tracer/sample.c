@@ -35,7 +35,7 @@ static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex,
     lock(mutex);
     if (stack != 0 && instant.count == switches && thread->generation == guard_generation()) {
         store_number(thread, GT_HOLDER_STACK, stack);
-        store_emit(thread, instant.ticks, GT_TIMEOUT, gil->id, 0, GT_SAMPLE);
+        store_emit(thread, instant.ticks, GT_TIMEOUT, gil->id, instant.collecting ? GT_COLLECTING : 0, GT_SAMPLE);
     }
 }
 

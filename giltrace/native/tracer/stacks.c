@@ -263,6 +263,7 @@ uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
     while (frame != 0 && count < depth_max && peek(frame, bytes, span)) {
         if (count == 0) {
             instant->ticks = clock_ticks();
+            instant->collecting = frames_collecting(state);
             instant->count = __atomic_load_n(instant->counter, __ATOMIC_RELAXED);
         }
         frames[count].code = frames_untagged(word_at(bytes, frames_layout.code, 8));

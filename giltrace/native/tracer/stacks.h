@@ -15,6 +15,7 @@ struct stacks_instant {
     const uint64_t *counter; /* of what must not have happened meanwhile */
     uint64_t count;          /* its value at that time */
     uint64_t ticks;
+    bool collecting; /* garbage */
 };
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth);

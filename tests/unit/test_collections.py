@@ -1,0 +1,85 @@
+"""A holder that collects garbage is seen to do that, whatever line of the program it was that began it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from giltrace.analysis.own_line import innermost_own
+from giltrace.analysis.verdict import judge
+from giltrace.recording.events import FRAME, GIL_EVENT, StackTable
+from giltrace.recording.layout import COLLECTING, Kind
+from giltrace.timeline.collections import FILE, FUNCTION, with_collections
+from giltrace.timeline.model import Array, Process
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+
+STACKS = [[("make", "app.py", 3), ("<module>", "app.py", 9)], [], [("run", "app.py", 5)]]
+
+
+def table() -> StackTable:
+    strings = ["make", "app.py", "<module>", "run"]
+    frames = [(strings.index(f), strings.index(file), line) for stack in STACKS for f, file, line in stack]
+    offsets = np.cumsum([0, *map(len, STACKS)])
+    return StackTable(np.array(frames, FRAME), offsets, np.array([False, False, True]), tuple(strings))
+
+
+def events(*rows: tuple[Kind, int, int]) -> Array:
+    return np.array([(time, arg, 0, 0, kind, 0, stack) for time, (kind, arg, stack) in enumerate(rows)], GIL_EVENT)
+
+
+def stack(table: StackTable, number: int) -> list[tuple[str, str, int]]:
+    frames = table.frames[table.offsets[number] : table.offsets[number + 1]]
+    return [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in frames]
+
+
+def test_a_collection_is_the_innermost_function() -> None:
+    given = events(
+        (Kind.SAMPLE, COLLECTING, 2),
+        (Kind.SAMPLE, 0, 2),
+        (Kind.TIMEOUT, COLLECTING, 0),
+        (Kind.SAMPLE, COLLECTING, 0),
+        (Kind.SAMPLE, COLLECTING, -1),
+        (Kind.SAMPLE, COLLECTING, 2),
+        (Kind.SAMPLE, COLLECTING, 1),
+    )
+    made, stacks = with_collections(given, table())
+    assert [stack(stacks, number) for number in range(3)] == STACKS
+    assert made["stack"][[1, 2, 4]].tolist() == [2, 0, -1]
+    collection = (FUNCTION, FILE, 0)
+    for row, under in ((0, 2), (3, 0), (5, 2), (6, 1)):
+        number = int(made["stack"][row])
+        assert stack(stacks, number) == [collection, *STACKS[under]]
+        assert bool(stacks.truncated[number]) is (under == 2)
+    assert made["stack"][0] == made["stack"][5]
+    assert len(stacks) == 6
+    # The user's own line is the one that it came of.
+    own = innermost_own(stacks)[int(made["stack"][0])]
+    assert stacks.frames["line"][own] == 5
+
+
+def test_nothing_changes_without_collections() -> None:
+    given, stacks = events((Kind.SAMPLE, 0, 2), (Kind.TIMEOUT, COLLECTING, 0)), table()
+    assert with_collections(given, stacks) == (given, stacks)
+
+
+def collecting(share: float) -> Process:
+    """Five holds that go on for 100 ms after a request; in so much of each its holder is seen to collect."""
+    script, kernel, samples = Script(tids=(PID, 101, 102)), Kernel(), 0
+    for at in range(0, 1500 * MS, 300 * MS):
+        script.acquire(at, 1).request(at + MS, 2).timeout(at + 6 * MS, 2, us=5000)
+        for time in range(at + 10 * MS, at + 100 * MS, 10 * MS):
+            samples += 1
+            arg = COLLECTING if samples % 9 < 9 * share else 0
+            script.add(Kind.SAMPLE, time, 2, arg=arg)
+        script.release(at + 106 * MS, 1).acquire(at + 106 * MS + US, 2).release(at + 107 * MS, 2)
+        kernel.run(at, at + 106 * MS, 101, 0).run(at + 106 * MS + US, at + 107 * MS, 102, 0)
+    return process(script, kernel)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_a_hog_that_collects_is_called_so(share: float) -> None:
+    verdict = judge(collecting(share))
+    assert verdict.kind == "hog"
+    assert verdict.summary.startswith("Garbage collection" if share > 0.5 else "GIL hog")
+    assert ("gc.freeze()" in verdict.advice) is (share > 0.5)
+    assert ("native code" in verdict.advice) is (share < 0.5)
