@@ -37,7 +37,7 @@ static const struct {
     {14, 22, 31, 39, 11, 81},
     {15, 22, 39, 47, 11, 94},
 };
-enum { THREADS_HEAD = 9 };
+enum { INTERPRETER_SIZE = 6, THREADS_HEAD = 9 };
 
 /* The collector's state as it was up to 3.12: its newest generation's address stands between the generations and
  * `collecting`, and says that this is the place. */
@@ -78,8 +78,9 @@ static bool read_published(const uint64_t *runtime, int minor) {
             .first_state = (uint32_t)runtime[THREADS_HEAD],
         };
         const uint64_t *gc = runtime + published[i].gc;
-        if (gc[0] > gc[1] && gc[0] < 1024) {
-            frames_layout.collecting = (uint32_t)(runtime[published[i].gc_place] + gc[1]);
+        uint64_t place = runtime[published[i].gc_place];
+        if (gc[0] > gc[1] && gc[1] % sizeof(int) == 0 && place + gc[0] <= runtime[INTERPRETER_SIZE]) {
+            frames_layout.collecting = (uint32_t)(place + gc[1]);
         }
         return makes_sense(state, frame, code);
     }

@@ -165,7 +165,7 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state, ui
     uint32_t stack = stacks_own(thread, state);
     if (stack != thread->stack) {
         thread->stack = stack;
-        store_number(thread, GT_STACK, stack);
+        store_number(thread, now, GT_STACK, stack);
     }
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
     thread->release = gil->switch_requested ? release : NULL;
@@ -371,7 +371,7 @@ static void timed_out(struct thread *thread, struct gil *gil, uint64_t switches,
         struct stacks_instant instant = {.counter = &state->switch_number};
         uint32_t stack = stacks_of_holder(gil_holder(gil), &instant);
         if (stack != 0) {
-            store_number(thread, GT_HOLDER_STACK, stack);
+            store_number(thread, instant.ticks, GT_HOLDER_STACK, stack);
         }
     }
     store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, interval, asks ? GT_SWITCH_REQUEST : 0);
@@ -379,6 +379,8 @@ static void timed_out(struct thread *thread, struct gil *gil, uint64_t switches,
     thread->timed_out_ns = clock_ns();
     thread->next_look_ns = sample_next(thread->timed_out_ns);
 }
+
+enum { MOST_LATE_NS = 10000 };
 
 /* How long a wait until then may take. */
 static inline int64_t left_until(const struct timespec *until, uint64_t now) {
@@ -392,10 +394,11 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         return NEXT(timedwait)(cond, mutex, until);
     }
     /* Before all else; but who has just asked the holder, and will look at it, saves the time that this takes (see
-     * sample.c). The interval is then what it was before, or less. */
+     * sample.c). The interval is then what it was before, but for what went by since. */
     bool asked = thread->just_asked && thread->request_written;
     int64_t left = left_until(until, likely(!asked) ? clock_ns() : thread->timed_out_ns);
-    if (asked && left > thread->left_ns) {
+    int64_t late = left - thread->left_ns;
+    if (asked && late >= 0 && late < MOST_LATE_NS) {
         left = thread->left_ns;
     }
     thread->left_ns = left;

@@ -34,7 +34,7 @@ static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex,
     uint32_t stack = stacks_of_holder(gil_holder(gil), &instant);
     lock(mutex);
     if (stack != 0 && instant.count == switches && thread->generation == guard_generation()) {
-        store_number(thread, GT_HOLDER_STACK, stack);
+        store_number(thread, instant.ticks, GT_HOLDER_STACK, stack);
         store_emit(thread, instant.ticks, GT_TIMEOUT, gil->id, instant.collecting ? GT_COLLECTING : 0, GT_SAMPLE);
     }
 }
@@ -82,16 +82,19 @@ int sample_and_wait(struct thread *thread, struct gil *gil, pthread_cond_t *cond
         if (last || result != ETIMEDOUT) {
             break;
         }
-        bool done = gil->sampled_until_ns >= at; /* by who came before, or after */
-        gil->sampled_until_ns = done ? gil->sampled_until_ns : at;
-        if (!done && gil_state(gil)->locked && thread->generation == guard_generation()) {
+        /* Who is not the one any more is back in the queue at once, before the one that is. */
+        bool mine = gil->sampler == thread || gil->sampler == NULL;
+        bool due = mine && gil->sampled_until_ns < at;
+        gil->sampled_until_ns = due ? at : gil->sampled_until_ns;
+        if (due && gil_state(gil)->locked && thread->generation == guard_generation()) {
             look(thread, gil, mutex, lock);
         }
         if (!gil_state(gil)->locked) {
             result = 0;
             break;
         }
-        at = sample_next(clock_ns());
+        uint64_t now = clock_ns();
+        at = sample_next(now > at ? now : at); /* on and on, also where somebody has the clock stand still */
     }
     if (gil->sampler == thread) {
         gil->sampler = NULL;

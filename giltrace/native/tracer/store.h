@@ -94,11 +94,11 @@ static inline gt_record *store_emit(struct thread *thread, uint64_t time, enum g
     return record;
 }
 
-/* Append a record that holds a number and no time. */
-static inline void store_number(struct thread *thread, enum gt_kind kind, uint32_t number) {
+/* Append a record that holds a number and no time; `time` is that of the record which it belongs to. */
+static inline void store_number(struct thread *thread, uint64_t time, enum gt_kind kind, uint32_t number) {
     gt_record *record = thread->cursor;
     if (unlikely(record == thread->end)) {
-        record = store_more(thread, clock_ticks());
+        record = store_more(thread, time);
         if (record == NULL) {
             return;
         }
