@@ -10,7 +10,7 @@ Truth: verdict = cpu-bound-contention
 Truth: held_share >= 0.7
 Truth: wait_share(stage-*) >= 0.1
 Truth: handoffs >= 40
-Truth: forced(stage-*) >= 10
+Truth: forced(stage-*) >= 1
 Truth: off_running_cores <= 0.3
 """
 
