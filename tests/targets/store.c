@@ -28,7 +28,7 @@ static _Atomic bool ended;
 
 static void hook(void) {
     store_check(&self);
-    store_number(&self, GT_STACK, 1);
+    store_number(&self, clock_ticks(), GT_STACK, 1);
     store_emit(&self, clock_ticks(), GT_ACQUIRE, 0, GT_NO_CORE, 0);
     if (store_stop_wanted()) { /* which reads the head */
         abort();
