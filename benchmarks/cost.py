@@ -188,6 +188,18 @@ def startup_table(python: str, rounds: int) -> Table:
     return table
 
 
+def print_tables(document: str, table: Callable[[str, int], Table]) -> None:
+    """Print a table per interpreter, as the command line asks for; `document` says what of, and how often."""
+    parser = argparse.ArgumentParser(description=document.partition("\n")[0])
+    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (default: this one)")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    console = Console(width=110)
+    for python in options.python:
+        console.print(table(python, options.rounds))
+    console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

@@ -9,16 +9,12 @@ at releases are recorded too: of programs that only compute there are few.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from cost import record
-from rich.console import Console
+from cost import print_tables, record
 from rich.table import Table
 
 import giltrace
@@ -87,17 +83,5 @@ def sampling_table(python: str, rounds: int) -> Table:
     return table
 
 
-def main() -> None:
-    """Print a table per interpreter."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (default: this one)")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    console = Console(width=110)
-    for python in options.python:
-        console.print(sampling_table(python, options.rounds))
-    console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-
-
 if __name__ == "__main__":
-    main()
+    print_tables(__doc__ or "", sampling_table)

@@ -10,14 +10,10 @@ the differences.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import subprocess
-import sys
 
-from cost import Command, measure, record
-from rich.console import Console
+from cost import Command, measure, print_tables, record
 from rich.table import Table
 
 #: Asked for at depth 10, in ns.
@@ -89,17 +85,5 @@ def stacks_table(python: str, rounds: int) -> Table:
     return table
 
 
-def main() -> None:
-    """Print a table per interpreter."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (default: this one)")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    console = Console(width=110)
-    for python in options.python:
-        console.print(stacks_table(python, options.rounds))
-    console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-
-
 if __name__ == "__main__":
-    main()
+    print_tables(__doc__ or "", stacks_table)

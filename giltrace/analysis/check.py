@@ -176,7 +176,7 @@ def _wait_p99(one: _Chosen) -> Iterator[_Figure]:
 def _wait_share(one: _Chosen) -> Iterator[_Figure]:
     process = one.process
     distinct, role = _by_role(one)
-    lives = np.array([t.end - t.start for t in process.threads], np.int64)
+    lives = measure.lives(process)
     waited = np.bincount(role, measure.sum_by_thread(process, process.waits) * one.threads, len(distinct))
     lived = np.bincount(role, lives * one.threads, len(distinct))
     for at in np.flatnonzero(lived > 0).tolist():

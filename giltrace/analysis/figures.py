@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis import measure
+from giltrace.analysis.intervals import hold_at
 from giltrace.analysis.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process, State
@@ -50,7 +51,7 @@ def convoys(process: Process) -> Convoys:
     if waits.any():
         waits &= competed_by_wait(process) >= CONVOY_COMPETED_INTERVALS * interval
     steps = measure.convoy_steps(process, waits, CONVOY_HOLD_NS)
-    lives = np.array([t.end - t.start for t in process.threads], np.int64)
+    lives = measure.lives(process)
     waited = measure.sum_by_thread(process, process.waits)
     caught = (
         (steps.number >= CONVOY_STEPS)
@@ -72,7 +73,7 @@ class Figures:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.wall = max(process.end - process.start, 1)
-        self.lives = np.maximum(np.array([t.end - t.start for t in process.threads], np.int64), 1)
+        self.lives = np.maximum(measure.lives(process), 1)
         self.held = measure.sum_by_thread(process, process.holds)
         self.waited = measure.sum_by_thread(process, process.waits)
         self.holds = measure.count_by_thread(process, process.holds)
@@ -131,15 +132,9 @@ class Figures:
     @cached_property
     def collecting_share(self) -> float:
         """Of the samples of the hogs' holders, those in which these were collecting garbage."""
-        holds, samples = self.process.holds[self.overstays.hold], self.process.samples
-        of_gil = [measure.of_gil(samples, gil) for gil in range(self.process.gils)]
-        seen = [np.append(0, np.cumsum(some["collecting"])) for some in of_gil]
-        taken = collecting = 0
-        for gil, start, end in zip(*(holds[name].tolist() for name in ("gil", "start", "end")), strict=True):
-            first, last = np.searchsorted(of_gil[gil]["time"], (start, end))
-            taken += int(last - first)
-            collecting += int(seen[gil][last] - seen[gil][first])
-        return collecting / max(taken, 1)
+        samples = self.process.samples
+        seen = np.isin(hold_at(self.process, samples["gil"], samples["time"]), self.overstays.hold)
+        return int(samples["collecting"][seen].sum()) / max(int(seen.sum()), 1)
 
     @cached_property
     def convoy(self) -> Convoys:

@@ -46,7 +46,7 @@ def find_long_interval(process: Process) -> LongInterval | None:
     brief[led] = measure.lengths(process.holds)[waits["hold"][led]] <= default
     step = brief & (over >= default)  # twice as long, at least
     saved = np.bincount(waits["thread"][step], weights=over[step], minlength=len(process.threads)).astype(np.int64)
-    lives = np.array([thread.end - thread.start for thread in process.threads], np.int64)
+    lives = measure.lives(process)
     threads = sorted(np.flatnonzero((saved > 0) & (saved >= STARVED_SHARE * lives)).tolist(), key=lambda i: -saved[i])
     if not threads:
         return None

@@ -46,6 +46,11 @@ def lengths(rows: Array) -> Ints:
     return result
 
 
+def lives(process: Process) -> Ints:
+    """How long each thread lived."""
+    return np.array([thread.end - thread.start for thread in process.threads], np.int64)
+
+
 def _sums(cell: npt.NDArray[Any], length: Ints, cells: int) -> Ints:
     # bincount adds in float64: exact up to 2**53 ns, which is 104 days.
     return np.bincount(cell, weights=length, minlength=cells).astype(np.int64)

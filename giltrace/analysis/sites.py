@@ -17,16 +17,17 @@ from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
 
-_Frame = tuple[str, str, int]
-_NO_FRAME: _Frame = ("", "", 0)
+#: A function, its file and the line; the line is 0 and the file empty where they are not known.
+Frame = tuple[str, str, int]
+_NO_FRAME: Frame = ("", "", 0)
 
 
 class _Top(NamedTuple):
     """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line."""
 
-    leaf: _Frame
+    leaf: Frame
     giltrace: bool
-    own: _Frame
+    own: Frame
 
 
 class Classes(NamedTuple):
@@ -85,7 +86,7 @@ class Sites:
         """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
         return main_stacks(self.process)
 
-    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[_Frame]]:
+    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Frame]]:
         """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
 
         A frame is its function, file and line.
@@ -128,7 +129,7 @@ def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
     return top, tops
 
 
-def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[_Frame]]:
+def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[Frame]]:
     """Number frames, given by their places (-1: none, and no number), by what they say; and what they say."""
     some = np.flatnonzero(place >= 0)
     chosen = table.frames[place[some]]
@@ -140,7 +141,7 @@ def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[_Frame]]:
     _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
     # Equal strings may have several numbers: what counts is what they say.
     named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in chosen[first]]
-    number: dict[_Frame, int] = {}
+    number: dict[Frame, int] = {}
     same = np.array([number.setdefault(name, len(number)) for name in named], np.int64)
     result = np.full(len(place), -1, np.int64)
     result[some] = same[inverse.ravel()] if len(same) else -1

@@ -10,13 +10,10 @@ import numpy.typing as npt
 
 from giltrace.analysis.attribution import attribute
 from giltrace.analysis.measure import lengths
-from giltrace.analysis.sites import Sites
+from giltrace.analysis.sites import Frame, Sites
 from giltrace.analysis.stretches import stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
-
-#: A function, its file and the line; the line is 0 and the file empty where they are not known.
-Frame = tuple[str, str, int]
 
 CUT_OFF: Frame = ("(outer frames cut off)", "", 0)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.intervals import hold_at
+from giltrace.analysis.intervals import hold_at, requested_holds
 from giltrace.analysis.roles import roles
 from giltrace.timeline.axis import Ints, concatenated_ranges, union
 from giltrace.timeline.model import Array, Process, Stacks
@@ -103,7 +103,7 @@ def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8
         return np.full(len(holds), -1, np.int32), source
     chosen = np.where(known.hold_end >= 0, known.hold_end, known.hold_begin).astype(np.int32)
     source[chosen >= 0] = Source.RELEASE
-    asked = hold_at(process, process.switch_requests["gil"], process.switch_requests["time"])
+    asked = requested_holds(process)
     looked = np.flatnonzero((asked >= 0) & (known.request >= 0))
     # Of several requests to one hold the first counts: it is assigned last.
     chosen[asked[looked[::-1]]] = known.request[looked[::-1]]
@@ -230,8 +230,9 @@ def _clipped_sums(kind: Ints, values: Ints, own: Ints, limit: Ints) -> npt.NDArr
 
 def _kinds(process: Process, known: Stacks) -> Ints:
     """A number for each hold: equal for those of one role that began and ended in the same stacks."""
-    number = {role: at for at, role in enumerate(sorted(set(roles(process))))}
-    role = np.array([number[role] for role in roles(process)], np.int64)[process.holds["thread"]]
+    of_thread = roles(process)
+    number = {role: at for at, role in enumerate(sorted(set(of_thread)))}
+    role = np.array([number[role] for role in of_thread], np.int64)[process.holds["thread"]]
     stacks = len(known.table) + 1
     key = (role * stacks + known.hold_begin + 1) * stacks + known.hold_end + 1
     return np.unique(key, return_inverse=True)[1].ravel()

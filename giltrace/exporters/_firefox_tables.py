@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.stack_totals import Frame, frames
+from giltrace.analysis.sites import Frame
+from giltrace.analysis.stack_totals import frames
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

@@ -6,7 +6,8 @@ import re
 from typing import BinaryIO
 
 from giltrace.analysis.measure import lengths
-from giltrace.analysis.stack_totals import Frame, culprits, frames, holding, waiting
+from giltrace.analysis.sites import Frame
+from giltrace.analysis.stack_totals import culprits, frames, holding, waiting
 from giltrace.errors import UsageError
 from giltrace.exporters._names import labels
 from giltrace.timeline.model import Process, Timeline
