@@ -111,7 +111,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         events, stacks = with_collections(events, recorded.stacks)
         recorded = replace(recorded, stacks=stacks)
     gils = max(len(recorded.gils), int(events["gil"].max()) + 1 if len(events) else 0)
-    usage = match(events, members.threads, gils, image.start, lossy=recorded.lost > 0)
+    usage = match(events, members.threads, gils, image.start, recorded.lost)
     starts = np.array([t.start for t in members.threads], np.int64)
     ends = np.array([t.end for t in members.threads], np.int64)
     fits = LifeAxis.fits(starts, ends)

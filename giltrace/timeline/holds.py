@@ -1,7 +1,7 @@
 """Match the native tracer's records of one process into holds, waits and switch requests.
 
 Records may be missing (lost, torn by a kill, begun in the middle of a life). Whatever can still be said is
-said, marked `Flag.PARTIAL_START` or `Flag.PARTIAL_END`; what only loss or damage explains is put into words.
+said, marked `Flag.PARTIAL_START` or `Flag.PARTIAL_END`; what not even the loss on record explains is put into words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOTHING = np.uint8(Kind.NONE)
 
 @dataclass(frozen=True)
 class Usage:
-    """How the threads of one process used its GILs; `violations` say what cannot be so without loss.
+    """How the threads of one process used its GILs; `violations` say what more lacks than was lost.
 
     `hold_stacks`, `request_stacks` and `sample_stacks` (int32, one per hold, switch request and sample) number the
     stack at the release and those of the holder that were sampled, -1 where there is none.
@@ -92,11 +92,13 @@ class _Matcher:
         self.thread_end = np.array([t.end for t in threads], np.int64)
         self.steps = _Steps(events, len(threads), gils)
         self.violations: list[str] = []
+        self.missing = 0  # records that lack
 
     def complain(self, what: str, event: Ints | npt.NDArray[np.intp]) -> None:
         """Put a broken rule into words: how often, and where first."""
         if len(event) == 0:
             return
+        self.missing += len(event)
         first = self.events[int(event.min())]
         thread = self.threads[int(first["thread"])]
         after = (int(first["time"]) - self.origin) / 1e9
@@ -104,12 +106,12 @@ class _Matcher:
             f"{what}: {len(event)} (first: thread {thread.name!r}, tid {thread.tid}, {after:.9f} s after the start)"
         )
 
-    def holds(self, *, lossy: bool) -> tuple[Array, Ints, npt.NDArray[np.int32]]:
+    def holds(self, lost: int) -> tuple[Array, Ints, npt.NDArray[np.int32]]:
         """All holds in step order, the number of the last hold that began up to each step, and the holds' stacks."""
         steps = self.steps
         acquire = steps.kind == _ACQUIRE
         closed = acquire & (steps.after == _RELEASE)
-        if lossy:
+        if lost:
             at = np.flatnonzero(closed)
             closed[at] = self._neighbours(steps.event[at])[1] == steps.event[at + 1]
         begins = steps.kind == _RELEASE
@@ -250,12 +252,13 @@ class _Matcher:
             self.complain("timed-out waits without a request", event[orphan & ~first])
 
 
-def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, lossy: bool = False) -> Usage:
+def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, lost: int = 0) -> Usage:
     """Match records (dtype `GIL_EVENT`, sorted by time) into holds and waits, each sorted by start.
 
     `threads` are the threads that `events` index, with their lifetimes; `gils` is one more than the largest GIL
-    id; `origin` is the instant that violations are told relative to. If `lossy`, a hold that spans another thread's
-    use of the same GIL is taken for two holds whose middle was lost; otherwise it stands, and breaks an invariant.
+    id; `origin` is the instant that violations are told relative to; `lost` is how many records are known to lack. If
+    there are such, a hold that spans another thread's use of the same GIL is taken for two holds whose middle was lost;
+    otherwise it stands, and breaks an invariant.
     """
     if len(events) == 0:
         none = np.empty(0, np.int32)
@@ -269,7 +272,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     samples["collecting"] = looks["arg"] & COLLECTING
 
     matcher = _Matcher(events, threads, gils, origin)
-    holds, number, stacks = matcher.holds(lossy=lossy)
+    holds, number, stacks = matcher.holds(lost)
     waits = matcher.waits(holds, number)
     del matcher.steps, number
     order = np.argsort(holds["start"], kind="stable")
@@ -278,7 +281,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, *, l
     led = waits["hold"] >= 0
     waits["hold"][led] = position[waits["hold"][led]]
     waits = waits[np.argsort(waits["start"], kind="stable")]
-    told = tuple(matcher.violations)
+    told = tuple(matcher.violations) if matcher.missing > lost else ()
     return Usage(holds[order], waits, requests, told, stacks[order], asking["stack"], samples, looks["stack"])
 
 

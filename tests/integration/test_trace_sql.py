@@ -240,10 +240,17 @@ def test_details_show_where_waiters_and_holders_stood(recording: Recording) -> N
     assert found == expected
 
 
+def _waited_for_a_holder(process: Process) -> bool:
+    """Whether somebody waited while somebody held the GIL: a wait may also pass while it is free."""
+    holds = process.holds[process.holds["end"] > process.holds["start"]]
+    after = np.searchsorted(holds["end"], process.waits["start"], "right")
+    met = after < len(holds)
+    return bool((holds["start"][after[met]] < process.waits["end"][met]).any())
+
+
 def test_culprits_are_named_by_their_lines_while_others_wait(recording: Recording) -> None:
     culprits = recording.rows(
         "select distinct s.name from slice s join track k on s.track_id = k.id where k.name glob 'culprits*'"
     )
-    contended = any(len(process.waits) for process in recording.timeline.processes)
-    assert bool(culprits) == contended
+    assert bool(culprits) == any(_waited_for_a_holder(process) for process in recording.timeline.processes)
     assert all(str(name).endswith(")") and ":" in str(name) for (name,) in culprits if name != "no Python frame")
