@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from giltrace.exporters import EXPORTERS, find, perfetto
+from giltrace.exporters import EXPORTERS, find
 from giltrace.exporters._relations import waiting_counts
+from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.recording.events import Spans
 from giltrace.timeline.model import RUN, Array, Process, Stacks, Timeline
 from tests.synthetic import make_process, make_timeline

@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.export import track_events
-from giltrace.analysis.worst import chosen_stretches
-from giltrace.exporters import perfetto
+from giltrace.analysis.measure.worst import chosen_stretches
+from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.timeline.cut import cut
 from giltrace.timeline.model import Timeline
 from giltrace.views.moment import WORST, Waits

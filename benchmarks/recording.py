@@ -44,7 +44,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 from giltrace.cli.loading import load
-from giltrace.exporters.perfetto import write
+from giltrace.exporters.perfetto.trace import write
 write(load(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 

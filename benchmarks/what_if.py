@@ -23,8 +23,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from giltrace.analysis import measure
-from giltrace.analysis.what_if import what_if
+from giltrace.analysis.measure import usage
+from giltrace.analysis.replay.what_if import what_if
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process, State
 
@@ -53,7 +53,7 @@ def record(name: str, python: str) -> tuple[Process, ...]:
 
 def on_core(process: Process) -> int:
     """The most that one of its threads ran: that of the main thread, which only waits in `cpu_bound`, is less."""
-    sums = measure.state_sums(process)
+    sums = usage.state_sums(process)
     return int((sums[:, State.HOLDING_RUNNING] + sums[:, State.OFF_RUNNING]).max())
 
 

@@ -41,8 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from giltrace.analysis.measure import switch_interval
-from giltrace.analysis.verdict import KINDS, judge
+from giltrace.analysis.findings.verdict import KINDS, judge
+from giltrace.analysis.measure.usage import switch_interval
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 
 _LINE = re.compile(r"^Truth: (?P<metric>[a-z_]+)(?:\((?P<threads>[^)]+)\))? (?P<op>>=|<=|=|>|<) (?P<value>\S+)$", re.M)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from giltrace.analysis import measure
-from giltrace.analysis.attribution import attribute
-from giltrace.analysis.blame import find_blame
-from giltrace.analysis.convoy import find_convoys
-from giltrace.analysis.decomposition import decompose
-from giltrace.analysis.event_loops import find_event_loops
-from giltrace.analysis.hogs import find_hogs
-from giltrace.analysis.own_code import own_holds
+from giltrace.analysis.findings.convoy import find_convoys
+from giltrace.analysis.findings.event_loops import find_event_loops
+from giltrace.analysis.findings.hogs import find_hogs
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.blame import find_blame
+from giltrace.analysis.measure.decomposition import decompose
+from giltrace.analysis.measure.own_code import own_holds
+from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.replay.what_if import what_if
 from giltrace.analysis.results import (
     SCHEMA,
     GilReport,
@@ -20,10 +23,7 @@ from giltrace.analysis.results import (
     Report,
     ThreadReport,
 )
-from giltrace.analysis.roles import roles
-from giltrace.analysis.sampling import describe_sampling
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
-from giltrace.analysis.what_if import what_if
 from giltrace.timeline.model import Flag, Process, Timeline
 
 
@@ -36,7 +36,7 @@ def analyse(timeline: Timeline) -> Report:
         duration_ns=timeline.end - timeline.start,
         processes=processes,
         quality=_quality(timeline, timeline, held, waited),
-        gils_at_once=measure.gils_at_once(timeline.processes),
+        gils_at_once=usage.gils_at_once(timeline.processes),
     )
 
 
@@ -62,13 +62,13 @@ def _own_work(process: Process) -> tuple[int, int]:
     if not own.any():
         return 0, 0
     shares = attribute(process, np.zeros(len(process.waits), np.int64), own.astype(np.int64))
-    return int(measure.lengths(process.holds)[own].sum()), int(shares.ns[shares.culprit == 1].sum())
+    return int(usage.lengths(process.holds)[own].sum()), int(shares.ns[shares.culprit == 1].sum())
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     known = summarise_process(process)
     named = roles(process)
-    longest = measure.longest_by_thread(process, process.holds).tolist()
+    longest = usage.longest_by_thread(process, process.holds).tolist()
     blame = find_blame(process)
     return ProcessReport(
         pid=process.pid,
@@ -102,7 +102,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
 
 
 def _gil(process: Process, known: GilSummary) -> GilReport:
-    holds = measure.of_gil(process.holds, known.gil)
+    holds = usage.of_gil(process.holds, known.gil)
     released = np.count_nonzero((holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0)
     return GilReport(
         gil=known.gil,

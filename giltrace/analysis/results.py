@@ -5,14 +5,26 @@ All times are nanoseconds (int), all shares parts of 1. A stack is a tuple of ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from giltrace.analysis.verdict import Verdict
 from giltrace.recording.events import Sampling
 from giltrace.timeline.model import CollectorReport
 
 #: The version of the report: fields are added under it, never renamed or removed.
 SCHEMA = "giltrace-report-1"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind` is one of `findings.verdict.KINDS`; `summary` says it in a sentence, `advice` what to do.
+
+    `evidence` holds the figures. Their names end in their unit: `_ns`, `_share` (of 1), `_ratio`; the others are counts.
+    """
+
+    kind: str
+    summary: str
+    advice: str = ""
+    evidence: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

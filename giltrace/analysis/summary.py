@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis import measure
-from giltrace.analysis.sampling import describe_sampling
-from giltrace.analysis.verdict import Verdict, judge
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
 from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timeline
@@ -149,15 +150,15 @@ def summarise_process(process: Process) -> ProcessSummary:
 
 def _threads(process: Process) -> tuple[ThreadSummary, ...]:
     wall = max(process.end - process.start, 1)
-    holds = measure.count_by_thread(process, process.holds).tolist()
-    held = measure.sum_by_thread(process, process.holds).tolist()
-    waits = measure.count_by_thread(process, process.waits).tolist()
-    waited = measure.sum_by_thread(process, process.waits).tolist()
+    holds = usage.count_by_thread(process, process.holds).tolist()
+    held = usage.sum_by_thread(process, process.holds).tolist()
+    waits = usage.count_by_thread(process, process.waits).tolist()
+    waited = usage.sum_by_thread(process, process.waits).tolist()
     forced_rows = process.holds[(process.holds["flags"] & np.uint8(Flag.FORCED)) != 0]
-    forced = measure.count_by_thread(process, forced_rows).tolist()
-    length = measure.wait_lengths(process)
+    forced = usage.count_by_thread(process, forced_rows).tolist()
+    length = usage.wait_lengths(process)
     longest, p50, p99 = length.longest.tolist(), length.p50.tolist(), length.p99.tolist()
-    states = measure.state_sums(process).tolist()
+    states = usage.state_sums(process).tolist()
     cores = _cores(process)
     known = process.has_sched
     return tuple(
@@ -202,16 +203,16 @@ def _median(values: Ints) -> int | None:
 
 def _gil(process: Process, gil: int) -> GilSummary:
     held, free = held_and_free(process, gil)
-    handed = measure.hand_offs(process, gil)
-    holds = measure.of_gil(process.holds, gil)
+    handed = usage.hand_offs(process, gil)
+    holds = usage.of_gil(process.holds, gil)
     return GilSummary(
         gil=gil,
         held_ns=held,
         free_ns=free,
-        contended_ns=measure.contended_ns(process, gil),
+        contended_ns=usage.contended_ns(process, gil),
         hand_offs=len(handed.latency),
         latency_median_ns=_median(handed.latency),
         wake_latency_median_ns=_median(handed.latency[handed.waited]),
-        switch_requests=len(measure.of_gil(process.switch_requests, gil)),
+        switch_requests=len(usage.of_gil(process.switch_requests, gil)),
         forced_releases=int(np.count_nonzero(holds["flags"] & np.uint8(Flag.FORCED))),
     )

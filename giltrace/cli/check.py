@@ -60,8 +60,8 @@ def check(
 
     A role is all threads of a process whose names differ in their number only.
     """
-    from giltrace.analysis.check import Rule
-    from giltrace.analysis.check import check as run
+    from giltrace.analysis.compare.check import Rule
+    from giltrace.analysis.compare.check import check as run
     from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
     from giltrace.reports.check import as_json as json_of

@@ -25,7 +25,7 @@ def compare(
     """
     from rich.console import Console
 
-    from giltrace.analysis.compare import compare as run
+    from giltrace.analysis.compare.compare import compare as run
     from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
     from giltrace.reports.compare import as_json as json_of

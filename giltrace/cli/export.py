@@ -72,7 +72,7 @@ def export(
     timeline = load(folder)
     require_something(timeline, folder)
     if windows or top_waits:
-        from giltrace.analysis.worst import chosen_stretches
+        from giltrace.analysis.measure.worst import chosen_stretches
         from giltrace.timeline.cut import cut
 
         timeline = cut(timeline, chosen_stretches(timeline, windows, top_waits))
@@ -99,7 +99,7 @@ def _chosen(to: str, **given: str) -> tuple[Exporter, dict[str, str]]:
 
 
 def _values(option: str) -> tuple[str, ...]:
-    from giltrace.exporters._tables import TABLES
     from giltrace.exporters.collapsed import BY, WHAT
+    from giltrace.exporters.tables.columns import TABLES
 
     return {"table": tuple(TABLES), "what": WHAT, "by": BY}[option]

@@ -40,7 +40,7 @@ def show(folder: Path, trace: Path) -> None:
 
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
-    from giltrace.exporters.perfetto import write
+    from giltrace.exporters.perfetto.trace import write
     from giltrace.reports.summary import print_summary
     from giltrace.text import visible
 

@@ -74,7 +74,7 @@ def view(
             signal.signal(ending, lambda *_: sys.exit(0))
     changed = None
     if windows or top_waits is not None:
-        from giltrace.analysis.worst import chosen_stretches
+        from giltrace.analysis.measure.worst import chosen_stretches
         from giltrace.timeline.cut import cut
 
         whole = subject.need_timeline("cutting a trace")

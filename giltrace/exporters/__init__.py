@@ -1,4 +1,4 @@
-"""The formats that a timeline can be written in. A new one is one module and one line in `EXPORTERS`."""
+"""The formats that a timeline can be written in. A new one is one module, or a folder, and one line in `EXPORTERS`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from giltrace.timeline.model import Timeline
 class Exporter:
     """A format: its `name`, the `suffix` of its files, a line of `summary`, and the `options` that it understands.
 
-    `target` is its function as ``module:function``, imported when used: ``stream(timeline, file, **options)`` writes
-    one file. A format with the option `table` is a folder of tables unless one of them is asked for.
+    `target` is its function as ``module:function``, the module below this one, imported when used:
+    ``stream(timeline, file, **options)`` writes one file. A format with the option `table` is a folder of tables unless
+    one of them is asked for.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Exporter:
     def stream(self) -> Callable[..., None]:
         """Import the format's module and return its function."""
         module, _, function = self.target.partition(":")
-        loaded: Callable[..., None] = getattr(importlib.import_module(module), function)
+        loaded: Callable[..., None] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
         return loaded
 
     def makes_folder(self, **options: str) -> bool:
@@ -48,7 +49,7 @@ class Exporter:
         an optional package is missing.
         """
         from giltrace.exporters._output import output_file, output_folder
-        from giltrace.exporters._tables import TABLES
+        from giltrace.exporters.tables.columns import TABLES
 
         stream = self.stream()
         if not self.makes_folder(**options):
@@ -62,18 +63,19 @@ class Exporter:
                     stream(timeline, file, table=table)
 
 
-_HERE = "giltrace.exporters"
-
 EXPORTERS: tuple[Exporter, ...] = (
-    Exporter("perfetto", ".pftrace", "all of it, for the Perfetto UI and its SQL", f"{_HERE}.perfetto:stream"),
-    Exporter("chrome", ".chrome.json", "GIL tracks and arrows, for chrome://tracing", f"{_HERE}.chrome:stream"),
-    Exporter("firefox", ".firefox.json", "stacks and GIL markers, for profiler.firefox.com", f"{_HERE}.firefox:stream"),
-    Exporter("speedscope", ".speedscope.json", "flame graphs of each thread", f"{_HERE}.speedscope:stream"),
+    Exporter("perfetto", ".pftrace", "all of it, for the Perfetto UI and its SQL", "perfetto.trace:stream"),
+    Exporter("chrome", ".chrome.json", "GIL tracks and arrows, for chrome://tracing", "chrome:stream"),
     Exporter(
-        "collapsed", ".folded", "folded stacks, ns each, for flame graphs", f"{_HERE}.collapsed:stream", ("what", "by")
+        "firefox",
+        ".firefox.json",
+        "stacks and GIL markers, for profiler.firefox.com",
+        "firefox.profile:stream",
     ),
-    Exporter("csv", ".csv", "a folder of tables", f"{_HERE}.csv:stream", ("table",)),
-    Exporter("parquet", ".parquet", "a folder of tables, for DuckDB and pandas", f"{_HERE}.parquet:stream", ("table",)),
+    Exporter("speedscope", ".speedscope.json", "flame graphs of each thread", "speedscope:stream"),
+    Exporter("collapsed", ".folded", "folded stacks, ns each, for flame graphs", "collapsed:stream", ("what", "by")),
+    Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", ("table",)),
+    Exporter("parquet", ".parquet", "a folder of tables, for DuckDB and pandas", "tables.parquet:stream", ("table",)),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.sites import Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.exporters._relations import Relations
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process

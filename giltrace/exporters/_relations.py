@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.attribution import main_holds
-from giltrace.analysis.intervals import requested_holds
+from giltrace.analysis.measure.attribution import main_holds
+from giltrace.analysis.measure.intervals import requested_holds
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 

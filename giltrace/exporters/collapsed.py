@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from giltrace.analysis.measure import lengths
-from giltrace.analysis.sites import Frame
-from giltrace.analysis.stack_totals import culprits, frames, holding, waiting
+from giltrace.analysis.measure.sites import Frame
+from giltrace.analysis.measure.stack_totals import culprits, frames, holding, waiting
+from giltrace.analysis.measure.usage import lengths
 from giltrace.errors import UsageError
 from giltrace.exporters._names import labels
 from giltrace.timeline.model import Process, Timeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from giltrace.analysis.check import CheckResult, Outcome, Unit
+from giltrace.analysis.compare.check import CheckResult, Outcome, Unit
 from giltrace.analysis.durations import duration, percent
 from giltrace.text import json_text
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from giltrace.analysis.compare import LEAST_SHARE, Comparison, CulpritChange, Figure, RoleChange, Side, Unit
+from giltrace.analysis.compare.compare import LEAST_SHARE, Comparison, CulpritChange, Figure, RoleChange, Side, Unit
 from giltrace.analysis.durations import duration, percent
 from giltrace.text import json_text, visible
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from giltrace.analysis.results import Report, WaitDecomposition
-from giltrace.analysis.verdict import Verdict
+from giltrace.analysis.results import Report, Verdict, WaitDecomposition
 from giltrace.text import json_text
 from giltrace.timeline.model import CollectorReport
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.worst import SHORTEST_STRETCH, Stretch, worst_stretch
+from giltrace.analysis.measure.worst import SHORTEST_STRETCH, Stretch, worst_stretch
 from giltrace.errors import UsageError
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Timeline

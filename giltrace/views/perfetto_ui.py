@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from giltrace.exporters._cut import TRACK
+from giltrace.exporters.perfetto.cut import TRACK
 from giltrace.views.moment import Moment
 
 

@@ -64,7 +64,7 @@ class Subject:
             assert self.trace is not None
             yield self.trace
             return
-        from giltrace.exporters.perfetto import write
+        from giltrace.exporters.perfetto.trace import write
 
         with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
             path = Path(folder) / (self.title + _TRACE)

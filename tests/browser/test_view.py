@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from giltrace.exporters._cut import SLICE, TRACK
+from giltrace.exporters.perfetto.cut import SLICE, TRACK
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
 from giltrace.views.moment import WORST, Moment, Waits

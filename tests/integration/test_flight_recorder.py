@@ -15,7 +15,7 @@ import pytest
 
 from giltrace.collectors.flight import dump
 from giltrace.errors import OutputError
-from giltrace.exporters.perfetto import write
+from giltrace.exporters.perfetto.trace import write
 from giltrace.process.folder import Folder
 from giltrace.recording.gil import open_files
 from giltrace.recording.locate import being_written

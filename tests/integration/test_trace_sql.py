@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from giltrace.analysis.sites import Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process, Timeline
 from giltrace.views.trace_processor import TraceProcessor, Value, unavailable

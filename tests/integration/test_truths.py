@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.analysis.event_loops import find_event_loops
+from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.report import analyse
 from giltrace.launch.bundled import bundled, header
 from giltrace.timeline.load import load

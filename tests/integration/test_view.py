@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.exporters import perfetto
+from giltrace.exporters.perfetto import trace as perfetto
 from tests.integration.test_record import THREADS
 from tests.synthetic import make_process, make_timeline
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from giltrace.analysis.hogs import find_hogs
-from giltrace.analysis.native_code import NativeCode, find_native_code
+from giltrace.analysis.findings.hogs import find_hogs
+from giltrace.analysis.measure.native_code import NativeCode, find_native_code
 from giltrace.analysis.results import Hog
 from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import Process

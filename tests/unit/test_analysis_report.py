@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from giltrace.analysis.findings.verdict import KINDS
 from giltrace.analysis.report import analyse
-from giltrace.analysis.verdict import KINDS
 from giltrace.reports.json import to_json
 from giltrace.timeline.model import CollectorReport, Process
 from tests.synthetic import make_process, make_timeline

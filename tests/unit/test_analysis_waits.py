@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis import attribution, blame
-from giltrace.analysis.attribution import attribute
-from giltrace.analysis.blame import find_blame
-from giltrace.analysis.decomposition import decompose
+from giltrace.analysis.measure import attribution, blame
+from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.blame import find_blame
+from giltrace.analysis.measure.decomposition import decompose
+from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.wait_causes import wait_causes
 from giltrace.analysis.results import Site, WaitDecomposition
-from giltrace.analysis.roles import roles
-from giltrace.analysis.sites import Sites
-from giltrace.analysis.wait_causes import wait_causes
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import own_site, stack_table, with_stacks

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis import program
-from giltrace.analysis.program import read_program
-from giltrace.analysis.what_if import replay, what_if
+from giltrace.analysis.replay import program
+from giltrace.analysis.replay.program import read_program
+from giltrace.analysis.replay.what_if import replay, what_if
 from giltrace.timeline.model import HOLD, STATE, Process, State, Thread
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, Kernel, Script, process

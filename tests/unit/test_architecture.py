@@ -29,6 +29,8 @@ LAYERS = (
     "launch",
     "cli",
 )
+#: The rooms of `analysis`, with the same rule.
+ROOMS = ("durations", "results", "measure", "replay", "findings", "compare", "summary", "report")
 #: Run inside the target's interpreter, whatever that is: these may import the standard library only.
 IN_TARGET = PACKAGE / "collectors" / "target"
 
@@ -68,6 +70,17 @@ def test_imports_run_one_way(path: Path) -> None:
     allowed = LAYERS[: LAYERS.index(layer_of(path)) + 1]
     wrong = [layer for layer in imported_layers(ast.parse(path.read_text())) if layer not in allowed]
     assert wrong == [], f"{layer_of(path)} must not import from {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "analysis").rglob("*.py")), ids=lambda p: p.stem)
+def test_the_rooms_of_analysis_import_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE / "analysis").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
+    used = {n.module.split(".")[2] for n in nodes if n.module and n.module.startswith("giltrace.analysis.")}
+    assert used <= set(allowed)
 
 
 @pytest.mark.parametrize("path", sorted(IN_TARGET.rglob("*.py")), ids=lambda p: p.name)

@@ -7,7 +7,7 @@ import json
 import pytest
 import typer
 
-from giltrace.analysis.check import LIMITS, Outcome, Rule, check
+from giltrace.analysis.compare.check import LIMITS, Outcome, Rule, check
 from giltrace.cli.values import parse_duration, parse_share
 from giltrace.errors import UsageError
 from giltrace.reports.check import as_json, lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from giltrace.analysis.own_line import innermost_own
-from giltrace.analysis.verdict import judge
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.recording.events import FRAME, GIL_EVENT, StackTable
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.timeline.collections import FILE, FUNCTION, with_collections

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from giltrace.analysis.compare import Comparison, Figure, compare, role_of
-from giltrace.analysis.noise import Estimate, Quantile, Ratio
-from giltrace.analysis.noise import compare as judge_change
+from giltrace.analysis.compare.compare import Comparison, Figure, compare, role_of
+from giltrace.analysis.compare.noise import Estimate, Quantile, Ratio
+from giltrace.analysis.compare.noise import compare as judge_change
 from giltrace.reports.compare import as_json, print_comparison
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.analysis.sites import Sites
-from giltrace.exporters import perfetto
-from giltrace.exporters._cut import SLICE
+from giltrace.analysis.measure.sites import Sites
 from giltrace.exporters._relations import relate
+from giltrace.exporters.perfetto import trace as perfetto
+from giltrace.exporters.perfetto.cut import SLICE
 from giltrace.timeline.cut import cut
 from giltrace.timeline.model import Array, Process, Timeline
 from giltrace.views.gil_tables import GilTraceProcessor

@@ -20,8 +20,8 @@ from giltrace.cli import export
 from giltrace.errors import OutputError, UsageError
 from giltrace.exporters import EXPORTERS, Exporter, find
 from giltrace.exporters._relations import relate
-from giltrace.exporters._tables import TABLES
 from giltrace.exporters.collapsed import WAKE_UP
+from giltrace.exporters.tables.columns import TABLES
 from giltrace.timeline.model import Flag, Process, Thread, Timeline
 from tests import firefox_profile
 from tests.synthetic import make_process, make_timeline
@@ -270,7 +270,7 @@ def test_csv_survives_any_name() -> None:
 
 def test_tables_of_more_than_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {table: exported(SEVERAL, "csv", table=table) for table in TABLES}
-    monkeypatch.setattr("giltrace.exporters._tables.PIECE", 7)
+    monkeypatch.setattr("giltrace.exporters.tables.columns.PIECE", 7)
     monkeypatch.setattr("giltrace.exporters._text.PIECE", 5)
     assert {table: exported(SEVERAL, "csv", table=table) for table in TABLES} == whole
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis.verdict import judge
+from giltrace.analysis.findings.verdict import judge
 from giltrace.recording.events import ProcessEvents
 from giltrace.timeline.holders import with_holders
 from tests.unit.gil_events import MS, PID, Kernel, Script, not_python, timeline

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from giltrace.analysis.own_line import innermost_own
+from giltrace.analysis.measure.own_line import innermost_own
 from tests.unit.analysis_stacks import Frame, stack_table
 
 RUN = ("run", "app.py", 1)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from giltrace.errors import OutputError
-from giltrace.exporters import EXPORTERS, _slices, perfetto
-from giltrace.exporters._colours import hue_and_lightness
+from giltrace.exporters import EXPORTERS
+from giltrace.exporters.perfetto import slices as slice_module
+from giltrace.exporters.perfetto import trace as perfetto
+from giltrace.exporters.perfetto.colours import hue_and_lightness
 from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import CollectorReport, Flag, Process, Thread, Timeline
 from giltrace.views.trace_processor import QueryError, TraceProcessor, unavailable
@@ -84,7 +86,7 @@ def expected(timeline: Timeline, table: str) -> Counter[tuple[object, ...]]:
 def test_every_hold_and_wait_is_found_again(
     case: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_slices, "PIECE", piece)
+    monkeypatch.setattr(slice_module, "PIECE", piece)
     trace = load(CASES[case], tmp_path)
     assert slices(trace, "holds GIL") == expected(CASES[case], "holds")
     assert slices(trace, "waits for GIL") == expected(CASES[case], "waits")

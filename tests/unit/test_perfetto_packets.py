@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from giltrace.exporters._colours import GREEN, HOLDERS, RED, correlation_id, hue_and_lightness
 from giltrace.exporters._names import command_words, labels
-from giltrace.exporters._nesting import nested_order
-from giltrace.exporters._packets import Field, Shape, packed_varints, varint
-from giltrace.exporters._protos import packet, pb
+from giltrace.exporters.perfetto.colours import GREEN, HOLDERS, RED, correlation_id, hue_and_lightness
+from giltrace.exporters.perfetto.nesting import nested_order
+from giltrace.exporters.perfetto.packets import Field, Shape, packed_varints, varint
+from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.recording.events import SPAN
 from giltrace.timeline.model import Array, Thread
 from tests.synthetic import make_process

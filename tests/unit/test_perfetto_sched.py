@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.exporters import _sched, perfetto
+from giltrace.exporters.perfetto import sched
+from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.timeline.model import Process, Timeline
 from giltrace.views.trace_processor import TraceProcessor, unavailable
 from tests.synthetic import make_process, make_timeline
@@ -44,7 +45,7 @@ def all_runs(timeline: Timeline) -> Counter[tuple[object, ...]]:
 @pytest.mark.parametrize("per_bundle", [1 << 14, 5], ids=["one bundle", "bundles of 5"])
 @pytest.mark.parametrize("table", ["sched", "thread_state"])
 def test_every_run_is_found_again(table: str, per_bundle: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sched, "_PER_BUNDLE", per_bundle)
+    monkeypatch.setattr(sched, "_PER_BUNDLE", per_bundle)
     running = "where state = 'Running'" if table == "thread_state" else ""
     rows = load(TIMELINE, tmp_path).query(
         f"select ts, dur, cpu, tid from (select * from {table} {running}) join thread using (utid) where not is_idle"

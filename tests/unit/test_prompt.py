@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.exporters import perfetto
+from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.reports.rows import print_rows
 from giltrace.views.gil_tables import GilTraceProcessor
 from giltrace.views.prompt import statements

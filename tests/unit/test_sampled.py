@@ -12,7 +12,7 @@ from rich.console import Console
 
 from giltrace.analysis.report import analyse
 from giltrace.analysis.summary import summarise
-from giltrace.exporters.perfetto import write
+from giltrace.exporters.perfetto.trace import write
 from giltrace.recording.events import Sampling
 from giltrace.reports.html import write_html
 from giltrace.reports.json import to_dict

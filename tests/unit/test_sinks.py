@@ -167,7 +167,7 @@ def _texts_of(message: Any) -> Iterator[str]:
 
 
 def check_trace(data: bytes) -> None:
-    from giltrace.exporters._protos import pb
+    from giltrace.exporters.perfetto.protos import pb
 
     texts = set(_texts_of(pb.Trace.FromString(data)))
     assert [one for one in texts if not is_safe(one)] == []

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis.attribution import main_holds
-from giltrace.analysis.blame import find_blame
-from giltrace.analysis.stretches import Source, main_stacks, stretches
+from giltrace.analysis.measure.attribution import main_holds
+from giltrace.analysis.measure.blame import find_blame
+from giltrace.analysis.measure.stretches import Source, main_stacks, stretches
 from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import SAMPLE, Process, Stacks
 from giltrace.timeline.stacks import attribute

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from giltrace.analysis import measure
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.measure import usage
 from giltrace.analysis.summary import Summary, summarise
 from giltrace.timeline.model import CollectorReport, State
 from tests.unit.gil_events import PID, Kernel, Script, process, timeline
@@ -93,7 +93,7 @@ def test_percentiles_are_nearest_rank() -> None:
 def test_contended_time_counts_two_waiters_once() -> None:
     script = Script().acquire(0, 0).request(10, 1).request(20, 2).release(50, 0).acquire(50, 1).release(60, 1)
     built = process(script.acquire(70, 2).release(80, 2))
-    assert measure.contended_ns(built, 0) == 60
+    assert usage.contended_ns(built, 0) == 60
 
 
 def test_an_overstay_leaves_out_time_without_a_core() -> None:
@@ -101,14 +101,14 @@ def test_an_overstay_leaves_out_time_without_a_core() -> None:
     script.release(1002, 1)
     kernel = Kernel().run(0, 300, PID, preempted=True).run(700, 1010, PID).ended(1010, PID)
     built = process(script, kernel, end=1010)
-    assert measure.overstays(built, 1).length.tolist() == [500]
-    assert measure.overstays(built, 501).length.tolist() == []
+    assert usage.overstays(built, 1).length.tolist() == [500]
+    assert usage.overstays(built, 501).length.tolist() == []
 
 
 def test_running_at_once() -> None:
     script = Script(tids=(PID, 101)).acquire(0, 0).release(10, 0).acquire(60, 1).release(61, 1)
     built = process(script, Kernel().run(0, 50, PID).run(20, 90, 101, 1).ended(90, PID).ended(90, 101))
-    assert measure.running(built) == (90, 30)
+    assert usage.running(built) == (90, 30)
 
 
 @pytest.mark.parametrize(

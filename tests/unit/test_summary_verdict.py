@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from giltrace.analysis.verdict import KINDS, judge
+from giltrace.analysis.findings.verdict import KINDS, judge
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 

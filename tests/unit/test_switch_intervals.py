@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from giltrace.analysis.convoy import find_convoys
-from giltrace.analysis.measure import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
-from giltrace.analysis.verdict import judge
+from giltrace.analysis.findings.convoy import find_convoys
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure.usage import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from giltrace.analysis.worst import SHORTEST_STRETCH, Stretch, around_waits, chosen_stretches, worst_stretch
+from giltrace.analysis.measure.worst import SHORTEST_STRETCH, Stretch, around_waits, chosen_stretches, worst_stretch
 from giltrace.errors import UsageError
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.sites import Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, State
 

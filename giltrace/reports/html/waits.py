@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from giltrace.analysis import measure
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.stack_totals import frames, waiting
 from giltrace.analysis.results import ProcessReport
-from giltrace.analysis.stack_totals import frames, waiting
 from giltrace.timeline.model import Process
 
 #: Bars per decade of the histogram, and the decades that it may have: 100 ns to 1000 s.
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 def histogram(process: Process) -> list[Json]:
     """Return bars from `low` to `high` (ns), equally wide on a log scale: how many waits, and their `ns` in all."""
-    length = measure.lengths(process.waits)
+    length = usage.lengths(process.waits)
     if not len(length):
         return []
     exponents = np.arange(FIRST_DECADE * PER_DECADE, LAST_DECADE * PER_DECADE + 1) / PER_DECADE

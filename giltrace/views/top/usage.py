@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.attribution import Shares, attribute
-from giltrace.analysis.intervals import requested_holds
+from giltrace.analysis.measure.attribution import Shares, attribute
+from giltrace.analysis.measure.intervals import requested_holds
 from giltrace.recording.events import GIL_EVENT, Array
 from giltrace.recording.layout import NO_CORE, Kind
 from giltrace.timeline.axis import NEVER, Bools, Ints

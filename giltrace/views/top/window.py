@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.intervals import disjoint
+from giltrace.analysis.measure.intervals import disjoint
 from giltrace.recording.events import ThreadInfo
 from giltrace.recording.layout import GIL_SHIFT, MAX_GILS, Kind
 from giltrace.recording.live import Update

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.analysis.hogs import find_hogs
-from giltrace.analysis.verdict import judge
+from giltrace.analysis.findings.hogs import find_hogs
+from giltrace.analysis.findings.verdict import judge
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
 from giltrace.launch.attach.heads import Heads

@@ -1,0 +1,1 @@
+"""Recordings set against each other and against limits."""

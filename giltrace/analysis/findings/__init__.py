@@ -1,0 +1,1 @@
+"""What is wrong with a process: one file a finding, and the verdict."""

@@ -1,0 +1,92 @@
+"""Threads that run an asyncio event loop: what they waited, and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.attribution import LongestOverlap, attribute
+from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.results import EventLoop
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process, Stacks
+
+_LOOPS = ("", "asyncio", "uvloop")
+_RUNNERS = ("_run_once", "run_forever")
+
+
+def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
+    """The threads with a loop's frames in a stack of theirs, the one that waited most first; none without stacks."""
+    kind = _loop_of_thread(process)
+    runners = np.flatnonzero(kind).tolist()
+    if not runners:
+        return ()
+    sites = Sites(process)
+    hold_stack = sites.hold_stacks()
+    culprit = sites.classify(process.holds["thread"], hold_stack)
+    thread = process.waits["thread"].astype(np.int64)
+    shares = attribute(process, thread, culprit.of_row, kind[thread] > 0)
+    longest = LongestOverlap(process, culprit.of_row)
+    waits = usage.count_by_thread(process, process.waits)
+    waited = usage.sum_by_thread(process, process.waits)
+    most = usage.longest_by_thread(process, process.waits)
+    found = []
+    for runner in runners:
+        loop = EventLoop(
+            thread=process.threads[runner].name or f"tid {process.threads[runner].tid}",
+            tid=process.threads[runner].tid,
+            loop=_LOOPS[kind[runner]],
+            waits=int(waits[runner]),
+            waited_ns=int(waited[runner]),
+            wait_max_ns=int(most[runner]),
+        )
+        mine = np.flatnonzero(shares.victim == runner)
+        if len(mine):
+            worst = shares.rows(mine[:1])
+            blamed = int(worst.culprit[0])
+            hold = int(longest.find(worst.wait, worst.culprit)[0])
+            loop = replace(
+                loop,
+                culprit=culprit.sites[blamed],
+                culprit_ns=int(worst.ns[0]),
+                culprit_stack=sites.stack(int(hold_stack[hold])) if hold >= 0 else (),
+            )
+        found.append(loop)
+    return tuple(sorted(found, key=lambda loop: -loop.waited_ns))
+
+
+def _loop_of_thread(process: Process) -> Ints:
+    """For each thread the number in `_LOOPS` of the loop that it runs, 0 for none."""
+    result = np.zeros(len(process.threads), np.int64)
+    if process.stacks is None or len(process.stacks.table) == 0:
+        return result
+    loop = np.append(_loop_of_stack(process.stacks), 0)
+    stacks = process.stacks
+    for rows, stack in (
+        (process.waits, stacks.wait),
+        (process.holds, stacks.hold_begin),
+        (process.holds, stacks.hold_end),
+    ):
+        here = loop[stack]
+        some = here > 0
+        np.maximum.at(result, rows["thread"][some], here[some])
+    return result
+
+
+def _loop_of_stack(stacks: Stacks) -> Ints:
+    """For each stack the number in `_LOOPS` of the loop whose frames it has."""
+    table = stacks.table
+    strings = table.strings
+    asyncio_file = np.array([text.endswith("asyncio/base_events.py") for text in strings], np.bool_)
+    uvloop_file = np.array([text.endswith(("uvloop/__init__.py", "uvloop/loop.pyx")) for text in strings], np.bool_)
+    runner = np.array([text.rpartition(".")[2] in _RUNNERS for text in strings], np.bool_)
+    frames = table.frames
+    kind = np.zeros(len(frames), np.int64)
+    kind[asyncio_file[frames["file"]] & runner[frames["function"]]] = 1
+    kind[uvloop_file[frames["file"]]] = 2
+    owner = np.repeat(np.arange(len(table)), np.diff(table.offsets))
+    result = np.zeros(len(table), np.int64)
+    np.maximum.at(result, owner, kind)
+    return result

@@ -1,0 +1,150 @@
+"""The figures that a verdict is found by: what is counted as a hog's hold, as a step of a convoy, and the sums."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.intervals import hold_at
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns
+from giltrace.timeline.axis import Bools
+from giltrace.timeline.model import Process, State
+
+#: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
+HOG_OVERSTAY_INTERVALS = 2
+HOG_OVERSTAY_NS = UNHEEDED_NS
+#: One step of a convoy waits for at least this part of a switch interval, some of it while another thread runs with the
+#: GIL, then holds for at most `CONVOY_HOLD_NS`.
+CONVOY_WAIT_INTERVALS = 0.5
+CONVOY_COMPETED_INTERVALS = 0.1
+CONVOY_HOLD_NS = 1_000_000
+#: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
+#: for this share of its life.
+CONVOY_STEPS = 10
+CONVOY_STEP_SHARE = 0.75
+CONVOY_WAITED_SHARE = 0.25
+#: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
+#: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
+TURN_NS = 100_000
+#: A thread contends if it waits for this share of its life.
+CONTENDER_SHARE = 0.1
+
+
+class Convoys(NamedTuple):
+    """The numbers of the `threads` in a convoy, most steps first, and the `steps` of every thread.
+
+    `waits` (bool, one per wait) are those of about a switch interval.
+    """
+
+    threads: list[int]
+    steps: usage.Steps
+    waits: Bools
+
+
+def convoys(process: Process) -> Convoys:
+    """Find the threads whose short steps each waited for about a switch interval."""
+    interval = usage.switch_interval(process, process.waits["gil"], process.waits["start"])
+    waits = usage.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
+    if waits.any():
+        waits &= competed_by_wait(process) >= CONVOY_COMPETED_INTERVALS * interval
+    steps = usage.convoy_steps(process, waits, CONVOY_HOLD_NS)
+    lives = usage.lives(process)
+    waited = usage.sum_by_thread(process, process.waits)
+    caught = (
+        (steps.number >= CONVOY_STEPS)
+        & (steps.waited >= CONVOY_STEP_SHARE * waited)
+        & (waited >= CONVOY_WAITED_SHARE * lives)
+    )
+    return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
+
+
+def hogs(process: Process) -> usage.Overstays:
+    """Find the holds that are hogs; others that outlive a request did so for too short a time to count here."""
+    interval = usage.switch_interval(process, process.holds["gil"], process.holds["start"])
+    return usage.overstays(process, np.maximum(HOG_OVERSTAY_INTERVALS * interval, HOG_OVERSTAY_NS))
+
+
+class Figures:
+    """What the rules look at; what costs more is worked out when it is first asked for."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.wall = max(process.end - process.start, 1)
+        self.lives = np.maximum(usage.lives(process), 1)
+        self.held = usage.sum_by_thread(process, process.holds)
+        self.waited = usage.sum_by_thread(process, process.waits)
+        self.holds = usage.count_by_thread(process, process.holds)
+        self.holders = int(np.count_nonzero(self.holds))
+        self.held_ns = int(self.held.sum())
+        self.held_share = self.held_ns / self.wall
+        self.gils = len(np.unique(process.holds["gil"]))
+        self.contended_share = max((usage.contended_ns(process, g) for g in range(process.gils)), default=0) / self.wall
+        # The time that the threads had: the machine may have had no core for them.
+        self.had = max(self.wall - usage.starved_ns(process), 1)
+        self.competed_share = competed_ns(process) / self.had
+        states = usage.state_sums(process).sum(axis=0)
+        self.off_running_ns = int(states[State.OFF_RUNNING])
+        self.running_ns = int(states[State.OFF_RUNNING] + states[State.HOLDING_RUNNING])
+        busy = self.running_ns if process.has_sched else self.held_ns
+        self.busy_share = busy / self.wall
+        self.coreless_share = int(states[State.HOLDING_RUNNABLE]) / self.wall
+
+    @cached_property
+    def running(self) -> usage.Running:
+        """How long threads ran, any and several at once."""
+        return usage.running(self.process)
+
+    @cached_property
+    def hand_offs(self) -> int:
+        """How often a GIL went from one thread to another."""
+        return sum(len(usage.hand_offs(self.process, gil).latency) for gil in range(self.process.gils))
+
+    @cached_property
+    def turn_ns(self) -> float:
+        """How long a thread runs with the GIL before the next one has it, on average."""
+        return (self.held_share - self.coreless_share) * self.wall / max(self.hand_offs, 1)
+
+    @cached_property
+    def used_share(self) -> float:
+        """See `usage.used_share`."""
+        return usage.used_share(self.process)
+
+    @cached_property
+    def overlap_share(self) -> float:
+        """Of the time that any thread ran, that in which several did."""
+        return self.running.several_ns / max(self.running.any_ns, 1)
+
+    @cached_property
+    def lasting_share(self) -> float:
+        """As `competed_share`, of waits of `TURN_NS` and longer."""
+        return competed_ns(self.process, TURN_NS) / self.had
+
+    @cached_property
+    def overstays(self) -> usage.Overstays:
+        """The hogs' holds."""
+        return hogs(self.process)
+
+    @cached_property
+    def collecting_share(self) -> float:
+        """Of the samples of the hogs' holders, those in which these were collecting garbage."""
+        samples = self.process.samples
+        seen = np.isin(hold_at(self.process, samples["gil"], samples["time"]), self.overstays.hold)
+        return int(samples["collecting"][seen].sum()) / max(int(seen.sum()), 1)
+
+    @cached_property
+    def convoy(self) -> Convoys:
+        """The threads in a convoy."""
+        return convoys(self.process)
+
+    @cached_property
+    def contenders(self) -> int:
+        """How many threads wait for `CONTENDER_SHARE` of their lives."""
+        return int(np.count_nonzero(self.waited >= CONTENDER_SHARE * self.lives))
+
+    def name(self, thread: int) -> str:
+        """What to call a thread."""
+        known = self.process.threads[thread]
+        return known.name or f"tid {known.tid}"

@@ -1,0 +1,60 @@
+"""A switch interval so long that nobody is asked to give the GIL up: a thread keeps it until it blocks by itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.wait_causes import competed_by_wait
+from giltrace.timeline.model import Process
+
+#: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput
+#: double Python's 5 ms at most.
+LONG_NS = 4 * usage.DEFAULT_SWITCH_INTERVAL_NS
+#: A thread is starved if it would have waited less by this share of its life with Python's own interval.
+STARVED_SHARE = 0.1
+
+
+class LongInterval(NamedTuple):
+    """The `threads` that it starved, most first, with the figures of the first; times in ns.
+
+    `interval_ns` is the median of those that it waited under, `saved_ns` what it waited beyond Python's own interval,
+    `longest_ns` its longest wait; `steps` such waits were each followed by a hold shorter than Python's interval.
+    """
+
+    threads: list[int]
+    interval_ns: int
+    steps: int
+    longest_ns: int
+    saved_ns: int
+
+
+def find_long_interval(process: Process) -> LongInterval | None:
+    """Who waits for a running thread longer than Python's own switch interval, only to hold the GIL for a moment?
+
+    Threads that compute for longer gain nothing by a shorter interval: what they wait less they wait more often.
+    """
+    waits, default = process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
+    interval = usage.switch_interval(process, waits["gil"], waits["start"])
+    if not (interval >= LONG_NS).any():
+        return None
+    over = np.where(interval >= LONG_NS, competed_by_wait(process) - default, 0)
+    brief = np.zeros(len(waits), np.bool_)
+    led = waits["hold"] >= 0
+    brief[led] = usage.lengths(process.holds)[waits["hold"][led]] <= default
+    step = brief & (over >= default)  # twice as long, at least
+    saved = np.bincount(waits["thread"][step], weights=over[step], minlength=len(process.threads)).astype(np.int64)
+    lives = usage.lives(process)
+    threads = sorted(np.flatnonzero((saved > 0) & (saved >= STARVED_SHARE * lives)).tolist(), key=lambda i: -saved[i])
+    if not threads:
+        return None
+    mine = step & (waits["thread"] == threads[0])
+    return LongInterval(
+        threads,
+        int(np.median(interval[mine])),
+        int(np.count_nonzero(mine)),
+        int(usage.lengths(waits[mine]).max()),
+        int(saved[threads[0]]),
+    )

@@ -1,0 +1,1 @@
+"""The figures of a timeline: lengths, overlaps, shares, sites, attribution."""

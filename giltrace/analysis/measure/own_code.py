@@ -1,0 +1,36 @@
+"""The holds that giltrace's own code in the program is responsible for."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.measure.stretches import main_stacks
+from giltrace.recording.events import StackTable
+from giltrace.timeline.model import Process
+
+Bools = npt.NDArray[np.bool_]
+
+#: What runs within the program: the viztracer collector, which imports at the start and saves at the end.
+_OWN_FILE = "/giltrace_viztracer.py"
+
+
+def own_stacks(table: StackTable) -> Bools:
+    """Which stacks have a frame of giltrace's own code."""
+    ours = [at for at, text in enumerate(table.strings) if text.endswith(_OWN_FILE)]
+    if not ours:
+        return np.zeros(len(table), np.bool_)
+    frame = np.append(0, np.cumsum(np.isin(table.frames["file"], ours)))
+    within: Bools = frame[table.offsets[1:]] > frame[table.offsets[:-1]]
+    return within
+
+
+def own_holds(process: Process) -> Bools:
+    """Which holds giltrace's own code is responsible for: by the stack that stands for them."""
+    if process.stacks is None:
+        return np.zeros(len(process.holds), np.bool_)
+    own = np.append(own_stacks(process.stacks.table), False)
+    if not own.any():
+        return np.zeros(len(process.holds), np.bool_)
+    found: Bools = own[main_stacks(process)]
+    return found

@@ -1,0 +1,148 @@
+"""Where threads were: the innermost frames of stacks, and the stack that stands for a hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.measure.own_code import own_stacks
+from giltrace.analysis.measure.own_line import innermost_own
+from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.measure.stretches import main_stacks
+from giltrace.analysis.results import Site
+from giltrace.recording.events import StackTable
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process, Stacks
+
+#: A function, its file and the line; the line is 0 and the file empty where they are not known.
+Frame = tuple[str, str, int]
+_NO_FRAME: Frame = ("", "", 0)
+
+
+class _Top(NamedTuple):
+    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line."""
+
+    leaf: Frame
+    giltrace: bool
+    own: Frame
+
+
+class Classes(NamedTuple):
+    """Rows sorted into sites: the class of each row, and what each class is."""
+
+    of_row: Ints
+    sites: tuple[Site, ...]
+
+
+class Sites:
+    """The sites of one process, with or without stacks."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.roles = roles(process)
+        names = sorted(set(self.roles))
+        number = {name: i for i, name in enumerate(names)}
+        self._names = names
+        self._role_of = np.array([number[role] for role in self.roles], np.int64)
+        self._top, self._tops = _tops(process.stacks)
+
+    def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
+        """Sort rows by role, leaf, own line, and whether giltrace itself runs that; unused classes are left out.
+
+        `stack` is -1 where none is known.
+        """
+        width = len(self._tops) + 1
+        # Class 0 of each role is "no stack known".
+        top = np.append(self._top, -1)[stack] + 1
+        key = self._role_of[thread] * width + top
+        used = np.zeros(len(self._names) * width + 1, np.bool_)
+        used[key] = True
+        keys = np.flatnonzero(used)
+        dense = np.cumsum(used) - 1
+        return Classes(dense[key].astype(np.int64), tuple(self._site(k // width, k % width) for k in keys.tolist()))
+
+    @staticmethod
+    def functions(lines: Classes) -> Classes:
+        """The same rows, sorted into the user's functions, or a library's where none of the user's is on the stack."""
+        number: dict[Site, int] = {}
+        of_class = [number.setdefault(function_of(site), len(number)) for site in lines.sites]
+        return Classes(np.array(of_class, np.int64)[lines.of_row], tuple(number))
+
+    def _site(self, role: int, top: int) -> Site:
+        if top == 0:
+            return Site(self._names[role])
+        leaf, giltrace, own = self._tops[top - 1]
+        return Site(self._names[role], *leaf, giltrace, *own)
+
+    def wait_stacks(self) -> npt.NDArray[np.int32]:
+        """The stack of each wait, -1 if unknown."""
+        known = self.process.stacks
+        return known.wait if known is not None else np.full(len(self.process.waits), -1, np.int32)
+
+    def hold_stacks(self) -> npt.NDArray[np.int32]:
+        """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
+        return main_stacks(self.process)
+
+    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Frame]]:
+        """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
+
+        A frame is its function, file and line.
+        """
+        return np.append(self._top, -1)[stack], [top.leaf for top in self._tops]
+
+    def stack(self, number: int) -> tuple[str, ...]:
+        """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
+        known = self.process.stacks
+        if known is None or number < 0:
+            return ()
+        table = known.table
+        frames = table.frames[table.offsets[number] : table.offsets[number + 1]]
+        told = [f"{table.strings[f['function']]} ({table.strings[f['file']]}:{f['line']})" for f in frames]
+        return (*told, "...") if table.truncated[number] else tuple(told)
+
+
+def function_of(site: Site) -> Site:
+    """The function that the own line of `site` lies in, or the leaf where it has none; without a line."""
+    function, file = (site.own_function, site.own_file) if site.own_function else (site.function, site.file)
+    return Site(site.thread, function, file, 0, site.own)
+
+
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
+    """For each stack the number of what `Site` tells of it (-1 if it has no frame), and what these are."""
+    if stacks is None or len(stacks.table) == 0:
+        return np.empty(0, np.int64), []
+    table = stacks.table
+    filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
+    leaf, frames = _numbered(table, table.offsets[filled])
+    own, own_frames = _numbered(table, innermost_own(table)[filled])
+    packed = (leaf * (len(own_frames) + 1) + own + 1) * 2 + own_stacks(table)[filled]
+    kinds, inverse = np.unique(packed, return_inverse=True)
+    tops = []
+    for kind in kinds.tolist():
+        at, place = divmod(kind // 2, len(own_frames) + 1)
+        tops.append(_Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
+    top = np.full(len(table), -1, np.int64)
+    top[filled] = inverse.ravel()
+    return top, tops
+
+
+def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[Frame]]:
+    """Number frames, given by their places (-1: none, and no number), by what they say; and what they say."""
+    some = np.flatnonzero(place >= 0)
+    chosen = table.frames[place[some]]
+    # Packed into one integer, as rows of several fields sort slowly.
+    code = chosen["function"].astype(np.int64) * len(table.strings) + chosen["file"]
+    _, code = np.unique(code, return_inverse=True)
+    line = chosen["line"].astype(np.int64)
+    packed = code.ravel() * (int(line.max(initial=0)) + 2) + np.maximum(line, -1) + 1
+    _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
+    # Equal strings may have several numbers: what counts is what they say.
+    named = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in chosen[first]]
+    number: dict[Frame, int] = {}
+    same = np.array([number.setdefault(name, len(number)) for name in named], np.int64)
+    result = np.full(len(place), -1, np.int64)
+    result[some] = same[inverse.ravel()] if len(same) else -1
+    return result, list(number)

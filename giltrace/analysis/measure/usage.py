@@ -1,0 +1,325 @@
+"""Vectorised measurements of one process that summaries and verdicts are made of; times in ns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.measure.own_code import own_holds
+from giltrace.timeline.axis import NEVER, Ints, LifeAxis, union_length
+from giltrace.timeline.model import HOLD, Array, Flag, Process, State
+
+#: `sys.getswitchinterval()` as Python starts with it.
+DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
+
+#: Without context switches on record, a hold that goes on for less than this after it was asked to drop the GIL may as
+#: well have had no core: with other work on the machine, the kernel gives one again after some turns of a few ms.
+UNEXPLAINED_NS = 50_000_000
+#: Coming to a process and leaving it takes giltrace some 10 ms of its time, and on a busy machine some times as much.
+ATTACHED_NS = 200_000_000
+
+_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+_READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
+_PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
+
+
+def switch_interval(process: Process, gil: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+    """The switch interval in force for GIL `gil` at each `time` (both one per row).
+
+    Python's default for a GIL that nobody waited for: there the interval had no effect.
+    """
+    result = np.full(len(time), DEFAULT_SWITCH_INTERVAL_NS, np.int64)
+    for one in np.unique(process.switch_intervals["gil"]).tolist():
+        seen = process.switch_intervals[process.switch_intervals["gil"] == one]
+        rows = np.flatnonzero(gil == one)
+        at = np.searchsorted(seen["start"], time[rows], "right") - 1
+        result[rows] = seen["ns"][np.maximum(at, 0)]
+    return result
+
+
+def lengths(rows: Array) -> Ints:
+    """Length of each interval."""
+    result: Ints = rows["end"] - rows["start"]
+    return result
+
+
+def lives(process: Process) -> Ints:
+    """How long each thread lived."""
+    return np.array([thread.end - thread.start for thread in process.threads], np.int64)
+
+
+def _sums(cell: npt.NDArray[Any], length: Ints, cells: int) -> Ints:
+    # bincount adds in float64: exact up to 2**53 ns, which is 104 days.
+    return np.bincount(cell, weights=length, minlength=cells).astype(np.int64)
+
+
+def count_by_thread(process: Process, rows: Array) -> Ints:
+    """How many of the rows each thread has."""
+    return np.bincount(rows["thread"], minlength=len(process.threads)).astype(np.int64)
+
+
+def sum_by_thread(process: Process, rows: Array) -> Ints:
+    """Total length of each thread's rows."""
+    return _sums(rows["thread"], lengths(rows), len(process.threads))
+
+
+def longest_by_thread(process: Process, rows: Array) -> Ints:
+    """The longest of each thread's rows, 0 without any."""
+    result = np.zeros(len(process.threads), np.int64)
+    np.maximum.at(result, rows["thread"], lengths(rows))
+    return result
+
+
+def state_sums(process: Process) -> Ints:
+    """Time of each thread in each state, shape (threads, 7)."""
+    cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
+    return _sums(cell, lengths(process.states), len(process.threads) * len(State)).reshape(-1, len(State))
+
+
+def of_gil(rows: Array, gil: int) -> Array:
+    """The rows that concern one GIL."""
+    mine = rows["gil"] == gil
+    # Nearly always there is one GIL: no need to copy all rows.
+    chosen: Array = rows if mine.all() else rows[mine]
+    return chosen
+
+
+class WaitLengths(NamedTuple):
+    """Per thread: longest wait and nearest-rank percentiles; 0 for threads that never waited."""
+
+    longest: Ints
+    p50: Ints
+    p99: Ints
+
+
+def wait_lengths(process: Process) -> WaitLengths:
+    """How long each thread's waits were."""
+    length = lengths(process.waits)
+    order = np.lexsort((length, process.waits["thread"]))
+    length = length[order]
+    count = count_by_thread(process, process.waits)
+    first = np.cumsum(count) - count
+
+    def rank(quantile: float) -> Ints:
+        result = np.zeros(len(count), np.int64)
+        some = count > 0
+        at = np.ceil(quantile * count[some]).astype(np.int64) - 1
+        result[some] = length[first[some] + np.maximum(at, 0)]
+        return result
+
+    return WaitLengths(rank(1.0), rank(0.5), rank(0.99))
+
+
+def contended_ns(process: Process, gil: int) -> int:
+    """How long at least one thread waited for this GIL."""
+    waits = of_gil(process.waits, gil)
+    return union_length(waits["start"], waits["end"])
+
+
+class HandOffs(NamedTuple):
+    """Hand-offs of one GIL: `latency` of each, and whether its taker `waited` already at the release."""
+
+    latency: Ints
+    waited: npt.NDArray[np.bool_]
+
+
+def hand_offs(process: Process, gil: int) -> HandOffs:
+    """Releases followed by an acquire by a different thread, leaving out ends and starts that were not seen."""
+    index = np.flatnonzero(process.holds["gil"] == gil)
+    holds = of_gil(process.holds, gil)
+    passed = holds["thread"][1:] != holds["thread"][:-1]
+    passed &= (holds["flags"][:-1] & np.uint8(Flag.PARTIAL_END)) == 0
+    passed &= (holds["flags"][1:] & np.uint8(Flag.PARTIAL_START)) == 0
+    at = np.flatnonzero(passed)
+    asked = np.full(len(process.holds), np.iinfo(np.int64).max)
+    led = process.waits["hold"] >= 0
+    asked[process.waits["hold"][led]] = process.waits["start"][led]
+    latency: Ints = holds["start"][at + 1] - holds["end"][at]
+    return HandOffs(latency, asked[index[at + 1]] <= holds["end"][at])
+
+
+class Overstays(NamedTuple):
+    """Holds that outlived a switch request: index of the `hold`, for how long, time without a core left out, and the
+    instant at which it was `asked` first.
+    """
+
+    hold: Ints
+    length: Ints
+    asked: Ints
+
+
+#: From a switch request to the eval loop's giving the GIL up, and from its waking up to the release: at most.
+YIELD_NS = 100_000
+
+
+def overstays(process: Process, at_least: int | Ints) -> Overstays:
+    """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
+
+    Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
+    taken off, and so is its sleep on the way to giving the GIL up. Holds in which giltrace came into a running program,
+    or left it, do not count: it was at work in them; but one that it came into and left counts from `ATTACHED_NS` on.
+    Where context switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as
+    are giltrace's own holds (`own_holds`).
+    """
+    if not process.has_sched:
+        at_least = np.maximum(at_least, UNEXPLAINED_NS)
+    found, since = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    own = own_holds(process)
+    if process.left:
+        ended = (process.holds["flags"] & np.uint8(Flag.PARTIAL_END)) != 0
+        all_the_time = ended & (process.holds["start"] <= process.start)
+        own |= ((process.holds["flags"] & _PARTIAL) != 0) & ~all_the_time
+        at_least = np.where(all_the_time, np.maximum(at_least, ATTACHED_NS), at_least)
+    limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
+    for gil in range(process.gils):
+        holds = of_gil(process.holds, gil)
+        asked = of_gil(process.switch_requests, gil)["time"]
+        if len(asked) == 0 or len(holds) == 0:
+            continue
+        index = np.flatnonzero(process.holds["gil"] == gil)
+        first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
+        length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
+        late = length >= limits[index]
+        found.append(index[late])
+        since.append(first[late])
+    hold, asked = np.concatenate(found), np.concatenate(since)
+    thread, end = process.holds["thread"][hold], process.holds["end"][hold]
+    length = end - asked
+    for not_its_doing in (_descheduled, _stopped, _yielding):
+        length -= not_its_doing(process, thread, asked, end)
+    keep = length >= limits[hold]
+    return Overstays(hold[keep], length[keep], asked[keep])
+
+
+def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
+    """How long each thread was `holding-runnable` from start to end."""
+    states = process.states[process.states["state"] == State.HOLDING_RUNNABLE]
+    if len(states) == 0:
+        return np.zeros(len(start), np.int64)
+    axis = LifeAxis.of_threads(process.threads)
+    begin = axis.place(states["thread"], states["start"])
+    spent = np.append(0, np.cumsum(lengths(states)))
+
+    def until(time: Ints) -> Ints:
+        place = axis.place(thread, time)
+        at = np.searchsorted(begin, place, "right")
+        inside = np.minimum(place - begin[np.maximum(at - 1, 0)], lengths(states)[np.maximum(at - 1, 0)])
+        return np.where(at > 0, spent[np.maximum(at - 1, 0)] + inside, 0)
+
+    return until(end) - until(start)
+
+
+def _yielding(process: Process, thread: npt.NDArray[Any], asked: Ints, end: Ints) -> Ints:
+    """How long each thread slept on the way to giving the GIL up: from right after it was asked until right before.
+
+    Who asks has the lock that guards the GIL; the holder waits for that, and then for a core to go on.
+    """
+    blocked = process.states[process.states["state"] == State.HOLDING_BLOCKED]
+    if len(blocked) == 0:
+        return np.zeros(len(asked), np.int64)
+    axis = LifeAxis.of_threads(process.threads)
+    begin = axis.place(blocked["thread"], blocked["start"])
+    first = np.minimum(np.searchsorted(begin, axis.place(thread, asked)), len(blocked) - 1)
+    sleep = blocked[first]
+    at_once = (sleep["start"] >= asked) & (sleep["start"] <= asked + YIELD_NS) & (sleep["end"] >= end - YIELD_NS)
+    mine = at_once & (sleep["thread"] == thread) & (sleep["start"] < end)
+    slept: Ints = np.where(mine, np.minimum(sleep["end"], end) - sleep["start"], 0)
+    return slept
+
+
+def _stopped(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
+    """How long giltrace had each thread stopped from start to end."""
+    spent = np.zeros(len(start), np.int64)
+    for stop in process.stops:
+        overlap = np.minimum(end, stop["end"]) - np.maximum(start, stop["start"])
+        spent += np.where(thread == stop["thread"], np.maximum(overlap, 0), 0)
+    return spent
+
+
+class Running(NamedTuple):
+    """Wall time in which at least one thread ran (`any_ns`), and in which at least two could have (`several_ns`).
+
+    A thread that is runnable could have run, had there been a core. Threads that wait for the GIL could not.
+    """
+
+    any_ns: int
+    several_ns: int
+
+
+def running(process: Process) -> Running:
+    """How much the threads of the process ran, or were ready to run, at the same time."""
+    ran = _level_ns(process.states, _RUNNING, 1)
+    return Running(ran, min(_level_ns(process.states, _READY, 2), ran))
+
+
+def gils_at_once(processes: Sequence[Process]) -> float:
+    """How many GILs were held on average while at least one was; 0 if none ever was."""
+    holds = np.concatenate([p.holds for p in processes] or [np.empty(0, HOLD)])
+    order = np.argsort(holds["start"], kind="stable")
+    held = union_length(holds["start"][order], holds["end"][order])
+    return float(lengths(holds).sum() / held) if held else 0.0
+
+
+def used_share(process: Process) -> float:
+    """Share of the time that the threads had for using the GIL in which one had it, while two or more of them lived.
+
+    They have no time while there is no core for those that could run. 0 if there are never two threads with a GIL.
+    """
+    holders = [process.threads[i] for i in np.unique(process.holds["thread"]).tolist()]
+    if len(holders) < 2:
+        return 0.0
+    begin, end = sorted(t.start for t in holders)[1], sorted(t.end for t in holders)[-2]
+    held = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], begin)
+    states = process.states.copy()
+    np.clip(states["start"], begin, end, out=states["start"])
+    np.clip(states["end"], begin, end, out=states["end"])
+    coreless = int(lengths(states[states["state"] == State.HOLDING_RUNNABLE]).sum())
+    starved = _starved_ns(states)
+    used = int(np.maximum(held, 0).sum()) - coreless
+    return float(used / max(end - begin - starved, 1))
+
+
+def starved_ns(process: Process) -> int:
+    """Wall time in which threads could run and none had a core; 0 without scheduling data."""
+    return _starved_ns(process.states)
+
+
+def _starved_ns(states: Array) -> int:
+    return _level_ns(states, _READY, 1) - _level_ns(states, _RUNNING, 1)
+
+
+def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
+    """Wall time in which so many threads were in one of the `chosen` states."""
+    rows = states[np.isin(states["state"], chosen)]
+    time = np.concatenate([rows["start"], rows["end"]])
+    order = np.argsort(time, kind="stable")
+    level = np.cumsum(np.repeat([1, -1], len(rows))[order])
+    return int(np.diff(time[order])[level[:-1] >= at_least].sum())
+
+
+class Steps(NamedTuple):
+    """Per thread: holds that look like one step of a convoy, and the sum and median (or 0) of the waits before them."""
+
+    number: Ints
+    waited: Ints
+    median_wait: Ints
+
+
+def convoy_steps(process: Process, chosen: npt.NDArray[np.bool_], longest_hold: int) -> Steps:
+    """Holds of at most `longest_hold` ns given up voluntarily, each after a `chosen` wait (bool, one per wait)."""
+    waited = np.zeros(len(process.holds), np.int64)
+    led = chosen & (process.waits["hold"] >= 0)
+    waited[process.waits["hold"][led]] = lengths(process.waits)[led]
+    unforced = (process.holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
+    step = unforced & (waited > 0) & (lengths(process.holds) <= longest_hold)
+    thread, waited = process.holds["thread"][step], waited[step]
+    count = np.bincount(thread, minlength=len(process.threads)).astype(np.int64)
+    first = np.cumsum(count) - count
+    ordered = waited[np.lexsort((waited, thread))]
+    median = np.zeros(len(count), np.int64)
+    some = count > 0
+    median[some] = ordered[(first + count // 2)[some]]
+    return Steps(count, _sums(thread, waited, len(count)), median)

@@ -1,0 +1,151 @@
+"""What the holder of the GIL was doing while others waited for it, or that nobody held it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis.measure.intervals import Turns, disjoint, turns
+from giltrace.timeline.axis import Ints, LifeAxis, union
+from giltrace.timeline.model import WAIT, Array, Process, State
+
+#: The eval loop heeds a switch request within microseconds: a hold that goes on for longer is in C code.
+UNHEEDED_NS = 1_000_000
+
+# Bits of a stretch of a GIL's time, and the cause (column) for each combination of them.
+_HELD, _IN_C, _OFF_CORE = 1, 2, 4
+_PYTHON, _C, _OFF, _FREE = range(4)
+_CAUSE = np.array([_FREE, _PYTHON, _FREE, _C, _FREE, _OFF, _FREE, _OFF])
+
+
+def wait_causes(process: Process) -> Ints:
+    """Time by cause of each wait, shape (waits, 4); rows add up to the waits.
+
+    The columns: the holder ran Python, it was in C past a switch request, it had no core or was blocked, nobody held
+    the GIL. Without scheduling data no holder is known to be off its core, and its time counts as Python or C.
+    """
+    causes = np.zeros((len(process.waits), 4), np.int64)
+    off_core = _off_core(process)
+    for gil in range(process.gils):
+        mine = np.flatnonzero(process.waits["gil"] == gil)
+        if len(mine):
+            waits = process.waits[mine]
+            causes[mine] = _causes(process, gil, waits, off_core)
+    return causes
+
+
+def competed_ns(process: Process, at_least: int = 0) -> int:
+    """How long at least one thread waited while another one ran with the GIL; of several GILs, of the worst.
+
+    Only waits of `at_least` ns count. Left out are wake-up latency and time in which the holder had no core or was
+    blocked: nobody competed then.
+    """
+    off_core = _off_core(process)
+    worst = 0
+    for gil in range(process.gils):
+        mine = process.waits[process.waits["gil"] == gil]
+        mine = mine[mine["end"] - mine["start"] >= at_least]
+        start, end = union(mine["start"], mine["end"])
+        waits = np.empty(len(start), WAIT)
+        waits["start"], waits["end"] = start, end
+        worst = max(worst, int(_causes(process, gil, waits, off_core)[:, (_PYTHON, _C)].sum()))
+    return worst
+
+
+def competed_by_wait(process: Process) -> Ints:
+    """How long each wait went on while another thread ran with the GIL."""
+    result: Ints = wait_causes(process)[:, (_PYTHON, _C)].sum(axis=1)
+    return result
+
+
+def _causes(process: Process, gil: int, waits: Array, off_core: tuple[Ints, Ints, Ints]) -> Ints:
+    mine = turns(process, gil)
+    idle = off_core[2] == gil
+    off_start, off_end = off_core[0][idle], off_core[1][idle]
+    c_start, c_end = _in_c(process, gil, mine, off_start, off_end)
+    time, cause = _stretches((mine.start, mine.end, _HELD), (c_start, c_end, _IN_C), (off_start, off_end, _OFF_CORE))
+    result = np.empty((len(waits), 4), np.int64)
+    result[:] = 0
+    total = waits["end"] - waits["start"]
+    if len(time):
+        first = np.searchsorted(time, waits["start"], "right") - 1
+        last = np.searchsorted(time, waits["end"], "right") - 1
+        for column in (_PYTHON, _C, _OFF):
+            here = cause == column
+            if here.any():
+                spent = np.append(0, np.cumsum(np.where(here[:-1], np.diff(time), 0)))
+                result[:, column] = _until(time, here, spent, waits["end"], last) - _until(
+                    time, here, spent, waits["start"], first
+                )
+    result[:, _FREE] = total - result.sum(axis=1)
+    return result
+
+
+def _until(time: Ints, here: np.ndarray[tuple[int], np.dtype[np.bool_]], spent: Ints, instant: Ints, at: Ints) -> Ints:
+    """How much of the time up to each instant was of one cause; `at` is the stretch that the instant is in."""
+    inside = np.maximum(at, 0)
+    result: Ints = np.where(at >= 0, spent[inside] + np.where(here[inside], instant - time[inside], 0), 0)
+    return result
+
+
+def _stretches(*layers: tuple[Ints, Ints, int]) -> tuple[Ints, Ints]:
+    """Cut time where any layer changes: starts of the stretches and their causes; the last one is free.
+
+    The intervals within one layer are disjoint and sorted.
+    """
+    held_start, held_end, _ = layers[0]
+    if all(len(start) == 0 for start, _, _ in layers[1:]):
+        # Holds alone are in order already: nothing to sort.
+        time = np.empty(2 * len(held_start), np.int64)
+        time[0::2], time[1::2] = held_start, held_end
+        return time, np.tile(np.array([_PYTHON, _FREE]), len(held_start))
+    time = np.concatenate([edge for start, end, _ in layers for edge in (start, end)])
+    change = np.concatenate([np.repeat([bit, -bit], len(start)) for start, _, bit in layers])
+    order = np.argsort(time, kind="stable")
+    time, bits = time[order], np.cumsum(change[order])
+    last = np.append(time[1:] != time[:-1], True)
+    return time[last], _CAUSE[bits[last]]
+
+
+def _in_c(process: Process, gil: int, mine: Turns, off_start: Ints, off_end: Ints) -> tuple[Ints, Ints]:
+    """Stretches from the first switch request that a hold did not heed to its end."""
+    asked = process.switch_requests["time"][process.switch_requests["gil"] == gil]
+    nothing = np.empty(0, np.int64)
+    if len(asked) == 0 or len(mine.start) == 0:
+        return nothing, nothing
+    first = asked[np.minimum(np.searchsorted(asked, mine.start, "right"), len(asked) - 1)]
+    over = (first > mine.start) & (mine.end - first > UNHEEDED_NS)
+    start, end = first[over], mine.end[over]
+    busy = end - start - (_covered(off_start, off_end, end) - _covered(off_start, off_end, start))
+    return start[busy > UNHEEDED_NS], end[busy > UNHEEDED_NS]
+
+
+def _covered(start: Ints, end: Ints, until: Ints) -> Ints:
+    """Length of disjoint sorted intervals before each instant."""
+    if len(start) == 0:
+        return np.zeros(len(until), np.int64)
+    spent = np.append(0, np.cumsum(end - start))
+    at = np.searchsorted(start, until, "right") - 1
+    inside = np.maximum(at, 0)
+    return np.where(at >= 0, spent[inside] + np.minimum(until, end[inside]) - start[inside], 0)
+
+
+def _off_core(process: Process) -> tuple[Ints, Ints, Ints]:
+    """When a holder had no core or was blocked: starts, ends and the GIL that it held, disjoint per GIL."""
+    state = process.states["state"]
+    rows = process.states[(state == State.HOLDING_RUNNABLE) | (state == State.HOLDING_BLOCKED)]
+    nothing = np.empty(0, np.int64)
+    if len(rows) == 0 or len(process.holds) == 0:
+        return nothing, nothing, nothing
+    axis = LifeAxis.of_threads(process.threads)
+    place = axis.place(process.holds["thread"], process.holds["start"])
+    order = np.argsort(place, kind="stable")
+    at = np.searchsorted(place[order], axis.place(rows["thread"], rows["start"]), "right") - 1
+    held = process.holds["gil"][order[np.maximum(at, 0)]]
+    parts = []
+    for gil in range(process.gils):
+        mine = rows[held == gil]
+        mine = mine[np.argsort(mine["start"], kind="stable")]
+        if len(mine):
+            start, end = disjoint(mine["start"], mine["end"])
+            parts.append((start, end, np.full(len(start), gil, np.int64)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]

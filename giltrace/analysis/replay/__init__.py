@@ -1,0 +1,1 @@
+"""What threads would do without a GIL: their program, replayed."""

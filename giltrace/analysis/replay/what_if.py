@@ -1,0 +1,137 @@
+"""What removing the GIL could bring at most: the recording replayed with cores as the only limit."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from giltrace.analysis.replay.program import Program, read_program
+from giltrace.analysis.results import WhatIf, WhatIfPoint
+from giltrace.timeline.model import Process
+
+#: A thread has its core for at least this long while others want one; longer recordings have longer turns.
+TURN_NS = 1_000_000
+_MOST_TURNS = 20_000
+#: Up to so many cores every number is replayed, beyond them each doubling.
+EVERY_CORE = 8
+
+_BEGIN, _WOKEN, _RAN = range(3)
+
+
+def what_if(process: Process, cores: int) -> WhatIf:
+    """Replay a process without a GIL on 1 to `cores` cores; 0 stands for as many as its threads were seen on.
+
+    Kept are each thread's order of work, its CPU demand and the time that it was blocked; a thread that started or
+    joined another one does so again. Waits for the GIL fall away. It is a bound: locks and queues between threads,
+    caches and memory would cost something.
+    """
+    if cores < 1:
+        cores = int(process.runs["core"].max(initial=0)) + 1
+    program = read_program(process, cores)
+    measured = process.end - process.start
+    threads = max(len(process.threads), 1)
+    unlimited = replay(program, threads)
+    points: list[WhatIfPoint] = []
+    for number in _numbers(cores):
+        enough = number >= threads or (points and points[-1].makespan_ns <= unlimited)
+        makespan = unlimited if enough else replay(program, number)
+        points.append(WhatIfPoint(number, makespan, measured / makespan if makespan else 1.0))
+    last = points[-1]
+    return WhatIf(cores, measured, last.makespan_ns, last.speedup_bound, tuple(points))
+
+
+def _numbers(cores: int) -> list[int]:
+    numbers = list(range(1, min(cores, EVERY_CORE) + 1))
+    while numbers[-1] < cores:
+        numbers.append(min(numbers[-1] * 2, cores))
+    return numbers
+
+
+def replay(program: Program, cores: int) -> int:
+    """How long (ns) a program takes on so many cores, which are given to whoever is ready first, in turns."""
+    return _Replay(program, cores).run()
+
+
+class _Replay:
+    def __init__(self, program: Program, cores: int) -> None:
+        self.program = program
+        self.delay, self.cpu = program.delay.tolist(), program.cpu.tolist()
+        self.awaits, self.first = program.awaits.tolist(), program.first.tolist()
+        self.free = cores
+        threads = len(self.first) - 1
+        total = sum(self.cpu)
+        # With a core for everyone nobody needs to take turns.
+        self.turn = max(TURN_NS, total // _MOST_TURNS) if cores < threads else total + 1
+        self.at = self.first[:-1]
+        self.left = [0] * threads
+        self.done = [False] * len(self.delay)
+        # For each step the threads that wait for it.
+        self.awaiting: dict[int, list[int]] = {}
+        self.ready: deque[int] = deque()
+        # (time, order, thread, what happens)
+        self.events: list[tuple[int, int, int, int]] = []
+        self.order = 0
+        self.end = 0
+
+    def run(self) -> int:
+        """Replay everything and return when everything is over."""
+        for thread, start in self.program.roots.items():
+            self._at(start, thread, _BEGIN)
+        while self.events or self._unstick():
+            now, _, thread, what = heappop(self.events)
+            self.end = max(self.end, now)
+            if what == _RAN:
+                self.free += 1
+            if self.left[thread]:
+                self.ready.append(thread)
+            elif what == _BEGIN:
+                self._begin_step(now, thread)
+            else:
+                self._finish_step(now, thread)
+            while self.free and self.ready:
+                self._run(now, self.ready.popleft())
+        return self.end + self.program.tail
+
+    def _unstick(self) -> bool:
+        """Let go threads that wait for each other in a circle, as clocks a little apart can make it seem."""
+        stuck = [thread for waiters in self.awaiting.values() for thread in waiters]
+        self.awaiting.clear()
+        for thread in stuck:
+            self._wake(self.end, thread)
+        return bool(stuck)
+
+    def _at(self, time: int, thread: int, what: int) -> None:
+        self.order += 1
+        heappush(self.events, (time, self.order, thread, what))
+
+    def _run(self, now: int, thread: int) -> None:
+        turn = min(self.left[thread], self.turn)
+        self.left[thread] -= turn
+        self.free -= 1
+        self._at(now + turn, thread, _RAN)
+
+    def _begin_step(self, now: int, thread: int) -> None:
+        """Begin the thread's next step, or end the thread."""
+        step = self.at[thread]
+        if step == self.first[thread + 1]:
+            return
+        awaited = self.awaits[step]
+        if awaited >= 0 and not self.done[awaited]:
+            self.awaiting.setdefault(awaited, []).append(thread)
+        else:
+            self._wake(now + self.delay[step], thread)
+
+    def _wake(self, time: int, thread: int) -> None:
+        """From `time` on the thread wants what its step needs of a core."""
+        self.left[thread] = self.cpu[self.at[thread]]
+        self._at(time, thread, _WOKEN)
+
+    def _finish_step(self, now: int, thread: int) -> None:
+        step = self.at[thread]
+        self.at[thread] += 1
+        self.done[step] = True
+        for waiter in self.awaiting.pop(step, ()):
+            self._wake(now, waiter)
+        for child in self.program.spawns.get(step, ()):
+            self._at(now, child, _BEGIN)
+        self._begin_step(now, thread)

@@ -1,0 +1,194 @@
+"""The markers of a Firefox profile: every hold, wait and switch request, on the thread that it is of."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.measure.sites import Sites
+from giltrace.exporters._names import labels
+from giltrace.exporters._places import find_places
+from giltrace.exporters._relations import relate
+from giltrace.exporters._text import Cells, decimals, integers, where, write_array
+from giltrace.exporters.firefox.tables import HOLDING, OTHER, WAITING, SharedTables
+from giltrace.timeline.axis import Ints, stable_order
+from giltrace.timeline.model import Flag, Process
+
+_HOLD, _WAIT, _REQUEST = 0, 1, 2
+
+
+def _schema(name: str, label: str, description: str, *fields: tuple[str, str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "tooltipLabel": label,
+        "tableLabel": "{marker.data.site}",
+        "chartLabel": label,
+        "description": description,
+        "display": ["marker-chart", "marker-table", "timeline-overview"],
+        "fields": [{"key": key, "label": words, "format": form} for key, words, form in fields],
+    }
+
+
+_SITE = ("site", "Where it stood", "unique-string")
+_GIL = ("gil", "GIL", "integer")
+_CULPRIT = ("culprit", "Culprit", "unique-string")
+_CULPRIT_SITE = ("culpritSite", "Where the culprit stood", "unique-string")
+
+SCHEMA = [
+    _schema(
+        "GilHold",
+        "holds the GIL",
+        "From acquiring the GIL to its release, which is voluntary or forced by a switch request.",
+        ("reason", "Release", "unique-string"),
+        _SITE,
+        ("core", "Core", "integer"),
+        _GIL,
+    ),
+    _schema(
+        "GilWait",
+        "waits for the GIL",
+        "From asking for the GIL to having it. The culprit is the thread that held it for the most of that.",
+        ("reason", "Outcome", "unique-string"),
+        _CULPRIT,
+        _CULPRIT_SITE,
+        _SITE,
+        ("timeouts", "Timed-out waits", "integer"),
+        _GIL,
+    ),
+    _schema(
+        "GilSwitchRequest",
+        "switch request",
+        "This thread had waited for a switch interval and asked the holder to drop the GIL.",
+        ("reason", "Reason", "unique-string"),
+        _CULPRIT,
+        _CULPRIT_SITE,
+        _GIL,
+    ),
+]
+
+_NAMES = ["holds GIL", "waits for GIL", "switch request"]
+_HOLD_REASONS = ["voluntary", "forced", "still held at the end"]
+_WAIT_REASONS = ["acquired", "still waiting at the end"]
+_REQUEST_REASONS = ["a timed wait ran out"]
+
+
+class Markers:
+    """The markers of one process; `hold_stacks` and `wait_stacks` are the stacks that they stand for, -1 if unknown."""
+
+    def __init__(self, process: Process, shared: SharedTables, origin: int) -> None:
+        self._process, self._origin = process, origin
+        sites = Sites(process)
+        self.hold_stacks, self.wait_stacks = sites.hold_stacks(), sites.wait_stacks()
+        self._stacks = (
+            shared.stacks(process, self.hold_stacks, HOLDING)[0],
+            shared.stacks(process, self.wait_stacks, WAITING)[0],
+        )
+        self._relations = relate(process)
+        self._places = find_places(process, self._relations)
+        # The last of each stands for nobody and nowhere.
+        self._place = np.append(shared.strings(list(self._places.texts[1:])), -1)
+        self._thread = np.append(shared.strings(labels(process)), -1)
+        self._name = shared.strings(_NAMES)
+        self._reasons = [shared.strings(texts) for texts in (_HOLD_REASONS, _WAIT_REASONS, _REQUEST_REASONS)]
+        self._rows = [
+            _by_thread(process, table["thread"]) for table in (process.holds, process.waits, process.switch_requests)
+        ]
+
+    def rows_of(self, thread: int) -> tuple[Ints, Ints]:
+        """The rows of this thread's holds and of its waits."""
+        return self._rows[_HOLD][thread], self._rows[_WAIT][thread]
+
+    def write(self, file: BinaryIO, thread: int) -> None:
+        """Write the markers of one thread, by time."""
+        holds, waits, requests = (rows[thread] for rows in self._rows)
+        process = self._process
+        start = np.concatenate(
+            (process.holds["start"][holds], process.waits["start"][waits], process.switch_requests["time"][requests])
+        )
+        end = np.concatenate(
+            (process.holds["end"][holds], process.waits["end"][waits], process.switch_requests["time"][requests])
+        )
+        kind = np.repeat([_HOLD, _WAIT, _REQUEST], [len(holds), len(waits), len(requests)])
+        row = np.concatenate((holds, waits, requests))
+        order = np.argsort(start, kind="stable")
+        start, end, kind, row = start[order] - self._origin, end[order] - self._origin, kind[order], row[order]
+        phase, category = np.array([1, 1, 0]), np.array([HOLDING, WAITING, OTHER])
+        columns = {
+            "name": lambda piece: integers(self._name[kind[piece]]),
+            "startTime": lambda piece: decimals(start[piece], 6),
+            "endTime": lambda piece: _or_null(kind[piece] != _REQUEST, decimals(end[piece], 6)),
+            "phase": lambda piece: integers(phase[kind[piece]]),
+            "category": lambda piece: integers(category[kind[piece]]),
+            "data": lambda piece: self._data(kind[piece], row[piece]),
+        }
+        file.write(b',"markers":{"length":%d' % len(start))
+        for name, cells in columns.items():
+            file.write(b',"%s":' % name.encode())
+            write_array(file, len(start), cells)
+        file.write(b"}")
+
+    def _data(self, kind: Ints, row: Ints) -> Cells:
+        """The fields of markers of all kinds: one matrix, its rows filled kind by kind."""
+        made = [self._hold(row[kind == _HOLD]), self._wait(row[kind == _WAIT]), self._request(row[kind == _REQUEST])]
+        cells = np.zeros((len(kind), max(part.shape[1] for part in made)), np.uint8)
+        for number, part in enumerate(made):
+            cells[np.flatnonzero(kind == number)[:, None], np.arange(part.shape[1])] = part
+        return cells
+
+    def _hold(self, row: Ints) -> Cells:
+        holds = self._process.holds[row]
+        reason = np.where(holds["flags"] & Flag.PARTIAL_END, 2, holds["flags"] & Flag.FORCED)
+        return self._object(
+            b"GilHold",
+            holds["gil"],
+            ("reason", self._reasons[_HOLD][reason]),
+            ("site", self._place[self._places.hold[row] - 1]),
+            ("core", holds["core"].astype(np.int64)),
+            stack=self._stacks[_HOLD][row],
+        )
+
+    def _wait(self, row: Ints) -> Cells:
+        waits = self._process.waits[row]
+        return self._object(
+            b"GilWait",
+            waits["gil"],
+            ("reason", self._reasons[_WAIT][(waits["hold"] < 0).astype(np.int64)]),
+            ("culprit", self._thread[self._relations.culprit[row]]),
+            ("culpritSite", self._place[self._places.culprit[row] - 1]),
+            ("site", self._place[self._places.wait[row] - 1]),
+            ("timeouts", waits["timeouts"].astype(np.int64)),
+            stack=self._stacks[_WAIT][row],
+        )
+
+    def _request(self, row: Ints) -> Cells:
+        requests = self._process.switch_requests[row]
+        return self._object(
+            b"GilSwitchRequest",
+            requests["gil"],
+            ("reason", np.full(len(row), self._reasons[_REQUEST][0])),
+            ("culprit", self._thread[self._relations.asked[row]]),
+            ("culpritSite", self._place[self._places.asked[row] - 1]),
+            stack=np.full(len(row), -1),
+        )
+
+    def _object(self, kind: bytes, gil: npt.NDArray[Any], *fields: tuple[str, Ints], stack: Ints) -> Cells:
+        """JSON objects; a field below 0 is left out."""
+        every = np.ones(len(gil), np.bool_)
+        parts = [where(every, b'{"type":"%s","gil":' % kind, integers(gil))]
+        for name, values in fields:
+            parts.append(where(values >= 0, b',"%s":' % name.encode(), integers(np.maximum(values, 0))))
+        parts.append(where(stack >= 0, b',"cause":{"stack":', integers(np.maximum(stack, 0)), b"}"))
+        return np.concatenate([*parts, where(every, b"}")], axis=1)
+
+
+def _or_null(known: npt.NDArray[np.bool_], cells: Cells) -> Cells:
+    return np.concatenate((where(known, cells), where(~known, b"null")), axis=1)
+
+
+def _by_thread(process: Process, thread: npt.NDArray[Any]) -> list[Ints]:
+    """The rows of each thread, in their order."""
+    count = len(process.threads)
+    order = stable_order(thread, count)
+    return np.split(order, np.searchsorted(thread[order], np.arange(1, count)))

@@ -1,0 +1,100 @@
+"""A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
+
+From top to bottom it shows CPU scheduling, a group per GIL (holder, waiting threads, switch requests), then the
+processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from giltrace.exporters._names import labels
+from giltrace.exporters._output import output_file
+from giltrace.exporters._relations import relate
+from giltrace.exporters.perfetto.cut import write_cut
+from giltrace.exporters.perfetto.gil_group import write_group, write_quality
+from giltrace.exporters.perfetto.gil_threads import write_thread_tracks
+from giltrace.exporters.perfetto.packets import Ints
+from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
+from giltrace.exporters.perfetto.sched import write_sched
+from giltrace.exporters.perfetto.sink import Sink
+from giltrace.exporters.perfetto.spans import write_spans
+from giltrace.exporters.perfetto.stacks import stack_texts
+from giltrace.exporters.perfetto.threads import describe_others, describe_process
+from giltrace.timeline.model import Process, Timeline
+
+#: Places of the tracks that a thread's GIL track unfolds to.
+_RANK_SPANS, _RANK_SAMPLES = 0, 1
+
+
+def write(timeline: Timeline, path: Path) -> None:
+    """Write `timeline` to `path`, which then holds either the whole trace or what it held before.
+
+    Raises `OutputError` if the file cannot be written.
+    """
+    with output_file(path) as file:
+        stream(timeline, file)
+
+
+def stream(timeline: Timeline, file: BinaryIO) -> None:
+    """Write `timeline` to an open file, from its begin to its end."""
+    sink = Sink(file)
+    sink.write(*_preamble(timeline))
+    write_cut(sink, timeline)
+    describe_others(sink, timeline)
+    flow = 1
+    for process in timeline.processes:
+        _write_process(sink, timeline, process, flow)
+        flow += len(process.holds)
+    write_sched(sink, timeline)
+
+
+def _preamble(timeline: Timeline) -> tuple[object, ...]:
+    """Return clocks and machine; the clocks make SQL's `ts` the CLOCK_MONOTONIC value and give absolute times."""
+    offsets = {
+        pb.BUILTIN_CLOCK_MONOTONIC: 0,
+        pb.BUILTIN_CLOCK_BOOTTIME: timeline.boottime_offset,
+        pb.BUILTIN_CLOCK_REALTIME: timeline.realtime_offset,
+    }
+    clocks = [{"clock_id": clock, "timestamp": timeline.start + offset} for clock, offset in offsets.items()]
+    machine = {name: str(timeline.machine.get(name, "")) for name in ("sysname", "release", "version", "machine")}
+    first = pb.TracePacket(
+        trusted_packet_sequence_id=SEQUENCE,
+        sequence_flags=STATE_CLEARED,
+        trace_packet_defaults={"timestamp_clock_id": pb.BUILTIN_CLOCK_MONOTONIC},
+        clock_snapshot={"clocks": clocks, "primary_trace_clock": pb.BUILTIN_CLOCK_MONOTONIC},
+    )
+    system = pb.SystemInfo(utsname=machine, num_cpus=int(timeline.machine.get("cpus", 0)))
+    return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
+
+
+def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> None:
+    threads = describe_process(sink, process)
+    write_quality(sink, timeline, process)
+    above = threads
+    if process.gils:
+        names = labels(process)
+        values = sink.argument_values(names)
+        relations = relate(process)
+        texts = stack_texts(sink, process, relations)
+        for gil in range(process.gils):
+            write_group(sink, process, gil, names, values, relations, texts)
+        tracks = write_thread_tracks(sink, process, threads, values, relations, texts, first_flow)
+        above = _above_spans(threads, tracks)
+    by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
+    for spans in process.spans:
+        write_spans(sink, spans, by_tid, _RANK_SAMPLES if spans.sampled else _RANK_SPANS)
+
+
+def _above_spans(threads: Ints, tracks: Ints) -> Ints:
+    """Return what each thread's spans hang from: its first GIL track, or the thread itself where it has none.
+
+    Beside the GIL track, the UI would place them above or below the Running track depending on how many tracks the
+    whole trace has, and stacks of fifty frames would push the other threads off the screen. Below it they are folded.
+    """
+    met = tracks > 0
+    first = tracks[np.arange(len(tracks)), met.argmax(axis=1)]
+    return np.where(met.any(axis=1), first, threads)

@@ -1,0 +1,1 @@
+"""A timeline as tables: CSV and Parquet."""
