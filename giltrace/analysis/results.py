@@ -18,7 +18,7 @@ SCHEMA = "giltrace-report-1"
 class Verdict:
     """`kind` is one of `findings.verdict.KINDS`; `summary` says it in a sentence, `advice` what to do.
 
-    `evidence` holds the figures. Their names end in their unit: `_ns`, `_share` (of 1), `_ratio`; the others are counts.
+    `evidence` holds the figures; their names end in the unit: `_ns`, `_share` (of 1), `_ratio`; the others are counts.
     """
 
     kind: str
