@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings import figures
+from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Convoy, IntervalEstimate
+from giltrace.analysis.results import Convoy, IntervalEstimate, Verdict
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
 
@@ -88,3 +90,30 @@ def _estimates(steps: int, life: int, median: int, interval: int) -> tuple[Inter
             wait = round(rest + waited_out * other)
             estimates.append(IntervalEstimate(other, wait, 1e9 / max(period - (median - wait), wait, 1)))
     return tuple(estimates)
+
+
+def convoy(f: Figures) -> Verdict | None:
+    """Is a thread in a convoy?"""
+    caught, steps, waits = f.convoy
+    if not caught:
+        return None
+    first = caught[0]
+    count, wait = int(steps.number[first]), int(steps.median_wait[first])
+    share = float(f.waited[first] / f.lives[first])
+    mine = f.process.waits[waits & (f.process.waits["thread"] == first)]
+    interval = int(np.median(usage.switch_interval(f.process, mine["gil"], mine["start"])))
+    more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
+    return Verdict(
+        "convoy",
+        f"Convoy: thread {f.name(first)!r}{more} made {count} short steps and waited {duration(wait)} (median) for the "
+        f"GIL before each: {percent(share)} of its life.",
+        "Move the CPU-bound work to other processes, or lower sys.setswitchinterval() and measure: it was "
+        f"{duration(interval)}.",
+        {
+            "threads": len(caught),
+            "steps": count,
+            "median_wait_ns": wait,
+            "waited_share": share,
+            "switch_interval_ns": interval,
+        },
+    )

@@ -1,4 +1,4 @@
-"""The figures that a verdict is found by: what is counted as a hog's hold, as a step of a convoy, and the sums."""
+"""The figures that findings are made of: what is counted as a hog's hold, as a step of a convoy, and the sums."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import hold_at
-from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns
-from giltrace.timeline.axis import Bools
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns, wait_causes
+from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
 #: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
@@ -29,8 +29,15 @@ CONVOY_WAITED_SHARE = 0.25
 #: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
 #: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
 TURN_NS = 100_000
+#: Threads hardly compete if somebody waits for a running one for at most this share of the time.
+QUIET_SHARE = 0.1
 #: A thread contends if it waits for this share of its life.
 CONTENDER_SHARE = 0.1
+#: What to do about a core that was not there.
+WANTED_CORE = (
+    "see what else ran on this machine (the trace shows it), and what the process may use: its CPU affinity, its "
+    "container's CPU limit"
+)
 
 
 class Convoys(NamedTuple):
@@ -91,6 +98,11 @@ class Figures:
         busy = self.running_ns if process.has_sched else self.held_ns
         self.busy_share = busy / self.wall
         self.coreless_share = int(states[State.HOLDING_RUNNABLE]) / self.wall
+
+    @cached_property
+    def causes(self) -> Ints:
+        """See `wait_causes`."""
+        return wait_causes(self.process)
 
     @cached_property
     def running(self) -> usage.Running:

@@ -1,16 +1,22 @@
-"""Holds that outlive a switch request: code that keeps the GIL although another thread asked for it."""
+"""Hogs: holds that outlive a switch request, by code that keeps the GIL although another thread asked for it."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from giltrace.analysis.durations import duration
+from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.native_code import NativeCode, find_native_code
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
-from giltrace.analysis.results import Hog
+from giltrace.analysis.results import Hog, Verdict
 from giltrace.timeline.model import Process
 
+#: Hogs decide the verdict if they overstay for this share of the time that the threads had in all.
+HOG_SHARE = 0.05
+#: ... and are collections of garbage if this share of what waiters saw in them was that.
+COLLECTING_SHARE = 0.5
 #: So many sites are told, the largest ones.
 MOST_HOGS = 100
 
@@ -45,3 +51,51 @@ def find_hogs(process: Process) -> tuple[Hog, ...]:
             )
         )
     return tuple(sorted(hogs, key=lambda hog: -hog.ns)[:MOST_HOGS])
+
+
+def hog(f: Figures) -> Verdict | None:
+    """Did hogs take much of the time that the threads had?"""
+    evidence = _evidence(f)
+    if not evidence or f.collecting_share >= COLLECTING_SHARE:
+        return None
+    name, longest, times = _worst(f)
+    return Verdict(
+        "hog",
+        f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
+        f"{duration(longest)}, where Python code takes microseconds.",
+        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+        evidence,
+    )
+
+
+def collection(f: Figures) -> Verdict | None:
+    """Were the hogs collections of garbage?"""
+    evidence = _evidence(f)
+    if not evidence or f.collecting_share < COLLECTING_SHARE:
+        return None
+    name, longest, times = _worst(f)
+    return Verdict(
+        "hog",
+        f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
+        f"for up to {duration(longest)}.",
+        "The line where one begins is innocent: it made the next object. Call gc.freeze() once the program has "
+        "started, so that what is there by then is left alone; raise gc.set_threshold(), or make fewer objects.",
+        {**evidence, "collecting_share": f.collecting_share},
+    )
+
+
+def _evidence(f: Figures) -> dict[str, float]:
+    """The figures of hogs that took much of the time, or nothing."""
+    over = f.overstays
+    share = int(over.length.sum()) / f.had
+    if share < HOG_SHARE:
+        return {}
+    return {"hogs": len(over.hold), "overstay_share": share, "longest_overstay_ns": int(over.length.max())}
+
+
+def _worst(f: Figures) -> tuple[str, int, str]:
+    """Whose hog was the longest, how long it was, and how many there were, in words."""
+    over = f.overstays
+    worst = int(over.length.argmax())
+    times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
+    return f.name(int(f.process.holds["thread"][over.hold[worst]])), int(over.length[worst]), times

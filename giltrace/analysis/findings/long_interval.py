@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.wait_causes import competed_by_wait
+from giltrace.analysis.results import Verdict
+from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
 
 #: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput
@@ -22,6 +26,7 @@ class LongInterval(NamedTuple):
 
     `interval_ns` is the median of those that it waited under, `saved_ns` what it waited beyond Python's own interval,
     `longest_ns` its longest wait; `steps` such waits were each followed by a hold shorter than Python's interval.
+    `waits` (bool, one per wait) are those of all threads.
     """
 
     threads: list[int]
@@ -29,6 +34,7 @@ class LongInterval(NamedTuple):
     steps: int
     longest_ns: int
     saved_ns: int
+    waits: Bools
 
 
 def find_long_interval(process: Process) -> LongInterval | None:
@@ -57,4 +63,32 @@ def find_long_interval(process: Process) -> LongInterval | None:
         int(np.count_nonzero(mine)),
         int(usage.lengths(waits[mine]).max()),
         int(saved[threads[0]]),
+        step,
+    )
+
+
+def long_interval(f: Figures) -> Verdict | None:
+    """Was a thread starved by the switch interval?"""
+    found = find_long_interval(f.process)
+    if found is None:
+        return None
+    first = found.threads[0]
+    share = float(f.waited[first] / f.lives[first])
+    more = f" (and {len(found.threads) - 1} more)" if len(found.threads) > 1 else ""
+    return Verdict(
+        "convoy",
+        f"Starved by the switch interval: it was {duration(found.interval_ns)} where Python starts with "
+        f"{duration(usage.DEFAULT_SWITCH_INTERVAL_NS)}, so threads kept the GIL until they gave it up by themselves. "
+        f"Thread {f.name(first)!r}{more} waited up to {duration(found.longest_ns)} before short steps: "
+        f"{percent(share)} of its life.",
+        "Find the call of sys.setswitchinterval(), in your code or a library's, and set it back to "
+        f"{usage.DEFAULT_SWITCH_INTERVAL_NS / 1e9:g}: of that wait, {duration(found.saved_ns)} would be gone.",
+        {
+            "threads": len(found.threads),
+            "steps": found.steps,
+            "longest_wait_ns": found.longest_ns,
+            "saved_ns": found.saved_ns,
+            "waited_share": share,
+            "switch_interval_ns": found.interval_ns,
+        },
     )

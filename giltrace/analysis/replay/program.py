@@ -17,6 +17,9 @@ from giltrace.timeline.model import HOLD, Process, State
 
 #: A thread that stops being blocked so near to another's end was joining it.
 JOIN_SLACK_NS = 1_000_000
+#: A thread that ends so soon, as a share of its life, after another began to wait for that was told to end: what its
+#: end hung on is the one that waits.
+TOLD_TO_END = 0.02
 #: So many ends before and after it are looked at for each delay.
 NEIGHBOURS = 4
 #: Threads with more steps than this together are replayed in coarser ones.
@@ -94,6 +97,34 @@ def read_program(process: Process, cores: int) -> Program:
     borders = np.unique(np.concatenate([spawner, awaited]))
     step = _steps(rows, awaited >= 0, borders[borders >= 0])
     return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
+
+
+class Dependencies(NamedTuple):
+    """What a `thread` slept until `time` for: something that the thread `waker` did; one row each.
+
+    `parent` is the thread that started each one, -1 where none is known.
+    """
+
+    thread: Ints
+    time: Ints
+    waker: Ints
+    parent: Ints
+
+
+def dependencies(process: Process) -> Dependencies:
+    """Which threads waited for which others, as far as it is known: starts, joins, locks and queues."""
+    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
+    axis = LifeAxis.of_threads(process.threads)
+    rows = _without_tails(rows, len(axis.starts))
+    woken, awaited = _wakes(process, rows, axis), _joins(rows, axis.starts, axis.ends)
+    joined = np.flatnonzero(awaited >= 0)
+    row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])
+    waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
+    ended = axis.ends[waker] - rows.end[row] < JOIN_SLACK_NS
+    lived = (axis.ends - axis.starts)[waker]
+    kept = ~ended | ((rows.end - rows.start)[row] >= TOLD_TO_END * lived)
+    row, waker = row[kept], waker[kept]
+    return Dependencies(rows.thread[row], rows.end[row], waker, _parents(process, axis.starts, axis.ends))
 
 
 def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:

@@ -1,0 +1,38 @@
+"""Contention: threads want the GIL while another one runs with it."""
+
+from __future__ import annotations
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.results import Verdict
+
+#: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
+#: which the threads that could run had no core; the GIL is held for that share of the wall time ...
+CONTENDED_SHARE = 0.3
+CONTENDED_HELD_SHARE = 0.5  # ... and at least two threads wait for `CONTENDER_SHARE` of their lives.
+
+
+def contended(f: Figures) -> Verdict | None:
+    """Do two threads or more compete for the GIL most of the time?"""
+    much = f.competed_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
+    return contention(f) if much and f.contenders >= 2 else None
+
+
+def contention(f: Figures) -> Verdict:
+    """Tell of threads that compete for the GIL."""
+    requests = len(f.process.switch_requests)
+    waited = int(f.waited.sum())
+    return Verdict(
+        "cpu-bound-contention",
+        f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
+        f"{duration(waited)} in all over {f.contenders} threads; {requests} switch requests.",
+        "Threads cannot speed this up: use processes, sub-interpreters, a free-threaded build, or native code.",
+        {
+            "contended_share": f.contended_share,
+            "competed_share": f.competed_share,
+            "held_share": f.held_share,
+            "contenders": f.contenders,
+            "switch_requests": requests,
+            "waited_ns": waited,
+        },
+    )

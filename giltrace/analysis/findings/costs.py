@@ -1,0 +1,108 @@
+"""What waits for the GIL were lost to, cause by cause, and how much of each the end of the process hung on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.findings.figures import TURN_NS, Figures
+from giltrace.analysis.findings.long_interval import find_long_interval
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.stretches import stretches
+from giltrace.analysis.replay.critical_path import critical_path, on_path
+from giltrace.recording.events import StackTable
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.model import Process
+
+#: The files of the import system's frames, in every version.
+_IMPORTING = "<frozen importlib"
+
+
+class Cause(IntEnum):
+    """What a wait was lost to. Each ns of a wait has one cause."""
+
+    CONTENTION = 0  #: another thread ran Python code
+    CONVOY = 1  #: the same, before one of many short steps
+    STARVATION = 2  #: the same, for longer than Python's own switch interval would have let it
+    HOG = 3  #: another thread ran C code that did not heed a request
+    COLLECTION = 4  #: ... and that collected garbage
+    IMPORT = 5  #: another thread imported a module
+    HAND_OFFS = 6  #: the rest of another thread's brief turn
+    OFF_CORE = 7  #: the holder had no core, or slept
+    WAKE_UP = 8  #: nobody held the GIL: the waiter was being woken up
+
+
+class Costs(NamedTuple):
+    """`ns` (int64, shape (waits, causes)) adds up to the waits; `on_path` is the share of each on the critical path."""
+
+    ns: Ints
+    on_path: npt.NDArray[np.float64]
+
+    def of_threads(self) -> Ints:
+        """What all threads lost to each cause together, in ns."""
+        lost: Ints = self.ns.sum(axis=0)
+        return lost
+
+    def of_path(self) -> Ints:
+        """How much of it the end of the process hung on, in ns."""
+        return (self.on_path @ self.ns).astype(np.int64)
+
+
+def find_costs(f: Figures) -> Costs:
+    """Find the causes of every wait of a process."""
+    process, waits = f.process, f.process.waits
+    python, in_c, *off, free = (np.asarray(column, np.int64) for column in f.causes.T)
+    ns = np.zeros((len(waits), len(Cause)), np.int64)
+    importing = _import_share(process, waits_ns=usage.lengths(waits) - free)
+    ns[:, Cause.IMPORT] = importing * (python + in_c)
+    python, in_c = (column - (importing * column).astype(np.int64) for column in (python, in_c))
+    ns[:, Cause.COLLECTION] = f.collecting_share * in_c if in_c.any() else 0
+    ns[:, Cause.HOG] = in_c - ns[:, Cause.COLLECTION]
+    ns[np.arange(len(waits)), _why_python(f)] = python
+    ns[:, Cause.OFF_CORE] = sum(off)
+    ns[:, Cause.WAKE_UP] = free
+    # What rounding took from imports was Python.
+    ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)
+    share = on_path(process, critical_path(process), waits) / np.maximum(usage.lengths(waits), 1)
+    return Costs(ns, share)
+
+
+def _why_python(f: Figures) -> Ints:
+    """The cause of each wait as far as another thread ran Python code."""
+    waits = f.process.waits
+    why: Ints = np.where(usage.lengths(waits) < TURN_NS, np.int64(Cause.HAND_OFFS), np.int64(Cause.CONTENTION))
+    caught, _, before_steps = f.convoy
+    why[before_steps & np.isin(waits["thread"], caught)] = Cause.CONVOY
+    found = find_long_interval(f.process)
+    if found is not None:
+        why[found.waits & np.isin(waits["thread"], found.threads)] = Cause.STARVATION
+    return why
+
+
+def _import_share(process: Process, waits_ns: Ints) -> npt.NDArray[np.float64]:
+    """The part of each wait, as far as somebody held the GIL, in which that one imported."""
+    share = np.zeros(len(waits_ns))
+    if process.stacks is None or len(process.stacks.table) == 0 or len(waits_ns) == 0:
+        return share
+    importing = np.append(importing_stacks(process.stacks.table), False)
+    if not importing.any():
+        return share
+    held = stretches(process)
+    cut = replace(process, holds=held.holds)
+    found = attribute(cut, np.arange(len(waits_ns)), importing[held.stack].astype(np.int64))
+    mine = found.culprit == 1
+    share[found.victim[mine]] = found.ns[mine] / np.maximum(waits_ns[found.victim[mine]], 1)
+    return np.minimum(share, 1)
+
+
+def importing_stacks(table: StackTable) -> Bools:
+    """Which stacks have a frame of the import system."""
+    its = np.array([text.startswith(_IMPORTING) for text in table.strings], np.bool_)
+    frames = np.append(0, np.cumsum(its[table.frames["file"]]))
+    within: Bools = frames[table.offsets[1:]] > frames[table.offsets[:-1]]
+    return within

@@ -1,0 +1,31 @@
+"""Imports while other threads want the GIL: their code runs, is compiled and unmarshalled with it held."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.costs import Cause, Costs
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.results import Verdict
+
+#: Imports decide the verdict if somebody waited for them for this share of the time that the threads had in all.
+IMPORT_SHARE = 0.05
+
+
+def imports(f: Figures, costs: Costs) -> Verdict | None:
+    """Who waited for how long while another thread imported?"""
+    lost = costs.ns[:, Cause.IMPORT]
+    of_thread = np.bincount(f.process.waits["thread"], weights=lost, minlength=len(f.lives))
+    share = float(of_thread.max(initial=0) / f.had)
+    if share < IMPORT_SHARE:
+        return None
+    most = int(of_thread.argmax())
+    return Verdict(
+        "cpu-bound-contention",
+        f"Imports: thread {f.name(most)!r} waited {duration(of_thread[most])} for the GIL, {percent(share)} of the "
+        "time, while other threads imported modules: compiling and running a module's code keeps the GIL.",
+        "Import before the threads start, or before the service takes requests; the report names the import. Where "
+        "modules are compiled each time (no __pycache__ that can be written), compile them once: python -m compileall.",
+        {"import_share": share, "waited_ns": int(of_thread.sum()), "longest_wait_ns": int(lost.max())},
+    )

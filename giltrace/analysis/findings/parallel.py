@@ -1,0 +1,61 @@
+"""Threads that run at once: native code off the GIL, or interpreters with a GIL each."""
+
+from __future__ import annotations
+
+from giltrace.analysis.findings.figures import WANTED_CORE, Figures
+from giltrace.analysis.measure import usage
+from giltrace.analysis.results import Verdict
+
+#: Parallel: threads ran off the GIL for this many times the held time ...
+RATIO = 0.8
+#: ... for this share of the wall time, and at least two ran at once for this share of the time that any ran.
+SHARE = 0.1
+OVERLAP = 0.1
+#: With several GILs in use, so much of it is enough: mostly one thread ran, and yet the GILs were used at once.
+GILS_OVERLAP = 0.2
+#: So many cores at least are several; with fewer, threads could have run at once for this share of the time at least.
+SEVERAL_CORES = 1.2
+LACKING_OVERLAP = 0.5
+
+
+def parallel(f: Figures) -> Verdict | None:
+    """Does native code off the GIL run on several cores at once?"""
+    off_share = f.off_running_ns / f.wall
+    ratio = f.off_running_ns / max(f.held_ns, 1)
+    if not f.process.has_sched or ratio < RATIO or off_share < SHARE or f.overlap_share < OVERLAP:
+        return None
+    cores = f.running_ns / max(f.running.any_ns, 1)
+    if cores < SEVERAL_CORES and f.overlap_share < LACKING_OVERLAP:
+        return None
+    had = f"kept {cores:.1f} cores busy on average while anything ran"
+    if cores < SEVERAL_CORES:
+        had = f"had {cores:.1f} cores on average while anything ran, and could have used more"
+    return Verdict(
+        "parallel",
+        f"Parallel: native code off the GIL {had}; threads ran off the GIL {ratio:.1f} times as long as they held it.",
+        "The GIL is not the limit here; more threads help until the cores run out."
+        if cores >= SEVERAL_CORES
+        else f"The GIL is not the limit here, but cores are: {WANTED_CORE}.",
+        {
+            "gils_at_once_ratio": usage.gils_at_once([f.process]),
+            "off_running_ratio": ratio,
+            "off_running_share": off_share,
+            "overlap_share": f.overlap_share,
+            "cores_ratio": cores,
+        },
+    )
+
+
+def interpreters(f: Figures) -> Verdict | None:
+    """Are several GILs held at once?"""
+    if not f.process.has_sched or f.gils < 2 or f.overlap_share < GILS_OVERLAP:
+        return None
+    cores = f.running_ns / max(f.running.any_ns, 1)
+    at_once = usage.gils_at_once([f.process])
+    return Verdict(
+        "parallel",
+        f"Parallel: {f.gils} GILs, {at_once:.1f} of them held at once on average, kept {cores:.1f} cores busy on "
+        "average while anything ran.",
+        "The GIL is not the limit here; more interpreters help until the cores run out.",
+        {"gils_at_once_ratio": at_once, "overlap_share": f.overlap_share, "cores_ratio": cores},
+    )

@@ -1,0 +1,53 @@
+"""One thread at a time by itself: there is only one, or they take turns."""
+
+from __future__ import annotations
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE
+from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, WANTED_CORE, Figures
+from giltrace.analysis.findings.unused import IDLE_SHARE
+from giltrace.analysis.results import Verdict
+
+#: One thread that has this share of the held time is on its own, as long as nobody waits for a running one for more
+#: than `QUIET_SHARE` of that time.
+ALONE_SHARE = 0.9
+#: Several threads take turns if one has the GIL for this share of the time that they had (`usage.used_share`), and
+#: runs for `TURN_NS` in its turn, on average.
+TURNS_SHARE = 0.75
+
+
+def single(f: Figures) -> Verdict | None:
+    """Does one thread run at a time, without anybody waiting for it?"""
+    top = int(f.held.argmax())
+    share = float(f.held[top] / max(f.held_ns, 1))
+    quiet = f.competed_share <= QUIET_SHARE and f.busy_share * f.wall >= IDLE_SHARE * f.had
+    alone = share >= ALONE_SHARE and f.held_share >= CONTENDED_HELD_SHARE
+    if f.holders > 1 and not (quiet and (alone or (f.used_share >= TURNS_SHARE and f.turn_ns >= TURN_NS))):
+        return None
+    evidence = {
+        "top_held_share": share,
+        "running_share": f.busy_share,
+        "coreless_share": f.coreless_share,
+        "contended_share": f.contended_share,
+    }
+    if f.holders > 1 and share < ALONE_SHARE:
+        return Verdict(
+            "single-threaded",
+            f"One thread at a time: {f.holders} threads took turns with the GIL, which one of them had for "
+            f"{percent(f.used_share)} of the time, and hardly waited for it.",
+            "The GIL is not what lets only one run: look at what the others are blocked on where they gave it up, a "
+            "lock, a queue or each other's end.",
+            {"used_share": f.used_share, **evidence},
+        )
+    lacked = f.coreless_share > QUIET_SHARE
+    coreless = f", and lacked a core while it held the GIL for {percent(f.coreless_share)}" if lacked else ""
+    advice = "The GIL costs nothing here; speed comes from faster code or from more processes."
+    if lacked:
+        advice = f"The GIL costs nothing here, but a core does: {WANTED_CORE}."
+    return Verdict(
+        "single-threaded",
+        f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
+        f"{percent(f.busy_share)} of {duration(f.wall)}{coreless}.",
+        advice,
+        evidence,
+    )

@@ -1,0 +1,67 @@
+"""A process that hardly used a GIL: it has none, nothing is known of it, or it is idle."""
+
+from __future__ import annotations
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.results import Verdict
+
+#: A process with one thread that runs for less than this share of its wall time is idle.
+IDLE_SHARE = 0.05
+#: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
+IDLE_SHARE_SEVERAL = 0.001
+
+
+def free_threaded(f: Figures) -> Verdict | None:
+    """Was the interpreter built without a GIL, and was none used?"""
+    told = f"{f.process.python} {f.process.note}".lower()
+    if f.holders or "free-thread" not in told:
+        return None
+    return Verdict(
+        "free-threaded",
+        "The interpreter was built without a GIL: no thread waits for one.",
+        "Only cores, locks and memory limit these threads; the scheduling tracks show the cores.",
+        {"running_share": f.busy_share},
+    )
+
+
+def not_recorded(f: Figures) -> Verdict | None:
+    """Is no use of a GIL on record?"""
+    if f.holders:
+        return None
+    if f.process.unused:
+        return _unused(f)
+    why = f" ({f.process.note})" if f.process.note else ""
+    return Verdict("not-recorded", f"No use of a GIL is on record{why}.", "Run `giltrace doctor` to see what it takes.")
+
+
+def _unused(f: Figures) -> Verdict:
+    """Nobody had or wanted a GIL, and that is known: what they wait for is something else."""
+    said = f"the GIL was free, and none of its threads wanted it in {duration(f.wall)}"
+    evidence = {"running_share": f.busy_share}
+    if f.busy_share >= IDLE_SHARE:
+        return Verdict(
+            "io-bound-handoff",
+            f"Off the GIL: {said}; they ran other code for {percent(f.busy_share)} of that time.",
+            "The GIL is not the limit here: look at that code with a native profiler.",
+            evidence,
+        )
+    return Verdict(
+        "idle",
+        f"Idle: {said}. They wait for I/O, for locks or for each other.",
+        "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
+        evidence,
+    )
+
+
+def idle(f: Figures) -> Verdict | None:
+    """Did the threads hardly run, and nobody wait?"""
+    limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
+    if f.busy_share * f.wall >= limit * f.had or f.contended_share >= limit:
+        return None
+    return Verdict(
+        "idle",
+        f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
+        "Record while the process has work to do.",
+        {"running_share": f.busy_share, "contended_share": f.contended_share},
+    )

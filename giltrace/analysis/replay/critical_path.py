@@ -1,0 +1,98 @@
+"""The critical path: what the end of a process hung on.
+
+From its end backwards it follows one thread until that was woken up by another, or started: from there that one. What a
+thread waited for the GIL off this path cost its own time, and nobody the end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.replay.program import TOLD_TO_END, dependencies
+from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.model import Array, Process
+
+
+class CriticalPath(NamedTuple):
+    """Stretches of the path, one row each: the `thread` that it lay in, from `start` to `end`; sorted by start."""
+
+    thread: Ints
+    start: Ints
+    end: Ints
+
+
+def critical_path(process: Process) -> CriticalPath:
+    """Find the path. It begins in the main thread, or, where that is over, in the one that held a GIL last."""
+    threads = process.threads
+    if not threads:
+        none = np.empty(0, np.int64)
+        return CriticalPath(none, none, none)
+    edges = dependencies(process)
+    axis = LifeAxis.of_threads(threads)
+    order = np.argsort(axis.place(edges.thread, edges.time), kind="stable")
+    place, waker = axis.place(edges.thread, edges.time)[order], edges.waker[order]
+    first = np.searchsorted(place, axis.place(np.arange(len(threads)), axis.starts))
+    told = _told_to_end(axis.starts, axis.ends)
+    found: list[tuple[int, int, int]] = []
+    thread, time = _last(process), process.end
+    while True:
+        time, whole = min(time, threads[thread].end), threads[thread]
+        if found and told[thread] >= 0 and whole.end - time <= TOLD_TO_END * (whole.end - whole.start):
+            begin = min(time, threads[told[thread]].end)
+            found.append((thread, begin, time))
+            thread, time = int(told[thread]), begin
+            continue
+        at = int(np.searchsorted(place, axis.place(np.array([thread]), np.array([time]))[0], "left")) - 1
+        if at >= first[thread]:
+            begin = int(edges.time[order[at]])
+            found.append((thread, begin, time))
+            thread, time = int(waker[at]), begin
+            continue
+        found.append((thread, threads[thread].start, time))
+        if edges.parent[thread] < 0:
+            break
+        thread, time = int(edges.parent[thread]), threads[thread].start
+    rows = np.array(found[::-1], np.int64)
+    return CriticalPath(*rows[rows[:, 2] > rows[:, 1]].T)
+
+
+def _told_to_end(starts: Ints, ends: Ints) -> Ints:
+    """Whose end each thread's own followed at once, -1 if nobody's: loops that another thread tells to stop do so.
+
+    Where threads come to their ends together by themselves, their waits are of one kind, and either will do.
+    """
+    order = np.argsort(ends, kind="stable")
+    before = np.append(-1, order[:-1])
+    told = np.full(len(ends), -1, np.int64)
+    told[order] = before
+    near = ends - ends[told] <= TOLD_TO_END * (ends - starts)
+    return np.where((told >= 0) & near & (ends[told] > starts), told, -1)
+
+
+def _last(process: Process) -> int:
+    """The number of the thread whose end is the end of what the process did."""
+    for number, thread in enumerate(process.threads):
+        if thread.tid == process.pid and thread.end >= max(other.end for other in process.threads):
+            return number
+    return int(process.holds["thread"][np.argmax(process.holds["end"])]) if len(process.holds) else 0
+
+
+def on_path(process: Process, path: CriticalPath, rows: Array) -> Ints:
+    """How much (ns) of each of the `rows` lies on the path; they have a thread, a start and an end."""
+    if len(path.thread) == 0 or len(rows) == 0:
+        return np.zeros(len(rows), np.int64)
+    axis = LifeAxis.of_threads(process.threads)
+    begin, end = axis.place(path.thread, path.start), axis.place(path.thread, path.end)
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], end[order]
+    passed = np.append(0, np.cumsum(end - begin))
+
+    def until(time: Ints) -> Ints:
+        place = axis.place(rows["thread"], time)
+        at = np.searchsorted(begin, place, "right") - 1
+        inside = np.maximum(at, 0)
+        return np.where(at >= 0, passed[inside] + np.minimum(place, end[inside]) - begin[inside], 0)
+
+    return until(rows["end"]) - until(rows["start"])
