@@ -45,6 +45,39 @@ class Site:
     own_file: str = ""
     own_line: int = 0
 
+    @property
+    def where(self) -> str:
+        """Its own line, or the leaf where it has none, in words: see `frame_text`."""
+        if self.own_function:
+            return frame_text(self.own_function, self.own_file, self.own_line)
+        return frame_text(self.function, self.file, self.line)
+
+
+def frame_text(function: str, file: str, line: int) -> str:
+    """``function (file:line)``: of the file the last part only, and no line where none is known."""
+    return f"{function} ({file.rpartition('/')[2]}{f':{line}' if line > 0 else ''})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that waits for the GIL were lost to, a `cause` as `findings.ranked` calls it, in a `summary`.
+
+    All threads lost `ns` to it in `waits` waits, `max_ns` in one of them; the end of the process hung on `path_ns` of
+    that (the critical path): it would have ended so much sooner without, at most. It began `since_ns` into the process.
+    The site `victim` lost most; most of it while `culprit` had the GIL, which is None where nobody ran with it.
+    """
+
+    cause: str
+    summary: str
+    advice: str
+    ns: int
+    path_ns: int
+    waits: int
+    max_ns: int
+    since_ns: int
+    victim: Site
+    culprit: Site | None = None
+
 
 @dataclass(frozen=True)
 class Blame:
@@ -312,6 +345,7 @@ class ProcessReport:
     holder_samples: int = 0
     sampled_ns: int = 0
     blame_by_function: tuple[FunctionBlame, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

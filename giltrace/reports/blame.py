@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site
+from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site, frame_text
 from giltrace.reports.summary import WIDE, paragraph, print_table
 
 #: So many rows are printed; the rest is counted in one line.
@@ -52,14 +52,9 @@ def site_name(site: Site, *, thread: bool = True) -> str:
     """
     if not site.function:
         return site.thread
-    leaf = _frame(site.function, site.file, site.line)
-    own = _frame(site.own_function, site.own_file, site.own_line) if site.own_function else leaf
+    leaf, own = frame_text(site.function, site.file, site.line), site.where
     told = (own if own == leaf else f"{own} [{leaf}]") + (" [giltrace]" if site.own else "")
     return f"{site.thread}: {told}" if thread else told
-
-
-def _frame(function: str, file: str, line: int) -> str:
-    return f"{function} ({file.rpartition('/')[2]}{f':{line}' if line > 0 else ''})"
 
 
 def print_blame(process: ProcessReport, console: Console, detail: Detail) -> None:
@@ -134,7 +129,7 @@ def _leaf(lines: Sequence[LineBlame]) -> str:
     if not site.own_function or leaf == (site.own_function, site.own_file, site.own_line):
         return ""
     others = f" and {plural(len(lines) - 1, 'other')}" if len(lines) > 1 else ""
-    return f" [{_frame(*leaf)}{others}]"
+    return f" [{frame_text(*leaf)}{others}]"
 
 
 def _way(site: Site, stack: Sequence[str]) -> str:

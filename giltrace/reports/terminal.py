@@ -150,6 +150,8 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
         waits = sum(thread.waits for thread in process.threads)
         paragraph(f"Threads waited {duration(parts.total_ns)} in {plural(waits, 'wait')}; in that time:", console)
         print_table(_decomposition(parts, process.has_sched), console)
+        console.print()
+        _print_findings(process, console)
     else:
         paragraph("No thread ever waited for the GIL.", console)
     console.print()
@@ -163,6 +165,24 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
         held = duration(sum(gil.held_ns for gil in used[TOP_GILS:]))
         paragraph(f"{len(used) - TOP_GILS} more GILs, held for {held} in all", console)
     console.print()
+
+
+def _print_findings(process: ProcessReport, console: Console) -> None:
+    """What the waiting was lost to: whose lines, and how much of it the end of the process hung on."""
+    paragraph("Lost to, and how much of that the end of the process hung on:", console)
+    total = max(process.wait_decomposition_ns.total_ns, 1)
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1)
+    for found in process.findings:
+        where = site_name(found.victim)
+        if found.culprit is not None:
+            where += f", to {site_name(found.culprit)}"
+        figures = (duration(found.ns), percent(found.ns / total), duration(found.path_ns))
+        table.add_row(Text(f"  {found.cause}", style="bold"), *map(Text, (*figures, where)))
+    print_table(table, console)
 
 
 def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:

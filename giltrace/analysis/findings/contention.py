@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.results import Verdict
 
 #: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
@@ -26,7 +27,8 @@ def contention(f: Figures) -> Verdict:
         "cpu-bound-contention",
         f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
         f"{duration(waited)} in all over {f.contenders} threads; {requests} switch requests.",
-        "Threads cannot speed this up: use processes, sub-interpreters, a free-threaded build, or native code.",
+        f"Threads cannot speed this up: use processes{_server(f)}, sub-interpreters, a free-threaded build, or native "
+        "code.",
         {
             "contended_share": f.contended_share,
             "competed_share": f.competed_share,
@@ -36,3 +38,8 @@ def contention(f: Figures) -> Verdict:
             "waited_ns": waited,
         },
     )
+
+
+def _server(f: Figures) -> str:
+    more = more_processes(f.process)
+    return f" ({more})" if more else ""

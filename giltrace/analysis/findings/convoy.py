@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings import figures
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
@@ -107,8 +108,7 @@ def convoy(f: Figures) -> Verdict | None:
         "convoy",
         f"Convoy: thread {f.name(first)!r}{more} made {count} short steps and waited {duration(wait)} (median) for the "
         f"GIL before each: {percent(share)} of its life.",
-        "Move the CPU-bound work to other processes, or lower sys.setswitchinterval() and measure: it was "
-        f"{duration(interval)}.",
+        _advice(f, interval),
         {
             "threads": len(caught),
             "steps": count,
@@ -117,3 +117,11 @@ def convoy(f: Figures) -> Verdict | None:
             "switch_interval_ns": interval,
         },
     )
+
+
+def _advice(f: Figures, interval: int) -> str:
+    lower = f"lower sys.setswitchinterval() and measure: it was {duration(interval)}"
+    more = more_processes(f.process)
+    if more:
+        return f"Run more processes ({more}), so that requests need not share a GIL with what computes; or {lower}."
+    return f"Move the CPU-bound work to other processes, or {lower}."

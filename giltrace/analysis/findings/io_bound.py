@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
+from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
+from giltrace.timeline.model import State
+
+#: What handing the GIL on takes at least, with a thread that has to wake up.
+HAND_OFF_NS = 5_000
+#: A line is where threads are blocked if that is this share of all that they were.
+BLOCKED_SHARE = 0.3
 
 
 def io_bound(f: Figures) -> Verdict:
@@ -12,9 +19,15 @@ def io_bound(f: Figures) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
     known = f.process.has_sched
     what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
-    advice = f"The GIL is not the limit here: threads give it up {what_for}."
+    advice = f"The GIL is not the limit here: threads give it up {what_for}.{_blocked_at(f)}"
     if f.contended_share > QUIET_SHARE:
         advice = _why_waited(f)
+    elif f.hand_offs * HAND_OFF_NS > QUIET_SHARE * f.wall:
+        advice = (
+            f"Nobody waits for long, but threads hand the GIL on {round(f.hand_offs * 1e9 / f.wall):,} times per "
+            "second, and each time one has to wake up. Let them do more at a time: pass several items at once, wake up "
+            "others less often."
+        )
     return Verdict(
         "io-bound-handoff",
         f"{'I/O-bound' if known else 'Mostly off the GIL'}: {f.holders} threads spent {percent(off)} of their lives "
@@ -45,3 +58,16 @@ def _why_waited(f: Figures) -> str:
         "The waits are for the rest of brief turns: threads hand the GIL on all the time. Let them do more at a time, "
         "so that they hand it on less often."
     )
+
+
+def _blocked_at(f: Figures) -> str:
+    """Where threads were blocked most, if that stands out; the main thread may just wait for the others."""
+    calls = off_gil(f.process)
+    main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
+    calls = calls.without(main) if f.holders > 1 else calls
+    blocked = calls.total(State.OFF_BLOCKED)
+    if not blocked.any() or blocked.max() < BLOCKED_SHARE * blocked.sum():
+        return ""
+    most = int(blocked.argmax())
+    share = percent(float(blocked[most] / blocked.sum()))
+    return f" They are blocked at {calls.sites[most].where} for {share} of that."

@@ -1,0 +1,123 @@
+"""Everything that waits for the GIL were lost to, the costliest first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from giltrace.analysis.findings.costs import Cause, Costs, find_costs
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.stretches import stretches
+from giltrace.analysis.results import Finding, Site
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process
+
+#: What costs less than this share of all waiting is left out.
+LEAST_SHARE = 0.01
+
+#: What each cause is called, what it is, and what to do about it.
+_TOLD = {
+    Cause.CONTENTION: (
+        "contention",
+        "while other threads ran Python code",
+        "Use processes, sub-interpreters, a free-threaded build, or native code that releases the GIL.",
+    ),
+    Cause.CONVOY: (
+        "convoy",
+        "before short steps, while other threads ran Python code until they were asked to stop",
+        "Move the CPU-bound work to other processes.",
+    ),
+    Cause.STARVATION: (
+        "starvation",
+        "while other threads ran for longer than Python's own switch interval lets them",
+        "Set sys.setswitchinterval() back to 0.005.",
+    ),
+    Cause.HOG: (
+        "hog",
+        "while native code kept the GIL past a switch request",
+        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+    ),
+    Cause.COLLECTION: (
+        "collection",
+        "while garbage was collected",
+        "Call gc.freeze() once the program has started, raise gc.set_threshold(), or make fewer objects.",
+    ),
+    Cause.IMPORT: (
+        "import",
+        "while other threads imported modules",
+        "Import before the threads start, or before the service takes requests.",
+    ),
+    Cause.HAND_OFFS: (
+        "hand-offs",
+        "for the rest of brief turns of other threads",
+        "Let threads do more at a time, so that they hand the GIL on less often.",
+    ),
+    Cause.OFF_CORE: (
+        "no core",
+        "while the holder had no core, or slept with the GIL",
+        "See what else ran on this machine, and what CPU limit the process has.",
+    ),
+    Cause.WAKE_UP: (
+        "wake-up",
+        "while nobody held the GIL, and they were being woken up to take it",
+        "Let threads do more at a time, so that they hand the GIL on less often.",
+    ),
+}
+
+
+def find_findings(process: Process) -> tuple[Finding, ...]:
+    """What each cause of waiting cost, where, whom and since when."""
+    if len(process.waits) == 0:
+        return ()
+    figures = Figures(process)
+    costs = find_costs(figures)
+    lost, path = costs.of_threads(), costs.of_path()
+    causes = [cause for cause in Cause if lost[cause] >= max(LEAST_SHARE * lost.sum(), 1)]
+    sides = _Sides(process, costs)
+    found = []
+    for cause in causes:
+        name, summary, advice = _TOLD[cause]
+        waits = np.flatnonzero(costs.ns[:, cause])
+        found.append(
+            Finding(
+                cause=name,
+                summary=summary,
+                advice=advice,
+                ns=int(lost[cause]),
+                path_ns=int(path[cause]),
+                waits=len(waits),
+                max_ns=int(costs.ns[:, cause].max()),
+                since_ns=int(process.waits["start"][waits].min()) - process.start,
+                victim=sides.victim(cause),
+                culprit=None if cause in (Cause.OFF_CORE, Cause.WAKE_UP) else sides.culprit(cause),
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (-one.path_ns, -one.ns)))
+
+
+class _Sides:
+    """Who lost most to a cause, and who had the GIL in most of that."""
+
+    def __init__(self, process: Process, costs: Costs) -> None:
+        self._costs = costs
+        sites = Sites(process)
+        held = stretches(process)
+        self._process = replace(process, holds=held.holds)
+        self._victims = sites.classify(process.waits["thread"], sites.wait_stacks())
+        self._culprits = sites.classify(held.holds["thread"], held.stack)
+
+    def victim(self, cause: Cause) -> Site:
+        """The site that lost most."""
+        ns = self._costs.ns[:, cause]
+        lost = np.bincount(self._victims.of_row, weights=ns, minlength=len(self._victims.sites))
+        return self._victims.sites[int(lost.argmax())]
+
+    def culprit(self, cause: Cause) -> Site | None:
+        """The site that most of those waits overlap which were lost to `cause` above all."""
+        chosen = self._costs.ns.argmax(axis=1) == cause
+        nobody: Ints = np.zeros(len(chosen), np.int64)
+        shares = attribute(self._process, nobody, self._culprits.of_row, chosen)
+        return self._culprits.sites[int(shares.culprit[0])] if len(shares.ns) else None
