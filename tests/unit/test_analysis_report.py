@@ -51,7 +51,7 @@ def written(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in report["processes"]:
         yield "processes[]", one
         yield "quality", one["quality"]
-        for name in ("gils", "threads", "blame", "blame_by_function", "hogs", "convoys", "event_loops"):
+        for name in ("gils", "threads", "blame", "blame_by_function", "findings", "hogs", "convoys", "event_loops"):
             for entry in one[name]:
                 yield f"processes[].{name}[]", entry
         for name in ("wait_decomposition_ns", "what_if", "verdict"):

@@ -116,8 +116,9 @@ class _Sides:
         return self._victims.sites[int(lost.argmax())]
 
     def culprit(self, cause: Cause) -> Site | None:
-        """The site that most of those waits overlap which were lost to `cause` above all."""
+        """The site that most of those waits overlap which were lost to `cause`, above all if there are such."""
         chosen = self._costs.ns.argmax(axis=1) == cause
+        chosen = chosen if chosen.any() else self._costs.ns[:, cause] > 0
         nobody: Ints = np.zeros(len(chosen), np.int64)
         shares = attribute(self._process, nobody, self._culprits.of_row, chosen)
         return self._culprits.sites[int(shares.culprit[0])] if len(shares.ns) else None

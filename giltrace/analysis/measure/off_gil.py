@@ -35,7 +35,7 @@ class OffGil(NamedTuple):
 
 
 def off_gil(process: Process) -> OffGil:
-    """Find where threads were off the GIL; nowhere without stacks or scheduling data."""
+    """Find where threads were off the GIL; nowhere without stacks or scheduling data, or where a stack is not known."""
     states = process.states[process.states["state"] >= State.OFF_RUNNING]
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
         return OffGil(states[:0], np.empty(0, np.int64), ())
@@ -44,7 +44,7 @@ def off_gil(process: Process) -> OffGil:
     order = np.argsort(released, kind="stable")
     at = np.searchsorted(released[order], axis.place(states["thread"], states["start"]), "right") - 1
     hold = order[np.maximum(at, 0)]
-    known = (at >= 0) & (process.holds["thread"][hold] == states["thread"])
+    known = (at >= 0) & (process.holds["thread"][hold] == states["thread"]) & (process.stacks.hold_end[hold] >= 0)
     states, hold = states[known], hold[known]
     calls: Classes = Sites(process).classify(states["thread"], process.stacks.hold_end[hold])
     number: dict[tuple[str, int], int] = {}

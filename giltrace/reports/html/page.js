@@ -26,7 +26,7 @@
         process.became ? `then became ${process.became}` : "", process.cmdline].filter(Boolean).join("  ·  ");
     const timeline = lanesCard(data, process);
     lanes = timeline.lanes;
-    main.replaceChildren(...[verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process),
+    main.replaceChildren(...[verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process), findingsCard(process),
       threadsCard(process), blameCard(process), patternsCard(process), ...waitsCards(process), qualityCard(data)]
       .filter(Boolean));
     lanes.draw();

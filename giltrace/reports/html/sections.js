@@ -71,6 +71,16 @@ function costCard(process) {
   ]));
 }
 
+function findingsCard(process) {
+  if (!process.findings.length) return null;
+  const total = Math.max(sum(process.threads, "waited_ns"), 1);
+  const row = (found) => element("tr", {}, element("td", { class: "left" }, tipped(element("b", {}, found.cause), found.cause, found.summary, found.advice)),
+    ...cells([duration(found.ns), percent(found.ns / total), duration(found.path_ns), duration(found.since_ns)]),
+    element("td", { class: "left wrap" }, siteName(found.victim) + (found.culprit ? `, to ${siteName(found.culprit)}` : "")));
+  return card("What it was lost to", "and how much of that the end of the process hung on (the critical path)", { id: "findings" },
+    table([["cause", "left"], "lost", "%", "critical path", "since", ["most of it by", "left"]], process.findings.map(row)).made);
+}
+
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
   const points = whatIf.by_cores.map((point) => [plural(point.cores, "core"), duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`]);

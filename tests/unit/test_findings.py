@@ -1,0 +1,187 @@
+"""Findings and their costs: each ns of a wait has one cause, and the costliest is the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from giltrace.analysis.findings.costs import find_costs
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.ranked import find_findings
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure import usage
+from giltrace.timeline.model import Process
+from tests.synthetic import make_process
+from tests.unit.analysis_stacks import own_site, with_stacks
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from tests.unit.test_summary_verdict import convoy, cpu_bound, hog, io_bound, parallel
+
+WORK, LOCK = ("work", "/srv/app.py", 7), ("wait", "/usr/lib/python3.12/threading.py", 327)
+
+
+def feeding(*, late: bool) -> Process:
+    """The main thread hands work to two threads that count, step by step, and then joins them.
+
+    Its steps wait like those of a convoy. `late`: it ends last by itself, and the others as they are told to.
+    """
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel().run(0, 15 * US, PID)
+    script.hold(20 * US, 30 * US, 1).hold(40 * US, 50 * US, 2)
+    at, last = MS, {1: 50 * US, 2: 50 * US}
+    for turn in range(60):
+        thread = 1 + turn % 2
+        script.hold(at, at + 5 * MS, thread, asked=last[thread], forced=True)
+        kernel.run(at - 5 * US, at + 5 * MS, 100 + thread, thread % 2)
+        last[thread] = at + 5 * MS + US
+        if turn < 40:
+            script.request(at + 100 * US, 0).acquire(at + 5 * MS + 10 * US, 0).release(at + 5 * MS + 30 * US, 0)
+            kernel.run(at + 5 * MS, at + 5 * MS + 40 * US, PID)
+        at += 5 * MS + 40 * US
+    joins = at - MS if late else at - 60 * MS
+    kernel.run(at - 70 * MS, joins, PID, 1) if late else None
+    script.hold(at + 200 * US, at + 300 * US, 0)
+    kernel.ended(at, 101).ended(at, 102).run(at + 100 * US, at + 300 * US, PID).ended(at + 300 * US, PID)
+    return process(script, kernel)
+
+
+def serial(*, together: bool = False, lines: int = 1) -> Process:
+    """Two threads call native code off the GIL, one at a time or `together`; from one line or from one each."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()
+    end = 0
+    for step in range(40):
+        for thread in (1, 2):
+            at = MS + step * 10 * MS + thread * 200 * US
+            script.hold(at, at + 100 * US, thread)
+            kernel.run(at, at + 100 * US, 100 + thread, thread - 1)
+            mine = at + 150 * US if together or thread == 1 else at + 5 * MS
+            kernel.run(mine, mine + (9 * MS if together else 4500 * US), 100 + thread, thread - 1)
+            end = at + 10 * MS
+    made = process(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102))
+    stacks = [[("execute", "/srv/app.py", 9)], [("execute", "/srv/app.py", 10)]]
+    return with_stacks(made, stacks, hold={1: 0, 2: lines - 1})
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("sched", [True, False])
+def test_the_causes_of_each_wait_add_up_to_it(seed: int, sched: bool) -> None:
+    made = make_process(threads=5, holds=400, gils=1 + seed % 2, sched=sched, seed=seed)
+    costs = find_costs(Figures(made))
+    assert (costs.ns >= 0).all()
+    assert (costs.ns.sum(axis=1) == usage.lengths(made.waits)).all()
+    assert ((costs.on_path >= 0) & (costs.on_path <= 1)).all()
+    assert (costs.of_path() <= costs.of_threads()).all()
+
+
+def test_who_feeds_and_joins_others_is_not_what_they_cost() -> None:
+    verdict = judge(feeding(late=False))
+    assert verdict.kind == "cpu-bound-contention"
+    assert verdict.summary.startswith("CPU-bound contention")
+
+
+def test_the_same_steps_are_a_convoy_if_the_end_hung_on_them() -> None:
+    made = feeding(late=True)
+    assert judge(made).kind == "convoy"
+    (first, *_) = find_findings(made)
+    assert (first.cause, first.victim.thread) == ("convoy", "thread-*")
+
+
+def importing(*frames: tuple[str, str, int]) -> Process:
+    script, kernel = cpu_bound()
+    return with_stacks(process(script, kernel), [frames, [WORK]], hold={1: 0, 2: 1}, wait={1: 1, 2: 1})
+
+
+def test_imports_are_told_as_such() -> None:
+    frozen = ("_call_with_frames_removed", "<frozen importlib._bootstrap>", 241)
+    made = importing(("<module>", "/srv/big.py", 3), frozen, ("handler", "/srv/app.py", 30))
+    verdict = judge(made)
+    assert verdict.kind == "cpu-bound-contention"
+    assert verdict.summary.startswith("Imports: thread 'thread-2' waited ")
+    assert "python -m compileall" in verdict.advice
+    told = {found.cause: found for found in find_findings(made)}
+    assert told["import"].victim == own_site("thread-*", *WORK)
+    assert told["import"].culprit == own_site("thread-*", "<module>", "/srv/big.py", 3)
+    assert "Imports" not in judge(importing(("<module>", "/srv/big.py", 3))).summary
+
+
+def test_native_code_with_a_lock_of_its_own_runs_one_thread_at_a_time() -> None:
+    verdict = judge(serial())
+    assert verdict.kind == "single-threaded"
+    assert "2 threads called execute (app.py:9)" in verdict.summary
+    assert "more threads help" not in verdict.advice
+    assert judge(serial(together=True)).kind == "parallel"
+    assert judge(replace(serial(), stacks=None)).kind != "parallel"
+    # From two lines they may as well take turns by themselves.
+    assert "of its own" not in judge(serial(lines=2)).advice
+
+
+@pytest.mark.parametrize(("alone", "kind"), [(100, "parallel"), (300, "parallel"), (900, "single-threaded")])
+def test_gils_need_not_be_used_at_once_all_the_time(alone: int, kind: str) -> None:
+    script = Script(tids=(PID, 101), gils=2).acquire(0, 0, gil=0).acquire(alone * MS, 1, gil=1)
+    end = (alone + 100) * MS
+    script.release(end, 0, gil=0).release(end, 1, gil=1)
+    kernel = Kernel().run(0, end, PID).run(alone * MS, end, 101, 1).ended(end, PID).ended(end, 101)
+    assert judge(process(script, kernel)).kind == kind
+
+
+def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
+    """Two threads run native code all the time, on one core."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()
+    script.hold(MS, MS + 50 * US, 1).hold(2 * MS, 2 * MS + 50 * US, 2)
+    kernel.run(MS, 2 * MS, 101, preempted=True)
+    for turn in range(100):
+        at = 2 * MS + turn * 4 * MS
+        kernel.run(at, at + 4 * MS, 102 - turn % 2, preempted=True)
+    end = 402 * MS
+    verdict = judge(process(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102)))
+    assert verdict.kind == "parallel"
+    assert "1.0 cores on average while anything ran, and could have used more" in verdict.summary
+    assert "threads help" not in verdict.advice
+
+
+def test_many_hand_offs_are_told_where_nobody_waits() -> None:
+    """Two threads wake each other 2,000 times, and have a core each."""
+    script, kernel = Script().hold(0, 10 * US, 0), Kernel()
+    for turn in range(2000):
+        at = 20 * US + turn * 20 * US
+        script.hold(at, at + 10 * US, 1 + turn % 2)
+        kernel.run(at, at + 11 * US, 101 + turn % 2, turn % 2)
+    verdict = judge(process(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)))
+    assert verdict.kind == "io-bound-handoff"
+    assert "hand the GIL on 50,000 times per second" in verdict.advice
+    assert "times per second" not in judge(process(*io_bound())).advice
+
+
+def test_who_is_off_the_gil_is_told_where() -> None:
+    made = with_stacks(
+        process(*io_bound()), [[("join", LOCK[1], 1)], [("fetch", "/srv/app.py", 4)]], hold={0: 0, 1: 1, 2: 1}
+    )
+    assert "blocked at fetch (app.py:4) for 100.0%" in judge(made).advice
+
+
+def test_a_server_is_told_in_its_own_words() -> None:
+    run = ("run", "/usr/lib/python3.12/site-packages/uvicorn/server.py", 60)
+    for made, other in ((cpu_bound(), "a free-threaded build"), (convoy(), "lower sys.setswitchinterval()")):
+        plain = with_stacks(process(*made), [[WORK]], hold={1: 0, 2: 0}, wait={1: 0, 2: 0})
+        served = with_stacks(process(*made), [[WORK, run]], hold={1: 0, 2: 0}, wait={1: 0, 2: 0})
+        assert "uvicorn --workers N" in judge(served).advice
+        assert "uvicorn" not in judge(plain).advice
+        assert other in judge(served).advice
+
+
+def test_findings_say_what_each_cause_cost_whom_and_since_when() -> None:
+    found, asked = find_findings(process(*hog()))
+    assert (asked.cause, asked.ns) == ("contention", 5 * 5 * MS)
+    assert (found.cause, found.waits, found.since_ns) == ("hog", 5, 20 * US + MS)
+    assert 5 * 290 * MS < found.ns < 5 * 300 * MS
+    assert found.max_ns < 300 * MS
+    (found,) = find_findings(process(*convoy()))
+    assert (found.cause, found.waits) == ("convoy", 100)
+    assert find_findings(process(*parallel())) == ()
+
+
+def test_a_wait_that_nobody_caused_has_no_culprit() -> None:
+    """The GIL is free for 10 ms before a thread that waits for it has it."""
+    script = Script(tids=(PID, 101)).hold(0, 100 * MS, 0).request(100 * MS, 1).acquire(110 * MS, 1).release(200 * MS, 1)
+    kernel = Kernel().run(0, 101 * MS, PID).run(110 * MS, 200 * MS, 101).ended(200 * MS, PID).ended(200 * MS, 101)
+    (found,) = find_findings(process(script, kernel))
+    assert (found.cause, found.ns, found.culprit) == ("wake-up", 10 * MS, None)
