@@ -147,7 +147,7 @@ def test_many_hand_offs_are_told_where_nobody_waits() -> None:
         kernel.run(at, at + 11 * US, 101 + turn % 2, turn % 2)
     verdict = judge(process(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)))
     assert verdict.kind == "io-bound-handoff"
-    assert "hand the GIL on 50,000 times per second" in verdict.advice
+    assert "hand the GIL on 49,988 times per second" in verdict.advice
     assert "times per second" not in judge(process(*io_bound())).advice
 
 
