@@ -16,6 +16,7 @@ from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Arra
 
 if TYPE_CHECKING:
     from giltrace.analysis.results import Report
+    from giltrace.analysis.selection import Words
     from giltrace.analysis.summary import Summary
 
 #: Structured rows whose fields are attributes too: ``holds.start`` is ``holds["start"]``.
@@ -72,7 +73,7 @@ class Recording:
 
     @cached_property
     def threads(self) -> Records:
-        """One row per thread: `process`, `pid`, `tid`, `name`, `start`, `end`, `lost`."""
+        """One row per thread: `process`, `pid`, `tid`, `name`, `start`, `end`, `lost`, `chosen` (see `select`)."""
         rows = [(at, p.pid, t) for at, p in enumerate(self.timeline.processes) for t in p.threads]
         return _records(
             process=np.array([at for at, _, _ in rows], np.int64),
@@ -82,6 +83,12 @@ class Recording:
             start=np.array([t.start for _, _, t in rows], np.int64),
             end=np.array([t.end for _, _, t in rows], np.int64),
             lost=np.array([t.lost for _, _, t in rows], np.int64),
+            chosen=np.concatenate(
+                [
+                    np.empty(0, np.bool_),
+                    *(np.isin(range(len(p.threads)), p.chosen_threads) for p in self.timeline.processes),
+                ]
+            ),
         )
 
     @cached_property
@@ -117,6 +124,28 @@ class Recording:
         Empty without scheduling data.
         """
         return self._joined("runs", RUN)
+
+    def select(
+        self,
+        *,
+        window: str | None = None,
+        after: str | None = None,
+        process: Words = None,
+        thread: Words = None,
+        role: Words = None,
+        own: Words = None,
+    ) -> Recording:
+        """A part of it, in the words of the command line: ``select(window="1.5..2", role="worker-*")``.
+
+        What reaches out of the `window` (seconds from the begin, or with a unit) is cut off; other processes fall away.
+        Threads that are not chosen stay in the arrays, as they may be culprits: `threads` has a column `chosen`, and
+        `report` and `summary` tell of the chosen ones. `own` are the paths of your own code. Where several words are
+        given, any of them will do. Raises `UsageError` if nothing is left.
+        """
+        from giltrace.analysis.selection import Selection, select
+
+        asked = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
+        return Recording(self.path, select([self.timeline], asked)[0])
 
     def report(self) -> Report:
         """All analyses: blame, hogs, convoys, what-if, verdict. Worked out once."""
@@ -185,7 +214,7 @@ class Frames:
 
     @cached_property
     def threads(self) -> Any:
-        """`process`, `pid`, `tid`, `name`, `start`, `end`, `lost`, `duration`."""
+        """`process`, `pid`, `tid`, `name`, `start`, `end`, `lost`, `chosen`, `duration`."""
         return self._timed(self._plain(self._recording.threads))
 
     @cached_property

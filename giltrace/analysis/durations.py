@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
+_UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
+_TYPED = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|µs|ms|s|m|)")
+
+
+def nanoseconds(text: str, unit: str = "") -> int | None:
+    """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; of a bare number only if it is clear which `unit` it has."""
+    found = _TYPED.fullmatch(text.strip())
+    size = _UNITS_NS.get(found[2] or unit) if found else None
+    return None if found is None or size is None else round(float(found[1]) * size)
+
 
 def duration(ns: int | float | None) -> str:
     """Three significant digits and a unit, as in ``12.3 ms``; ``-`` for None."""

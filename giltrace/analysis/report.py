@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from giltrace.analysis.findings.convoy import find_convoys
@@ -13,7 +15,6 @@ from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.own_code import own_holds
-from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.replay.what_if import what_if
 from giltrace.analysis.results import (
@@ -29,7 +30,11 @@ from giltrace.timeline.model import Flag, Process, Timeline
 
 
 def analyse(timeline: Timeline) -> Report:
-    """Analyse a timeline; nothing in it is changed. Works without scheduling data and without stacks."""
+    """Analyse a timeline; nothing in it is changed. Works without scheduling data and without stacks.
+
+    Of processes of which some threads only are chosen, what these waited and held is told, and who made them wait;
+    verdict, GILs and what-if are those of the whole process.
+    """
     processes = tuple(_process(process, timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
@@ -38,6 +43,7 @@ def analyse(timeline: Timeline) -> Report:
         processes=processes,
         quality=_quality(timeline, timeline, held, waited),
         gils_at_once=usage.gils_at_once(timeline.processes),
+        part=timeline.part,
     )
 
 
@@ -62,15 +68,16 @@ def _own_work(process: Process) -> tuple[int, int]:
     own = own_holds(process)
     if not own.any():
         return 0, 0
-    shares = attribute(process, np.zeros(len(process.waits), np.int64), own.astype(np.int64))
+    told = process.of_chosen(process.waits)
+    shares = attribute(process, np.zeros(len(process.waits), np.int64), own.astype(np.int64), told)
     return int(usage.lengths(process.holds)[own].sum()), int(shares.ns[shares.culprit == 1].sum())
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     known = summarise_process(process)
-    named = roles(process)
-    longest = usage.longest_by_thread(process, process.holds).tolist()
+    longest = usage.longest_by_thread(process, process.holds)[process.chosen_threads].tolist()
     blame = find_blame(process)
+    asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
         ppid=process.ppid,
@@ -81,17 +88,14 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         has_sched=process.has_sched,
         has_stacks=process.stacks is not None,
         gils=tuple(_gil(process, gil) for gil in known.gils),
-        threads=tuple(
-            _thread(thread, role, hold_max)
-            for thread, role, hold_max in zip(known.threads, named, longest, strict=True)
-        ),
+        threads=tuple(_thread(thread, hold_max) for thread, hold_max in zip(known.threads, longest, strict=True)),
         wait_decomposition_ns=decompose(process),
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=find_hogs(process),
-        convoys=find_convoys(process),
-        event_loops=find_event_loops(process),
+        hogs=find_hogs(_asked_by_chosen(process)),
+        convoys=tuple(one for one in find_convoys(process) if one.tid in asked_about),
+        event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
@@ -119,11 +123,20 @@ def _gil(process: Process, known: GilSummary) -> GilReport:
     )
 
 
-def _thread(known: ThreadSummary, role: str, hold_max: int) -> ThreadReport:
+def _asked_by_chosen(process: Process) -> Process:
+    """The process with the switch requests of the chosen threads only: hogs are told by whom they kept waiting."""
+    if process.chosen is None:
+        return process
+    kept = process.of_chosen(process.switch_requests)
+    stacks = None if process.stacks is None else replace(process.stacks, request=process.stacks.request[kept])
+    return replace(process, switch_requests=process.switch_requests[kept], stacks=stacks)
+
+
+def _thread(known: ThreadSummary, hold_max: int) -> ThreadReport:
     return ThreadReport(
         tid=known.tid,
         name=known.name,
-        role=role,
+        role=known.role,
         life_ns=known.life_ns,
         holds=known.holds,
         held_ns=known.held_ns,

@@ -352,7 +352,8 @@ class ProcessReport:
 class Report:
     """A recording of `duration_ns`: its processes in the order of the timeline.
 
-    `gils_at_once` says how many GILs of all processes were held on average while at least one was.
+    `gils_at_once` says how many GILs of all processes were held on average while at least one was. `part` says in words
+    which part of the recording it is about, empty for all of it.
     """
 
     schema: str
@@ -360,3 +361,4 @@ class Report:
     processes: tuple[ProcessReport, ...]
     quality: Quality
     gils_at_once: float = 0.0
+    part: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Ints
@@ -21,6 +22,7 @@ class ThreadSummary:
 
     `cores` are those it ran on, or without scheduling data those it acquired the GIL on. `states_ns` has all seven
     states; it is empty and the three `off_*` times are None without scheduling data. `off_gil_ns` is always known.
+    `role` is what threads that do the same work share, see `analysis.measure.roles`.
     """
 
     tid: int
@@ -43,6 +45,7 @@ class ThreadSummary:
     cores: tuple[int, ...]
     states_ns: dict[State, int]
     lost: int
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class GilSummary:
 
 @dataclass(frozen=True)
 class ProcessSummary:
-    """One process; `threads` in the order of the timeline. `became`: see `Process`."""
+    """One process; `threads`, the chosen ones, in the order of the timeline. `became`: see `Process`."""
 
     pid: int
     ppid: int
@@ -159,7 +162,7 @@ def _threads(process: Process) -> tuple[ThreadSummary, ...]:
     length = usage.wait_lengths(process)
     longest, p50, p99 = length.longest.tolist(), length.p50.tolist(), length.p99.tolist()
     states = usage.state_sums(process).tolist()
-    cores = _cores(process)
+    cores, named = _cores(process), roles(process)
     known = process.has_sched
     return tuple(
         ThreadSummary(
@@ -183,8 +186,9 @@ def _threads(process: Process) -> tuple[ThreadSummary, ...]:
             cores=cores[i],
             states_ns={state: states[i][state] for state in State} if known else {},
             lost=thread.lost,
+            role=named[i],
         )
-        for i, thread in enumerate(process.threads)
+        for i, thread in ((at, process.threads[at]) for at in process.chosen_threads)
     )
 
 

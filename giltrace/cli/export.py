@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import TopWaits, Window
+from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
 from giltrace.cli.outcome import need_force
-from giltrace.cli.values import parse_window
 from giltrace.errors import UsageError
 from giltrace.text import visible
 
 if TYPE_CHECKING:
+    from giltrace.analysis.selection import Selection
     from giltrace.exporters import Exporter
+    from giltrace.timeline.model import Timeline
 
 #: The registry's names: importing it here would make `--help` wait for numpy.
 FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
@@ -41,7 +42,12 @@ def export(
         str, typer.Option("--by", metavar="victim|culprit", help="collapsed: by whose stacks.", show_default=False)
     ] = "",
     window: Window = None,
+    after: After = None,
     top_waits: TopWaits = None,
+    process: Processes = None,
+    thread: Threads = None,
+    role: Roles = None,
+    own: Own = None,
 ) -> None:
     """Write a recording in the format of another tool.
 
@@ -53,15 +59,21 @@ def export(
     giltrace export slow --to perfetto --top-waits 50     a trace cut to what a browser can hold
 
     docs/formats.md says what each format carries and what it loses.
+
+    --window and --after cut off what reaches out of that time, so that sums are right; in perfetto it stays whole, to
+    be looked at, and several may be given. --thread and --role write the rows of these threads, with their culprits,
+    whoever these are; for perfetto they choose the waits of --top-waits.
     """
+    from giltrace.analysis.selection import Selection
     from giltrace.cli.loading import require_something
     from giltrace.recording.locate import locate
     from giltrace.timeline.load import load
 
     exporter, options = _chosen(to, table=table, what=what, by=by)
-    windows = [parse_window(text) for text in window or []]
-    if (windows or top_waits) and to != "perfetto":
-        raise UsageError(f"--window and --top-waits are not for {to}", "they are options of perfetto")
+    if own:
+        raise UsageError("--own is not for export", "what it writes has whole stacks; report and compare take it")
+    selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role)
+    _refuse(to, selection, top_waits)
     folder = locate(name)
     piped = output == Path("-")
     if piped and exporter.makes_folder(**options):
@@ -71,14 +83,25 @@ def export(
         need_force(path, force=force)
     timeline = load(folder)
     require_something(timeline, folder)
-    if windows or top_waits:
-        from giltrace.analysis.measure.worst import chosen_stretches
-        from giltrace.timeline.cut import cut
-
-        timeline = cut(timeline, chosen_stretches(timeline, windows, top_waits))
-    exporter.write(timeline, path, **options)
+    exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:
         print(f"giltrace: wrote {visible(str(path))}", file=sys.stderr)
+
+
+def _refuse(to: str, selection: Selection, top_waits: int | None) -> None:
+    if to != "perfetto" and top_waits is not None:
+        raise UsageError(f"--top-waits is not for {to}", "it is an option of perfetto; --window is for all formats")
+    if to == "perfetto" and selection.of_threads and top_waits is None:
+        raise UsageError(
+            "a trace has all threads, as each may be the culprit",
+            "--thread and --role choose the waits of --top-waits; other formats have the rows of some threads",
+        )
+
+
+def _part(timeline: Timeline, to: str, selection: Selection, top_waits: int | None) -> Timeline:
+    from giltrace.analysis.selection import narrow, select
+
+    return narrow(timeline, selection, top_waits) if to == "perfetto" else select([timeline], selection)[0]
 
 
 def _chosen(to: str, **given: str) -> tuple[Exporter, dict[str, str]]:

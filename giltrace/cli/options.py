@@ -8,12 +8,54 @@ from typing import Annotated
 
 import typer
 
+# Which part of a recording is asked about, in the same words everywhere: `giltrace.analysis.selection` gives them their
+# meaning. A command that cannot do it for an option says so.
 Window = Annotated[
     list[str] | None,
     typer.Option(
         "--window",
         metavar="A..B",
-        help="Keep only what reaches into this time from the start, like 1.5s..2s; repeatable.",
+        help="Only this time, in seconds from the start or with a unit: 1.5..2, 1.5s.., ..200ms.",
+        show_default=False,
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Option("--after", metavar="T", help="Only from this time on: --window T.. in short.", show_default=False),
+]
+Processes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--process",
+        metavar="PID|GLOB",
+        help="Only processes of this pid, or whose command line, script or program fits; repeatable.",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--thread",
+        metavar="GLOB",
+        help="What threads of such a name waited and held; all others stay possible culprits; repeatable.",
+        show_default=False,
+    ),
+]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--role",
+        metavar="GLOB",
+        help="The same for threads of such a role: worker-* are all whose names differ in their number; repeatable.",
+        show_default=False,
+    ),
+]
+Own = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--own",
+        metavar="PATH",
+        help="What is below this path is your own code, and all else a library's; repeatable.",
         show_default=False,
     ),
 ]

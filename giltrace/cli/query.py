@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.options import After, Processes, Window
+
 if TYPE_CHECKING:
     from giltrace.views.trace_processor import Rows
 
@@ -22,6 +24,9 @@ def query(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the SQL from a file.", show_default=False)
     ] = None,
+    window: Window = None,
+    after: After = None,
+    process: Processes = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -34,7 +39,11 @@ def query(
 
     Besides Perfetto's tables (slice, thread, sched, thread_state, ...) there are gil_holds, gil_waits, gil_handoffs and
     gil_blame. Times are ns. docs/cookbook.md answers ten questions.
+
+    --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
+    where thread glob 'worker-*'.
     """
+    from giltrace.analysis.selection import Selection, select
     from giltrace.errors import UsageError
     from giltrace.views.gil_tables import GilTraceProcessor
     from giltrace.views.subject import Subject
@@ -44,7 +53,12 @@ def query(
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "give one of the two")
     asked = _read(file) if file is not None else sql
-    with Subject.find(name).as_trace() as trace:
+    selection = Selection.of(window=window, after=after, process=process)
+    subject = Subject.find(name)
+    changed = None
+    if selection != Selection():
+        (changed,) = select([subject.need_timeline("asking about a part")], selection)
+    with subject.as_trace(changed) as trace:
         processor = GilTraceProcessor(trace)
 
     def run(statement: str) -> None:

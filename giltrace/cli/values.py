@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from giltrace.analysis.durations import nanoseconds
+
 if TYPE_CHECKING:
     from giltrace.collectors.flight import Rule
 
-_UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
-_DURATION = re.compile(_NUMBER + r"\s*(ns|us|µs|ms|s|m)")
 _SHARE = re.compile(_NUMBER + r"\s*(%?)")
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
@@ -22,10 +22,10 @@ _LIMIT = re.compile(r"(wait|hold)\s*>\s*(.+)")
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; a unit is needed."""
-    found = _DURATION.fullmatch(text.strip())
+    found = nanoseconds(text)
     if found is None:
         raise typer.BadParameter(f"{text!r} is no duration: write a number and ns, us, ms, s or m, like 10ms")
-    return round(float(found[1]) * _UNITS_NS[found[2]])
+    return found
 
 
 def parse_share(text: str) -> float:
@@ -56,14 +56,3 @@ def parse_rule(text: str) -> Rule:
     if name not in ("USR1", "USR2", "HUP", "QUIT"):
         raise typer.BadParameter(f"{text!r} is no reason to dump: write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT")
     return Rule("signal", text, number=signal.Signals[f"SIG{name}"])
-
-
-def parse_window(text: str) -> tuple[int, int | None]:
-    """Nanoseconds of ``1.5s..2s``, from and to; ``1.5s..`` goes on to the end (None), ``..2s`` starts at 0."""
-    first, dots, last = (part.strip() for part in text.partition(".."))
-    if not dots or not (first or last):
-        raise typer.BadParameter(f"{text!r} is no window: write two times, like 1.5s..2s, or one, like 1.5s..")
-    start, end = parse_duration(first) if first else 0, parse_duration(last) if last else None
-    if end is not None and end <= start:
-        raise typer.BadParameter(f"{text!r} ends before it begins")
-    return start, end

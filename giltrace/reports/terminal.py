@@ -45,6 +45,9 @@ _BAR = 16
 def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
     """Print the report: those processes first that used a GIL most."""
     processes = sorted(report.processes, key=_weight, reverse=True)
+    if report.part:
+        paragraph(f"A part of the recording: {'; '.join(report.part)}.", console, style="bold", indent="")
+        console.print()
     if len(processes) > 1:
         _print_overview(processes, report.gils_at_once, console)
     shown = len(processes) if detail.everything else TOP_PROCESSES

@@ -16,6 +16,7 @@ from giltrace.recording.events import Sampling, Spans, StackTable
 from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
+Bools = npt.NDArray[np.bool_]
 
 
 class State(IntEnum):
@@ -122,7 +123,8 @@ class Process:
     `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
-    It is `unused` if it is known that its GILs were free all the time.
+    It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
+    are asked about, None for all: what they waited and held is told, and whoever made them wait.
     """
 
     pid: int
@@ -153,6 +155,19 @@ class Process:
     left: bool = False
     samples: Array = field(default_factory=lambda: np.empty(0, SAMPLE))
     unused: bool = False
+    chosen: Bools | None = None
+
+    def of_chosen(self, rows: Array) -> Bools:
+        """Which of `rows`, each of a `thread`, are those of threads that are asked about."""
+        if self.chosen is None:
+            return np.ones(len(rows), np.bool_)
+        found: Bools = self.chosen[rows["thread"]]
+        return found
+
+    @property
+    def chosen_threads(self) -> list[int]:
+        """The numbers of the threads that are asked about."""
+        return list(range(len(self.threads))) if self.chosen is None else np.flatnonzero(self.chosen).tolist()
 
 
 @dataclass(frozen=True)
@@ -208,7 +223,8 @@ class Timeline:
     `other_runs` has dtype `RUN`, its `thread` indexing `other_tasks`. `realtime_offset` is CLOCK_REALTIME minus
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
-    `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read.
+    `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
+    which part of the recording it is, empty for all of it.
     """
 
     processes: tuple[Process, ...]
@@ -226,6 +242,7 @@ class Timeline:
     unfinished: bool = False
     damage: tuple[str, ...] = ()
     cut: Cut | None = None
+    part: tuple[str, ...] = ()
 
     @property
     def recorded(self) -> tuple[int, int]:

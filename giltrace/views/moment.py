@@ -47,10 +47,10 @@ class Waits:
 
     @classmethod
     def of_timeline(cls, timeline: Timeline) -> Waits:
-        """Those of a recording."""
+        """Those of a recording's chosen threads."""
         columns: list[list[Ints]] = [[np.empty(0, np.int64)] for _ in range(4)]
         for process in timeline.processes:
-            rows = process.waits
+            rows = process.waits[process.of_chosen(process.waits)]
             tids = np.array([thread.tid for thread in process.threads], np.int64)
             pids = np.full(len(rows), process.pid, np.int64)
             for column, part in zip(columns, (rows["start"], rows["end"], tids[rows["thread"]], pids), strict=True):

@@ -72,7 +72,7 @@ def test_json_has_exact_figures(folder: Path) -> None:
         (("steps", "--max-wait", "10"), "'10' is no duration"),
         (("steps", "--max-wait-share", "120%"), "is no share"),
         (("steps", "--verdict", "slow"), "there is no verdict 'slow'"),
-        (("steps", "--max-wait", "1s", "--thread", "nobody"), "no thread is named 'nobody'"),
+        (("steps", "--max-wait", "1s", "--thread", "nobody"), "no thread is named nobody"),
         (("steps", "--max-wait", "1s", "--process", "1"), "no process 1"),
         (("gone", "--max-wait", "1s"), "there is no recording gone"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import typer
 
 from giltrace.analysis.compare.check import LIMITS, Outcome, Rule, check
+from giltrace.analysis.selection import Selection, select
 from giltrace.cli.values import parse_duration, parse_share
 from giltrace.errors import UsageError
 from giltrace.reports.check import as_json, lines
@@ -26,8 +28,9 @@ def waits_of(*lengths: int, tids: tuple[int, ...] = (PID, 101)) -> Timeline:
     return timeline(script, end=at)
 
 
-def one(rule: str, limit: float | tuple[str, ...], built: Timeline, *, thread: str = "", process: str = "") -> Outcome:
-    (outcome,) = check(built, [Rule(rule, limit)], thread=thread, process=process).outcomes
+def one(rule: str, limit: float | tuple[str, ...], built: Timeline, **asked: Any) -> Outcome:
+    (part,) = select([built], Selection.of(**asked))
+    (outcome,) = check(part, [Rule(rule, limit)]).outcomes
     return outcome
 
 
@@ -62,7 +65,7 @@ def test_threads_can_be_picked_by_name_or_role() -> None:
     assert isinstance(alone.measured, int | float)
     assert isinstance(everyone.measured, int | float)
     assert 0 < alone.measured < everyone.measured
-    assert one("max-wait", 0, built, thread="thread-[*]") == everyone
+    assert one("max-wait", 0, built, role="thread-[*]") == everyone
     assert one("max-wait-share", 0, built, thread="thread-2").measured == pytest.approx(0.83, abs=0.03)
 
 
@@ -116,18 +119,16 @@ def test_without_a_gil_nobody_waits(rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "thread", "process", "said"),
+    ("rules", "said"),
     [
-        ([], "", "", "nothing to check"),
-        ([Rule("max-wait", 1)], "io-*", "", "no thread is named 'io-\\*'"),
-        ([Rule("max-wait", 1)], "", "8", "no process 8"),
-        ([Rule("max-nap", 1)], "", "", "no rule 'max-nap'"),
-        ([Rule("verdict", ("slow",))], "", "", "no verdict 'slow'"),
+        ([], "nothing to check"),
+        ([Rule("max-nap", 1)], "no rule 'max-nap'"),
+        ([Rule("verdict", ("slow",))], "no verdict 'slow'"),
     ],
 )
-def test_what_cannot_be_checked(rules: list[Rule], thread: str, process: str, said: str) -> None:
+def test_what_cannot_be_checked(rules: list[Rule], said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
-        check(waits_of(10), rules, thread=thread, process=process)
+        check(waits_of(10), rules)
     assert raised.value.remedy
 
 

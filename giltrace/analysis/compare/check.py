@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from giltrace.analysis.findings.verdict import KINDS, judge
 from giltrace.analysis.measure import usage
@@ -48,7 +46,7 @@ class Outcome:
 @dataclass(frozen=True)
 class CheckResult:
     """All outcomes, in the order of the rules; `lost` is how many events of the recording could not be stored, and
-    `damage` says in words what of it could not be read.
+    `damage` says in words what of it could not be read. `part` says which part of the recording was checked.
     """
 
     schema: str
@@ -56,13 +54,13 @@ class CheckResult:
     outcomes: tuple[Outcome, ...]
     lost: int
     damage: tuple[str, ...] = ()
+    part: tuple[str, ...] = ()
 
 
 class _Chosen(NamedTuple):
-    """A process, which of its threads count, and each thread's role."""
+    """A process and each thread's role."""
 
     process: Process
-    threads: npt.NDArray[np.bool_]
     roles: tuple[str, ...]
 
 
@@ -71,43 +69,21 @@ class _Figure(NamedTuple):
     where: str
 
 
-def check(timeline: Timeline, rules: Sequence[Rule], *, thread: str = "", process: str = "") -> CheckResult:
-    """Hold a timeline against `rules`.
+def check(timeline: Timeline, rules: Sequence[Rule]) -> CheckResult:
+    """Hold a timeline, or the part of one that `analysis.selection` chose, against `rules`.
 
-    `thread` is a pattern for the name or role of threads and `process` a pid or a pattern for the command line; empty
-    ones choose all. Waits, holds and shares are those of the chosen threads; a verdict is of a whole chosen process,
-    lost events are of the whole recording. A limit on times fails if nothing was measured, for then nothing is known.
-    Raises `UsageError` if a rule does not exist, there is none, or nothing is chosen.
+    Waits, holds and shares are those of the chosen threads; a verdict is of a whole process, lost events are of the
+    whole recording. A limit on times fails if nothing was measured, for then nothing is known. Raises `UsageError` if a
+    rule does not exist, there is none, or there is no process.
     """
     if not rules:
         raise UsageError("nothing to check", "give at least one rule, such as --max-wait-p99 10ms; see --help")
-    chosen = _choose(timeline, thread, process)
+    if not timeline.processes:
+        raise UsageError("no process in the recording", "there is nothing to check")
+    chosen = [_Chosen(one, tuple(roles(one))) for one in timeline.processes]
     outcomes = tuple(_outcome(rule, timeline, chosen) for rule in rules)
     passed = all(outcome.passed for outcome in outcomes)
-    return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage)
-
-
-def _choose(timeline: Timeline, thread: str, process: str) -> list[_Chosen]:
-    processes = [p for p in timeline.processes if not process or _is_process(p, process)]
-    if not processes:
-        known = ", ".join(str(p.pid) for p in timeline.processes) or "none"
-        raise UsageError(f"no process {process}".rstrip() + " in the recording", f"it has: {known}")
-    chosen: list[_Chosen] = []
-    names: set[str] = set()
-    for one in processes:
-        named = tuple(roles(one))
-        known_as = [(t.name, role) for t, role in zip(one.threads, named, strict=True)]
-        fits = [not thread or any(fnmatchcase(name, thread) for name in pair) for pair in known_as]
-        names.update(name for name, _ in known_as if name)
-        if any(fits) or not thread:
-            chosen.append(_Chosen(one, np.array(fits, np.bool_), named))
-    if not chosen:
-        raise UsageError(f"no thread is named {thread!r}", f"there are: {', '.join(sorted(names)[:20]) or 'none'}")
-    return chosen
-
-
-def _is_process(process: Process, pattern: str) -> bool:
-    return pattern == str(process.pid) or fnmatchcase(process.cmdline, pattern)
+    return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage, timeline.part)
 
 
 def _outcome(rule: Rule, timeline: Timeline, chosen: Sequence[_Chosen]) -> Outcome:
@@ -148,7 +124,7 @@ def _verdict_outcome(name: str, kinds: tuple[str, ...], chosen: Sequence[_Chosen
 
 
 def _rows(one: _Chosen, rows: Array) -> Array:
-    chosen: Array = rows if one.threads.all() else rows[one.threads[rows["thread"]]]
+    chosen: Array = rows if one.process.chosen is None else rows[one.process.of_chosen(rows)]
     return chosen
 
 
@@ -177,8 +153,9 @@ def _wait_share(one: _Chosen) -> Iterator[_Figure]:
     process = one.process
     distinct, role = _by_role(one)
     lives = usage.lives(process)
-    waited = np.bincount(role, usage.sum_by_thread(process, process.waits) * one.threads, len(distinct))
-    lived = np.bincount(role, lives * one.threads, len(distinct))
+    of = process.chosen_threads
+    waited = np.bincount(role[of], usage.sum_by_thread(process, process.waits)[of], len(distinct))
+    lived = np.bincount(role[of], lives[of], len(distinct))
     for at in np.flatnonzero(lived > 0).tolist():
         yield _Figure(float(waited[at] / lived[at]), distinct[at])
 
@@ -201,8 +178,8 @@ def _longest_hold(one: _Chosen) -> Iterator[_Figure]:
 
 def _longest_overstay(one: _Chosen) -> Iterator[_Figure]:
     over = usage.overstays(one.process, 1)
-    thread = one.process.holds["thread"][over.hold]
-    length = np.where(one.threads[thread], over.length, 0)
+    holds = one.process.holds[over.hold]
+    thread, length = holds["thread"], np.where(one.process.of_chosen(holds), over.length, 0)
     if len(length):
         worst = int(length.argmax())
         yield _Figure(int(length[worst]), _name(one.process, int(thread[worst])))

@@ -83,12 +83,16 @@ class CulpritChange:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two recordings: `verdicts` of its processes that used a GIL, the one that held it longest first."""
+    """One of the two recordings: `verdicts` of its processes that used a GIL, the one that held it longest first.
+
+    `part` says in words which part of it is compared, empty for all of it.
+    """
 
     duration_ns: int
     verdicts: tuple[str, ...]
     lost_events: int
     lost_stacks: int
+    part: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def compare(before: Timeline, after: Timeline) -> Comparison:
 def _side(timeline: Timeline) -> Side:
     used = sorted((p for p in timeline.processes if len(p.holds)), key=lambda p: -int(usage.lengths(p.holds).sum()))
     verdicts = tuple(judge(p).kind for p in used or timeline.processes)
-    return Side(timeline.end - timeline.start, verdicts, timeline.lost, timeline.lost_stacks)
+    return Side(timeline.end - timeline.start, verdicts, timeline.lost, timeline.lost_stacks, timeline.part)
 
 
 class _Role(NamedTuple):
@@ -152,8 +156,8 @@ def _roles(timeline: Timeline) -> dict[str, _Role]:
     members: dict[str, list[tuple[int, list[int]]]] = {}
     for number, process in enumerate(timeline.processes):
         own: dict[str, list[int]] = {}
-        for index, thread in enumerate(process.threads):
-            own.setdefault(role_of(thread.name), []).append(index)
+        for index in process.chosen_threads:
+            own.setdefault(role_of(process.threads[index].name), []).append(index)
         for name, indices in own.items():
             members.setdefault(name, []).append((number, indices))
     return {name: _role(timeline, parts) for name, parts in members.items()}
@@ -264,7 +268,7 @@ def _culprits(before: Timeline, after: Timeline) -> tuple[CulpritChange, ...]:
 
 
 class _Costs:
-    """What the holds of each culprit cost all waiters: in `total`, and cut at the edges of bins."""
+    """What the holds of each culprit cost all chosen waiters: in `total`, and cut at the edges of bins."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.wall = timeline.end - timeline.start
@@ -293,7 +297,7 @@ class _Costs:
         out = []
         for gil in range(process.gils):
             mine = np.flatnonzero(process.holds["gil"] == gil)
-            waits = usage.of_gil(process.waits, gil)
+            waits = usage.of_gil(process.waits[process.of_chosen(process.waits)], gil)
             start, end = process.holds["start"][mine], process.holds["end"][mine]
             first = np.searchsorted(self.edges[1:-1], start, "right")
             last = np.searchsorted(self.edges[1:-1], end, "left")

@@ -43,7 +43,7 @@ class BlameTables(NamedTuple):
 
 
 def find_blame(process: Process) -> BlameTables:
-    """Attribute every wait to the holds that overlap it; largest first, at most `MOST_ROWS` of each table.
+    """Attribute the chosen threads' waits to the holds that overlap them; largest first, `MOST_ROWS` of each at most.
 
     Time in which nobody held the GIL is nobody's: it is the wake-up time of the decomposition.
     """
@@ -55,9 +55,10 @@ def find_blame(process: Process) -> BlameTables:
     process = replace(process, holds=held.holds)
     longest = LongestOverlap(process, culprit.of_row)
     pairs, totals = _attribute(process, victim.of_row, culprit.of_row, len(culprit.sites))
-    anyone = attribute(process, victim.of_row, np.zeros(len(held.of), np.int64))
+    told = process.of_chosen(process.waits)
+    anyone = attribute(process, victim.of_row, np.zeros(len(held.of), np.int64), told)
     anyone = largest(anyone, MOST_ROWS)
-    by_source = attribute(process, np.zeros(len(process.waits), np.int64), held.source.astype(np.int64))
+    by_source = attribute(process, np.zeros(len(process.waits), np.int64), held.source.astype(np.int64), told)
 
     def victim_stacks(shares: Shares) -> list[tuple[str, ...]]:
         return [sites.stack(number) for number in wait_stack[shares.wait].tolist()]
@@ -116,7 +117,7 @@ def _attribute(process: Process, victim: Ints, culprit: Ints, classes: int) -> t
     """
     pairs = joined([])
     by_culprit = _Culprits(classes)
-    for part in attribute_in_parts(process, victim, culprit):
+    for part in attribute_in_parts(process, victim, culprit, process.of_chosen(process.waits)):
         by_culprit.add(part)
         pairs = largest(joined([pairs, part]), MOST_ROWS)
     return pairs, largest(by_culprit.shares(), MOST_ROWS)

@@ -8,6 +8,6 @@ from giltrace.timeline.model import Process
 
 
 def decompose(process: Process) -> WaitDecomposition:
-    """Split all waited time of a process by cause; the parts add up to it exactly."""
-    parts = wait_causes(process).sum(axis=0).tolist()
+    """Split the time that the chosen threads of a process waited by cause; the parts add up to it exactly."""
+    parts = wait_causes(process)[process.of_chosen(process.waits)].sum(axis=0).tolist()
     return WaitDecomposition(*parts)

@@ -27,24 +27,29 @@ class StackTotals(NamedTuple):
 
 
 def waiting(process: Process) -> StackTotals:
-    """How long each thread waited in each stack: where the victims stood."""
-    return _totals(process.waits["thread"], Sites(process).wait_stacks(), lengths(process.waits))
+    """How long each chosen thread waited in each stack: where the victims stood."""
+    told = process.of_chosen(process.waits)
+    waits = process.waits[told]
+    return _totals(waits["thread"], Sites(process).wait_stacks()[told], lengths(waits))
 
 
 def holding(process: Process) -> StackTotals:
-    """How long each thread held a GIL in each stack: what was seen of it, and what stands for that."""
+    """How long each chosen thread held a GIL in each stack: what was seen of it, and what stands for that."""
     held = stretches(process)
-    return _totals(held.holds["thread"], held.stack, lengths(held.holds))
+    told = process.of_chosen(held.holds)
+    holds = held.holds[told]
+    return _totals(holds["thread"], held.stack[told], lengths(holds))
 
 
 def culprits(process: Process) -> StackTotals:
-    """How long others waited while each thread held the GIL in each stack.
+    """How long the chosen threads waited while each thread held the GIL in each stack.
 
     What is missing to the waited time fell to nobody: the GIL was free, and the waiter was being woken up.
     """
     held = stretches(process)
     key, hold_class = np.unique(_key(held.holds["thread"], held.stack), return_inverse=True)
-    found = attribute(replace(process, holds=held.holds), np.zeros(len(process.waits), np.int64), hold_class.ravel())
+    everyone, told = np.zeros(len(process.waits), np.int64), process.of_chosen(process.waits)
+    found = attribute(replace(process, holds=held.holds), everyone, hold_class.ravel(), told)
     thread, stack = _apart(key[found.culprit])
     return _ordered(thread, stack, found.ns)
 

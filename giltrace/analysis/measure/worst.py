@@ -66,11 +66,11 @@ def chosen_stretches(
 
 
 def all_waits(timeline: Timeline) -> tuple[Ints, Ints]:
-    """Start and end of the waits of all processes, in ns, shape (n,)."""
-    empty = np.empty(0, np.int64)
+    """Start and end of the waits of all processes' chosen threads, in ns, shape (n,)."""
+    empty, told = np.empty(0, np.int64), [one.waits[one.of_chosen(one.waits)] for one in timeline.processes]
     return (
-        np.concatenate([empty, *(process.waits["start"] for process in timeline.processes)]),
-        np.concatenate([empty, *(process.waits["end"] for process in timeline.processes)]),
+        np.concatenate([empty, *(waits["start"] for waits in told)]),
+        np.concatenate([empty, *(waits["end"] for waits in told)]),
     )
 
 

@@ -34,7 +34,7 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     separator = b""
     for process in timeline.processes:
         writer = _Writer(file, process, shared, timeline.start)
-        for number in range(len(process.threads)):
+        for number in process.chosen_threads:
             file.write(separator)
             writer.thread(number)
             separator = b",\n"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from giltrace.exporters._names import labels
 from giltrace.exporters._places import find_places
 from giltrace.exporters._relations import relate
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 
 _PARTIAL = Flag.PARTIAL_START | Flag.PARTIAL_END
@@ -49,15 +50,17 @@ def _processes(timeline: Timeline) -> Iterator[Columns]:
 
 
 def _threads(timeline: Timeline) -> Iterator[Columns]:
-    each = [(process, thread) for process in timeline.processes for thread in process.threads]
+    each = [(process, at) for process in timeline.processes for at in process.chosen_threads]
+    threads = [process.threads[at] for process, at in each]
+    names = {id(process): labels(process) for process in timeline.processes}
     yield {
         "pid": _numbers([process.pid for process, _ in each]),
-        "tid": _numbers([thread.tid for _, thread in each]),
-        "thread": _distinct([label for process in timeline.processes for label in labels(process)]),
-        "start": _numbers([thread.start for _, thread in each]),
-        "end": _numbers([thread.end for _, thread in each]),
-        "duration": _numbers([thread.end - thread.start for _, thread in each]),
-        "lost": _numbers([thread.lost for _, thread in each]),
+        "tid": _numbers([thread.tid for thread in threads]),
+        "thread": _distinct([names[id(process)][at] for process, at in each]),
+        "start": _numbers([thread.start for thread in threads]),
+        "end": _numbers([thread.end for thread in threads]),
+        "duration": _numbers([thread.end - thread.start for thread in threads]),
+        "lost": _numbers([thread.lost for thread in threads]),
     }
 
 
@@ -65,9 +68,9 @@ def _holds(timeline: Timeline) -> Iterator[Columns]:
     before = 0
     for process in timeline.processes:
         places = find_places(process, relate(process))
-        for at, rows in _pieces(process.holds):
+        for at, rows in _pieces(process, process.holds):
             yield {
-                "hold": np.arange(before + at.start, before + at.start + len(rows)),
+                "hold": before + at,
                 **_interval(process, rows),
                 "gil": rows["gil"],
                 "core": rows["core"],
@@ -84,7 +87,7 @@ def _waits(timeline: Timeline) -> Iterator[Columns]:
         relations = relate(process)
         places, culprit = find_places(process, relations), relations.culprit
         names = [*labels(process), ""]
-        for at, rows in _pieces(process.waits):
+        for at, rows in _pieces(process, process.waits):
             yield {
                 **_interval(process, rows),
                 "gil": rows["gil"],
@@ -101,20 +104,20 @@ def _waits(timeline: Timeline) -> Iterator[Columns]:
 
 def _switch_requests(timeline: Timeline) -> Iterator[Columns]:
     for process in timeline.processes:
-        for _, rows in _pieces(process.switch_requests):
+        for _, rows in _pieces(process, process.switch_requests):
             yield {**_whose(process, rows), "time": rows["time"], "gil": rows["gil"]}
 
 
 def _states(timeline: Timeline) -> Iterator[Columns]:
     names = [state.label for state in State]
     for process in timeline.processes:
-        for _, rows in _pieces(process.states):
+        for _, rows in _pieces(process, process.states):
             yield {**_interval(process, rows), "state": Texts(rows["state"], names)}
 
 
 def _runs(timeline: Timeline) -> Iterator[Columns]:
     for process in timeline.processes:
-        for _, rows in _pieces(process.runs):
+        for _, rows in _pieces(process, process.runs):
             yield {**_interval(process, rows), "core": rows["core"], "preempted": rows["preempted"] != 0}
 
 
@@ -130,9 +133,11 @@ TABLES: dict[str, Callable[[Timeline], Iterator[Columns]]] = {
 }
 
 
-def _pieces(rows: Array) -> Iterator[tuple[slice, Array]]:
-    for at in range(0, max(len(rows), 1), PIECE):
-        piece = slice(at, at + PIECE)
+def _pieces(process: Process, rows: Array) -> Iterator[tuple[Ints, Array]]:
+    """The rows of the chosen threads, with their numbers."""
+    chosen = np.flatnonzero(process.of_chosen(rows))
+    for at in range(0, max(len(chosen), 1), PIECE):
+        piece = chosen[at : at + PIECE]
         yield piece, rows[piece]
 
 

@@ -35,7 +35,7 @@
 
   function start() {
     document.title = `${data.title} - giltrace report`;
-    document.getElementById("title").textContent = data.title;
+    document.getElementById("title").textContent = data.part ? `${data.title}: ${data.part}` : data.title;
     if (!data.processes.length) {
       main.replaceChildren(card("No Python process was recorded", "", {}), qualityCard(data));
       return;

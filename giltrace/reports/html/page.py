@@ -90,6 +90,7 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
         "version": __version__,
         "schema": report.schema,
         "duration_ns": report.duration_ns,
+        "part": "; ".join(report.part),
         "tick_ns": tick,
         "machine": timeline.machine,
         "more_processes": len(pairs) - len(shown),
@@ -111,13 +112,13 @@ def _weight(report: ProcessReport) -> int:
 
 
 def _busiest(report: ProcessReport) -> list[int]:
-    """Indices of the threads that get a lane: those that used the GIL most, in the order of the timeline."""
+    """Places in the report of the threads that get a lane: those that used the GIL most, in the timeline's order."""
     use = [-(thread.held_ns + thread.waited_ns) for thread in report.threads]
     return sorted(sorted(range(len(use)), key=use.__getitem__)[:MOST_THREADS])
 
 
 def _lanes(process: Process, report: ProcessReport, start: int, end: int) -> tuple[list[Lane], list[Lane]]:
-    chosen = _busiest(report)
+    chosen = [process.chosen_threads[at] for at in _busiest(report)]
     lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
     lane_of[chosen] = np.arange(len(chosen))
     make = Lanes(process, start, end)

@@ -144,13 +144,13 @@ function stateBar(thread) {
 }
 
 function threadsCard(process) {
-  const names = ["thread", "holds", "held", "%", "waits", "waited", "%", "median", "p99", "longest", "forced", ["states", "left"], ["cores", "left"]];
+  const names = ["thread", "holds", "held", "% of life", "waits", "waited", "% of life", "median", "p99", "longest", "forced", ["states", "left"], ["cores", "left"]];
   const order = process.threads.map((thread, at) => [thread, at])
     .sort(([one], [other]) => other.held_ns + other.waited_ns - one.held_ns - one.waited_ns);
   const row = ([thread, at]) => element("tr", {},
     element("td", {}, element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } }), thread.name || `tid ${thread.tid}`),
-    ...[whole(thread.holds), duration(thread.held_ns), (100 * thread.held_ns / Math.max(process.duration_ns, 1)).toFixed(0),
-      whole(thread.waits), duration(thread.waited_ns), (100 * thread.waited_ns / Math.max(process.duration_ns, 1)).toFixed(0),
+    ...[whole(thread.holds), duration(thread.held_ns), (100 * thread.held_ns / Math.max(thread.life_ns, 1)).toFixed(0),
+      whole(thread.waits), duration(thread.waited_ns), (100 * thread.waited_ns / Math.max(thread.life_ns, 1)).toFixed(0),
       ...["wait_p50_ns", "wait_p99_ns", "wait_max_ns"].map((name) => duration(thread.waits ? thread[name] : null)),
       whole(thread.forced)].map((text) => element("td", {}, text)),
     element("td", { class: "left" }, stateBar(thread)), element("td", { class: "left" }, ranges(thread.cores)));

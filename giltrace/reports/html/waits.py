@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ Json = dict[str, Any]
 
 def histogram(process: Process) -> list[Json]:
     """Return bars from `low` to `high` (ns), equally wide on a log scale: how many waits, and their `ns` in all."""
-    length = usage.lengths(process.waits)
+    length = usage.lengths(process.waits[process.of_chosen(process.waits)])
     if not len(length):
         return []
     exponents = np.arange(FIRST_DECADE * PER_DECADE, LAST_DECADE * PER_DECADE + 1) / PER_DECADE
@@ -66,14 +67,15 @@ def flame_graph(process: Process, report: ProcessReport) -> Json:
     """
     root = _Flame("all waits")
     if process.stacks is not None:
-        _add_stacks(root, process, [thread.role for thread in report.threads])
+        named = (thread.role for thread in report.threads)
+        _add_stacks(root, process, dict(zip(process.chosen_threads, named, strict=True)))
     else:
         for blame in report.blame:
             root.add([blame.victim.thread, f"held by {blame.culprit.thread}"], blame.ns)
     return root.json(root.ns * NARROWEST)
 
 
-def _add_stacks(root: _Flame, process: Process, roles: list[str]) -> None:
+def _add_stacks(root: _Flame, process: Process, roles: Mapping[int, str]) -> None:
     totals = waiting(process)
     largest = np.argsort(-totals.ns, kind="stable")[:MOST_STACKS]
     for thread, stack, ns in zip(*(column[largest].tolist() for column in totals), strict=True):
