@@ -9,6 +9,7 @@ import numpy as np
 from giltrace.analysis.findings.convoy import find_convoys
 from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
+from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
@@ -104,6 +105,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         sampled_ns=blame.sampled_ns,
         blame_by_function=blame.functions,
         findings=find_findings(process),
+        phases=find_phases(process, timeline),
     )
 
 

@@ -80,6 +80,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of a process's time, from its start, in which it had one character, and the `verdict` on that."""
+
+    start_ns: int
+    end_ns: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Blame:
     """What waits at `victim` lost to holds at `culprit`: `ns` in all over `waits` waits, `max_ns` in one of them.
 
@@ -346,6 +355,7 @@ class ProcessReport:
     sampled_ns: int = 0
     blame_by_function: tuple[FunctionBlame, ...] = ()
     findings: tuple[Finding, ...] = ()
+    phases: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)

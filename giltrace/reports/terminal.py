@@ -131,6 +131,11 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
     if process.verdict.evidence:
         told = ", ".join(_figure(name, value) for name, value in process.verdict.evidence.items())
         paragraph(f"Evidence: {told}.", console)
+    if process.phases:
+        paragraph("Its character changes with time (--window A..B tells of a part):", console)
+        for phase in process.phases:
+            stretch = f"{phase.start_ns / 1e9:.3f}s..{phase.end_ns / 1e9:.3f}s"
+            paragraph(f"  {stretch}  {phase.verdict.kind}", console)
     console.print()
 
 

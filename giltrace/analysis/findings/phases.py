@@ -1,0 +1,94 @@
+"""A program whose character changes: its phases, with a verdict each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.results import Phase
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Array, Process, State, Timeline
+from giltrace.timeline.part import window
+
+#: The process's time is looked at in so many pieces, none shorter than this.
+PIECES = 64
+SHORTEST_NS = 20_000_000
+#: Neighbours are one phase if they differ by less than this, in shares of time that are summed.
+DIFFERENT = 0.3
+#: A phase lasts for this share of the time at least.
+LEAST_SHARE = 0.05
+
+Floats = npt.NDArray[np.float64]
+
+
+def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
+    """Cut a process where its character changes; empty if it has one verdict all the time."""
+    wall = process.end - process.start
+    pieces = min(PIECES, wall // SHORTEST_NS)
+    if pieces < 2 or len(process.holds) == 0:
+        return ()
+    edges = process.start + np.linspace(0, wall, pieces + 1).astype(np.int64)
+    cuts = _joined(_character(process, edges))
+    found: list[Phase] = []
+    for low, high in pairwise(cuts):
+        start, end = int(edges[low]), int(edges[high])
+        (part,) = window(_alone(process, timeline), start, end).processes
+        verdict = judge(part)
+        begin = start - process.start
+        if found and found[-1].verdict.kind == verdict.kind:
+            # The same answer twice: judged anew as one.
+            begin = found.pop().start_ns
+            (part,) = window(_alone(process, timeline), process.start + begin, end).processes
+            verdict = judge(part)
+        found.append(Phase(begin, end - process.start, verdict))
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _alone(process: Process, timeline: Timeline) -> Timeline:
+    return replace(timeline, processes=(process,), other_runs=timeline.other_runs[:0], other_tasks=())
+
+
+def _character(process: Process, edges: Ints) -> Floats:
+    """Per piece: the share of it that a GIL was held, that somebody waited, and that threads ran off the GIL."""
+    off = process.states[process.states["state"] == State.OFF_RUNNING]
+    length = np.diff(edges)
+    return np.stack([_covered(rows, edges) / length for rows in (process.holds, process.waits, off)], axis=1)
+
+
+def _covered(rows: Array, edges: Ints) -> Ints:
+    """For how long each piece between the edges is covered by the rows, overlaps counted once."""
+    order = np.argsort(rows["start"], kind="stable")
+    start, end = rows["start"][order], rows["end"][order]
+    if len(start) == 0:
+        return np.zeros(len(edges) - 1, np.int64)
+    reach = np.maximum.accumulate(end)
+    first = np.maximum(start, np.append(start[:1], reach[:-1]))
+    last = np.maximum(end, first)
+    passed = np.append(0, np.cumsum(last - first))
+    at = np.searchsorted(first, edges, "right") - 1
+    inside = np.maximum(at, 0)
+    until = np.where(at >= 0, passed[inside] + np.clip(edges - first[inside], 0, (last - first)[inside]), 0)
+    return np.diff(until)
+
+
+def _joined(character: Floats) -> list[int]:
+    """Join the neighbours that differ least until all that are left differ, or last long enough: where to cut."""
+    size = [1] * len(character)
+    mean = list(character)
+    least = LEAST_SHARE * len(character)
+    while len(size) > 1:
+        apart = np.array([np.abs(one - other).sum() for one, other in pairwise(mean)])
+        # What is too short goes to the neighbour that it is more like.
+        brief = np.array([min(one, other) < least for one, other in pairwise(size)])
+        at = int(np.where(brief, apart - len(character), apart).argmin())
+        if not brief[at] and apart[at] >= DIFFERENT:
+            break
+        both = size[at] + size[at + 1]
+        mean[at] = (mean[at] * size[at] + mean[at + 1] * size[at + 1]) / both
+        size[at] = both
+        del mean[at + 1], size[at + 1]
+    return [0, *np.cumsum(size).tolist()]
