@@ -99,16 +99,19 @@ class BlameTotal:
 
 @dataclass(frozen=True)
 class WaitDecomposition:
-    """Where the waited time went; the four add up to it.
+    """Where the waited time went; the first four add up to it.
 
     `holder_c_ns` is time past a switch request that the holder did not heed, `holder_off_core_ns` time in which the
-    holder had no core or was blocked, `wake_up_ns` time in which nobody held the GIL.
+    holder had no core or was blocked, `wake_up_ns` time in which nobody held the GIL. `holder_no_core_ns` and
+    `holder_blocked_ns` are the two parts of `holder_off_core_ns`: it could have gone on, or it slept with the GIL.
     """
 
     holder_python_ns: int
     holder_c_ns: int
     holder_off_core_ns: int
     wake_up_ns: int
+    holder_no_core_ns: int = 0
+    holder_blocked_ns: int = 0
 
     @property
     def total_ns(self) -> int:

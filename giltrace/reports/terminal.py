@@ -174,11 +174,12 @@ def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:
     rows = [
         ("holder running Python", parts.holder_python_ns),
         ("holder in C, past a switch request", parts.holder_c_ns),
-        ("holder without a core, or asleep", parts.holder_off_core_ns),
+        ("holder ready, but without a core", parts.holder_no_core_ns),
+        ("holder asleep with the GIL", parts.holder_blocked_ns),
         ("nobody held it: wake-up latency", parts.wake_up_ns),
     ]
     if not has_sched:
-        rows[1:3] = [("past a switch request: in C, or no core", parts.holder_c_ns)]
+        rows[1:4] = [("past a switch request: in C, or no core", parts.holder_c_ns)]
     for name, ns in rows:
         share = ns / max(parts.total_ns, 1)
         bar = Text("#" * round(share * _BAR), style="red")

@@ -62,11 +62,14 @@ function tiles(process) {
 function costCard(process) {
   const parts = process.wait_decomposition_ns;
   const past = process.has_sched ? "the holder was in C, past a switch request" : "past a switch request: in C, or no core";
-  const offCore = { name: "the holder had no core or slept", ns: parts.holder_off_core_ns, colour: "off-core" };
+  const offCore = [
+    { name: "the holder was ready, but had no core", ns: parts.holder_no_core_ns, colour: "off-core" },
+    { name: "the holder slept with the GIL", ns: parts.holder_blocked_ns, colour: "holding-blocked" },
+  ];
   return card("Where the waited time went", "what the holder did meanwhile", { class: "half", id: "cost" }, ...stackedBar([
     { name: "the holder ran Python", ns: parts.holder_python_ns, colour: "python" },
     { name: past, ns: parts.holder_c_ns, colour: "native" },
-    ...(process.has_sched ? [offCore] : []),
+    ...(process.has_sched ? offCore : []),
     { name: "nobody held it: wake-up latency", ns: parts.wake_up_ns, colour: "wake-up" },
   ]));
 }
