@@ -66,7 +66,8 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
-    known = summarise_process(process)
+    machine = int(timeline.machine.get("cpus", 0))
+    known = summarise_process(process, machine)
     named = roles(process)
     longest = usage.longest_by_thread(process, process.holds).tolist()
     blame = find_blame(process)
@@ -91,13 +92,16 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         hogs=find_hogs(process),
         convoys=find_convoys(process),
         event_loops=find_event_loops(process),
-        what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
+        what_if=what_if(process, machine),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,
         holder_samples=blame.samples,
         sampled_ns=blame.sampled_ns,
         blame_by_function=blame.functions,
+        cores_allowed=process.cores.cpus if process.cores is not None else None,
+        cpu_quota=process.cores.quota if process.cores is not None else None,
+        limits=known.limits,
     )
 
 

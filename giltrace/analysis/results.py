@@ -289,6 +289,8 @@ class ProcessReport:
     what holders did, which stand behind `sampled_ns` of the time in `culprits`; for the rest it is only known where the
     GIL was given up.
     `became` is the program that was executed in its place, if that was not Python.
+    It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
+    there is no such limit; `limits` says so in words where that is less than the machine has.
     """
 
     pid: int
@@ -315,6 +317,9 @@ class ProcessReport:
     holder_samples: int = 0
     sampled_ns: int = 0
     blame_by_function: tuple[FunctionBlame, ...] = ()
+    cores_allowed: int | None = None
+    cpu_quota: float | None = None
+    limits: str = ""
 
 
 @dataclass(frozen=True)

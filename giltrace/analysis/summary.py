@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Ints
@@ -66,7 +67,7 @@ class GilSummary:
 
 @dataclass(frozen=True)
 class ProcessSummary:
-    """One process; `threads` in the order of the timeline. `became`: see `Process`."""
+    """One process; `threads` in the order of the timeline. `became`: see `Process`. `limits`: see `ProcessReport`."""
 
     pid: int
     ppid: int
@@ -81,6 +82,7 @@ class ProcessSummary:
     violations: tuple[str, ...]
     note: str
     became: str = ""
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,10 @@ class Summary:
 
 def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
+    machine = int(timeline.machine.get("cpus", 0))
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(summarise_process(process) for process in timeline.processes),
+        processes=tuple(summarise_process(process, machine) for process in timeline.processes),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,
@@ -129,8 +132,8 @@ def summarise(timeline: Timeline) -> Summary:
     )
 
 
-def summarise_process(process: Process) -> ProcessSummary:
-    """Summarise one process; nothing in it is changed."""
+def summarise_process(process: Process, machine: int = 0) -> ProcessSummary:
+    """Summarise one process, of a machine with so many cores (0: not known); nothing in it is changed."""
     return ProcessSummary(
         pid=process.pid,
         ppid=process.ppid,
@@ -145,6 +148,7 @@ def summarise_process(process: Process) -> ProcessSummary:
         violations=process.violations,
         note=process.note,
         became=process.became,
+        limits=describe_limits(process.cores, machine),
     )
 
 

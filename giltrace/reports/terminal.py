@@ -110,6 +110,7 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     about = [f"Python {process.python.split()[0]}"] if process.python.split() else []
     about += [duration(process.duration_ns), plural(len(process.threads), "thread")]
+    about += [process.limits] if process.limits else []
     about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)

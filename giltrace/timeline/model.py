@@ -6,6 +6,7 @@ Arrays are numpy record arrays; `thread` indexes `Process.threads` everywhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
@@ -108,6 +109,22 @@ class Thread:
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How much of the machine a process might use: it might run on `cpus` cores.
+
+    `quota` is how many cores' worth of time it was granted in each period, by its cgroup; None for all that it can use.
+    """
+
+    cpus: int
+    quota: float | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many of its threads can run at a time without being stopped for it later."""
+        return self.cpus if self.quota is None else min(self.cpus, max(1, math.ceil(self.quota)))
+
+
+@dataclass(frozen=True)
 class Process:
     """One program image of one process.
 
@@ -122,7 +139,8 @@ class Process:
     `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
-    It is `unused` if it is known that its GILs were free all the time.
+    It is `unused` if it is known that its GILs were free all the time. `cores` is how much of the machine it might use,
+    None if that was not recorded.
     """
 
     pid: int
@@ -153,6 +171,7 @@ class Process:
     left: bool = False
     samples: Array = field(default_factory=lambda: np.empty(0, SAMPLE))
     unused: bool = False
+    cores: Cores | None = None
 
 
 @dataclass(frozen=True)
