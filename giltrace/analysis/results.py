@@ -192,7 +192,10 @@ class EventLoop:
 
 @dataclass(frozen=True)
 class WhatIfPoint:
-    """The replay on so many cores: how long it takes, and by how much that beats what was measured, at most."""
+    """The replay on so many cores: how long it takes, and by how much that beats what was measured, at most.
+
+    On fewer cores than there were, the GIL would have cost more time than was measured: a bound is never below 1.
+    """
 
     cores: int
     makespan_ns: int
@@ -203,7 +206,9 @@ class WhatIfPoint:
 class WhatIf:
     """The recording replayed without a GIL: a bound on what removing it can bring, not a prediction.
 
-    `cores`, `makespan_ns` and `speedup_bound` are for all of the machine's cores; `by_cores` has 1, 2, ... cores.
+    `cores`, `makespan_ns` and `speedup_bound` are for the cores that the program had; `by_cores` has 1, 2, ... cores.
+    `quota` is how many cores' worth of time it was granted, None if that is no limit. `on_all` is for all cores of the
+    machine, without a quota; None if the program had those.
     """
 
     cores: int
@@ -211,6 +216,8 @@ class WhatIf:
     makespan_ns: int
     speedup_bound: float
     by_cores: tuple[WhatIfPoint, ...] = ()
+    quota: float | None = None
+    on_all: WhatIfPoint | None = None
 
 
 @dataclass(frozen=True)

@@ -301,12 +301,15 @@ def _event_loop(loop: EventLoop) -> str:
 def _print_what_if(found: WhatIf, console: Console) -> None:
     points = [point for point in found.by_cores if point.cores != found.cores]
     others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
+    allowed = plural(found.cores, "core") if found.quota is None else f"{found.quota:g} CPUs"
     paragraph(
-        f"A bound: at most {found.speedup_bound:.2f} x as fast on {plural(found.cores, 'core')} "
+        f"A bound: at most {found.speedup_bound:.2f} x as fast on {allowed} "
         f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})"
         + (f"; {others}." if others else "."),
         console,
     )
+    if found.on_all is not None:
+        paragraph(f"With all {found.on_all.cores} cores: at most {found.on_all.speedup_bound:.2f} x as fast.", console)
 
 
 def _quality(report: Report) -> Quality:

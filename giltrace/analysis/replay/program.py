@@ -1,7 +1,8 @@
 """What each thread would do without a GIL: its program order as steps of delay and CPU demand.
 
-Waits fall away, and so does time in which other threads of the process had all the cores. What a thread slept, it
-sleeps again; what it ran, it runs again.
+Waits fall away, and so does time in which other threads of the process had all its cores. What a thread slept, it
+sleeps again; what it ran, it runs again. Where something else kept it from a core, another program or a limit, it does
+so again: for that long the core is not the process's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from giltrace.timeline.model import HOLD, Process, State
 JOIN_SLACK_NS = 1_000_000
 #: So many ends before and after it are looked at for each delay.
 NEIGHBOURS = 4
+#: Who is woken up on a busy machine goes on so much later at most.
+WAKE_SLACK_NS = 50_000_000
 #: Threads with more steps than this together are replayed in coarser ones.
 MOST_STEPS = 10_000
 #: So many delays are tied to the thread that ended them, the longest ones.
@@ -31,7 +34,8 @@ _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/
 class Program:
     """The steps of all threads, those of thread i being ``first[i]:first[i + 1]``.
 
-    A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then needs a core for `cpu` ns.
+    A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then takes a core for `cpu` ns: its
+    own running, and what others ran there meanwhile.
     Then it starts the threads `spawns[step]`. `roots` maps threads that no step starts to when they start, in ns.
     For `tail` ns after the last step of all nothing happens.
     """
@@ -57,7 +61,7 @@ _KIND[[State.HOLDING_RUNNABLE, State.OFF_RUNNABLE]] = _READY
 class _Rows:
     """Stretches of each `kind`, sorted by (thread, start).
 
-    Of delay off the GIL and with it held, of CPU demand, and of being ready without a core.
+    Of delay off the GIL and with it held, of running, and of being ready without a core.
     """
 
     thread: Ints
@@ -70,10 +74,11 @@ class _Rows:
 
 
 def read_program(process: Process, cores: int) -> Program:
-    """Work out what the threads of a process do without a GIL. Without scheduling data holds count as CPU demand.
+    """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
-    A thread that is ready while its process has fewer than all `cores` is kept waiting by something else: other
-    programs, a limit. Removing the GIL would not change that, so this time is kept as a delay.
+    A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
+    be so without the GIL: a core counts as taken for that time, and not as a delay, which could pass while another
+    thread of the process has that core.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
@@ -101,13 +106,14 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     count = int(step[-1]) + 1 if len(step) else 0
     length = rows.end - rows.start
     ready = np.flatnonzero(rows.kind == _READY)
-    length[ready] = _spare(process, cores, rows.start[ready], rows.end[ready])
+    length[ready] = _taken(process, cores, rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
-    delay = np.where((rows.kind == _CPU) | (awaited >= 0), 0, length)
+    takes = (rows.kind == _CPU) | (rows.kind == _READY)
+    delay = np.where(takes | (awaited >= 0), 0, length)
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
         delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
-        cpu=np.bincount(step, weights=np.where(rows.kind == _CPU, length, 0), minlength=count).astype(np.int64),
+        cpu=np.bincount(step, weights=np.where(takes, length, 0), minlength=count).astype(np.int64),
         awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
         spawns={},
         roots={},
@@ -168,7 +174,8 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
     delay = delay[fits]
     at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
     holder = np.maximum(at, 0)
-    fits = (at >= 0) & (holds["end"][holder] >= rows.end[delay] - JOIN_SLACK_NS)
+    latest = np.maximum(rows.start[delay], rows.end[delay] - WAKE_SLACK_NS)
+    fits = (at >= 0) & (holds["end"][holder] >= latest)
     fits &= holds["thread"][holder] != rows.thread[delay]
     delay, holder = delay[fits], holder[fits]
     longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
@@ -182,22 +189,20 @@ def _from_states(process: Process) -> _Rows:
     return _Rows(states["thread"].astype(np.int64), states["start"], states["end"], kind)
 
 
-def _spare(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
-    """For how much of each interval the process ran on fewer than all cores."""
-    time = np.concatenate([process.runs["start"], process.runs["end"]])
-    if len(time) == 0:
-        return end - start
+def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
+    """For how long others than the process had a core that a thread was ready for, in each interval of being ready.
+
+    They have those `cores` that the process does not run on. Where more threads are ready, each lacks a part of one.
+    """
+    time = np.concatenate([process.runs["start"], process.runs["end"], start, end])
     order = np.argsort(time, kind="stable")
     time = time[order]
-    level = np.cumsum(np.repeat([1, -1], len(process.runs))[order])
-    full = np.append(0, np.cumsum(np.diff(time) * (level[:-1] >= cores)))
-
-    def until(instant: Ints) -> Ints:
-        at = np.searchsorted(time, instant, "right") - 1
-        inside = np.maximum(at, 0)
-        return np.where(at >= 0, full[inside] + (instant - time[inside]) * (level[inside] >= cores), 0)
-
-    return end - start - (until(end) - until(start))
+    runs = np.cumsum(np.repeat([1, -1, 0, 0], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    ready = np.cumsum(np.repeat([0, 0, 1, -1], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
+    taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
+    result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
+    return result
 
 
 def _from_holds(process: Process) -> _Rows:
@@ -295,7 +300,8 @@ def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
     after = borders + 1
     border[after[after < count]] = True
     fine = border.copy()
-    fine[1:] |= (rows.kind[1:] != _CPU) & (rows.kind[:-1] == _CPU)
+    sleeps = (rows.kind == _DELAY) | (rows.kind == _HELD)
+    fine[1:] |= sleeps[1:] & ~sleeps[:-1]
     if int(fine.sum()) > MOST_STEPS:
         span = int(rows.end.max() - rows.start.min())
         bucket = rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)

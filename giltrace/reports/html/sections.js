@@ -53,7 +53,7 @@ function tiles(process) {
     [duration(longest), "the longest wait"],
     [whole(sum(gils, "handoffs")), "hand-offs"],
     [whole(sum(gils, "switch_requests")), "switch requests"],
-    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${plural(whatIf.cores, "core")}`],
+    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`],
   ];
   return element("div", { class: "tiles" },
     ...all.map(([value, about]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, about))));
@@ -74,9 +74,14 @@ function costCard(process) {
   ]));
 }
 
+const allowedText = (whatIf) => (whatIf.quota === null ? plural(whatIf.cores, "core") : `${whatIf.quota} CPUs`);
+
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
-  const points = whatIf.by_cores.map((point) => [plural(point.cores, "core"), duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`]);
+  const pointRow = (name, point) => [name, duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`];
+  const points = whatIf.by_cores.map((point, at) =>
+    pointRow(at === whatIf.by_cores.length - 1 ? allowedText(whatIf) : plural(point.cores, "core"), point));
+  if (whatIf.on_all) points.push(pointRow(`all ${plural(whatIf.on_all.cores, "core")}, which it might not use`, whatIf.on_all));
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
       [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made);
