@@ -78,7 +78,7 @@ def _mounts(proc: Path) -> Iterator[tuple[str, Path, int]]:
 def _folders(root: str, point: Path, path: str) -> Iterator[Path]:
     """The folder of a cgroup and of those above it, as far as they are mounted; none for one that lies outside."""
     below = os.path.relpath(path, root)
-    if below.startswith(".."):
+    if ".." in path.split("/") or below.startswith(".."):
         return
     folder = point / below
     yield folder
