@@ -208,7 +208,9 @@ class WhatIf:
 
     `cores`, `makespan_ns` and `speedup_bound` are for the cores that the program had; `by_cores` has 1, 2, ... cores.
     `quota` is how many cores' worth of time it was granted, None if that is no limit. `on_all` is for all cores of the
-    machine, without a quota; None if the program had those.
+    machine, without a quota; None if the program had those. `woken_bound` is `speedup_bound` if whoever was blocked and
+    went on while another thread had the GIL was woken by that one, as locks and queues written in C do it, and not by
+    the world.
     """
 
     cores: int
@@ -218,6 +220,7 @@ class WhatIf:
     by_cores: tuple[WhatIfPoint, ...] = ()
     quota: float | None = None
     on_all: WhatIfPoint | None = None
+    woken_bound: float = 1.0
 
 
 @dataclass(frozen=True)

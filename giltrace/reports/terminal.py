@@ -40,6 +40,8 @@ from giltrace.timeline.model import State
 #: So many rows are printed of each ranking; the rest is counted in one line.
 TOP_PATTERNS = 5
 _BAR = 16
+#: A second bound is told where it is so many times the first.
+_TELLING = 1.1
 
 
 def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
@@ -308,6 +310,12 @@ def _print_what_if(found: WhatIf, console: Console) -> None:
         + (f"; {others}." if others else "."),
         console,
     )
+    if found.woken_bound > _TELLING * found.speedup_bound:
+        paragraph(
+            f"At most {found.woken_bound:.2f} x if whoever was blocked in the program's own code, and went on while "
+            "another thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.",
+            console,
+        )
     if found.on_all is not None:
         paragraph(f"With all {found.on_all.cores} cores: at most {found.on_all.speedup_bound:.2f} x as fast.", console)
 

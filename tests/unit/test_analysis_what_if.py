@@ -218,6 +218,28 @@ def test_who_waits_for_a_lock_is_woken_by_its_waker(file: str, makespan: int) ->
     assert what_if(pool(), 4).makespan_ns == 996 * MS
 
 
+def test_who_is_woken_in_code_of_its_own_is_told_by_a_second_bound() -> None:
+    told = with_stacks(pool(), [[("ask", "/srv/app/ask.py", 7)]], hold={2: 0})
+    for made in (told, pool()):
+        found = what_if(made, 4)
+        assert found.speedup_bound == pytest.approx(1.0, abs=0.01)
+        assert found.woken_bound == pytest.approx(2.0, abs=0.02)
+
+
+def test_who_is_woken_late_is_woken_all_the_same() -> None:
+    late = pool()
+    # The two end at 960 ms; the one that waits for a lock has a core from 995 ms on only.
+    states = late.states.copy()
+    states = states[(states["thread"] == 2) | (states["start"] < 960 * MS)]
+    holds = late.holds.copy()
+    holds["end"][2], holds["start"][2] = 960 * MS, 950 * MS
+    late = replace(late, states=states, holds=holds)
+    told = with_stacks(late, [[("wait", "/usr/lib/python3.13/threading.py", 359)]], hold={2: 0})
+    assert what_if(told, 4).makespan_ns <= 500 * MS
+    slept = with_stacks(late, [[("poll", "/srv/app/poll.py", 5)]], hold={2: 0})
+    assert what_if(slept, 4).makespan_ns >= 990 * MS
+
+
 def test_a_circle_of_waits_comes_to_an_end() -> None:
     code = read_program(lives([(0, 5, HR), (5, 10, OB), (10, 15, HR)], [(0, 5, HR), (5, 10, OB), (10, 15, HR)]), 2)
     circle = replace(code, awaits=np.array([-1, 3, -1, 1]))

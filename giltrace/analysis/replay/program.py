@@ -73,12 +73,15 @@ class _Rows:
         return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
 
-def read_program(process: Process, cores: int) -> Program:
+def read_program(process: Process, cores: int, *, woken: bool = False) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
     A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
     be so without the GIL: a core counts as taken for that time, and not as a delay, which could pass while another
     thread of the process has that core.
+
+    Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
+    thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
@@ -86,12 +89,12 @@ def read_program(process: Process, cores: int) -> Program:
     rows = _without_tails(rows, len(starts))
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    woken = _wakes(process, rows, axis)
-    rows = _cut(rows, axis, np.append(parent[child], woken.waker), np.append(starts[child], woken.time))
+    wakes = _wakes(process, rows, axis, everywhere=woken)
+    rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
     spawner = _last_row(rows, axis, parent[child], starts[child])
     awaited = _joins(rows, starts, ends)
-    waker = _last_row(rows, axis, woken.waker, woken.time)
-    sleeper = _last_row(rows, axis, woken.thread, woken.time)
+    waker = _last_row(rows, axis, wakes.waker, wakes.time)
+    sleeper = _last_row(rows, axis, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
     free[free] = awaited[sleeper[free]] < 0
     awaited[sleeper[free]] = waker[free]
@@ -152,15 +155,32 @@ class _Wakes(NamedTuple):
     waker: Ints
 
 
-def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
-    """Delays that began in the code of locks and queues, and who held a GIL when they ended.
+def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -> _Wakes:
+    """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
 
-    Without stacks nothing is known about them.
+    Without stacks it is not known where they began.
     """
     none = np.empty(0, np.int64)
     delay = np.flatnonzero(rows.kind == _DELAY)
-    if process.stacks is None or len(process.stacks.table) == 0 or len(process.holds) == 0 or len(delay) == 0:
+    holds = process.holds
+    if len(holds) == 0 or len(delay) == 0:
         return _Wakes(none, none, none)
+    in_lock = _in_locks(process, rows, axis, delay)
+    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
+    holder = np.maximum(at, 0)
+    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
+    fits = (at >= 0) & (in_lock | everywhere) & (holds["thread"][holder] != rows.thread[delay])
+    fits &= holds["end"][holder] >= np.maximum(rows.start[delay], rows.end[delay] - slack)
+    delay, holder = delay[fits], holder[fits]
+    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
+    delay, holder = delay[longest], holder[longest]
+    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+
+
+def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:
+    """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
+    if process.stacks is None or len(process.stacks.table) == 0:
+        return np.zeros(len(delay), np.bool_)
     table, holds = process.stacks.table, process.holds
     locks = np.array([f"/{name}".endswith(_LOCK_FILES) for name in table.strings], np.bool_)
     filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
@@ -170,17 +190,9 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
     released = axis.place(holds["thread"], holds["end"])[by_end]
     before = np.searchsorted(released, axis.place(rows.thread[delay], rows.start[delay]), "right") - 1
     hold = by_end[np.maximum(before, 0)]
-    fits = (before >= 0) & (holds["thread"][hold] == rows.thread[delay]) & in_lock[process.stacks.hold_end[hold]]
-    delay = delay[fits]
-    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
-    holder = np.maximum(at, 0)
-    latest = np.maximum(rows.start[delay], rows.end[delay] - WAKE_SLACK_NS)
-    fits = (at >= 0) & (holds["end"][holder] >= latest)
-    fits &= holds["thread"][holder] != rows.thread[delay]
-    delay, holder = delay[fits], holder[fits]
-    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
-    delay, holder = delay[longest], holder[longest]
-    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+    told: Bools = in_lock[process.stacks.hold_end[hold]].astype(np.bool_)
+    told &= (before >= 0) & (holds["thread"][hold] == rows.thread[delay])
+    return told
 
 
 def _from_states(process: Process) -> _Rows:

@@ -36,6 +36,7 @@ def what_if(process: Process, machine: int) -> WhatIf:
     had = process.cores or Cores(machine)
     cores = min(had.at_once, machine)
     bound = _Bound(process, cores)
+    woken = _Bound(process, cores, woken=True)
     points = bound.points(_numbers(cores), had.quota)
     limited = cores < machine or (had.quota is not None and had.quota < cores)
     last = points[-1]
@@ -47,16 +48,17 @@ def what_if(process: Process, machine: int) -> WhatIf:
         tuple(points),
         had.quota if had.quota is not None and had.quota < had.cpus else None,
         bound.points([machine])[0] if limited else None,
+        max(last.speedup_bound, woken.points([cores], had.quota)[0].speedup_bound),
     )
 
 
 class _Bound:
     """How long a process that had `cores` takes without a GIL."""
 
-    def __init__(self, process: Process, cores: int) -> None:
+    def __init__(self, process: Process, cores: int, *, woken: bool = False) -> None:
         self.measured = process.end - process.start
         self._had = cores
-        self._program = read_program(process, cores)
+        self._program = read_program(process, cores, woken=woken)
         self._threads = max(len(process.threads), 1)
         self._known: dict[int, int] = {}
         self._unlimited = self._replayed(self._threads)
