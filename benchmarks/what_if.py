@@ -10,7 +10,8 @@ row leaves time without a core out of both. `io_bound` has nothing to gain.
 
 The second table is of small programs, each pinned to one core and to two. Predicted is the bound of their threads; real
 is by how much processes with the same work are faster than these threads, not traced, in the same round. With
-`--free-threaded` (a Python built without a GIL) there is also by how much its threads gain if it has none.
+`--free-threaded` (a Python built without a GIL) there is also by how much its threads gain if it has none. That takes a
+machine with nothing else to do: the load is printed last.
 """
 
 from __future__ import annotations

@@ -82,9 +82,12 @@ function whatIfCard(process) {
   const points = whatIf.by_cores.map((point, at) =>
     pointRow(at === whatIf.by_cores.length - 1 ? allowedText(whatIf) : plural(point.cores, "core"), point));
   if (whatIf.on_all) points.push(pointRow(`all ${plural(whatIf.on_all.cores, "core")}, which it might not use`, whatIf.on_all));
+  const woken = whatIf.woken_bound > 1.1 * whatIf.speedup_bound ? element("p", { class: "soft small" },
+    `≤ ${whatIf.woken_bound.toFixed(2)} x on ${allowedText(whatIf)} if whoever was blocked in the program's own code, and went on while another `
+    + "thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.") : null;
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
-      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made);
+      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made, woken);
 }
 
 // What the lanes show, as text: for those who cannot see the colours, and for the sums of what is in view.
