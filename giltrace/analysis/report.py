@@ -75,7 +75,8 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
-    known = summarise_process(process)
+    machine = int(timeline.machine.get("cpus", 0))
+    known = summarise_process(process, machine)
     longest = usage.longest_by_thread(process, process.holds)[process.chosen_threads].tolist()
     blame = find_blame(process)
     asked_about = {thread.tid for thread in known.threads}
@@ -97,7 +98,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         hogs=find_hogs(_asked_by_chosen(process)),
         convoys=tuple(one for one in find_convoys(process) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
-        what_if=what_if(process, int(timeline.machine.get("cpus", 0))),
+        what_if=what_if(process, machine),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,
@@ -106,6 +107,9 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame_by_function=blame.functions,
         findings=find_findings(process),
         phases=find_phases(process, timeline),
+        cores_allowed=process.cores.cpus if process.cores is not None else None,
+        cpu_quota=process.cores.quota if process.cores is not None else None,
+        limits=known.limits,
     )
 
 

@@ -141,16 +141,19 @@ class BlameTotal:
 
 @dataclass(frozen=True)
 class WaitDecomposition:
-    """Where the waited time went; the four add up to it.
+    """Where the waited time went; the first four add up to it.
 
     `holder_c_ns` is time past a switch request that the holder did not heed, `holder_off_core_ns` time in which the
-    holder had no core or was blocked, `wake_up_ns` time in which nobody held the GIL.
+    holder had no core or was blocked, `wake_up_ns` time in which nobody held the GIL. `holder_no_core_ns` and
+    `holder_blocked_ns` are the two parts of `holder_off_core_ns`: it could have gone on, or it slept with the GIL.
     """
 
     holder_python_ns: int
     holder_c_ns: int
     holder_off_core_ns: int
     wake_up_ns: int
+    holder_no_core_ns: int = 0
+    holder_blocked_ns: int = 0
 
     @property
     def total_ns(self) -> int:
@@ -231,7 +234,10 @@ class EventLoop:
 
 @dataclass(frozen=True)
 class WhatIfPoint:
-    """The replay on so many cores: how long it takes, and by how much that beats what was measured, at most."""
+    """The replay on so many cores: how long it takes, and by how much that beats what was measured, at most.
+
+    On fewer cores than there were, the GIL would have cost more time than was measured: a bound is never below 1.
+    """
 
     cores: int
     makespan_ns: int
@@ -242,7 +248,11 @@ class WhatIfPoint:
 class WhatIf:
     """The recording replayed without a GIL: a bound on what removing it can bring, not a prediction.
 
-    `cores`, `makespan_ns` and `speedup_bound` are for all of the machine's cores; `by_cores` has 1, 2, ... cores.
+    `cores`, `makespan_ns` and `speedup_bound` are for the cores that the program had; `by_cores` has 1, 2, ... cores.
+    `quota` is how many cores' worth of time it was granted, None if that is no limit. `on_all` is for all cores of the
+    machine, without a quota; None if the program had those. `woken_bound` is `speedup_bound` if whoever was blocked and
+    went on while another thread had the GIL was woken by that one, as locks and queues written in C do it, and not by
+    the world.
     """
 
     cores: int
@@ -250,6 +260,9 @@ class WhatIf:
     makespan_ns: int
     speedup_bound: float
     by_cores: tuple[WhatIfPoint, ...] = ()
+    quota: float | None = None
+    on_all: WhatIfPoint | None = None
+    woken_bound: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -328,6 +341,8 @@ class ProcessReport:
     what holders did, which stand behind `sampled_ns` of the time in `culprits`; for the rest it is only known where the
     GIL was given up.
     `became` is the program that was executed in its place, if that was not Python.
+    It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
+    there is no such limit; `limits` says so in words where that is less than the machine has.
     """
 
     pid: int
@@ -356,6 +371,9 @@ class ProcessReport:
     blame_by_function: tuple[FunctionBlame, ...] = ()
     findings: tuple[Finding, ...] = ()
     phases: tuple[Phase, ...] = ()
+    cores_allowed: int | None = None
+    cpu_quota: float | None = None
+    limits: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.results import Verdict
@@ -69,7 +70,10 @@ class GilSummary:
 
 @dataclass(frozen=True)
 class ProcessSummary:
-    """One process; `threads`, the chosen ones, in the order of the timeline. `became`: see `Process`."""
+    """One process; `threads`, the chosen ones, in the order of the timeline.
+
+    `became`: see `Process`. `limits`: see `ProcessReport`.
+    """
 
     pid: int
     ppid: int
@@ -84,6 +88,7 @@ class ProcessSummary:
     violations: tuple[str, ...]
     note: str
     became: str = ""
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,10 @@ class Summary:
 
 def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
+    machine = int(timeline.machine.get("cpus", 0))
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(summarise_process(process) for process in timeline.processes),
+        processes=tuple(summarise_process(process, machine) for process in timeline.processes),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,
@@ -132,8 +138,8 @@ def summarise(timeline: Timeline) -> Summary:
     )
 
 
-def summarise_process(process: Process) -> ProcessSummary:
-    """Summarise one process; nothing in it is changed."""
+def summarise_process(process: Process, machine: int = 0) -> ProcessSummary:
+    """Summarise one process, of a machine with so many cores (0: not known); nothing in it is changed."""
     return ProcessSummary(
         pid=process.pid,
         ppid=process.ppid,
@@ -148,6 +154,7 @@ def summarise_process(process: Process) -> ProcessSummary:
         violations=process.violations,
         note=process.note,
         became=process.became,
+        limits=describe_limits(process.cores, machine),
     )
 
 

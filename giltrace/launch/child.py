@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from giltrace.errors import TargetError
 
@@ -76,14 +76,18 @@ class Child:
         os.waitpid(self.pid, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait at most `seconds` for the target's end, passing on signals; its status, negative for a signal's."""
+    def wait(self, seconds: float, ended: Callable[[], object] = lambda: None) -> int | None:
+        """Wait at most `seconds` for the target's end, passing on signals; its status, negative for a signal's.
+
+        `ended` is called when it has ended, and can still be asked of by its id.
+        """
         info = signal.sigtimedwait({*self._forwarded, signal.SIGCHLD}, seconds)
         if info is not None and info.si_signo != signal.SIGCHLD and info.si_code != SI_KERNEL:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, info.si_signo)
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid == 0:
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
+        ended()
+        _, status = os.waitpid(self.pid, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         return os.waitstatus_to_exitcode(status)

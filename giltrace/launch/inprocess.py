@@ -17,6 +17,7 @@ from giltrace import native
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
 from giltrace.recording import clock
+from giltrace.recording.cores import CoresLog
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies
 from giltrace.recording.meta import Meta
 
@@ -58,12 +59,14 @@ def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = Fals
         folder.abandon()
         raise TargetError(*_REFUSALS[refused])
     folder.keep()
+    cores = CoresLog(path, os.getpid())
     # A GIL is recognised when it is taken: this makes it known before the block begins.
     time.sleep(0)
     try:
         yield path
     finally:
         library.giltrace_stop()
+        cores.look(now=True)
         clock.append_pair(path)
         meta.end_ns = time.monotonic_ns()
         meta.collectors = [asdict(GilCollector().report(path))]

@@ -46,7 +46,7 @@ class Observation:
         self._meta.write(path)
         executable = self.observer.interpreter.executable
         self._crew = Crew([ObserveCollector(self.observer), *others], executable)
-        self._crew.start(Session(path, pid, executable))
+        self._crew.start(Session(path, pid, executable), alone=True)
         problem = self._crew.reports[ObserveCollector.name].status
         if problem != "ok":
             self._crew.stop()

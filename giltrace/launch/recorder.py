@@ -13,6 +13,7 @@ from giltrace.collectors.base import Collector, Session
 from giltrace.errors import GiltraceError
 from giltrace.launch.child import Child
 from giltrace.launch.target import Target
+from giltrace.recording.cores import CoresLog
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
 from giltrace.timeline.model import CollectorReport
@@ -29,6 +30,7 @@ class Crew:
     def __init__(self, collectors: Sequence[Collector], python: str | None) -> None:
         self.reports: dict[str, CollectorReport] = {}
         self.active: list[Collector] = []
+        self._cores: CoresLog | None = None
         for collector in collectors:
             reason = collector.available(python)
             if reason is None:
@@ -49,16 +51,25 @@ class Crew:
         """Let each change the environment that the target will start with."""
         self._each(lambda collector: collector.prepare(folder, env))
 
-    def start(self, session: Session) -> None:
-        """Let each begin."""
+    def start(self, session: Session, *, alone: bool = False) -> None:
+        """Let each begin. `alone`: of the recorded processes, only the session's has the id here that it gives."""
+        self._cores = CoresLog(session.folder, session.pid, alone=alone)
         self._each(lambda collector: collector.start(session))
 
     def poll(self) -> None:
         """Let each drain its buffers."""
+        if self._cores is not None:
+            self._cores.look()
         self._each(lambda collector: collector.poll())
+
+    def look(self) -> None:
+        """See what the processes may use, now: it may be the last time."""
+        if self._cores is not None:
+            self._cores.look(now=True)
 
     def stop(self) -> None:
         """Let each finish; `reports` then has what they say."""
+        self.look()
         self._each(lambda collector: collector.stop())
 
 
@@ -88,10 +99,10 @@ def record(target: Target, path: Path, collectors: Sequence[Collector], *, force
         folder.abandon()
         raise
     folder.keep()
-    status = child.wait(POLL_SECONDS)
+    status = child.wait(POLL_SECONDS, crew.look)
     while status is None:
         crew.poll()
-        status = child.wait(POLL_SECONDS)
+        status = child.wait(POLL_SECONDS, crew.look)
     meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
     crew.stop()

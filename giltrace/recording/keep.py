@@ -11,6 +11,7 @@ import numpy as np
 
 import giltrace
 from giltrace.recording import clock, layout
+from giltrace.recording.cores import CoresLog
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.gil_file import ALIGNMENT
 from giltrace.recording.live import LiveReader, Update
@@ -140,6 +141,7 @@ class Keeper:
         folder.keep()
         self._copies: dict[int, _Copy] = {}
         self._ticking = False
+        self._cores = CoresLog(path)
 
     def take(self, updates: list[Update]) -> None:
         """Keep what is new."""
@@ -152,6 +154,7 @@ class Keeper:
                 self._ticking |= update.file.clock is layout.Clock.TSC
             if copy is not None:
                 copy.take(update.pieces)
+        self._cores.look()
         if self._ticking:
             clock.append_pair(self.path)
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from giltrace.errors import RecordingError
 from giltrace.process.folder import Folder, extents, plain_copy
-from giltrace.recording import clock, layout
+from giltrace.recording import clock, cores, layout
 
 _TRIES = 20
 _MOST_META = 1 << 26
 
 _GIL, _STACKS, _SCHED = (re.compile(rf"{kind}-[0-9-]{{1,22}}\.bin") for kind in ("gil", "stacks", "sched"))
+_WHOLE = re.compile("|".join(map(re.escape, (clock.FILE, cores.FILE))))
 
 
 def copy(folder: Folder, out: Path) -> None:
@@ -33,7 +34,7 @@ def copy(folder: Folder, out: Path) -> None:
             if os.fstat(descriptor).st_size >= layout.HEADER_SIZE:  # else it is just being made
                 _copy_chunks(descriptor, out / name)
     # After the events that name them: a stack is written before its first event.
-    for name in (*folder.names(_STACKS), *folder.names(re.compile(re.escape(clock.FILE)))):
+    for name in (*folder.names(_STACKS), *folder.names(_WHOLE)):
         with _opened(folder, name) as descriptor:
             plain_copy(descriptor, out / name)
     clock.append_pair(out)

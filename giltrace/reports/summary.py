@@ -58,6 +58,7 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     version = process.python.split()[:1]
     about = [f"Python {version[0]}"] if version else []
     about += [duration(process.wall_ns), f"{len(process.threads)} thread{'s' * (len(process.threads) != 1)}"]
+    about += [process.limits] if process.limits else []
     about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)

@@ -40,6 +40,8 @@ from giltrace.timeline.model import State
 #: So many rows are printed of each ranking; the rest is counted in one line.
 TOP_PATTERNS = 5
 _BAR = 16
+#: A second bound is told where it is so many times the first.
+_TELLING = 1.1
 
 
 def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
@@ -113,6 +115,7 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     about = [f"Python {process.python.split()[0]}"] if process.python.split() else []
     about += [duration(process.duration_ns), plural(len(process.threads), "thread")]
+    about += [process.limits] if process.limits else []
     about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")
     console.print(head)
@@ -202,11 +205,12 @@ def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:
     rows = [
         ("holder running Python", parts.holder_python_ns),
         ("holder in C, past a switch request", parts.holder_c_ns),
-        ("holder without a core, or asleep", parts.holder_off_core_ns),
+        ("holder ready, but without a core", parts.holder_no_core_ns),
+        ("holder asleep with the GIL", parts.holder_blocked_ns),
         ("nobody held it: wake-up latency", parts.wake_up_ns),
     ]
     if not has_sched:
-        rows[1:3] = [("past a switch request: in C, or no core", parts.holder_c_ns)]
+        rows[1:4] = [("past a switch request: in C, or no core", parts.holder_c_ns)]
     for name, ns in rows:
         share = ns / max(parts.total_ns, 1)
         bar = Text("#" * round(share * _BAR), style="red")
@@ -327,12 +331,21 @@ def _event_loop(loop: EventLoop) -> str:
 def _print_what_if(found: WhatIf, console: Console) -> None:
     points = [point for point in found.by_cores if point.cores != found.cores]
     others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
+    allowed = plural(found.cores, "core") if found.quota is None else f"{found.quota:g} CPUs"
     paragraph(
-        f"A bound: at most {found.speedup_bound:.2f} x as fast on {plural(found.cores, 'core')} "
+        f"A bound: at most {found.speedup_bound:.2f} x as fast on {allowed} "
         f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})"
         + (f"; {others}." if others else "."),
         console,
     )
+    if found.woken_bound > _TELLING * found.speedup_bound:
+        paragraph(
+            f"At most {found.woken_bound:.2f} x if whoever was blocked in the program's own code, and went on while "
+            "another thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.",
+            console,
+        )
+    if found.on_all is not None:
+        paragraph(f"With all {found.on_all.cores} cores: at most {found.on_all.speedup_bound:.2f} x as fast.", console)
 
 
 def _quality(report: Report) -> Quality:

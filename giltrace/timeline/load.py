@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from giltrace.errors import RecordingError
+from giltrace.recording.cores import read_cores
 from giltrace.recording.door import Times
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.gil import read_processes
@@ -16,6 +17,7 @@ from giltrace.recording.meta import Meta
 from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
+from giltrace.timeline.cores import with_cores
 from giltrace.timeline.holders import with_holders
 from giltrace.timeline.model import STOP, CollectorReport, Process, Timeline
 
@@ -47,6 +49,7 @@ def _load(folder: Path) -> Timeline:
     processes = with_holders(processes, meta.holders, meta.thread_names)
     sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
+    cores = read_cores(folder, times, damage)
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
     timeline = build_timeline(
         processes,
@@ -64,7 +67,8 @@ def _load(folder: Path) -> Timeline:
         unfinished=not meta.finished,
         damage=damage,
     )
-    return replace(timeline, processes=tuple(_with_footprint(process, meta) for process in timeline.processes))
+    built = tuple(_with_footprint(process, meta) for process in timeline.processes)
+    return replace(timeline, processes=with_cores(built, cores, meta.ids))
 
 
 def _known_until(meta: Meta) -> int | None:

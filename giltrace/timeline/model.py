@@ -6,6 +6,7 @@ Arrays are numpy record arrays; `thread` indexes `Process.threads` everywhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
@@ -109,6 +110,22 @@ class Thread:
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How much of the machine a process might use: it might run on `cpus` cores.
+
+    `quota` is how many cores' worth of time it was granted in each period, by its cgroup; None for all that it can use.
+    """
+
+    cpus: int
+    quota: float | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many of its threads can run at a time without being stopped for it later."""
+        return self.cpus if self.quota is None else min(self.cpus, max(1, math.ceil(self.quota)))
+
+
+@dataclass(frozen=True)
 class Process:
     """One program image of one process.
 
@@ -124,7 +141,8 @@ class Process:
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
     It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
-    are asked about, None for all: what they waited and held is told, and whoever made them wait.
+    are asked about, None for all: what they waited and held is told, and whoever made them wait. `cores` is how much of
+    the machine it might use, None if that was not recorded.
     """
 
     pid: int
@@ -156,6 +174,7 @@ class Process:
     samples: Array = field(default_factory=lambda: np.empty(0, SAMPLE))
     unused: bool = False
     chosen: Bools | None = None
+    cores: Cores | None = None
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

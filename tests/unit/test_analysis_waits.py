@@ -13,7 +13,7 @@ from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.wait_causes import wait_causes
+from giltrace.analysis.measure.wait_causes import wait_causes, wait_causes_apart
 from giltrace.analysis.results import Site, WaitDecomposition
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
@@ -54,24 +54,27 @@ def test_time_in_which_the_holder_had_no_core_is_neither_python_nor_c() -> None:
     kernel = Kernel().run(0, 8 * MS, PID).on(10 * MS, PID).off(20 * MS, PID, preempted=True).run(22 * MS, 32 * MS, PID)
     kernel.run(31 * MS, 32 * MS, 101, 1).ended(32 * MS, PID).ended(32 * MS, 101).ended(32 * MS, 102)
     # Blocked 8-10 ms, before the request at 12 ms; runnable 20-22 ms, after it.
-    assert decompose(hog(kernel)) == WaitDecomposition(3 * MS, 16 * MS, 4 * MS, 1 * MS)
+    assert decompose(hog(kernel)) == WaitDecomposition(3 * MS, 16 * MS, 4 * MS, 1 * MS, 2 * MS, 2 * MS)
 
 
 def test_a_holder_that_only_lost_its_core_after_the_request_is_not_in_c() -> None:
     kernel = Kernel().on(0, PID).off(12 * MS + 1000, PID, preempted=True).run(29 * MS + 500_000, 32 * MS, PID)
     kernel.ended(32 * MS, PID).ended(32 * MS, 101).ended(32 * MS, 102)
     found = decompose(hog(kernel))
-    assert (found.holder_c_ns, found.holder_off_core_ns) == (0, 17 * MS + 499_000)
+    assert (found.holder_c_ns, found.holder_no_core_ns, found.holder_blocked_ns) == (0, 17 * MS + 499_000, 0)
     assert found.total_ns == 24 * MS
 
 
 @pytest.mark.parametrize(("gils", "seed"), [(1, 1), (1, 2), (2, 3), (3, 4)])
 def test_causes_add_up_to_every_wait(gils: int, seed: int) -> None:
     made = random_process(gils, seed)
-    causes = wait_causes(made)
+    causes = wait_causes_apart(made)
     assert (causes >= 0).all()
     assert (causes.sum(axis=1) == made.waits["end"] - made.waits["start"]).all()
     assert (causes.sum(axis=0) > 0).all()
+    together = wait_causes(made)
+    assert together[:, 2].tolist() == causes[:, 2:4].sum(axis=1).tolist()
+    assert together[:, [0, 1, 3]].tolist() == causes[:, [0, 1, 4]].tolist()
 
 
 def test_overlapping_holds_of_a_damaged_recording_count_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from giltrace.analysis.replay import program
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
-from giltrace.timeline.model import HOLD, STATE, Process, State, Thread
+from giltrace.timeline.model import HOLD, STATE, Cores, Process, State, Thread
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, Kernel, Script, process
 from tests.unit.test_summary_verdict import convoy, cpu_bound
@@ -110,8 +110,60 @@ def test_ready_while_others_had_the_cores_falls_away_but_other_programs_stay() -
     assert what_if(made, 1).makespan_ns == 200 * MS
     # With two cores, thread 1 was ready for 100 ms with a core to spare: something else kept it.
     assert what_if(made, 2).makespan_ns == 200 * MS
-    busy = replace(made, runs=made.runs[:0])
-    assert what_if(busy, 1).makespan_ns == 200 * MS
+    assert what_if(made, 2).by_cores[0].speedup_bound == 1.0
+
+
+def shared() -> Process:
+    """Two threads with the GIL in turns, 10 ms each, and another program on their core in between for as long."""
+    script, kernel = Script((PID, 101)), Kernel()
+    for at in range(0, 400, 20):
+        thread = at // 20 % 2
+        tid = (PID, 101)[thread]
+        script.hold(at * MS, (at + 20) * MS, thread, asked=max(at - 20, 0) * MS)
+        kernel.on(at * MS, tid).off((at + 5) * MS, tid, preempted=True).run((at + 15) * MS, (at + 20) * MS, tid)
+    return process(script, kernel.ended(400 * MS, PID).ended(400 * MS, 101))
+
+
+@pytest.mark.parametrize("had", [None, Cores(1), Cores(2), Cores(2, 0.5), Cores(2, 1.5)])
+def test_a_core_that_another_program_had_is_lacking_with_and_without_a_gil(had: Cores | None) -> None:
+    found = what_if(replace(shared(), cores=had), 2)
+    limited = had is not None and had.at_once == 1
+    assert found.cores == (1 if limited else 2)
+    assert found.makespan_ns == (400 * MS if limited else 200 * MS)
+    assert found.speedup_bound == (1.0 if limited else 2.0)
+    assert (found.on_all is not None) == (had in (Cores(1), Cores(2, 0.5), Cores(2, 1.5)))
+    if found.on_all is not None:
+        assert (found.on_all.cores, found.on_all.speedup_bound) == (2, 2.0)
+
+
+def test_a_quota_leaves_no_more_than_it_grants() -> None:
+    made = lives(*in_turns(2, 5, 100))
+    assert what_if(replace(made, cores=Cores(2, 1.25)), 4).speedup_bound == 1.25
+    assert what_if(replace(made, cores=Cores(2, 1.25)), 4).quota == 1.25
+    assert what_if(replace(made, cores=Cores(2, 3.0)), 4).quota is None
+    assert what_if(replace(made, cores=Cores(4, 2.0)), 4).speedup_bound == 2.0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_are_at_least_one_at_most_the_cores_and_never_less_on_more(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    script, kernel = Script((PID, 101, 102)), Kernel()
+    now = 0
+    for _ in range(60):
+        thread = int(random.integers(3))
+        start, end = now + int(random.integers(MS)), now + int(random.integers(MS, 6 * MS))
+        script.hold(start, end, thread, asked=int(random.integers(now, start + 1)))
+        if random.random() < 0.8:
+            middle = int(random.integers(start, end))
+            kernel.on(start, (PID, 101, 102)[thread]).off(middle, (PID, 101, 102)[thread], preempted=True)
+            kernel.run(int(random.integers(middle, end)), end, (PID, 101, 102)[thread])
+        now = end
+    made = process(script, kernel.ended(now, PID).ended(now, 101).ended(now, 102))
+    for machine, had in ((1, None), (4, None), (4, Cores(1)), (4, Cores(3, 1.5)), (4, Cores(2))):
+        found = what_if(replace(made, cores=had), machine)
+        bounds = [point.speedup_bound for point in (*found.by_cores, *([found.on_all] if found.on_all else []))]
+        assert bounds == sorted(bounds)
+        assert all(1 <= point.speedup_bound <= point.cores for point in found.by_cores)
 
 
 def test_many_steps_are_coarsened_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +216,28 @@ def test_who_waits_for_a_lock_is_woken_by_its_waker(file: str, makespan: int) ->
     told = with_stacks(pool(), [[("wait", file, 359)]], hold={2: 0})
     assert abs(what_if(told, 4).makespan_ns - makespan * MS) <= 2 * MS
     assert what_if(pool(), 4).makespan_ns == 996 * MS
+
+
+def test_who_is_woken_in_code_of_its_own_is_told_by_a_second_bound() -> None:
+    told = with_stacks(pool(), [[("ask", "/srv/app/ask.py", 7)]], hold={2: 0})
+    for made in (told, pool()):
+        found = what_if(made, 4)
+        assert found.speedup_bound == pytest.approx(1.0, abs=0.01)
+        assert found.woken_bound == pytest.approx(2.0, abs=0.02)
+
+
+def test_who_is_woken_late_is_woken_all_the_same() -> None:
+    late = pool()
+    # The two end at 960 ms; the one that waits for a lock has a core from 995 ms on only.
+    states = late.states.copy()
+    states = states[(states["thread"] == 2) | (states["start"] < 960 * MS)]
+    holds = late.holds.copy()
+    holds["end"][2], holds["start"][2] = 960 * MS, 950 * MS
+    late = replace(late, states=states, holds=holds)
+    told = with_stacks(late, [[("wait", "/usr/lib/python3.13/threading.py", 359)]], hold={2: 0})
+    assert what_if(told, 4).makespan_ns <= 500 * MS
+    slept = with_stacks(late, [[("poll", "/srv/app/poll.py", 5)]], hold={2: 0})
+    assert what_if(slept, 4).makespan_ns >= 990 * MS
 
 
 def test_a_circle_of_waits_comes_to_an_end() -> None:

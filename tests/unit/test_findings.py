@@ -11,11 +11,11 @@ from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
-from giltrace.timeline.model import Process
+from giltrace.timeline.model import Cores, Process
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import own_site, with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
-from tests.unit.test_summary_verdict import convoy, cpu_bound, hog, io_bound, parallel
+from tests.unit.test_summary_verdict import convoy, cpu_bound, hog, io_bound, parallel, single
 
 WORK, LOCK = ("work", "/srv/app.py", 7), ("wait", "/usr/lib/python3.12/threading.py", 327)
 
@@ -185,3 +185,11 @@ def test_a_wait_that_nobody_caused_has_no_culprit() -> None:
     kernel = Kernel().run(0, 101 * MS, PID).run(110 * MS, 200 * MS, 101).ended(200 * MS, PID).ended(200 * MS, 101)
     (found,) = find_findings(process(script, kernel))
     assert (found.cause, found.ns, found.culprit) == ("wake-up", 10 * MS, None)
+
+
+def test_one_core_is_no_place_for_processes() -> None:
+    for cores, told in ((Cores(1), True), (Cores(4, 0.5), True), (Cores(4, 2.0), False), (None, False)):
+        advice = judge(replace(process(*cpu_bound()), cores=cores)).advice
+        assert ("one core only" in advice) == told
+        assert ("use processes" in advice) != told
+        assert ("more processes" in judge(replace(process(*single()), cores=cores)).advice) != told

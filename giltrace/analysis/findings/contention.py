@@ -27,8 +27,7 @@ def contention(f: Figures) -> Verdict:
         "cpu-bound-contention",
         f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
         f"{duration(waited)} in all over {f.contenders} threads; {requests} switch requests.",
-        f"Threads cannot speed this up: use processes{_server(f)}, sub-interpreters, a free-threaded build, or native "
-        "code.",
+        _advice(f),
         {
             "contended_share": f.contended_share,
             "competed_share": f.competed_share,
@@ -40,6 +39,12 @@ def contention(f: Figures) -> Verdict:
     )
 
 
-def _server(f: Figures) -> str:
+def _advice(f: Figures) -> str:
+    if f.one_core:
+        return (
+            "The process may use one core only (its CPU affinity, its container's CPU limit): neither threads nor "
+            "processes can speed this up before it may use more."
+        )
     more = more_processes(f.process)
-    return f" ({more})" if more else ""
+    processes = f"processes ({more})" if more else "processes"
+    return f"Threads cannot speed this up: use {processes}, sub-interpreters, a free-threaded build, or native code."

@@ -33,8 +33,9 @@ class Cause(IntEnum):
     COLLECTION = 4  #: ... and that collected garbage
     IMPORT = 5  #: another thread imported a module
     HAND_OFFS = 6  #: the rest of another thread's brief turn
-    OFF_CORE = 7  #: the holder had no core, or slept
-    WAKE_UP = 8  #: nobody held the GIL: the waiter was being woken up
+    NO_CORE = 7  #: the holder could have gone on, but had no core
+    ASLEEP = 8  #: the holder was blocked in the kernel with the GIL
+    WAKE_UP = 9  #: nobody held the GIL: the waiter was being woken up
 
 
 class Costs(NamedTuple):
@@ -56,7 +57,7 @@ class Costs(NamedTuple):
 def find_costs(f: Figures) -> Costs:
     """Find the causes of every wait of a process."""
     process, waits = f.process, f.process.waits
-    python, in_c, *off, free = (np.asarray(column, np.int64) for column in f.causes.T)
+    python, in_c, no_core, asleep, free = f.causes.T
     ns = np.zeros((len(waits), len(Cause)), np.int64)
     importing = _import_share(process, waits_ns=usage.lengths(waits) - free)
     ns[:, Cause.IMPORT] = importing * (python + in_c)
@@ -64,7 +65,7 @@ def find_costs(f: Figures) -> Costs:
     ns[:, Cause.COLLECTION] = f.collecting_share * in_c if in_c.any() else 0
     ns[:, Cause.HOG] = in_c - ns[:, Cause.COLLECTION]
     ns[np.arange(len(waits)), _why_python(f)] = python
-    ns[:, Cause.OFF_CORE] = sum(off)
+    ns[:, Cause.NO_CORE], ns[:, Cause.ASLEEP] = no_core, asleep
     ns[:, Cause.WAKE_UP] = free
     # What rounding took from imports was Python.
     ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)

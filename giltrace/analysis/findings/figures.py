@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import hold_at
-from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns, wait_causes
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns, wait_causes_apart
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
@@ -101,8 +101,14 @@ class Figures:
 
     @cached_property
     def causes(self) -> Ints:
-        """See `wait_causes`."""
-        return wait_causes(self.process)
+        """See `wait_causes_apart`."""
+        return wait_causes_apart(self.process)
+
+    @property
+    def one_core(self) -> bool:
+        """Whether it is known that the process may not use more than one core."""
+        cores = self.process.cores
+        return cores is not None and min(cores.cpus, cores.cpus if cores.quota is None else cores.quota) <= 1
 
     @cached_property
     def running(self) -> usage.Running:

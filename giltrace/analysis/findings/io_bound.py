@@ -44,11 +44,15 @@ def io_bound(f: Figures) -> Verdict:
 
 def _why_waited(f: Figures) -> str:
     """What the waits were for, where threads hardly competed for the GIL."""
-    python, in_c, off_core, free = f.causes.sum(axis=0).tolist()
-    waited = max(python + in_c + off_core + free, 1)
-    if off_core >= max(python + in_c, free):
-        share = percent(off_core / waited)
-        return f"{share} of the waiting passed while the holder had no core, or slept with the GIL: {WANTED_CORE}."
+    python, in_c, no_core, asleep, free = f.causes.sum(axis=0).tolist()
+    waited = max(python + in_c + no_core + asleep + free, 1)
+    if no_core >= max(python + in_c, asleep, free):
+        return f"{percent(no_core / waited)} of the waiting passed while the holder had no core: {WANTED_CORE}."
+    if asleep >= max(python + in_c, free):
+        return (
+            f"{percent(asleep / waited)} of the waiting passed while the holder slept with the GIL: in a call that "
+            "should release it, or for a page of memory that was not there."
+        )
     if free >= python + in_c:
         return (
             f"{percent(free / waited)} of the waiting passed while nobody held the GIL: threads were being woken up to "

@@ -55,10 +55,15 @@ _TOLD = {
         "for the rest of brief turns of other threads",
         "Let threads do more at a time, so that they hand the GIL on less often.",
     ),
-    Cause.OFF_CORE: (
+    Cause.NO_CORE: (
         "no core",
-        "while the holder had no core, or slept with the GIL",
+        "while the holder could have gone on, but had no core",
         "See what else ran on this machine, and what CPU limit the process has.",
+    ),
+    Cause.ASLEEP: (
+        "asleep",
+        "while the holder slept in the kernel with the GIL: for a page of memory, or in a call that keeps the GIL",
+        "See what the holder called there: such a call should release the GIL around what it waits for.",
     ),
     Cause.WAKE_UP: (
         "wake-up",
@@ -69,11 +74,11 @@ _TOLD = {
 
 
 def find_findings(process: Process) -> tuple[Finding, ...]:
-    """What each cause of waiting cost, where, whom and since when."""
+    """What each cause of waiting cost those threads that are asked about, where, whom and since when."""
     if len(process.waits) == 0:
         return ()
-    figures = Figures(process)
-    costs = find_costs(figures)
+    costs = find_costs(Figures(process))
+    costs.ns[~process.of_chosen(process.waits)] = 0
     lost, path = costs.of_threads(), costs.of_path()
     causes = [cause for cause in Cause if lost[cause] >= max(LEAST_SHARE * lost.sum(), 1)]
     sides = _Sides(process, costs)
@@ -92,7 +97,7 @@ def find_findings(process: Process) -> tuple[Finding, ...]:
                 max_ns=int(costs.ns[:, cause].max()),
                 since_ns=int(process.waits["start"][waits].min()) - process.start,
                 victim=sides.victim(cause),
-                culprit=None if cause in (Cause.OFF_CORE, Cause.WAKE_UP) else sides.culprit(cause),
+                culprit=None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause),
             )
         )
     return tuple(sorted(found, key=lambda one: (-one.path_ns, -one.ns)))

@@ -41,7 +41,8 @@ def single(f: Figures) -> Verdict | None:
         )
     lacked = f.coreless_share > QUIET_SHARE
     coreless = f", and lacked a core while it held the GIL for {percent(f.coreless_share)}" if lacked else ""
-    advice = "The GIL costs nothing here; speed comes from faster code or from more processes."
+    more = "" if f.one_core else " or from more processes"
+    advice = f"The GIL costs nothing here; speed comes from faster code{more}."
     if lacked:
         advice = f"The GIL costs nothing here, but a core does: {WANTED_CORE}."
     return Verdict(

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from giltrace.analysis.measure.intervals import Turns, disjoint, turns
-from giltrace.timeline.axis import Ints, LifeAxis, union
+from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
 from giltrace.timeline.model import WAIT, Array, Process, State
 
 #: The eval loop heeds a switch request within microseconds: a hold that goes on for longer is in C code.
 UNHEEDED_NS = 1_000_000
 
 # Bits of a stretch of a GIL's time, and the cause (column) for each combination of them.
-_HELD, _IN_C, _OFF_CORE = 1, 2, 4
-_PYTHON, _C, _OFF, _FREE = range(4)
-_CAUSE = np.array([_FREE, _PYTHON, _FREE, _C, _FREE, _OFF, _FREE, _OFF])
+_HELD, _IN_C, _CORELESS, _BLOCKED = 1, 2, 4, 8
+_PYTHON, _C, _NO_CORE, _ASLEEP, _FREE = range(5)
+_CAUSE = np.full(16, _FREE)
+_CAUSE[[_HELD, _HELD | _IN_C]] = _PYTHON, _C
+_CAUSE[[_HELD | _CORELESS, _HELD | _CORELESS | _IN_C]] = _NO_CORE
+_CAUSE[[_HELD | _BLOCKED, _HELD | _BLOCKED | _IN_C]] = _ASLEEP
 
 
 def wait_causes(process: Process) -> Ints:
-    """Time by cause of each wait, shape (waits, 4); rows add up to the waits.
+    """Time by cause of each wait as `wait_causes_apart`, but shape (waits, 4): no core and blocked are one column."""
+    apart = wait_causes_apart(process)
+    off_core = apart[:, _NO_CORE] + apart[:, _ASLEEP]
+    return np.stack([apart[:, _PYTHON], apart[:, _C], off_core, apart[:, _FREE]], axis=1)
 
-    The columns: the holder ran Python, it was in C past a switch request, it had no core or was blocked, nobody held
-    the GIL. Without scheduling data no holder is known to be off its core, and its time counts as Python or C.
+
+def wait_causes_apart(process: Process) -> Ints:
+    """Time by cause of each wait, shape (waits, 5); rows add up to the waits.
+
+    The columns: the holder ran Python, it was in C past a switch request, it could have gone on but had no core, it was
+    blocked in the kernel with the GIL, nobody held the GIL. Without scheduling data no holder is known to be off its
+    core, and its time counts as Python or C.
     """
-    causes = np.zeros((len(process.waits), 4), np.int64)
+    causes = np.zeros((len(process.waits), 5), np.int64)
     off_core = _off_core(process)
     for gil in range(process.gils):
         mine = np.flatnonzero(process.waits["gil"] == gil)
@@ -57,19 +70,22 @@ def competed_by_wait(process: Process) -> Ints:
     return result
 
 
-def _causes(process: Process, gil: int, waits: Array, off_core: tuple[Ints, Ints, Ints]) -> Ints:
+def _causes(process: Process, gil: int, waits: Array, off_core: _OffCore) -> Ints:
     mine = turns(process, gil)
-    idle = off_core[2] == gil
-    off_start, off_end = off_core[0][idle], off_core[1][idle]
-    c_start, c_end = _in_c(process, gil, mine, off_start, off_end)
-    time, cause = _stretches((mine.start, mine.end, _HELD), (c_start, c_end, _IN_C), (off_start, off_end, _OFF_CORE))
-    result = np.empty((len(waits), 4), np.int64)
-    result[:] = 0
+    idle = off_core.of_gil(gil)
+    c_start, c_end = _in_c(process, gil, mine, idle.start, idle.end)
+    time, cause = _stretches(
+        (mine.start, mine.end, _HELD),
+        (c_start, c_end, _IN_C),
+        (idle.start[~idle.asleep], idle.end[~idle.asleep], _CORELESS),
+        (idle.start[idle.asleep], idle.end[idle.asleep], _BLOCKED),
+    )
+    result = np.zeros((len(waits), 5), np.int64)
     total = waits["end"] - waits["start"]
     if len(time):
         first = np.searchsorted(time, waits["start"], "right") - 1
         last = np.searchsorted(time, waits["end"], "right") - 1
-        for column in (_PYTHON, _C, _OFF):
+        for column in (_PYTHON, _C, _NO_CORE, _ASLEEP):
             here = cause == column
             if here.any():
                 spent = np.append(0, np.cumsum(np.where(here[:-1], np.diff(time), 0)))
@@ -129,23 +145,37 @@ def _covered(start: Ints, end: Ints, until: Ints) -> Ints:
     return np.where(at >= 0, spent[inside] + np.minimum(until, end[inside]) - start[inside], 0)
 
 
-def _off_core(process: Process) -> tuple[Ints, Ints, Ints]:
-    """When a holder had no core or was blocked: starts, ends and the GIL that it held, disjoint per GIL."""
+class _OffCore(NamedTuple):
+    """When a holder of `gil` had no core, or was `asleep`: blocked in the kernel. Sorted by start, disjoint per GIL."""
+
+    start: Ints
+    end: Ints
+    gil: Ints
+    asleep: Bools
+
+    def of_gil(self, gil: int) -> _OffCore:
+        """Those of one GIL."""
+        mine = self.gil == gil
+        return _OffCore(self.start[mine], self.end[mine], self.gil[mine], self.asleep[mine])
+
+
+def _off_core(process: Process) -> _OffCore:
     state = process.states["state"]
     rows = process.states[(state == State.HOLDING_RUNNABLE) | (state == State.HOLDING_BLOCKED)]
     nothing = np.empty(0, np.int64)
     if len(rows) == 0 or len(process.holds) == 0:
-        return nothing, nothing, nothing
+        return _OffCore(nothing, nothing, nothing, np.empty(0, np.bool_))
     axis = LifeAxis.of_threads(process.threads)
     place = axis.place(process.holds["thread"], process.holds["start"])
     order = np.argsort(place, kind="stable")
     at = np.searchsorted(place[order], axis.place(rows["thread"], rows["start"]), "right") - 1
-    held = process.holds["gil"][order[np.maximum(at, 0)]]
+    held = process.holds["gil"][order[np.maximum(at, 0)]].astype(np.int64)
+    order = np.lexsort((rows["start"], held))
+    rows, held = rows[order], held[order]
     parts = []
     for gil in range(process.gils):
         mine = rows[held == gil]
-        mine = mine[np.argsort(mine["start"], kind="stable")]
         if len(mine):
             start, end = disjoint(mine["start"], mine["end"])
-            parts.append((start, end, np.full(len(start), gil, np.int64)))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+            parts.append((start, end, np.full(len(start), gil, np.int64), mine["state"] == State.HOLDING_BLOCKED))
+    return _OffCore(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,7 +1,8 @@
 """What each thread would do without a GIL: its program order as steps of delay and CPU demand.
 
-Waits fall away, and so does time in which other threads of the process had all the cores. What a thread slept, it
-sleeps again; what it ran, it runs again.
+Waits fall away, and so does time in which other threads of the process had all its cores. What a thread slept, it
+sleeps again; what it ran, it runs again. Where something else kept it from a core, another program or a limit, it does
+so again: for that long the core is not the process's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ JOIN_SLACK_NS = 1_000_000
 TOLD_TO_END = 0.02
 #: So many ends before and after it are looked at for each delay.
 NEIGHBOURS = 4
+#: Who is woken up on a busy machine goes on so much later at most.
+WAKE_SLACK_NS = 50_000_000
 #: Threads with more steps than this together are replayed in coarser ones.
 MOST_STEPS = 10_000
 #: So many delays are tied to the thread that ended them, the longest ones.
@@ -34,7 +37,8 @@ _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/
 class Program:
     """The steps of all threads, those of thread i being ``first[i]:first[i + 1]``.
 
-    A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then needs a core for `cpu` ns.
+    A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then takes a core for `cpu` ns: its
+    own running, and what others ran there meanwhile.
     Then it starts the threads `spawns[step]`. `roots` maps threads that no step starts to when they start, in ns.
     For `tail` ns after the last step of all nothing happens.
     """
@@ -60,7 +64,7 @@ _KIND[[State.HOLDING_RUNNABLE, State.OFF_RUNNABLE]] = _READY
 class _Rows:
     """Stretches of each `kind`, sorted by (thread, start).
 
-    Of delay off the GIL and with it held, of CPU demand, and of being ready without a core.
+    Of delay off the GIL and with it held, of running, and of being ready without a core.
     """
 
     thread: Ints
@@ -72,11 +76,15 @@ class _Rows:
         return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
 
-def read_program(process: Process, cores: int) -> Program:
-    """Work out what the threads of a process do without a GIL. Without scheduling data holds count as CPU demand.
+def read_program(process: Process, cores: int, *, woken: bool = False) -> Program:
+    """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
-    A thread that is ready while its process has fewer than all `cores` is kept waiting by something else: other
-    programs, a limit. Removing the GIL would not change that, so this time is kept as a delay.
+    A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
+    be so without the GIL: a core counts as taken for that time, and not as a delay, which could pass while another
+    thread of the process has that core.
+
+    Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
+    thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
@@ -84,12 +92,12 @@ def read_program(process: Process, cores: int) -> Program:
     rows = _without_tails(rows, len(starts))
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    woken = _wakes(process, rows, axis)
-    rows = _cut(rows, axis, np.append(parent[child], woken.waker), np.append(starts[child], woken.time))
+    wakes = _wakes(process, rows, axis, everywhere=woken)
+    rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
     spawner = _last_row(rows, axis, parent[child], starts[child])
     awaited = _joins(rows, starts, ends)
-    waker = _last_row(rows, axis, woken.waker, woken.time)
-    sleeper = _last_row(rows, axis, woken.thread, woken.time)
+    waker = _last_row(rows, axis, wakes.waker, wakes.time)
+    sleeper = _last_row(rows, axis, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
     free[free] = awaited[sleeper[free]] < 0
     awaited[sleeper[free]] = waker[free]
@@ -116,7 +124,7 @@ def dependencies(process: Process) -> Dependencies:
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
     rows = _without_tails(rows, len(axis.starts))
-    woken, awaited = _wakes(process, rows, axis), _joins(rows, axis.starts, axis.ends)
+    woken, awaited = _wakes(process, rows, axis, everywhere=False), _joins(rows, axis.starts, axis.ends)
     joined = np.flatnonzero(awaited >= 0)
     row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
@@ -132,13 +140,14 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     count = int(step[-1]) + 1 if len(step) else 0
     length = rows.end - rows.start
     ready = np.flatnonzero(rows.kind == _READY)
-    length[ready] = _spare(process, cores, rows.start[ready], rows.end[ready])
+    length[ready] = _taken(process, cores, rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
-    delay = np.where((rows.kind == _CPU) | (awaited >= 0), 0, length)
+    takes = (rows.kind == _CPU) | (rows.kind == _READY)
+    delay = np.where(takes | (awaited >= 0), 0, length)
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
         delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
-        cpu=np.bincount(step, weights=np.where(rows.kind == _CPU, length, 0), minlength=count).astype(np.int64),
+        cpu=np.bincount(step, weights=np.where(takes, length, 0), minlength=count).astype(np.int64),
         awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
         spawns={},
         roots={},
@@ -177,15 +186,32 @@ class _Wakes(NamedTuple):
     waker: Ints
 
 
-def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
-    """Delays that began in the code of locks and queues, and who held a GIL when they ended.
+def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -> _Wakes:
+    """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
 
-    Without stacks nothing is known about them.
+    Without stacks it is not known where they began.
     """
     none = np.empty(0, np.int64)
     delay = np.flatnonzero(rows.kind == _DELAY)
-    if process.stacks is None or len(process.stacks.table) == 0 or len(process.holds) == 0 or len(delay) == 0:
+    holds = process.holds
+    if len(holds) == 0 or len(delay) == 0:
         return _Wakes(none, none, none)
+    in_lock = _in_locks(process, rows, axis, delay)
+    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
+    holder = np.maximum(at, 0)
+    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
+    fits = (at >= 0) & (in_lock | everywhere) & (holds["thread"][holder] != rows.thread[delay])
+    fits &= holds["end"][holder] >= np.maximum(rows.start[delay], rows.end[delay] - slack)
+    delay, holder = delay[fits], holder[fits]
+    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
+    delay, holder = delay[longest], holder[longest]
+    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+
+
+def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:
+    """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
+    if process.stacks is None or len(process.stacks.table) == 0:
+        return np.zeros(len(delay), np.bool_)
     table, holds = process.stacks.table, process.holds
     locks = np.array([f"/{name}".endswith(_LOCK_FILES) for name in table.strings], np.bool_)
     filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
@@ -195,16 +221,9 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis) -> _Wakes:
     released = axis.place(holds["thread"], holds["end"])[by_end]
     before = np.searchsorted(released, axis.place(rows.thread[delay], rows.start[delay]), "right") - 1
     hold = by_end[np.maximum(before, 0)]
-    fits = (before >= 0) & (holds["thread"][hold] == rows.thread[delay]) & in_lock[process.stacks.hold_end[hold]]
-    delay = delay[fits]
-    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
-    holder = np.maximum(at, 0)
-    fits = (at >= 0) & (holds["end"][holder] >= rows.end[delay] - JOIN_SLACK_NS)
-    fits &= holds["thread"][holder] != rows.thread[delay]
-    delay, holder = delay[fits], holder[fits]
-    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
-    delay, holder = delay[longest], holder[longest]
-    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+    told: Bools = in_lock[process.stacks.hold_end[hold]].astype(np.bool_)
+    told &= (before >= 0) & (holds["thread"][hold] == rows.thread[delay])
+    return told
 
 
 def _from_states(process: Process) -> _Rows:
@@ -213,22 +232,20 @@ def _from_states(process: Process) -> _Rows:
     return _Rows(states["thread"].astype(np.int64), states["start"], states["end"], kind)
 
 
-def _spare(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
-    """For how much of each interval the process ran on fewer than all cores."""
-    time = np.concatenate([process.runs["start"], process.runs["end"]])
-    if len(time) == 0:
-        return end - start
+def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
+    """For how long others than the process had a core that a thread was ready for, in each interval of being ready.
+
+    They have those `cores` that the process does not run on. Where more threads are ready, each lacks a part of one.
+    """
+    time = np.concatenate([process.runs["start"], process.runs["end"], start, end])
     order = np.argsort(time, kind="stable")
     time = time[order]
-    level = np.cumsum(np.repeat([1, -1], len(process.runs))[order])
-    full = np.append(0, np.cumsum(np.diff(time) * (level[:-1] >= cores)))
-
-    def until(instant: Ints) -> Ints:
-        at = np.searchsorted(time, instant, "right") - 1
-        inside = np.maximum(at, 0)
-        return np.where(at >= 0, full[inside] + (instant - time[inside]) * (level[inside] >= cores), 0)
-
-    return end - start - (until(end) - until(start))
+    runs = np.cumsum(np.repeat([1, -1, 0, 0], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    ready = np.cumsum(np.repeat([0, 0, 1, -1], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
+    taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
+    result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
+    return result
 
 
 def _from_holds(process: Process) -> _Rows:
@@ -326,7 +343,8 @@ def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
     after = borders + 1
     border[after[after < count]] = True
     fine = border.copy()
-    fine[1:] |= (rows.kind[1:] != _CPU) & (rows.kind[:-1] == _CPU)
+    sleeps = (rows.kind == _DELAY) | (rows.kind == _HELD)
+    fine[1:] |= sleeps[1:] & ~sleeps[:-1]
     if int(fine.sum()) > MOST_STEPS:
         span = int(rows.end.max() - rows.start.min())
         bucket = rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)

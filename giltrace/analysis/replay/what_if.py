@@ -1,13 +1,17 @@
-"""What removing the GIL could bring at most: the recording replayed with cores as the only limit."""
+"""What removing the GIL could bring at most: the recording replayed with cores as the only limit.
+
+By how much that beats what was measured is at least 1, at most the number of cores, and never less on more of them.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
-from giltrace.timeline.model import Process
+from giltrace.timeline.model import Cores, Process, State
 
 #: A thread has its core for at least this long while others want one; longer recordings have longer turns.
 TURN_NS = 1_000_000
@@ -18,26 +22,77 @@ EVERY_CORE = 8
 _BEGIN, _WOKEN, _RAN = range(3)
 
 
-def what_if(process: Process, cores: int) -> WhatIf:
-    """Replay a process without a GIL on 1 to `cores` cores; 0 stands for as many as its threads were seen on.
+def what_if(process: Process, machine: int) -> WhatIf:
+    """Replay a process without a GIL on 1 core up to those that it had, and on the `machine`'s if that has more.
+
+    Without a number (0) the machine has as many as the threads were seen on. What the process had is in its recording;
+    else it had them all.
 
     Kept are each thread's order of work, its CPU demand and the time that it was blocked; a thread that started or
     joined another one does so again. Waits for the GIL fall away. It is a bound: locks and queues between threads,
     caches and memory would cost something.
     """
-    if cores < 1:
-        cores = int(process.runs["core"].max(initial=0)) + 1
-    program = read_program(process, cores)
-    measured = process.end - process.start
-    threads = max(len(process.threads), 1)
-    unlimited = replay(program, threads)
-    points: list[WhatIfPoint] = []
-    for number in _numbers(cores):
-        enough = number >= threads or (points and points[-1].makespan_ns <= unlimited)
-        makespan = unlimited if enough else replay(program, number)
-        points.append(WhatIfPoint(number, makespan, measured / makespan if makespan else 1.0))
+    machine = max(machine, 1) if machine else int(process.runs["core"].max(initial=0)) + 1
+    had = process.cores or Cores(machine)
+    cores = min(had.at_once, machine)
+    bound = _Bound(process, cores)
+    woken = _Bound(process, cores, woken=True)
+    points = bound.points(_numbers(cores), had.quota)
+    limited = cores < machine or (had.quota is not None and had.quota < cores)
     last = points[-1]
-    return WhatIf(cores, measured, last.makespan_ns, last.speedup_bound, tuple(points))
+    return WhatIf(
+        cores,
+        bound.measured,
+        last.makespan_ns,
+        last.speedup_bound,
+        tuple(points),
+        had.quota if had.quota is not None and had.quota < had.cpus else None,
+        bound.points([machine])[0] if limited else None,
+        max(last.speedup_bound, woken.points([cores], had.quota)[0].speedup_bound),
+    )
+
+
+class _Bound:
+    """How long a process that had `cores` takes without a GIL."""
+
+    def __init__(self, process: Process, cores: int, *, woken: bool = False) -> None:
+        self.measured = process.end - process.start
+        self._had = cores
+        self._program = read_program(process, cores, woken=woken)
+        self._threads = max(len(process.threads), 1)
+        self._known: dict[int, int] = {}
+        self._unlimited = self._replayed(self._threads)
+        states = process.states
+        running = (states["state"] == State.HOLDING_RUNNING) | (states["state"] == State.OFF_RUNNING)
+        self._ran = int((states["end"] - states["start"])[running].sum())
+
+    def points(self, numbers: Sequence[int], quota: float | None = None) -> list[WhatIfPoint]:
+        """The bounds on each of some numbers of cores, in ascending order, of whose time `quota` may be used."""
+        least = int(self._ran / quota) if quota is not None else 0
+        points: list[WhatIfPoint] = []
+        # Who does not need a core may leave it: nothing takes longer on more of them.
+        best = self._replayed(1)
+        for number in numbers:
+            if best > self._unlimited:
+                best = min(best, self._replayed(number))
+            points.append(self._point(number, max(best, least)))
+        return points
+
+    def _replayed(self, cores: int) -> int:
+        cores = min(cores, self._threads)
+        if cores not in self._known:
+            self._known[cores] = replay(self._program, cores)
+        return self._known[cores]
+
+    def _point(self, cores: int, makespan: int) -> WhatIfPoint:
+        """What was measured is one way to do it on the cores that there were, and fewer make the GIL no faster.
+
+        Hand-offs that fall away save time on one core too; that is not counted.
+        """
+        if cores >= self._had:
+            makespan = min(makespan, self.measured)
+        makespan = max(makespan, -(-self.measured // cores))
+        return WhatIfPoint(cores, makespan, max(self.measured / makespan, 1.0) if makespan else 1.0)
 
 
 def _numbers(cores: int) -> list[int]:

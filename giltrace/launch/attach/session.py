@@ -113,7 +113,7 @@ class Recording:
         self._crew = Crew([self._gil, *collectors], None)
         self._crew.prepare(path, {})
         try:
-            self._crew.start(Session(path, process.pid, None))
+            self._crew.start(Session(path, process.pid, None), alone=bool(self.meta.ids))
             self._tracer = AttachedTracer(target, place, depth, ending, ring)
             self.meta.holders = gil_holders(process)
             self.meta.write(path)

@@ -23,7 +23,7 @@
     document.getElementById("subtitle").textContent =
       [`process ${process.pid}`, process.python ? `Python ${process.python.split(" ")[0]}` : "", duration(process.duration_ns),
         plural(process.threads.length + process.more_threads, "thread"),
-        process.became ? `then became ${process.became}` : "", process.cmdline].filter(Boolean).join("  ·  ");
+        process.limits, process.became ? `then became ${process.became}` : "", process.cmdline].filter(Boolean).join("  ·  ");
     const timeline = lanesCard(data, process);
     lanes = timeline.lanes;
     main.replaceChildren(...[verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process), findingsCard(process),

@@ -53,7 +53,7 @@ function tiles(process) {
     [duration(longest), "the longest wait"],
     [whole(sum(gils, "handoffs")), "hand-offs"],
     [whole(sum(gils, "switch_requests")), "switch requests"],
-    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${plural(whatIf.cores, "core")}`],
+    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`],
   ];
   return element("div", { class: "tiles" },
     ...all.map(([value, about]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, about))));
@@ -62,11 +62,14 @@ function tiles(process) {
 function costCard(process) {
   const parts = process.wait_decomposition_ns;
   const past = process.has_sched ? "the holder was in C, past a switch request" : "past a switch request: in C, or no core";
-  const offCore = { name: "the holder had no core or slept", ns: parts.holder_off_core_ns, colour: "off-core" };
+  const offCore = [
+    { name: "the holder was ready, but had no core", ns: parts.holder_no_core_ns, colour: "off-core" },
+    { name: "the holder slept with the GIL", ns: parts.holder_blocked_ns, colour: "holding-blocked" },
+  ];
   return card("Where the waited time went", "what the holder did meanwhile", { class: "half", id: "cost" }, ...stackedBar([
     { name: "the holder ran Python", ns: parts.holder_python_ns, colour: "python" },
     { name: past, ns: parts.holder_c_ns, colour: "native" },
-    ...(process.has_sched ? [offCore] : []),
+    ...(process.has_sched ? offCore : []),
     { name: "nobody held it: wake-up latency", ns: parts.wake_up_ns, colour: "wake-up" },
   ]));
 }
@@ -81,12 +84,20 @@ function findingsCard(process) {
     table([["cause", "left"], "lost", "%", "critical path", "since", ["most of it by", "left"]], process.findings.map(row)).made);
 }
 
+const allowedText = (whatIf) => (whatIf.quota === null ? plural(whatIf.cores, "core") : `${whatIf.quota} CPUs`);
+
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
-  const points = whatIf.by_cores.map((point) => [plural(point.cores, "core"), duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`]);
+  const pointRow = (name, point) => [name, duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`];
+  const points = whatIf.by_cores.map((point, at) =>
+    pointRow(at === whatIf.by_cores.length - 1 ? allowedText(whatIf) : plural(point.cores, "core"), point));
+  if (whatIf.on_all) points.push(pointRow(`all ${plural(whatIf.on_all.cores, "core")}, which it might not use`, whatIf.on_all));
+  const woken = whatIf.woken_bound > 1.1 * whatIf.speedup_bound ? element("p", { class: "soft small" },
+    `≤ ${whatIf.woken_bound.toFixed(2)} x on ${allowedText(whatIf)} if whoever was blocked in the program's own code, and went on while another `
+    + "thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.") : null;
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
-      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made);
+      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made, woken);
 }
 
 // What the lanes show, as text: for those who cannot see the colours, and for the sums of what is in view.
