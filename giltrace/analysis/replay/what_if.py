@@ -48,7 +48,7 @@ def what_if(process: Process, machine: int) -> WhatIf:
         last.speedup_bound,
         tuple(points),
         had.quota if had.quota is not None and had.quota < had.cpus else None,
-        bound.points([machine])[0] if limited else None,
+        bound.points([*_numbers(cores), machine])[-1] if limited else None,
         max(last.speedup_bound, woken.points([cores], had.quota)[0].speedup_bound),
     )
 
