@@ -21,7 +21,9 @@ def with_cores(processes: Sequence[Process], rows: Array, ids: Mapping[str, int]
     if not len(rows):
         return tuple(processes)
     parents = {process.pid: ids.get(str(process.ppid), process.ppid) for process in processes}
-    known: dict[int, Array] = {pid: rows[rows["pid"] == pid] for pid in np.unique(rows["pid"]).tolist()}
+    by_pid = rows[np.argsort(rows["pid"], kind="stable")]
+    pids, first = np.unique(by_pid["pid"], return_index=True)
+    known = dict(zip(pids.tolist(), np.split(by_pid, first[1:]), strict=True))
     return tuple(replace(process, cores=_cores(process, _line(process.pid, parents), known)) for process in processes)
 
 

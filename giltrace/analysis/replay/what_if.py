@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
+from giltrace.analysis.measure import usage
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
 from giltrace.timeline.model import Cores, Process, State
@@ -47,7 +48,7 @@ def what_if(process: Process, machine: int) -> WhatIf:
         last.speedup_bound,
         tuple(points),
         had.quota if had.quota is not None and had.quota < had.cpus else None,
-        bound.points([machine])[0] if limited else None,
+        bound.points([*_numbers(cores), machine])[-1] if limited else None,
         max(last.speedup_bound, woken.points([cores], had.quota)[0].speedup_bound),
     )
 
@@ -62,9 +63,9 @@ class _Bound:
         self._threads = max(len(process.threads), 1)
         self._known: dict[int, int] = {}
         self._unlimited = self._replayed(self._threads)
-        states = process.states
-        running = (states["state"] == State.HOLDING_RUNNING) | (states["state"] == State.OFF_RUNNING)
-        self._ran = int((states["end"] - states["start"])[running].sum())
+        # Of time on a core only what the process used counts against a quota.
+        ran = usage.state_sums(process)[:, [State.HOLDING_RUNNING, State.OFF_RUNNING]]
+        self._ran = int(ran.sum() if process.has_sched else self._program.cpu.sum())
 
     def points(self, numbers: Sequence[int], quota: float | None = None) -> list[WhatIfPoint]:
         """The bounds on each of some numbers of cores, in ascending order, of whose time `quota` may be used."""
