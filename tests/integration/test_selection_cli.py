@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def report(folder: Path, *options: str) -> dict[str, object]:
+def report(folder: Path, *options: str) -> dict[str, Any]:
     ran = giltrace("report", "app", "--json", *options, folder=folder)
     assert ran.returncode == 0, ran.stderr
-    told: dict[str, object] = json.loads(ran.stdout)
+    told: dict[str, Any] = json.loads(ran.stdout)
     return told
 
 
@@ -56,7 +57,7 @@ def test_the_report_of_a_part_is_of_that_part(folder: Path) -> None:
     window = f"{begin}ns..{begin + 200_000_000}ns"
     told = report(folder, "--window", window, "--process", "*child", "--role", "worker-*")
     assert told["duration_ns"] == 200_000_000
-    (process,) = told["processes"]  # type: ignore[misc, attr-defined]
+    (process,) = told["processes"]
     assert process["pid"] == child.pid
     assert {thread["role"] for thread in process["threads"]} == {"worker-*"}
     assert all(0 < thread["life_ns"] <= 200_000_000 for thread in process["threads"])
@@ -73,10 +74,10 @@ def test_the_report_of_a_part_is_of_that_part(folder: Path) -> None:
 
 def test_own_paths_make_the_rest_a_library(folder: Path) -> None:
     told = report(folder, "--own", "app.py", "--process", "*child")
-    (process,) = told["processes"]  # type: ignore[misc, attr-defined]
+    (process,) = told["processes"]
     assert {row["culprit"]["own_file"].rpartition("/")[2] for row in process["blame"]} <= {"app.py", ""}
     told = report(folder, "--own", "lib", "--process", "*child")
-    (process,) = told["processes"]  # type: ignore[misc, attr-defined]
+    (process,) = told["processes"]
     assert any(row["culprit"]["own_function"] in ("step", "count") for row in process["blame"])
     assert {row["culprit"]["own_file"].rpartition("/")[2] for row in process["blame"]} <= {"counting.py", ""}
 
