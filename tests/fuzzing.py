@@ -40,6 +40,7 @@ MEMORY = 1 << 30
 COMMANDS: dict[str, tuple[str, ...]] = {
     "report": ("report", "it"),
     "json": ("report", "it", "--json"),
+    "part": ("report", "it", "--window", "1ms..20ms", "--role", "*", "--json"),
     "html": ("report", "it", "--html", "-"),
     "perfetto": ("export", "it", "--to", "perfetto", "-o", "-"),
     "chrome": ("export", "it", "--to", "chrome", "-o", "-"),
@@ -62,7 +63,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "view": ("view", "it"),
 }
 #: Those of them whose output has to be JSON.
-JSON = ("json", "chrome", "firefox", "speedscope", "compare-json", "check-json")
+JSON = ("json", "part", "chrome", "firefox", "speedscope", "compare-json", "check-json")
 
 
 @dataclass(frozen=True)

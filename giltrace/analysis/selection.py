@@ -19,7 +19,7 @@ from giltrace.analysis.durations import nanoseconds
 from giltrace.analysis.measure.commands import words_of
 from giltrace.analysis.measure.own_line import is_under
 from giltrace.analysis.measure.roles import roles
-from giltrace.analysis.measure.worst import all_waits, around_waits, chosen_stretches
+from giltrace.analysis.measure.worst import all_waits, around_waits, chosen_stretches, placed
 from giltrace.errors import UsageError
 from giltrace.timeline import part
 from giltrace.timeline.axis import Bools
@@ -31,7 +31,7 @@ _NAMES_TOLD = 8
 
 #: From and to, in ns from the begin of the recording; None is its end.
 Window = tuple[int, int | None]
-Words = str | Iterable[str] | None
+Words = str | int | Iterable[str | int] | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Selection:
 
 
 def _several(words: Words) -> tuple[str, ...]:
-    return () if words is None else (words,) if isinstance(words, str) else tuple(words)
+    return () if words is None else (str(words),) if isinstance(words, str | int) else tuple(map(str, words))
 
 
 def parse_window(text: str) -> Window:
@@ -129,8 +129,8 @@ def narrow(timeline: Timeline, selection: Selection, top_waits: int | None = Non
 
 
 def _when(whole: Timeline, narrowed: Timeline, selection: Selection) -> Timeline:
-    ((start, end),) = chosen_stretches(whole, selection.windows, None)
-    first, last = whole.recorded
+    first, last = whole.recorded[0], max(whole.recorded[1], whole.end)
+    ((start, end),) = placed(selection.windows, first, last)
     end = min(end, last)
     made = part.window(narrowed, start, end)
     at = [f"{(time - first) / 1e9:.3f} s" for time in (start, end, last)]

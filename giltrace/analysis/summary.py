@@ -19,7 +19,7 @@ from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timel
 
 @dataclass(frozen=True)
 class ThreadSummary:
-    """One thread. Times in ns; shares are of the process's wall time, 1 being all of it.
+    """One thread. Times in ns; shares are of its life, 1 being all of it.
 
     `cores` are those it ran on, or without scheduling data those it acquired the GIL on. `states_ns` has all seven
     states; it is empty and the three `off_*` times are None without scheduling data. `off_gil_ns` is always known.
@@ -159,7 +159,7 @@ def summarise_process(process: Process, machine: int = 0) -> ProcessSummary:
 
 
 def _threads(process: Process) -> tuple[ThreadSummary, ...]:
-    wall = max(process.end - process.start, 1)
+    lives = np.maximum(usage.lives(process), 1).tolist()
     holds = usage.count_by_thread(process, process.holds).tolist()
     held = usage.sum_by_thread(process, process.holds).tolist()
     waits = usage.count_by_thread(process, process.waits).tolist()
@@ -178,10 +178,10 @@ def _threads(process: Process) -> tuple[ThreadSummary, ...]:
             life_ns=thread.end - thread.start,
             holds=holds[i],
             held_ns=held[i],
-            held_share=held[i] / wall,
+            held_share=held[i] / lives[i],
             waits=waits[i],
             waited_ns=waited[i],
-            waited_share=waited[i] / wall,
+            waited_share=waited[i] / lives[i],
             longest_wait_ns=longest[i],
             p50_wait_ns=p50[i],
             p99_wait_ns=p99[i],

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site, frame_text
-from giltrace.reports.summary import WIDE, paragraph, print_table
+from giltrace.reports.summary import paragraph, print_table
+from giltrace.reports.threads import WIDE
 
 #: So many rows are printed; the rest is counted in one line.
 TOP_BLAME = 10

@@ -10,16 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary, ThreadSummary
+from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
+from giltrace.reports.threads import thread_table
 
-#: So many rows are printed; the rest is folded into one line.
-TOP_THREADS = 12
+#: So many are printed; the rest is folded into one line.
 TOP_PROCESSES = 8
 TOP_GILS = 4
 TOP_VIOLATIONS = 5
-#: From this width on, durations keep the space before their unit and threads their longer names.
-WIDE = 104
-_NARROW_NAME = 12
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -71,110 +68,9 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     if process.verdict.advice:
         paragraph(process.verdict.advice, console)
     if process.threads:
-        print_table(thread_table(process.threads, wide=console.width >= WIDE), console)
+        print_table(thread_table(process.threads, console.width), console)
     _print_gils(process, console)
     console.print()
-
-
-def thread_table(threads: Sequence[ThreadSummary], *, wide: bool) -> Table:
-    """Return the table of threads, those that used the GIL most first and all but `TOP_THREADS` folded into one row."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("thread", no_wrap=True)
-    headings = (
-        "holds",
-        "held",
-        "%",
-        "waits",
-        "waited",
-        "%",
-        "longest\nwait",
-        "for-\nced",
-        "off-GIL\nrunning",
-        "off-GIL\nblocked",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("cores", no_wrap=True)
-    ranked = sorted(threads, key=lambda thread: -(thread.held_ns + thread.waited_ns))
-    for thread in ranked[:TOP_THREADS]:
-        table.add_row(*_row(thread, wide=wide))
-    rest = ranked[TOP_THREADS:]
-    if rest:
-        table.add_row(*_folded_row(rest, wide=wide))
-    return table
-
-
-def _row(thread: ThreadSummary, *, wide: bool) -> list[Text]:
-    name = thread.name or f"tid {thread.tid}"
-    longest = thread.longest_wait_ns if thread.waits else None
-    figures = (thread.holds, thread.held_ns, thread.held_share, thread.waits, thread.waited_ns, thread.waited_share)
-    return [
-        Text(name if wide else _cut(name, _NARROW_NAME)),
-        *_figures(figures, longest, thread.forced_releases, thread.off_running_ns, thread.off_blocked_ns, wide=wide),
-        Text(_ranges(thread.cores)),
-    ]
-
-
-def _folded_row(rest: Sequence[ThreadSummary], *, wide: bool) -> list[Text]:
-    known = [t for t in rest if t.off_running_ns is not None]
-    running = sum(t.off_running_ns or 0 for t in known) if known else None
-    blocked = sum(t.off_blocked_ns or 0 for t in known) if known else None
-    figures = (
-        sum(t.holds for t in rest),
-        sum(t.held_ns for t in rest),
-        sum(t.held_share for t in rest),
-        sum(t.waits for t in rest),
-        sum(t.waited_ns for t in rest),
-        sum(t.waited_share for t in rest),
-    )
-    longest = max((t.longest_wait_ns for t in rest if t.waits), default=None)
-    forced = sum(t.forced_releases for t in rest)
-    cores = tuple(sorted({core for t in rest for core in t.cores}))
-    return [
-        Text(f"{len(rest)} more"),
-        *_figures(figures, longest, forced, running, blocked, wide=wide),
-        Text(_ranges(cores)),
-    ]
-
-
-def _figures(
-    use: tuple[int, int, float, int, int, float],
-    longest: int | None,
-    forced: int,
-    running: int | None,
-    blocked: int | None,
-    *,
-    wide: bool,
-) -> list[Text]:
-    def time(ns: int | None) -> str:
-        return duration(ns) if wide else duration(ns).replace(" ", "")
-
-    holds, held, held_share, waits, waited, waited_share = use
-    cells = [_count(holds), time(held), f"{held_share * 100:.0f}", _count(waits), time(waited)]
-    cells += [f"{waited_share * 100:.0f}", time(longest), _count(forced), time(running), time(blocked)]
-    return [Text(cell) for cell in cells]
-
-
-def _count(count: int) -> str:
-    if count < 100_000:
-        return str(count)
-    return f"{count / 1e3:.0f}k" if count < 9_999_500 else f"{count / 1e6:.0f}M"
-
-
-def _cut(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 2]}.."
-
-
-def _ranges(cores: Sequence[int]) -> str:
-    """``0-3,6`` for cores 0, 1, 2, 3 and 6; their number where that would be long."""
-    parts: list[list[int]] = []
-    for core in cores:
-        if parts and core == parts[-1][-1] + 1:
-            parts[-1].append(core)
-        else:
-            parts.append([core])
-    told = ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-    return told if len(told) <= 5 else f"{len(cores)} x"
 
 
 def _print_gils(process: ProcessSummary, console: Console) -> None:
@@ -190,9 +86,9 @@ def _print_gils(process: ProcessSummary, console: Console) -> None:
 def _gil_line(gil: GilSummary, process: ProcessSummary, several: bool) -> str:
     wall = max(process.wall_ns, 1)
     parts = [
-        f"held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)})",
+        f"held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)} of the time)",
         f"free {duration(gil.free_ns)}",
-        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)})",
+        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)} of the time)",
     ]
     latency = (
         f" (median {duration(gil.wake_latency_median_ns)} to a waiter)"

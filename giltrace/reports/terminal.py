@@ -6,8 +6,6 @@ GIL; and at the end how good the measurement is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,19 +24,22 @@ from giltrace.analysis.results import (
 )
 from giltrace.analysis.summary import Quality, ThreadSummary
 from giltrace.reports.blame import BRIEF, Detail, plural, print_blame, site_name
-from giltrace.reports.summary import (
-    TOP_GILS,
-    TOP_PROCESSES,
-    WIDE,
-    paragraph,
-    print_quality,
-    print_table,
-    thread_table,
-)
+from giltrace.reports.processes import print_overview, weight
+from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, paragraph, print_quality, print_table
+from giltrace.reports.threads import thread_table
 from giltrace.timeline.model import State
 
 #: So many rows are printed of each ranking; the rest is counted in one line.
 TOP_PATTERNS = 5
+#: What shares among the evidence are parts of, where that is not the time that the process lived, by their names.
+_SHARE_OF = {
+    "waited": "its life",
+    "off_gil": "the threads' lives",
+    "top_held": "the held time",
+    "overlap": "the time in which anything ran",
+    "collecting": "what was seen of these holds",
+}
+_RATIOS = {"off_running": "off running {} times as long as held"}
 _BAR = 16
 #: A second bound is told where it is so many times the first.
 _TELLING = 1.1
@@ -46,12 +47,13 @@ _TELLING = 1.1
 
 def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
     """Print the report: those processes first that used a GIL most."""
-    processes = sorted(report.processes, key=_weight, reverse=True)
+    processes = sorted(report.processes, key=weight, reverse=True)
     if report.part:
         paragraph(f"A part of the recording: {'; '.join(report.part)}.", console, style="bold", indent="")
         console.print()
     if len(processes) > 1:
-        _print_overview(processes, report.gils_at_once, console)
+        _heading(f"{len(processes)} processes", console)
+        print_overview(processes, report.gils_at_once, console, everything=detail.everything)
     shown = len(processes) if detail.everything else TOP_PROCESSES
     for process in processes[:shown]:
         _print_process(process, console, detail)
@@ -65,33 +67,8 @@ def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> No
     print_quality(_quality(report), console)
 
 
-def _weight(process: ProcessReport) -> int:
-    return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
-
-
 def _heading(text: str, console: Console) -> None:
     console.print(Text(text, style="bold cyan"))
-
-
-def _print_overview(processes: Sequence[ProcessReport], gils_at_once: float, console: Console) -> None:
-    _heading(f"{len(processes)} processes", console)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("  pid", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for heading in ("threads", "held", "waited", "longest wait"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for process in processes[:TOP_PROCESSES]:
-        threads = process.threads
-        times = (
-            sum(thread.held_ns for thread in threads),
-            sum(thread.waited_ns for thread in threads),
-            max((thread.wait_max_ns for thread in threads), default=0),
-        )
-        about = (f"  {process.pid}", process.verdict.kind, str(len(threads)), *map(duration, times))
-        table.add_row(*map(Text, about))
-    print_table(table, console)
-    paragraph(f"Each has a GIL of its own; {gils_at_once:.1f} GILs were held at once on average.", console)
-    console.print()
 
 
 def _print_process(process: ProcessReport, console: Console, detail: Detail) -> None:
@@ -101,7 +78,7 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
             paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
         console.print()
         return
-    _print_cost(process, console)
+    _print_cost(process, console, detail)
     _heading("Who made whom wait", console)
     print_blame(process, console, detail)
     _print_trust(process, console)
@@ -143,18 +120,19 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
 
 
 def _figure(name: str, value: float) -> str:
-    """Write a figure of the evidence: its name ends in its unit."""
+    """Write a figure of the evidence: its name ends in its unit, and a share says of what it is one."""
     stem, _, unit = name.rpartition("_")
+    words = stem.replace("_", " ")
     if unit == "ns":
-        return f"{stem.replace('_', ' ')} {duration(value)}"
+        return f"{words} {duration(value)}"
     if unit == "share":
-        return f"{stem.replace('_', ' ')} {percent(value)}"
+        return f"{words} {percent(value)} of {_SHARE_OF.get(stem, 'the time')}"
     if unit == "ratio":
-        return f"{stem.replace('_', ' ')} {value:.2f} x"
+        return _RATIOS.get(stem, f"{words} {{}}").format(f"{value:.2f}")
     return f"{name.replace('_', ' ')} {value:g}"
 
 
-def _print_cost(process: ProcessReport, console: Console) -> None:
+def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> None:
     _heading("What the GIL cost", console)
     parts = process.wait_decomposition_ns
     if parts.total_ns:
@@ -167,8 +145,8 @@ def _print_cost(process: ProcessReport, console: Console) -> None:
         paragraph("No thread ever waited for the GIL.", console)
     console.print()
     if process.threads:
-        threads = [_summary(thread, process) for thread in process.threads]
-        print_table(thread_table(threads, wide=console.width >= WIDE), console)
+        threads = [_summary(thread) for thread in process.threads]
+        print_table(thread_table(threads, console.width, everything=detail.everything), console)
     used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
     for gil in used[:TOP_GILS]:
         paragraph(_gil_line(gil, process), console)
@@ -218,9 +196,9 @@ def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:
     return table
 
 
-def _summary(thread: ThreadReport, process: ProcessReport) -> ThreadSummary:
+def _summary(thread: ThreadReport) -> ThreadSummary:
     """The same thread as the summary's table takes it."""
-    wall = max(process.duration_ns, 1)
+    life = max(thread.life_ns, 1)
     states = {state: thread.states_ns[state.label] for state in State} if thread.states_ns else {}
     return ThreadSummary(
         tid=thread.tid,
@@ -228,10 +206,10 @@ def _summary(thread: ThreadReport, process: ProcessReport) -> ThreadSummary:
         life_ns=thread.life_ns,
         holds=thread.holds,
         held_ns=thread.held_ns,
-        held_share=thread.held_ns / wall,
+        held_share=thread.held_ns / life,
         waits=thread.waits,
         waited_ns=thread.waited_ns,
-        waited_share=thread.waited_ns / wall,
+        waited_share=thread.waited_ns / life,
         longest_wait_ns=thread.wait_max_ns,
         p50_wait_ns=thread.wait_p50_ns,
         p99_wait_ns=thread.wait_p99_ns,
@@ -243,6 +221,7 @@ def _summary(thread: ThreadReport, process: ProcessReport) -> ThreadSummary:
         cores=thread.cores,
         states_ns=states,
         lost=thread.lost_events,
+        role=thread.role,
     )
 
 
@@ -250,8 +229,9 @@ def _gil_line(gil: GilReport, process: ProcessReport) -> str:
     wall = max(process.duration_ns, 1)
     name = f"GIL {gil.gil}" if len(process.gils) > 1 else "GIL"
     return (
-        f"{name}: held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)}), free {duration(gil.free_ns)}, "
-        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)}), "
+        f"{name}: held {duration(gil.held_ns)} ({percent(gil.held_ns / wall)} of the time), "
+        f"free {duration(gil.free_ns)}, "
+        f"contended {duration(gil.contended_ns)} ({percent(gil.contended_ns / wall)} of the time), "
         f"{plural(gil.handoffs, 'hand-off')}, {plural(gil.switch_requests, 'switch request')}, "
         f"{gil.forced} forced and {gil.voluntary} voluntary releases"
     )

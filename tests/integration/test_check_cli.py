@@ -47,7 +47,9 @@ def test_one_failed_rule_fails_the_check(folder: Path) -> None:
     limits = ("--max-hold", "1m", "--max-wait-p99", "1ns")
     ran = giltrace("check", "counting.giltrace", *limits, "--thread", "cpu-*", folder=folder)
     assert ran.returncode == 1
-    hold, wait = sorted(ran.stdout.splitlines(), reverse=True)
+    part, *rules = ran.stdout.splitlines()
+    hold, wait = sorted(rules, reverse=True)
+    assert part == "part: 2 of 3 threads (cpu-*)"
     assert hold.startswith("PASS max-hold: ")
     assert wait.startswith("FAIL max-wait-p99: ")
     assert wait.endswith("> 1 ns (cpu-*)")

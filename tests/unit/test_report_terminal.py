@@ -8,8 +8,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from giltrace.analysis.durations import duration
 from giltrace.analysis.report import analyse
+from giltrace.analysis.results import Verdict
+from giltrace.analysis.selection import Selection, select
 from giltrace.reports.blame import BRIEF, Detail
+from giltrace.reports.names import shortened
 from giltrace.reports.terminal import print_report
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
@@ -82,11 +86,13 @@ def test_the_users_lines_come_first_and_what_they_led_to_in_brackets() -> None:
 
 
 def test_several_processes_begin_with_an_overview() -> None:
-    several = make_timeline(make_process(pid=10, threads=2, holds=20), make_process(pid=20, holds=400))
+    small = replace(make_process(pid=10, threads=2, holds=20), cmdline="python3 -m small")
+    several = make_timeline(small, make_process(pid=20, holds=400))
     first, *lines = printed(several).splitlines()
     assert first == "2 processes"
-    assert [line.split()[0] for line in lines[1:3]] == ["20", "10"]
-    assert lines[3].startswith("  Each has a GIL of its own")
+    assert [line.split()[0] for line in lines[2:4]] == ["20", "10"]
+    assert [line.split()[1][:5] for line in lines[2:4]] == ["convo", "small"]
+    assert lines[4].startswith("  Each has a GIL of its own")
     assert not printed(make_timeline(make_process())).startswith("1 process")
 
 
@@ -131,3 +137,83 @@ def test_giltraces_own_lines_are_marked_and_what_they_took_is_said() -> None:
 def test_nobody_waits_in_a_recording_of_one_thread() -> None:
     script = Script(tids=(100,)).hold(0, 5 * MS, 0).hold(6 * MS, 9 * MS, 0)
     assert "No thread ever waited for the GIL." in printed(recorded(script))
+
+
+def test_processes_are_a_tree_and_equal_workers_a_line() -> None:
+    worker = "/usr/bin/python3 -c from multiprocessing.spawn import spawn_main; spawn_main(pipe_handle={})"
+    workers = [
+        replace(make_process(pid, threads=2, holds=20), ppid=10, cmdline=worker.format(pid)) for pid in range(20, 25)
+    ]
+    other = replace(make_process(30, holds=300), ppid=10, cmdline="python3 -m app.cleaner")
+    below = replace(make_process(40, holds=100), ppid=30, cmdline="python3 tool.py")
+    several = make_timeline(*workers, below, other, make_process(10, threads=2, holds=40))
+    lines = printed(several, width=120).splitlines()
+    tree = lines[3 : next(at for at, line in enumerate(lines) if line.startswith("  Each"))]
+    assert [(len(line) - len(line.lstrip()), line.split()[0]) for line in tree] == [
+        (2, "10"),
+        (4, "30"),
+        (6, "40"),
+        (4, "5"),
+    ]
+    assert tree[1].split()[1] == "app.cleaner"
+    assert "5 x python3 -c from multi" in tree[3]
+    report = analyse(several)
+    held = sum(thread.held_ns for one in report.processes if one.ppid == 10 and one.pid < 30 for thread in one.threads)
+    assert duration(held) in tree[3]
+    each = printed(several, width=120, detail=Detail(everything=True)).splitlines()
+    assert [line.split()[0] for line in each[3:11]] == ["10", "30", "40", "20", "21", "22", "23", "24"]
+    assert max(map(len, printed(several).splitlines())) <= 80
+
+
+def test_a_pid_used_again_makes_no_circle() -> None:
+    first, second = (replace(make_process(pid, holds=20), ppid=ppid) for pid, ppid in ((10, 20), (20, 10)))
+    text = printed(make_timeline(first, second, replace(make_process(30, holds=20), ppid=30)))
+    assert all(f"process {pid} " in text for pid in (10, 20, 30))
+
+
+def test_threads_of_a_role_share_a_row_where_there_are_many() -> None:
+    few, many = (make_timeline(make_process(threads=number, holds=600)) for number in (8, 40))
+    rows = [line.split() for line in printed(many, width=120).splitlines()]
+    (pool,) = [row for row in rows if row[:2] == ["cpu-worker-*", "(38)"]]
+    (process,) = analyse(many).processes
+    those = [thread for thread in process.threads if thread.role == "cpu-worker-*"]
+    assert pool[2] == str(sum(thread.holds for thread in those))
+    # Of their lives together: never more than all of it.
+    assert pool[5] == f"{100 * sum(thread.held_ns for thread in those) / sum(thread.life_ns for thread in those):.0f}"
+    assert "cpu-worker-1 " in printed(few)
+    assert (
+        sum(line.startswith("cpu-worker-") for line in printed(many, detail=Detail(everything=True)).splitlines()) == 38
+    )
+
+
+def test_shares_say_of_what_they_are() -> None:
+    evidence = {"waited_share": 0.2, "held_share": 0.5, "off_running_ratio": 2.0, "off_running_share": 0.3}
+    report = analyse(make_timeline(make_process()))
+    process = replace(report.processes[0], verdict=Verdict("parallel", "So.", "", evidence))
+    out = io.StringIO()
+    print_report(replace(report, processes=(process,)), Console(file=out, width=200))
+    assert (
+        "Evidence: waited 20.0% of its life, held 50.0% of the time, off running 2.00 times as long as held, "
+        "off running 30.0% of the time."
+    ) in out.getvalue()
+
+
+def test_a_part_is_named_on_top() -> None:
+    (part,) = select([make_timeline(make_process())], Selection.of(window="0..0.1", thread="io-*"))
+    text = " ".join(printed(part).split())
+    assert text.startswith("A part of the recording: 0.000 s to 0.100 s of 0.")
+    assert "1 of 4 threads (io-*)" in text
+    assert "io-worker" in text
+    assert "for cpu-worker-*" in text
+
+
+@pytest.mark.parametrize("width", [6, 10, 14, 20])
+def test_long_names_are_cut_in_the_middle_but_not_where_they_differ(width: int) -> None:
+    names = [f"request-handler-{at}-of-the-service" for at in range(30)]
+    names += ["short", "pool-of-the-reader-a", "pool-of-the-reader-b", "a-first-part-and-more", "b-first-part-and-more"]
+    found = shortened(names, width)
+    assert len(set(found.values())) == len(names)
+    assert found["short"] == "short"
+    if width >= 14:
+        assert all(len(short) <= width for short in found.values())
+        assert all(".." in short or short == name for name, short in found.items())

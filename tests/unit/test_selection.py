@@ -65,7 +65,7 @@ def test_after_is_a_window_without_an_end() -> None:
 
 def test_a_window_is_counted_from_the_begin_of_the_recording_and_told() -> None:
     whole = several()
-    first, last = whole.recorded
+    first, last = whole.recorded[0], whole.end
     part = chosen(whole, window="100ms..0.2")
     assert (part.start, part.end) == (first + 100 * MS, first + 200 * MS)
     assert part.part == (f"0.100 s to 0.200 s of {(last - first) / S:.3f} s",)
@@ -229,5 +229,7 @@ def test_python_takes_the_same() -> None:
     assert part.holds.end.max() <= START + 100 * MS + 1
     assert part.threads.name[part.threads.chosen].tolist() == ["io-worker", "io-worker"]
     assert part.report().part[1:] == ("2 of 3 processes (*worker*)", "2 of 8 threads (io-*)")
+    assert recording.select(process=[20, 10]).processes.pid.tolist() == [10, 20]
+    assert recording.select(process=30).processes.pid.tolist() == [30]
     with pytest.raises(UsageError):
         recording.select(thread="nobody")

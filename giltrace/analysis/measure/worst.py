@@ -53,16 +53,20 @@ def chosen_stretches(
 
     Raises `UsageError` if a window begins where the trace has ended.
     """
-    first, last = timeline.recorded
+    kept = placed(windows, *timeline.recorded)
+    if top_waits is not None:
+        kept += around_waits(*all_waits(timeline), top_waits)
+    return kept
+
+
+def placed(windows: Sequence[tuple[int, int | None]], first: int, last: int) -> list[tuple[int, int]]:
+    """The stretches that `windows` from `first` on stand for; raises `UsageError` if one begins at `last` or later."""
     for start, _ in windows:
         if start >= last - first:
             raise UsageError(
                 f"there is nothing from {start / 1e9:g} s on", f"the recording is {(last - first) / 1e9:.3f} s long"
             )
-    kept = [(first + start, last if end is None else first + end) for start, end in windows]
-    if top_waits is not None:
-        kept += around_waits(*all_waits(timeline), top_waits)
-    return kept
+    return [(first + start, last if end is None else first + end) for start, end in windows]
 
 
 def all_waits(timeline: Timeline) -> tuple[Ints, Ints]:

@@ -46,10 +46,16 @@ const whole = (number) => number.toLocaleString("en");
 const plural = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 // Names of figures end in their unit: _ns, _share, _ratio; the others are counts.
+// What a figure of the evidence is part of, or how many times of what, where its name alone would say neither.
+const PART_OF = {
+  waited: "its life", off_gil: "the threads' lives", top_held: "the held time",
+  overlap: "the time in which anything ran", collecting: "what was seen of these holds",
+};
+
 function figure(name, value) {
   const [, stem, unit] = /^(.*?)(?:_(ns|share|ratio))?$/.exec(name);
-  const told = unit === "ns" ? duration(value) : unit === "share" ? percent(value)
-    : unit === "ratio" ? `${value.toFixed(2)} x` : Number.isInteger(value) ? whole(value) : value.toFixed(2);
+  const told = unit === "ns" ? duration(value) : unit === "share" ? `${percent(value)} of ${PART_OF[stem] || "the time"}`
+    : unit === "ratio" ? `${value.toFixed(2)} ${stem === "off_running" ? "times as long as held" : ""}`.trim() : Number.isInteger(value) ? whole(value) : value.toFixed(2);
   return [stem.replaceAll("_", " "), told];
 }
 
