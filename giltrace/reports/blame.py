@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.measure.sites import frame_text
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site
 from giltrace.reports.summary import WIDE, paragraph, print_table
 
@@ -59,7 +60,7 @@ def site_name(site: Site, *, thread: bool = True) -> str:
 
 
 def _frame(function: str, file: str, line: int) -> str:
-    return f"{function} ({file.rpartition('/')[2]}{f':{line}' if line > 0 else ''})"
+    return frame_text((function, file.rpartition("/")[2], line))
 
 
 def print_blame(process: ProcessReport, console: Console, detail: Detail) -> None:
@@ -139,7 +140,7 @@ def _leaf(lines: Sequence[LineBlame]) -> str:
 
 def _way(site: Site, stack: Sequence[str]) -> str:
     """A site with all calls between the own line and the leaf."""
-    own = f"{site.own_function} ({site.own_file}:{site.own_line})"
+    own = frame_text((site.own_function, site.own_file, site.own_line))
     if own not in stack:
         return site_name(site)
     way = " > ".join(_BASE.sub("(", frame) for frame in reversed(stack[: stack.index(own) + 1]))

@@ -22,12 +22,22 @@ Frame = tuple[str, str, int]
 _NO_FRAME: Frame = ("", "", 0)
 
 
-class _Top(NamedTuple):
-    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line."""
+class Top(NamedTuple):
+    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line, if it has one."""
 
     leaf: Frame
     giltrace: bool
     own: Frame
+
+    @property
+    def line(self) -> Frame:
+        """What the stack is told by: its own line, or the leaf where it has none."""
+        return self.leaf if self.own == _NO_FRAME else self.own
+
+    def __str__(self) -> str:
+        """The own line, and in brackets the leaf that it led to, if that is another one."""
+        line, leaf = frame_text(self.line), frame_text(self.leaf)
+        return line if line == leaf else f"{line} [{leaf}]"
 
 
 class Classes(NamedTuple):
@@ -86,12 +96,15 @@ class Sites:
         """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
         return main_stacks(self.process)
 
-    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Frame]]:
-        """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
+    def tops(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Top]]:
+        """What is told of each stack, as a place in the list that comes second; -1 where none is known."""
+        return np.append(self._top, -1)[stack], self._tops
 
-        A frame is its function, file and line.
-        """
-        return np.append(self._top, -1)[stack], [top.leaf for top in self._tops]
+    def lines(self, stack: npt.NDArray[Any]) -> Ints:
+        """A number for the line that each stack is told by, 0 where none is known."""
+        number: dict[Frame, int] = {}
+        of_top = [number.setdefault(top.line, len(number) + 1) for top in self._tops]
+        return np.array([*of_top, 0], np.int64)[self.tops(stack)[0]]
 
     def stack(self, number: int) -> tuple[str, ...]:
         """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
@@ -100,8 +113,14 @@ class Sites:
             return ()
         table = known.table
         frames = table.frames[table.offsets[number] : table.offsets[number + 1]]
-        told = [f"{table.strings[f['function']]} ({table.strings[f['file']]}:{f['line']})" for f in frames]
+        told = [frame_text((table.strings[f["function"]], table.strings[f["file"]], int(f["line"]))) for f in frames]
         return (*told, "...") if table.truncated[number] else tuple(told)
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame in words, ``function (file:line)``, as far as it is known."""
+    function, file, line = frame
+    return f"{function} ({file}:{line})" if file and line > 0 else f"{function} ({file})" if file else function
 
 
 def function_of(site: Site) -> Site:
@@ -110,7 +129,7 @@ def function_of(site: Site) -> Site:
     return Site(site.thread, function, file, 0, site.own)
 
 
-def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[Top]]:
     """For each stack the number of what `Site` tells of it (-1 if it has no frame), and what these are."""
     if stacks is None or len(stacks.table) == 0:
         return np.empty(0, np.int64), []
@@ -123,7 +142,7 @@ def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
     tops = []
     for kind in kinds.tolist():
         at, place = divmod(kind // 2, len(own_frames) + 1)
-        tops.append(_Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
+        tops.append(Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
     top = np.full(len(table), -1, np.int64)
     top[filled] = inverse.ravel()
     return top, tops

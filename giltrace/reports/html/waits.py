@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.sites import frame_text
 from giltrace.analysis.measure.stack_totals import frames, waiting
 from giltrace.analysis.results import ProcessReport
 from giltrace.timeline.model import Process
@@ -82,4 +83,4 @@ def _add_stacks(root: _Flame, process: Process, roles: list[str]) -> None:
 
 def place(function: str, file: str, line: int) -> str:
     """Return ``function (file:line)`` with the file's last part only."""
-    return f"{function} ({file.rpartition('/')[2]}:{line})" if file else function
+    return frame_text((function, file.rpartition("/")[2], line))
