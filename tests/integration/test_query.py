@@ -102,7 +102,8 @@ def test_the_tables_add_up_to_the_report(recording: Recording) -> None:
                 names = ("tid", "name", "waits", "waited_ns", "wait_max_ns")
                 by_thread.update([(pid, *(thread[name] for name in names))])
         for row in process["blame"]:
-            blame[(pid, *site(row["victim"]), *site(row["culprit"]))] += row["ns"]
+            pair = (pid, *site(row["victim"]), *site(row["culprit"]))
+            blame[pair] += row["ns"]
     waits = "select pid, tid, thread, count(), sum(dur), max(dur) from gil_waits group by utid"
     assert rows(recording, waits) == by_thread
     columns = "pid, victim, victim_site, victim_own_line, culprit, culprit_site, culprit_own_line"

@@ -272,11 +272,13 @@ def test_each_wait_has_its_culprit_with_its_share_and_the_next_two(recording: Re
         for at, wait in enumerate(process.waits):
             who = [names[thread] for thread in places.culprits.thread[at]]
             held = [int(ns) or None for ns in places.culprits.ns[at]]
-            share = round(float(places.share(slice(None))[at]), 4) if held[0] else None
+            share = round(held[0] / int(wait["end"] - wait["start"]), 4) if held[0] else None
             where = [places.texts[number[at]] or None for number in (site, line)]
             known_by = KNOWN_BY[Source(places.culprit_source[at])] or None
             ids = int(wait["start"]), process.threads[wait["thread"]].tid
-            want[(*ids, *(part for pair in zip(who, held, strict=True) for part in pair), share, *where, known_by)] += 1
+            holders = [part for pair in zip(who, held, strict=True) for part in pair]
+            row = (*ids, *holders, share, *where, known_by)
+            want[row] += 1
     found: Rows = Counter(
         tuple(row)
         for row in recording.trace.run(
@@ -295,7 +297,8 @@ def test_each_hold_tells_its_lines_and_how_they_are_known(recording: Recording) 
         for at, hold in enumerate(process.holds):
             where = [places.texts[number[at]] or None for number in (site, line)]
             known_by = KNOWN_BY[Source(places.hold_source[at])] or None
-            want[(int(hold["start"]), process.threads[hold["thread"]].tid, *where, known_by)] += 1
+            row = (int(hold["start"]), process.threads[hold["thread"]].tid, *where, known_by)
+            want[row] += 1
     sql = "select ts, tid, site, own_line, known_by from gil_holds"
     assert Counter(tuple(row) for row in recording.trace.run(sql).rows) == want
 
