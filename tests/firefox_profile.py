@@ -56,6 +56,8 @@ def _markers(markers: Json, schema: dict[str, dict[str, str]], strings: int, sta
         if "cause" in fields:
             _refer([fields.pop("cause")["stack"]], stacks)
         assert fields.keys() <= known.keys()
+        shares = [fields.pop(key) for key, form in known.items() if form == "percentage" and key in fields]
+        assert all(0 <= share <= 1 for share in shares)
         assert all(isinstance(value, int) for value in fields.values())
         _refer([value for key, value in fields.items() if known[key] == "unique-string"], strings)
 

@@ -27,6 +27,16 @@ class Verdict:
     evidence: dict[str, float] = field(default_factory=dict)
 
 
+#: A function, its file and the line; the line is 0 and the file empty where they are not known.
+Frame = tuple[str, str, int]
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame in words, ``function (file:line)``, as far as it is known."""
+    function, file, line = frame
+    return f"{function} ({file}:{line})" if file and line > 0 else f"{function} ({file})" if file else function
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a thread was: its role (`analysis.roles`), its innermost Python frame, the *leaf* (`function`, `file`,
@@ -46,16 +56,16 @@ class Site:
     own_line: int = 0
 
     @property
+    def leaf(self) -> str:
+        """Its innermost frame in words: of the file the last part only."""
+        return frame_text((self.function, self.file.rpartition("/")[2], self.line))
+
+    @property
     def where(self) -> str:
-        """Its own line, or the leaf where it has none, in words: see `frame_text`."""
-        if self.own_function:
-            return frame_text(self.own_function, self.own_file, self.own_line)
-        return frame_text(self.function, self.file, self.line)
-
-
-def frame_text(function: str, file: str, line: int) -> str:
-    """``function (file:line)``: of the file the last part only, and no line where none is known."""
-    return f"{function} ({file.rpartition('/')[2]}{f':{line}' if line > 0 else ''})"
+        """Its own line in words, or the leaf where it has none."""
+        if not self.own_function:
+            return self.leaf
+        return frame_text((self.own_function, self.own_file.rpartition("/")[2], self.own_line))
 
 
 @dataclass(frozen=True)

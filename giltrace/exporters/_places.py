@@ -1,37 +1,123 @@
-"""Where holders and waiters stood, as texts: the innermost frame that stands for each hold and wait."""
+"""Who held the GIL and where threads stood, as every format tells it: of each hold, wait and switch request."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from giltrace.analysis.measure.culprits import Culprits, find_culprits
 from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.stretches import Source, Stretches, sourced_stacks, stretches
+from giltrace.analysis.results import frame_text
 from giltrace.exporters._relations import Relations
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
+Numbers = npt.NDArray[np.int32]
 
-@dataclass(frozen=True)
+#: How it is known where a holder stood, by `Source`: "seen" by a waiter, "alike" seen in like holds; without either it
+#: is only known where the thread "let go", or where it was when the GIL was "taken".
+KNOWN_BY = {
+    Source.UNKNOWN: "",
+    Source.ACQUIRE: "taken",
+    Source.RELEASE: "let go",
+    Source.REQUEST: "seen",
+    Source.ALIKE: "alike",
+    Source.SAMPLE: "seen",
+}
+
+
 class Places:
-    """`texts` has each place as ``function (file:line)``, the first is empty: unknown.
+    """The places of one process, found when they are first asked for.
 
-    The others are numbers of texts: per hold (`hold`), per wait for the waiter (`wait`) and for the hold that it
-    lost most to (`culprit`), per switch request for the holder asked (`asked`).
+    Stacks are numbers of the process's table, -1 where none is known; lines are places in `texts`, 0 where none is.
     """
 
-    texts: tuple[str, ...]
-    hold: Ints
-    wait: Ints
-    culprit: Ints
-    asked: Ints
+    def __init__(self, process: Process, relations: Relations) -> None:
+        self._process, self._relations = process, relations
 
+    @cached_property
+    def sites(self) -> Sites:
+        """The lines of the stacks."""
+        return Sites(self._process)
 
-def find_places(process: Process, relations: Relations) -> Places:
-    """Find the places of one process."""
-    sites = Sites(process)
-    hold, frames = sites.innermost(sites.hold_stacks())
-    wait, _ = sites.innermost(sites.wait_stacks())
-    texts = ("", *(f"{function} ({file}:{line})" for function, file, line in frames))
-    of_hold = np.append(hold, -1) + 1
-    return Places(texts, of_hold[:-1], wait + 1, of_hold[relations.culprit_hold], of_hold[relations.asked_hold])
+    @cached_property
+    def held(self) -> Stretches:
+        """The holds, cut up by what was seen of them."""
+        return stretches(self._process)
+
+    @cached_property
+    def culprits(self) -> Culprits:
+        """Who held the GIL during each wait."""
+        return find_culprits(self._process, self.held, self.sites.lines(self.held.stack))
+
+    @cached_property
+    def _holds(self) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+        return sourced_stacks(self._process)
+
+    @property
+    def hold_stack(self) -> Numbers:
+        """The stack that stands for each hold."""
+        return self._holds[0]
+
+    @property
+    def hold_source(self) -> npt.NDArray[np.uint8]:
+        """How that is known: a `Source`."""
+        return self._holds[1]
+
+    @cached_property
+    def wait_stack(self) -> Numbers:
+        """Where each waiter stood."""
+        return self.sites.wait_stacks()
+
+    @cached_property
+    def culprit_stack(self) -> Numbers:
+        """Where the culprit of each wait stood."""
+        return np.append(self.held.stack, np.int32(-1))[self.culprits.stretch]
+
+    @cached_property
+    def culprit_source(self) -> npt.NDArray[np.uint8]:
+        """How that is known: a `Source`."""
+        return np.append(self.held.source, np.uint8(Source.UNKNOWN))[self.culprits.stretch]
+
+    @cached_property
+    def asked_stack(self) -> Numbers:
+        """Where the holder stood that each switch request was made to."""
+        return np.append(self.hold_stack, np.int32(-1))[self._relations.asked_hold]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The lines in words, ``function (file:line)``; the first is empty."""
+        return self._lines[0]
+
+    def site(self, stack: npt.NDArray[Any]) -> Ints:
+        """The innermost frame of each stack."""
+        found: Ints = self._lines[1][stack]
+        return found
+
+    def own_line(self, stack: npt.NDArray[Any]) -> Ints:
+        """The line that each stack is told by: the user's own if it has one, else its innermost frame."""
+        found: Ints = self._lines[2][stack]
+        return found
+
+    @cached_property
+    def _lines(self) -> tuple[tuple[str, ...], Ints, Ints]:
+        """The texts, and for each stack of the table and for none the numbers of its leaf's and of its line's."""
+        known = self._process.stacks
+        top, tops = self.sites.tops(np.arange(len(known.table) if known is not None else 0))
+        number = {"": 0}
+        leaf, line = (
+            np.array([*(number.setdefault(frame_text(frame), len(number)) for frame in frames), 0], np.int64)
+            for frames in ((one.leaf for one in tops), (one.line for one in tops))
+        )
+        of_stack = np.append(top, -1)
+        return tuple(number), leaf[of_stack], line[of_stack]
+
+    def share(self, rows: slice | Ints) -> npt.NDArray[np.float64]:
+        """The part of each wait in which its culprit held the GIL, 0 to 1."""
+        waits = self._process.waits[rows]
+        part: npt.NDArray[np.float64] = self.culprits.ns[rows, 0] / np.maximum(waits["end"] - waits["start"], 1)
+        return part

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giltrace.analysis.measure.attribution import main_holds
 from giltrace.analysis.measure.intervals import requested_holds
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
@@ -15,16 +14,14 @@ from giltrace.timeline.model import Flag, Process
 @dataclass(frozen=True)
 class Relations:
     """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
-    (`arrow_in`) or leaves from its end (`arrow_out`). Per wait the hold that it lost most to (`culprit_hold`) and whose
-    that was (`culprit`), per switch request the hold that it was made to (`asked_hold`, `asked`); -1: nobody's.
+    (`arrow_in`) or leaves from its end (`arrow_out`). Per switch request the hold that it was made to (`asked_hold`)
+    and whose that was (`asked`); -1: nobody's.
     """
 
     following: Ints
     arrow_in: Bools
     arrow_out: Bools
-    culprit: Ints
     asked: Ints
-    culprit_hold: Ints
     asked_hold: Ints
 
 
@@ -35,11 +32,10 @@ def relate(process: Process) -> Relations:
     for gil in range(process.gils):
         own = np.flatnonzero(holds["gil"] == gil)
         following[own[:-1]] = own[1:]
-    culprit_hold = main_holds(process)
     holder = np.append(holds["thread"].astype(np.int64), -1)
     asked = requested_holds(process)
     arrows = _arrows(process, following)
-    return Relations(following, *arrows, holder[culprit_hold], holder[asked], culprit_hold, asked)
+    return Relations(following, *arrows, holder[asked], asked)
 
 
 def waiting_counts(process: Process, gil: int) -> tuple[Ints, Ints]:

@@ -12,8 +12,9 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.culprits import MOST
 from giltrace.exporters._names import command_words, labels
-from giltrace.exporters._places import Places, find_places
+from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import Relations, relate, waiting_counts
 from giltrace.exporters._text import Cells, choices, decimals, integers, json_text, pieces, rows, where
 from giltrace.timeline.axis import Ints
@@ -32,8 +33,7 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     names: list[bytes] = []
     for process in timeline.processes:
         relations = relate(process)
-        places = find_places(process, relations)
-        writer = _Writer(file, process, relations, places)
+        writer = _Writer(file, process, relations)
         names += writer.names()
         for gil in range(process.gils):
             names += writer.group(group, gil)
@@ -48,12 +48,13 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
 class _Writer:
     """Writes the events of one process."""
 
-    def __init__(self, file: BinaryIO, process: Process, relations: Relations, places: Places) -> None:
+    def __init__(self, file: BinaryIO, process: Process, relations: Relations) -> None:
         self._file, self._process, self._relations = file, process, relations
-        self._places = places
+        self._places = Places(process, relations)
         self._names = [json_text(label) for label in labels(process)]
         self._name = choices(self._names)
-        self._text = choices([json_text(text) for text in places.texts])
+        self._text = choices([json_text(text) for text in self._places.texts])
+        self._known_by = choices([json_text(text) for text in KNOWN_BY.values()])
         self._tids = np.array([thread.tid for thread in process.threads], np.int64)
         self._pid = b'"pid":%d' % process.pid
 
@@ -113,7 +114,7 @@ class _Writer:
                     b',"args":{"by":',
                     self._name(requests["thread"]),
                     where(asked >= 0, b',"holder":', self._name(asked)),
-                    self._said(b"holder site", self._places.asked[at]),
+                    self._stood(b"holder ", self._places.asked_stack[at]),
                     b"}},\n",
                 )
             )
@@ -135,23 +136,24 @@ class _Writer:
                 where(core >= 0, b',"core":', integers(np.maximum(core, 0))),
                 b',"hold":',
                 integers(piece),
-                self._said(b"site", self._places.hold[piece]),
+                self._stood(b"", self._places.hold_stack[piece]),
+                self._known(b"", self._places.hold_source[piece]),
             )
 
     def waits(self) -> None:
         """Write each wait of a chosen thread on it."""
         for piece in self._pieces(self._process.waits):
             waits = self._process.waits[piece]
-            culprit = self._relations.culprit[piece]
             self._slices(
                 b"waits for GIL",
                 waits,
                 b',"cname":"terrible","args":{"timeouts":',
                 integers(waits["timeouts"]),
                 where(waits["hold"] >= 0, b',"led to hold":', integers(np.maximum(waits["hold"], 0))),
-                where(culprit >= 0, b',"culprit":', self._name(culprit)),
-                self._said(b"culprit site", self._places.culprit[piece]),
-                self._said(b"site", self._places.wait[piece]),
+                self._holders(piece),
+                self._stood(b"culprit ", self._places.culprit_stack[piece]),
+                self._known(b"culprit ", self._places.culprit_source[piece]),
+                self._stood(b"", self._places.wait_stack[piece]),
             )
 
     def arrows(self, first_flow: int) -> None:
@@ -189,8 +191,27 @@ class _Writer:
             rows(head, *numbered, b'",', self._pid, b',"tid":', tid, *_interval(table), *columns, b"}},\n")
         )
 
-    def _said(self, name: bytes, place: Ints) -> Cells:
-        return where(place > 0, b',"%s":' % name, self._text(place))
+    def _holders(self, piece: Ints) -> Cells:
+        """Who held the GIL during each wait of a piece: the culprit and its share, and the next two."""
+        found = self._places.culprits
+        permille = np.rint(1000 * self._places.share(piece)).astype(np.int64)
+        parts = []
+        for place, name in zip(range(MOST), (b"culprit", b"second culprit", b"third culprit"), strict=True):
+            thread, ns = found.thread[piece, place], found.ns[piece, place]
+            there = thread >= 0
+            parts.append(where(there, b',"%s":' % name, self._name(thread), b',"%s ns":' % name, integers(ns)))
+        parts.insert(1, where(found.thread[piece, 0] >= 0, b',"culprit share":', decimals(permille, 3)))
+        return np.concatenate(parts, axis=1)
+
+    def _stood(self, whose: bytes, stack: npt.NDArray[np.int32]) -> Cells:
+        """Where somebody stood: the user's own line, then the innermost frame."""
+        line, site = self._places.own_line(stack), self._places.site(stack)
+        known = line > 0
+        own = where(known, b',"%sown line":' % whose, self._text(line))
+        return np.concatenate((own, where(known, b',"%ssite":' % whose, self._text(site))), axis=1)
+
+    def _known(self, whose: bytes, source: npt.NDArray[np.uint8]) -> Cells:
+        return where(source > 0, b',"%sknown by":' % whose, self._known_by(source))
 
 
 def _meta(kind: bytes, of: bytes, args: bytes) -> bytes:

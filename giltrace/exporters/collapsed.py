@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from giltrace.analysis.measure.sites import Frame
 from giltrace.analysis.measure.stack_totals import culprits, frames, holding, waiting
 from giltrace.analysis.measure.usage import lengths
+from giltrace.analysis.results import Frame, frame_text
 from giltrace.errors import UsageError
 from giltrace.exporters._names import labels
 from giltrace.timeline.model import Process, Timeline
@@ -52,8 +52,7 @@ def _threads(process: Process, *, several: bool) -> list[str]:
 
 
 def _words(frame: Frame) -> str:
-    function, file, line = frame
-    return _safe(f"{function} ({file}:{line})" if file else function)
+    return _safe(frame_text(frame))
 
 
 def _safe(text: str) -> str:

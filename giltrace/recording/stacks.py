@@ -15,12 +15,16 @@ import numpy.typing as npt
 
 from giltrace.recording.door import Source
 from giltrace.recording.events import FRAME, StackTable
+from giltrace.recording.libraries import Libraries
 from giltrace.recording.lines import LineTable
 
 _PADDING, _CODE, _STACK = 3, 4, 5
 #: Of recordings made before records said how long they are.
 _UNSIZED = {1: _CODE, 2: _STACK}
 _KIND_BITS = 8
+#: A frame: its function, file and line; `_Raw` has numbers of texts.
+Frame = tuple[str, str, int]
+_Raw = tuple[int, int, int]
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
@@ -120,6 +124,7 @@ class _Codes:
         self.version = version
         self.codes: dict[int, tuple[int, int, LineTable]] = {}
         self.strings: dict[str, int] = {}
+        self.texts: list[str] = []
         # 3.12's entry frames, which no program wrote.
         self.shim = self._string("<shim>")
 
@@ -150,23 +155,28 @@ class _Codes:
                 yield name, file, lines.line(offset)
 
     def _string(self, text: str) -> int:
-        return self.strings.setdefault(text, len(self.strings))
+        number = self.strings.setdefault(text, len(self.strings))
+        if number == len(self.texts):
+            self.texts.append(text)
+        return number
 
 
 class LiveStacks:
-    """Follows the stacks of a recording that is being written, in little memory: only innermost frames are kept.
+    """Follows the stacks of a recording that is being written, in little memory: only two frames of each are kept.
 
-    `tops` are the distinct innermost frames as (function, file, line).
+    `tops` are the distinct pairs of a stack's innermost frame and its own line, which is the innermost frame that is no
+    library's (the innermost of all where there is none); a frame is its (function, file, line).
     """
 
     def __init__(self, path: Path, version: tuple[int, int]) -> None:
-        self.tops: list[tuple[str, str, int]] = []
+        self.tops: list[tuple[Frame, Frame]] = []
         self._path = path
         self._codes = _Codes(version)
-        self._texts: list[str] = []
+        self._libraries = Libraries()
+        self._is_library: dict[int, bool] = {}
         self._end = 0
-        self._top_number: dict[tuple[int, int, int], int] = {}
-        # By the tracer's number: the innermost frame as a place in `tops`, and where in the file the record begins.
+        self._top_number: dict[tuple[_Raw, _Raw], int] = {}
+        # By the tracer's number: a place in `tops`, and where in the file the record begins.
         self._top = array("i", [-1])
         self._place = array("q", [-1])
 
@@ -178,25 +188,38 @@ class LiveStacks:
                 if stack is not None and stack[0] <= record.end:
                     self._keep(stack[0], stack[2], record.begin)
                 self._end = record.end
-        self._texts += list(self._codes.strings)[len(self._texts) :]
         fresh = list(self._top_number)[len(self.tops) :]
-        self.tops += [self._named(frame) for frame in fresh]
+        self.tops += [(self._named(leaf), self._named(own)) for leaf, own in fresh]
 
-    def _keep(self, number: int, frames: list[tuple[int, int, int]], place: int) -> None:
+    def _keep(self, number: int, frames: list[_Raw], place: int) -> None:
         grow = number + 1 - len(self._top)
         if grow > 0:
             self._top.extend([-1] * grow)
             self._place.extend([-1] * grow)
         if frames:
-            self._top[number] = self._top_number.setdefault(frames[0], len(self._top_number))
+            top = frames[0], self._own_line(frames)
+            self._top[number] = self._top_number.setdefault(top, len(self._top_number))
         self._place[number] = place
 
-    def _named(self, frame: tuple[int, int, int]) -> tuple[str, str, int]:
+    def _own_line(self, frames: list[_Raw]) -> _Raw:
+        texts = self._codes.texts
+        for function, file, _ in frames:
+            if self._libraries.learn(texts[function], texts[file]):
+                self._is_library.clear()
+        for frame in frames:
+            file = frame[1]
+            if file not in self._is_library:
+                self._is_library[file] = self._libraries.has(texts[file])
+            if not self._is_library[file]:
+                return frame
+        return frames[0]
+
+    def _named(self, frame: _Raw) -> Frame:
         function, file, line = frame
-        return self._texts[function], self._texts[file], line
+        return self._codes.texts[function], self._codes.texts[file], line
 
     def top(self, number: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """For each of the tracer's numbers the innermost frame as a place in `tops`; -1 if none is known."""
+        """For each of the tracer's numbers the place in `tops`; -1 if none is known."""
         known = (number > 0) & (number < len(self._top))
         table = np.array(self._top, np.int64)
         return np.where(known, table[np.where(known, number, 0)], -1)

@@ -53,8 +53,9 @@ def site_name(site: Site, *, thread: bool = True) -> str:
     """
     if not site.function:
         return site.thread
-    leaf, own = frame_text(site.function, site.file, site.line), site.where
-    told = (own if own == leaf else f"{own} [{leaf}]") + (" [giltrace]" if site.own else "")
+    told = (site.where if site.where == site.leaf else f"{site.where} [{site.leaf}]") + (
+        " [giltrace]" if site.own else ""
+    )
     return f"{site.thread}: {told}" if thread else told
 
 
@@ -126,16 +127,15 @@ def _function(site: Site, lines: Sequence[LineBlame], ns: int, detail: Detail) -
 def _leaf(lines: Sequence[LineBlame]) -> str:
     """What one own line led to, largest first: nothing if most of it happened there."""
     site = lines[0].site
-    leaf = (site.function, site.file, site.line)
-    if not site.own_function or leaf == (site.own_function, site.own_file, site.own_line):
+    if not site.own_function or site.leaf == site.where:
         return ""
     others = f" and {plural(len(lines) - 1, 'other')}" if len(lines) > 1 else ""
-    return f" [{frame_text(*leaf)}{others}]"
+    return f" [{site.leaf}{others}]"
 
 
 def _way(site: Site, stack: Sequence[str]) -> str:
     """A site with all calls between the own line and the leaf."""
-    own = f"{site.own_function} ({site.own_file}:{site.own_line})"
+    own = frame_text((site.own_function, site.own_file, site.own_line))
     if own not in stack:
         return site_name(site)
     way = " > ".join(_BASE.sub("(", frame) for frame in reversed(stack[: stack.index(own) + 1]))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import giltrace
+from giltrace.exporters._places import Places
 from giltrace.exporters._relations import relate
 from giltrace.timeline.model import Process
 from tests.tracing import TARGETS
@@ -123,9 +124,14 @@ def test_every_wait_has_a_culprit_and_the_right_one(tmp_path: Path) -> None:
     """The one that held the GIL for most of it, also where nobody did when the wait began."""
     mix = record(tmp_path, 5, 5, 100)
     holds, waits = mix.process.holds, mix.process.waits
-    found = relate(mix.process)
-    assert (found.culprit_hold >= 0).mean() > 0.95
-    for wait, hold, culprit in zip(waits, found.culprit_hold, found.culprit, strict=True):
+    places = Places(mix.process, relate(mix.process))
+    found = places.culprits
+    assert (found.thread[:, 0] >= 0).mean() > 0.95
+    for wait, thread, ns, share in zip(
+        waits, found.thread[:, 0], found.ns[:, 0], places.share(slice(None)), strict=True
+    ):
         lost = np.minimum(holds["end"], wait["end"]) - np.maximum(holds["start"], wait["start"])
-        assert culprit == (holds["thread"][hold] if hold >= 0 else -1)
-        assert (lost[hold] if hold >= 0 else 0) == max(lost.max(), 0)
+        by_thread = np.bincount(holds["thread"], weights=np.maximum(lost, 0))
+        assert ns == by_thread.max()
+        assert (by_thread[thread] == ns) if thread >= 0 else ns == 0
+        assert share == ns / (wait["end"] - wait["start"])

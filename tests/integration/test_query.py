@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from giltrace.analysis.results import frame_text
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process
 from giltrace.views.gil_tables import TABLES, GilTraceProcessor, description
@@ -80,9 +81,12 @@ def convoy(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return record(tmp_path_factory.mktemp("convoy"), *WORKLOADS["convoy"])
 
 
-def site(found: dict[str, Any]) -> tuple[str, str]:
-    where = f"{found['function']} ({found['file']}:{found['line']})" if found["function"] else ""
-    return found["thread"], where
+def site(found: dict[str, Any]) -> tuple[str, str, str]:
+    """The thread, the innermost frame, and the line that it is told by."""
+    leaf, own = (
+        frame_text((found[f"{which}function"], found[f"{which}file"], found[f"{which}line"])) for which in ("", "own_")
+    )
+    return found["thread"], leaf, own or leaf
 
 
 def test_the_tables_add_up_to_the_report(recording: Recording) -> None:
@@ -98,13 +102,12 @@ def test_the_tables_add_up_to_the_report(recording: Recording) -> None:
                 names = ("tid", "name", "waits", "waited_ns", "wait_max_ns")
                 by_thread.update([(pid, *(thread[name] for name in names))])
         for row in process["blame"]:
-            # The report tells lines by where the user's code led to them, too.
             pair = (pid, *site(row["victim"]), *site(row["culprit"]))
             blame[pair] += row["ns"]
     waits = "select pid, tid, thread, count(), sum(dur), max(dur) from gil_waits group by utid"
     assert rows(recording, waits) == by_thread
-    blamed = "select pid, victim, victim_site, culprit, culprit_site, dur from gil_blame"
-    found = {tuple(row[:5]): row[5] for row in recording.trace.run(blamed).rows}
+    columns = "pid, victim, victim_site, victim_own_line, culprit, culprit_site, culprit_own_line"
+    found = {tuple(row[:-1]): row[-1] for row in recording.trace.run(f"select {columns}, dur from gil_blame").rows}
     assert found == blame
     sql = """
         with handed as (select upid, gil, count() as handoffs from gil_handoffs group by upid, gil)
@@ -149,13 +152,14 @@ def check_2(answer: Answer, of: Recording) -> None:
     assert answer[0]["ms"] == pytest.approx(int((waits["end"] - waits["start"]).max()) / 1e6)
     ids = {f"{of.process.threads[row['thread']].tid}@{row['start']}" for row in waits}
     assert {row["wait"] for row in answer} <= ids
+    assert all(0 < float(str(row["culprit_share"])) <= 1 for row in answer)
 
 
 def check_3(answer: Answer, of: Recording) -> None:
     (report,) = of.report["processes"]
     want = [(*site(row["site"]), row["ns"] / 1e6) for row in report["culprits"]][:10]
-    assert [row["cost_ms"] for row in answer] == pytest.approx([cost for _, _, cost in want])
-    assert (answer[0]["culprit"], answer[0]["culprit_site"]) == want[0][:2]
+    assert [row["cost_ms"] for row in answer] == pytest.approx([cost for *_, cost in want])
+    assert tuple(answer[0][name] for name in ("culprit", "culprit_site", "culprit_own_line")) == want[0][:3]
 
 
 def check_4(answer: Answer, of: Recording) -> None:

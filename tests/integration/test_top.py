@@ -82,7 +82,7 @@ def test_gives_the_events_that_are_read_afterwards(interpreter: Interpreter, tmp
     stacks = updates[-1].file.stacks
     assert stacks is not None
     stacks.update()
-    shown = [stacks.tops[top] if top >= 0 else None for top in stacks.top(live["stack"]).tolist()]
+    shown = [stacks.tops[top][0] if top >= 0 else None for top in stacks.top(live["stack"]).tolist()]
     assert shown == top_frames(later, process)
     assert any(shown)
     names = {info.name for update in updates for info in update.threads.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,9 +14,13 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.stretches import Source
+from giltrace.exporters._places import KNOWN_BY, Places
+from giltrace.exporters._relations import relate
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process, Timeline
-from giltrace.views.trace_processor import TraceProcessor, Value, unavailable
+from giltrace.views.gil_tables import GilTraceProcessor
+from giltrace.views.trace_processor import Value, unavailable
 
 WHY_NOT = unavailable()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
@@ -42,7 +47,7 @@ OF_THREAD = "join thread_track k on s.track_id = k.id join thread t using (utid)
 @dataclass(frozen=True)
 class Recording:
     timeline: Timeline
-    trace: TraceProcessor
+    trace: GilTraceProcessor
 
     def rows(self, sql: str) -> Rows:
         return Counter(tuple(row.values()) for row in self.trace.query(sql))
@@ -59,7 +64,7 @@ def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     assert timeline.violations == ()
     assert timeline.lost == 0
     assert any(len(process.holds) for process in timeline.processes)
-    return Recording(timeline, TraceProcessor(folder / "x.pftrace"))
+    return Recording(timeline, GilTraceProcessor(folder / "x.pftrace"))
 
 
 def spell(gil: int, process: Process) -> str:
@@ -253,4 +258,54 @@ def test_culprits_are_named_by_their_lines_while_others_wait(recording: Recordin
         "select distinct s.name from slice s join track k on s.track_id = k.id where k.name glob 'culprits*'"
     )
     assert bool(culprits) == any(_waited_for_a_holder(process) for process in recording.timeline.processes)
-    assert all(str(name).endswith(")") and ":" in str(name) for (name,) in culprits if name != "no Python frame")
+    # The own line, and in brackets what it led to in a library.
+    line = re.compile(r"\S+ \([^)]+\)(?: \[\S+ \([^)]+\)\])?")
+    assert all(line.fullmatch(str(name)) for (name,) in culprits if name != "no Python frame")
+
+
+def test_each_wait_has_its_culprit_with_its_share_and_the_next_two(recording: Recording) -> None:
+    want: Rows = Counter()
+    for process in recording.timeline.processes:
+        places = Places(process, relate(process))
+        names = [*(thread.name for thread in process.threads), None]
+        site, line = (of(places.culprit_stack).tolist() for of in (places.site, places.own_line))
+        for at, wait in enumerate(process.waits):
+            who = [names[thread] for thread in places.culprits.thread[at]]
+            held = [int(ns) or None for ns in places.culprits.ns[at]]
+            share = round(held[0] / int(wait["end"] - wait["start"]), 4) if held[0] else None
+            where = [places.texts[number[at]] or None for number in (site, line)]
+            known_by = KNOWN_BY[Source(places.culprit_source[at])] or None
+            ids = int(wait["start"]), process.threads[wait["thread"]].tid
+            holders = [part for pair in zip(who, held, strict=True) for part in pair]
+            row = (*ids, *holders, share, *where, known_by)
+            want[row] += 1
+    found: Rows = Counter(
+        tuple(row)
+        for row in recording.trace.run(
+            "select ts, tid, culprit, culprit_ns, second_culprit, second_culprit_ns, third_culprit, third_culprit_ns,"
+            " culprit_share, culprit_site, culprit_own_line, culprit_known_by from gil_waits"
+        ).rows
+    )
+    assert found == want
+
+
+def test_each_hold_tells_its_lines_and_how_they_are_known(recording: Recording) -> None:
+    want: Rows = Counter()
+    for process in recording.timeline.processes:
+        places = Places(process, relate(process))
+        site, line = (of(places.hold_stack).tolist() for of in (places.site, places.own_line))
+        for at, hold in enumerate(process.holds):
+            where = [places.texts[number[at]] or None for number in (site, line)]
+            known_by = KNOWN_BY[Source(places.hold_source[at])] or None
+            row = (int(hold["start"]), process.threads[hold["thread"]].tid, *where, known_by)
+            want[row] += 1
+    sql = "select ts, tid, site, own_line, known_by from gil_holds"
+    assert Counter(tuple(row) for row in recording.trace.run(sql).rows) == want
+
+
+def test_no_line_is_numbered_0(recording: Recording) -> None:
+    found = recording.rows(
+        "select display_value from args where display_value glob '*:0)*'"
+        " union all select name from slice where name glob '*:0)*'"
+    )
+    assert found == Counter()

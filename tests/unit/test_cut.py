@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.measure.sites import Sites
+from giltrace.exporters._places import Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.exporters.perfetto.cut import SLICE
@@ -66,7 +67,9 @@ def test_each_wait_has_the_hold_and_the_culprit_that_it_had() -> None:
         was, now = relate(old), relate(new)
         waits, holds = kept_rows(old, new, "waits"), kept_rows(old, new, "holds")
         assert [holds[hold] for hold in new.waits["hold"]] == old.waits["hold"][waits].tolist()
-        assert now.culprit.tolist() == was.culprit[waits].tolist()
+        before_cut, after_cut = Places(old, was).culprits, Places(new, now).culprits
+        assert after_cut.thread.tolist() == before_cut.thread[waits].tolist()
+        assert after_cut.ns.tolist() == before_cut.ns[waits].tolist()
         arrived = new.waits["hold"]
         assert now.arrow_in[arrived].tolist() == was.arrow_in[old.waits["hold"][waits]].tolist()
 

@@ -295,7 +295,8 @@ def test_parquet_says_the_same_as_csv() -> None:
             assert read.column_names == list(rows[0]) if rows else True
             for column in read.column_names:
                 values = read.column(column).to_pylist()
-                told = [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+                told = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]
+                told = [text.lower() if isinstance(v, bool) else text for v, text in zip(values, told, strict=True)]
                 assert told == [row[column] for row in rows], f"{table}.{column}"
 
 

@@ -19,6 +19,7 @@ from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import CollectorReport, Flag, Process, Thread, Timeline
 from giltrace.views.trace_processor import QueryError, TraceProcessor, unavailable
 from tests.synthetic import REALTIME_OFFSET, START, make_process, make_timeline
+from tests.unit.analysis_stacks import with_stacks
 
 _WHY_NOT = unavailable()
 pytestmark = pytest.mark.skipif(_WHY_NOT is not None, reason=str(_WHY_NOT))
@@ -187,26 +188,77 @@ def test_holds_tell_why_they_ended_and_where_they_began(tmp_path: Path) -> None:
         assert (row["partial"] is not None) == bool(hold["flags"] & (Flag.PARTIAL_START | Flag.PARTIAL_END))
 
 
-def test_waits_tell_their_culprit_and_what_they_led_to(tmp_path: Path) -> None:
-    process = make_process()
+def test_waits_tell_who_held_the_gil_and_what_they_led_to(tmp_path: Path) -> None:
+    process = make_process(threads=6)
     process.waits["hold"][-1] = -1
     trace = load(make_timeline(process), tmp_path)
-    rows = trace.query(
-        "select s.ts, t.tid, extract_arg(s.arg_set_id, 'debug.timeouts') as timeouts,"
-        " extract_arg(s.arg_set_id, 'debug.led to hold') as hold, extract_arg(s.arg_set_id, 'debug.culprit') as culprit"
-        " from slice s join thread_track k on s.track_id = k.id join thread t using (utid)"
+    told = ["culprit", "culprit ns", "culprit share"]
+    told += [f"also held by[{at}].{name}" for at in range(2) for name in ("thread", "ns", "share")]
+    columns = ", ".join(f"extract_arg(s.arg_set_id, 'debug.{name}')" for name in ("timeouts", "led to hold", *told))
+    rows = trace.run(
+        f"select s.ts, t.tid, {columns} from slice s"
+        " join thread_track k on s.track_id = k.id join thread t using (utid)"
         " where s.name = 'waits for GIL'"
-    )
+    ).rows
     want: Counter[tuple[object, ...]] = Counter()
     for wait in process.waits:
-        start = wait["start"]
-        holds = process.holds[process.holds["gil"] == wait["gil"]]
-        lost = np.minimum(holds["end"], wait["end"]) - np.maximum(holds["start"], start)
-        culprit = process.threads[holds["thread"][lost.argmax()]].name if lost.max(initial=0) > 0 else None
+        start, end = int(wait["start"]), int(wait["end"])
+        lost = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], start)
+        by_thread = np.bincount(process.holds["thread"], weights=np.maximum(lost, 0), minlength=6).astype(int)
+        ranked = [thread for thread in np.argsort(-by_thread, kind="stable").tolist() if by_thread[thread] > 0][:3]
+        holders: list[object] = []
+        for thread in ranked:
+            ns = int(by_thread[thread])
+            holders += [process.threads[thread].name, ns, f"{int(1000 * ns / (end - start) + 0.5) / 10:.1f}%"]
         led_to = int(wait["hold"]) if wait["hold"] >= 0 else None
-        want[int(start), process.threads[wait["thread"]].tid, int(wait["timeouts"]), led_to, culprit] += 1
+        known = (start, process.threads[wait["thread"]].tid, int(wait["timeouts"]), led_to)
+        row = (*known, *holders, *[None] * (9 - len(holders)))
+        want[row] += 1
     assert {key[4] for key in want} >= {None, "MainThread"}
-    assert Counter(tuple(row.values()) for row in rows) == want
+    assert any(key[-1] is not None for key in want)
+    assert Counter(map(tuple, rows)) == want
+
+
+def test_details_say_the_own_line_first_and_how_a_stack_is_known(tmp_path: Path) -> None:
+    library = ("iterencode", "/usr/lib/python3.11/json/encoder.py", 257)
+    stacks = [[library, ("crunch", "app.py", 5)], [("give", "app.py", 9)], [("take", "app.py", 0)]]
+    made = with_stacks(make_process(threads=3, holds=30), stacks, hold={0: 0, 1: 1}, wait={0: 1, 1: 0})
+    assert made.stacks is not None
+    begin = np.full(len(made.holds), 2, np.int32)
+    trace = load(make_timeline(replace(made, stacks=replace(made.stacks, hold_begin=begin))), tmp_path)
+    keys = ("own line", "stack", "let go at", "taken at", "culprit own line", "culprit let go at", "culprit taken at")
+    columns = ", ".join(f"extract_arg(arg_set_id, 'debug.{key}')" for key in keys)
+    found = {
+        name: {tuple(row) for row in trace.run(f"select distinct {columns} from slice where name = '{name}'").rows}
+        for name in ("holds GIL", "waits for GIL")
+    }
+    encoded = "iterencode (/usr/lib/python3.11/json/encoder.py:257) < crunch (app.py:5)"
+    assert found["holds GIL"] == {
+        ("crunch (app.py:5)", None, encoded, None, None, None, None),
+        (None, None, "give (app.py:9)", None, None, None, None),
+        (None, None, None, "take (app.py)", None, None, None),
+    }
+    assert {row[4:] for row in found["waits for GIL"]} >= {
+        ("crunch (app.py:5)", encoded, None),
+        (None, "give (app.py:9)", None),
+        (None, None, "take (app.py)"),
+    }
+    assert {row[:2] for row in found["waits for GIL"]} == {
+        ("crunch (app.py:5)", encoded),
+        (None, "give (app.py:9)"),
+        (None, None),
+    }
+    culprits = trace.query(
+        "select distinct s.name, extract_arg(s.arg_set_id, 'debug.own line') as own,"
+        " extract_arg(s.arg_set_id, 'debug.leaf') as leaf from slice s join track k on s.track_id = k.id"
+        " where k.name glob 'culprits*'"
+    )
+    leaf = encoded.partition(" < ")[0]
+    assert {tuple(row.values()) for row in culprits} == {
+        (f"crunch (app.py:5) [{leaf}]", "crunch (app.py:5)", leaf),
+        ("give (app.py:9)", None, None),
+        ("take (app.py)", None, None),
+    }
 
 
 def test_spans_are_nested_slices_of_their_threads(tmp_path: Path) -> None:

@@ -120,8 +120,24 @@ def test_what_is_new_comes_as_it_is_written(tmp_path: Path) -> None:
         file.write(padding(16) + code(2, "two") + stack(3, 2, 1) + bytes(4096))
     stacks.update()
     assert stacks.top(np.array([1, 2, 3], np.int32)).tolist() == [0, -1, 1]
-    assert stacks.tops == [("one", "app.py", 10), ("two", "app.py", 10)]
+    assert stacks.tops == [(("one", "app.py", 10),) * 2, (("two", "app.py", 10),) * 2]
     assert [name for name, _, _ in stacks.stack(3)] == ["two", "one"]
+
+
+def test_one_who_follows_knows_the_users_own_line(tmp_path: Path) -> None:
+    build = "/src/cpython/Lib/"
+    codes = (
+        code(1, "dumps", 5, "/usr/lib/python3.13/json/__init__.py"),
+        code(2, "mine", 7, "/srv/app.py"),
+        code(3, "main", 9, "/srv/app.py"),
+        code(4, "_bootstrap", 1, build + "threading.py"),
+        code(5, "get", 2, build + "queue.py"),
+    )
+    path = written(tmp_path, *codes, stack(1, 1, 2, 3), stack(2, 2, 3), stack(3, 1), stack(4, 5, 3, 4), stack(5, 1, 3))
+    stacks = LiveStacks(path, VERSION)
+    stacks.update()
+    told = [tuple(name for name, _, _ in stacks.tops[top]) for top in stacks.top(np.arange(1, 6, dtype=np.int32))]
+    assert told == [("dumps", "mine"), ("mine", "mine"), ("dumps", "dumps"), ("get", "main"), ("dumps", "main")]
 
 
 def test_a_copy_of_a_growing_file_has_what_is_written_and_no_gaps(tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis.measure.attribution import main_holds
 from giltrace.analysis.measure.blame import find_blame
-from giltrace.analysis.measure.stretches import Source, main_stacks, stretches
+from giltrace.analysis.measure.stretches import Source, main_stacks, sourced_stacks, stretches
 from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import SAMPLE, Process, Stacks
 from giltrace.timeline.stacks import attribute
-from tests.synthetic import make_process
 from tests.unit.analysis_stacks import stack_table
 from tests.unit.gil_events import MS, Script, process
 
@@ -159,19 +157,18 @@ def test_blame_goes_to_the_lines_that_were_seen() -> None:
     ]
 
 
-@pytest.mark.parametrize("gils", [1, 3])
-@pytest.mark.parametrize("seed", range(5))
-def test_the_main_hold_of_a_wait_is_the_one_that_it_lost_most_to(gils: int, seed: int) -> None:
-    made = make_process(gils=gils, threads=5, holds=400, seed=seed, empty_holds=True)
-    long = made.waits.copy()
-    long["end"][::3] += 40 * (long["end"] - long["start"]).max()  # these overlap many holds
-    made = replace(made, waits=long)
-    found = main_holds(made)
-    for wait, hold in zip(made.waits, found.tolist(), strict=True):
-        own = made.holds["gil"] == wait["gil"]
-        lost = np.minimum(made.holds["end"], wait["end"]) - np.maximum(made.holds["start"], wait["start"])
-        lost = np.where(own, lost, 0)
-        if hold < 0:
-            assert lost.max() <= 0
-        else:
-            assert lost[hold] == lost.max() > 0
+def test_what_was_seen_is_told_from_where_the_gil_was_let_go_or_taken() -> None:
+    script = Script()
+    for turn, thread in enumerate((0, 1, 0, 1, 0)):
+        script.hold(10 * turn * MS, (10 * turn + 5) * MS, thread)
+    made = sampled(process(script), (1, ONE), ends={0: THREE, 1: WAITS, 2: THREE, 3: -1, 4: -1})
+    assert made.stacks is not None
+    begins = np.array([-1, -1, -1, WAITS, -1], np.int32)
+    stack, source = sourced_stacks(replace(made, stacks=replace(made.stacks, hold_begin=begins)))
+    assert list(zip(stack.tolist(), source.tolist(), strict=True)) == [
+        (ONE, Source.SAMPLE),
+        (WAITS, Source.RELEASE),
+        (ONE, Source.ALIKE),
+        (WAITS, Source.ACQUIRE),
+        (-1, Source.UNKNOWN),
+    ]

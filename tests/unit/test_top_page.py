@@ -85,6 +85,29 @@ def test_80x24_shows_the_graph_all_columns_threads_culprits_and_keys() -> None:
     assert len([line for line in page if set("▁▂▃▄▅▆▇█") & set(line)]) == 5
 
 
+def test_the_own_line_comes_first_and_the_leaf_where_there_is_room() -> None:
+    own, leaf = Line("handle", "/srv/app/web.py", 12), Line("JSONEncoder.iterencode", "/usr/lib/json/encoder.py", 257)
+    culprit = Culprit(leaf, 2_500_000_000, 0.5, 31_000_000, own)
+    told = replace(snapshot(1), culprits=(culprit,), threads=(replace(row(0), line=leaf, own_line=own),))
+    wide = "\n".join(line.plain for line in main_page(told, View("app.py"), Ink(), 132, 24))
+    assert "500 ms  31.0 ms  handle (web.py:12) [JSONEncoder.iterencode (encoder.py:257)]" in wide
+    assert "3 handle (web.py:12) [JSONEncoder.iterencode (encoder.py:257)]" in wide
+    narrow = "\n".join(line.plain for line in main_page(told, View("app.py"), Ink(), 60, 24))
+    assert "handle (web.py:12) [encoder.py:257]" in narrow
+    assert all(len(line) <= 60 for line in narrow.splitlines())
+    (one,) = json.loads(to_json(told))["culprits"]
+    assert (one["line"]["function"], one["own_line"]["number"]) == ("JSONEncoder.iterencode", 12)
+
+
+def test_a_line_that_is_not_known_has_no_number() -> None:
+    culprit = Culprit(Line("collection", "<garbage collector>", 0), 2_500_000_000, 0.5, 31_000_000)
+    told = replace(snapshot(0), culprits=(culprit,))
+    for width in (40, 50, 132):
+        text = "\n".join(line.plain for line in main_page(told, View("app.py"), Ink(), width, 24))
+        assert ":0" not in text
+    assert "collection (<garbage collector>)" in text
+
+
 def test_the_column_that_sorts_stands_in_capitals() -> None:
     for sort, shown in ((Sort.WAITING, "WAITING"), (Sort.HELD, "HELD"), (Sort.WORST, "WORST"), (Sort.NAME, "THREAD")):
         text = "\n".join(line.plain for line in main_page(snapshot(), View("x", sort=sort), Ink(), 80, 24))
@@ -167,6 +190,7 @@ def test_one_snapshot_as_json() -> None:
             "forced": 7,
             "core": 3,
             "line": None,
+            "own_line": None,
         }
     ]
     assert told["culprits"][0]["line"] == {"function": "Table.sort", "file": "/srv/app/tables.py", "number": 77}

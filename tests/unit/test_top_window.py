@@ -24,7 +24,7 @@ SECOND = 1_000_000_000
 class Stacks:
     """Stack n has the innermost frame "f<n>"."""
 
-    tops = tuple((f"f{n}", "app.py", n) for n in range(10))
+    tops = tuple(((f"f{n}", "app.py", n), (f"own{n}", "mine.py", n)) for n in range(10))
 
     def update(self) -> None:
         pass
@@ -33,7 +33,7 @@ class Stacks:
         return np.where(number > 0, number, -1).astype(np.int64)
 
     def stack(self, number: int) -> tuple[tuple[str, str, int], ...]:
-        return (self.tops[number], ("main", "app.py", 99))
+        return (self.tops[number][0], ("main", "app.py", 99))
 
 
 def live_file(number: int = 0, pid: int = 100) -> LiveFile:
@@ -152,6 +152,7 @@ def test_blames_the_line_that_the_first_waiter_read(cuts: tuple[int, ...]) -> No
     # What nobody has read yet when a part ends has no line.
     assert told["f3 (app.py:3)"] >= 5 * MS
     assert set(told) <= {"f3 (app.py:3)", "f4 (app.py:4)", ""}
+    assert str(window.snapshot().culprits[0].own_line) == "own3 (mine.py:3)"
 
 
 def test_the_line_of_a_thread_is_the_newest_known() -> None:
@@ -162,6 +163,10 @@ def test_the_line_of_a_thread_is_the_newest_known() -> None:
     assert {row.name: str(row.line) for row in window.snapshot().threads} == {
         "thread-1": "f2 (app.py:2)",
         "thread-2": "f5 (app.py:5)",
+    }
+    assert {row.name: str(row.own_line) for row in window.snapshot().threads} == {
+        "thread-1": "own2 (mine.py:2)",
+        "thread-2": "own5 (mine.py:5)",
     }
 
 

@@ -67,7 +67,7 @@ def attribute_in_parts(process: Process, victim: Ints, culprit: Ints, chosen: Bo
     No two parts have a pair in common. Within one they are in order of culprit and then victim; of one culprit, later
     parts have later victims.
     """
-    found = _overlaps(process, chosen)
+    found = overlaps(process, chosen)
     if len(found.wait) == 0:
         return
     order = stable_order(victim[found.wait], int(victim.max()) + 1)
@@ -97,7 +97,7 @@ def merged(rows: Shares) -> Shares:
     """Add up the rows of each pair, which must be next to each other."""
     if len(rows.ns) == 0:
         return rows
-    head = _heads(rows.culprit, rows.victim)
+    head = heads(rows.culprit, rows.victim)
     most = np.maximum.reduceat(rows.max_ns, head)
     longest = np.flatnonzero(rows.max_ns == np.repeat(most, np.diff(head, append=len(rows.ns))))
     return Shares(
@@ -110,7 +110,7 @@ def merged(rows: Shares) -> Shares:
     )
 
 
-def _heads(*sorted_by: npt.NDArray[np.int64]) -> Ints:
+def heads(*sorted_by: npt.NDArray[np.int64]) -> Ints:
     """Where rows begin that are equal in all of these columns, by which they are sorted."""
     fresh = np.zeros(len(sorted_by[0]), np.bool_)
     fresh[:1] = True
@@ -119,7 +119,7 @@ def _heads(*sorted_by: npt.NDArray[np.int64]) -> Ints:
     return np.flatnonzero(fresh)
 
 
-def _overlaps(process: Process, chosen: Bools | None) -> Overlaps:
+def overlaps(process: Process, chosen: Bools | None) -> Overlaps:
     """Find the turns that each wait overlaps; waits without any are left out."""
     parts = []
     at = 0
@@ -155,6 +155,21 @@ def _by_class(found: Overlaps, own: Ints, kind: Ints, present: Ints) -> Iterator
 def _by_pair(found: Overlaps, own: Ints, kind: Ints) -> Iterator[Shares]:
     """Every overlap of one wait with one hold, in chunks: for many classes."""
     classes = int(kind.max()) + 1
+    for row, turn, lost in each_overlap(found):
+        # One sort does for both groupings: the waits are in order, and they are in the order of their classes.
+        culprit = kind[turn]
+        order = stable_order(culprit, classes)
+        culprit, lost, row = culprit[order], lost[order], row[order]
+        head = heads(culprit, row)
+        row = row[head]
+        yield _added_up(own[row], culprit[head], np.add.reduceat(lost, head), found.wait[row])
+
+
+def each_overlap(found: Overlaps) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Every overlap of one wait with one turn: the row of the wait, the turn, and how long it is in ns.
+
+    They come by wait and then by time, in chunks of whole waits.
+    """
     reach = np.cumsum(found.high - found.low)
     at = 0
     while at < len(reach):
@@ -166,14 +181,7 @@ def _by_pair(found: Overlaps, own: Ints, kind: Ints) -> Iterator[Shares]:
         lost = found.length[turn]
         lost[last - (high - low) + 1] -= found.before[at:until]
         lost[last] -= found.beyond[at:until]
-        # One sort does for both groupings: the waits are in order, and they are in the order of their classes.
-        culprit = kind[turn]
-        order = stable_order(culprit, classes)
-        culprit, lost = culprit[order], lost[order]
-        row = np.repeat(np.arange(at, until), high - low)[order]
-        head = _heads(culprit, row)
-        row = row[head]
-        yield _added_up(own[row], culprit[head], np.add.reduceat(lost, head), found.wait[row])
+        yield np.repeat(np.arange(at, until), high - low), turn, lost
         at = until
 
 
@@ -214,7 +222,7 @@ class LongestOverlap:
         """Of the holds of class ``kind[i]`` that overlap ``wait[i]``, the one that overlaps it longest; else -1."""
         result = np.full(len(wait), -1, np.int64)
         order = np.argsort(wait, kind="stable")
-        for asked in np.split(order, _heads(wait[order])[1:]):
+        for asked in np.split(order, heads(wait[order])[1:]):
             if len(asked):
                 result[asked] = self._find(int(wait[asked[0]]), kind[asked])
         return result
@@ -233,30 +241,3 @@ class LongestOverlap:
         at = np.searchsorted(held, kind)
         found = np.append(hold, -1)[at]
         return np.where(np.append(held, -1)[at] == kind, found, -1)
-
-
-def main_holds(process: Process) -> Ints:
-    """The hold that each wait lost most to, of equal ones the first; -1 if nobody held the GIL meanwhile."""
-    found = _overlaps(process, None)
-    result = np.full(len(process.waits), -1, np.int64)
-    if len(found.wait) == 0:
-        return result
-    last = found.high - 1
-    ends = np.where(last > found.low, found.length[last] - found.beyond, -1)
-    begin = found.length[found.low] - found.before - np.where(last > found.low, 0, found.beyond)
-    # The turns between the first and the last fall into the wait as a whole: a maximum over a range, by doubling.
-    low, count = found.low + 1, np.maximum(last - found.low - 1, 0)
-    best = np.arange(len(found.length))
-    middle = np.full(len(low), -1, np.int64)
-    span = 1
-    while span <= int(count.max()):
-        now = np.flatnonzero((count >= span) & (count < 2 * span))
-        one, other = best[low[now]], best[low[now] + count[now] - span]
-        middle[now] = np.where(found.length[one] >= found.length[other], one, other)
-        one, other = best[:-span], best[span:]
-        best = np.where(found.length[one] >= found.length[other], one, other)
-        span *= 2
-    inside = np.where(middle >= 0, found.length[middle], -1)
-    turn = np.where(begin >= np.maximum(inside, ends), found.low, np.where(inside >= ends, middle, last))
-    result[found.wait] = found.hold[turn]
-    return result

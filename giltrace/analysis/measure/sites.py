@@ -12,22 +12,30 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.stretches import main_stacks
-from giltrace.analysis.results import Site
+from giltrace.analysis.results import Frame, Site, frame_text
 from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
 
-#: A function, its file and the line; the line is 0 and the file empty where they are not known.
-Frame = tuple[str, str, int]
 _NO_FRAME: Frame = ("", "", 0)
 
 
-class _Top(NamedTuple):
-    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line."""
+class Top(NamedTuple):
+    """What a `Site` tells of a stack: its leaf, whether giltrace itself runs that, and its own line, if it has one."""
 
     leaf: Frame
     giltrace: bool
     own: Frame
+
+    @property
+    def line(self) -> Frame:
+        """What the stack is told by: its own line, or the leaf where it has none."""
+        return self.leaf if self.own == _NO_FRAME else self.own
+
+    def __str__(self) -> str:
+        """The own line, and in brackets the leaf that it led to, if that is another one."""
+        line, leaf = frame_text(self.line), frame_text(self.leaf)
+        return line if line == leaf else f"{line} [{leaf}]"
 
 
 class Classes(NamedTuple):
@@ -86,12 +94,15 @@ class Sites:
         """The stack that stands for each hold, -1 if unknown; see `analysis.stretches`."""
         return main_stacks(self.process)
 
-    def innermost(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Frame]]:
-        """The innermost frame of each stack, as a place in the list that comes second; -1 where none is known.
+    def tops(self, stack: npt.NDArray[Any]) -> tuple[Ints, Sequence[Top]]:
+        """What is told of each stack, as a place in the list that comes second; -1 where none is known."""
+        return np.append(self._top, -1)[stack], self._tops
 
-        A frame is its function, file and line.
-        """
-        return np.append(self._top, -1)[stack], [top.leaf for top in self._tops]
+    def lines(self, stack: npt.NDArray[Any]) -> Ints:
+        """A number for the line that each stack is told by, 0 where none is known."""
+        number: dict[Frame, int] = {}
+        of_top = [number.setdefault(top.line, len(number) + 1) for top in self._tops]
+        return np.array([*of_top, 0], np.int64)[self.tops(stack)[0]]
 
     def stack(self, number: int) -> tuple[str, ...]:
         """A stack in words, innermost first: ``function (file:line)``; empty if unknown."""
@@ -100,7 +111,7 @@ class Sites:
             return ()
         table = known.table
         frames = table.frames[table.offsets[number] : table.offsets[number + 1]]
-        told = [f"{table.strings[f['function']]} ({table.strings[f['file']]}:{f['line']})" for f in frames]
+        told = [frame_text((table.strings[f["function"]], table.strings[f["file"]], int(f["line"]))) for f in frames]
         return (*told, "...") if table.truncated[number] else tuple(told)
 
 
@@ -110,7 +121,7 @@ def function_of(site: Site) -> Site:
     return Site(site.thread, function, file, 0, site.own)
 
 
-def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
+def _tops(stacks: Stacks | None) -> tuple[Ints, list[Top]]:
     """For each stack the number of what `Site` tells of it (-1 if it has no frame), and what these are."""
     if stacks is None or len(stacks.table) == 0:
         return np.empty(0, np.int64), []
@@ -123,7 +134,7 @@ def _tops(stacks: Stacks | None) -> tuple[Ints, list[_Top]]:
     tops = []
     for kind in kinds.tolist():
         at, place = divmod(kind // 2, len(own_frames) + 1)
-        tops.append(_Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
+        tops.append(Top(frames[at], bool(kind % 2), own_frames[place - 1] if place else _NO_FRAME))
     top = np.full(len(table), -1, np.int64)
     top[filled] = inverse.ravel()
     return top, tops

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.attribution import attribute
-from giltrace.analysis.measure.sites import Frame, Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.measure.usage import lengths
+from giltrace.analysis.results import Frame
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

@@ -39,10 +39,11 @@ class Source(IntEnum):
     """How it is known what a holder did in a stretch."""
 
     UNKNOWN = 0
-    RELEASE = 1  #: only where the GIL was given up, or, where that is missing, taken
-    REQUEST = 2  #: a waiter looked when it asked for the GIL
-    ALIKE = 3  #: samples of it and of like holds
-    SAMPLE = 4  #: samples of this one
+    ACQUIRE = 1  #: only where the GIL was taken
+    RELEASE = 2  #: only where the GIL was given up
+    REQUEST = 3  #: a waiter looked when it asked for the GIL
+    ALIKE = 4  #: samples of it and of like holds
+    SAMPLE = 5  #: samples of this one
 
 
 class Stretches(NamedTuple):
@@ -84,15 +85,21 @@ def stretches(process: Process) -> Stretches:
 
 def main_stacks(process: Process) -> Numbers:
     """The stack that stands for each hold as a whole, -1 if unknown: of its samples the most frequent."""
+    return sourced_stacks(process)[0]
+
+
+def sourced_stacks(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+    """The stack that stands for each hold as a whole, and how that is known: a `Source` each."""
     seen = _see(process)
-    stack, _ = _whole(process, seen)
+    stack, source = _whole(process, seen)
     if process.stacks is None or len(seen.sample) == 0:
-        return stack
+        return stack, source
     key = seen.hold << 32 | process.stacks.sample[seen.sample].astype(np.int64)
     kind, count = np.unique(key, return_counts=True)
     order = np.argsort(count, kind="stable")  # the most frequent of each hold is assigned last
     stack[kind[order] >> 32] = (kind[order] & 0xFFFFFFFF).astype(np.int32)
-    return stack
+    source[seen.hold] = Source.SAMPLE
+    return stack, source
 
 
 def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8]]:
@@ -102,7 +109,8 @@ def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8
     if known is None:
         return np.full(len(holds), -1, np.int32), source
     chosen = np.where(known.hold_end >= 0, known.hold_end, known.hold_begin).astype(np.int32)
-    source[chosen >= 0] = Source.RELEASE
+    source[chosen >= 0] = Source.ACQUIRE
+    source[known.hold_end >= 0] = Source.RELEASE
     asked = requested_holds(process)
     looked = np.flatnonzero((asked >= 0) & (known.request >= 0))
     # Of several requests to one hold the first counts: it is assigned last.

@@ -7,9 +7,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.sites import Sites
 from giltrace.exporters._names import labels
-from giltrace.exporters._places import find_places
+from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters._text import Cells, decimals, integers, where, write_array
 from giltrace.exporters.firefox.tables import HOLDING, OTHER, WAITING, SharedTables
@@ -23,7 +22,7 @@ def _schema(name: str, label: str, description: str, *fields: tuple[str, str, st
     return {
         "name": name,
         "tooltipLabel": label,
-        "tableLabel": "{marker.data.site}",
+        "tableLabel": "{marker.data.ownLine}",
         "chartLabel": label,
         "description": description,
         "display": ["marker-chart", "marker-table", "timeline-overview"],
@@ -31,9 +30,11 @@ def _schema(name: str, label: str, description: str, *fields: tuple[str, str, st
     }
 
 
+_OWN_LINE = ("ownLine", "Own line", "unique-string")
 _SITE = ("site", "Where it stood", "unique-string")
 _GIL = ("gil", "GIL", "integer")
 _CULPRIT = ("culprit", "Culprit", "unique-string")
+_CULPRIT_OWN_LINE = ("culpritOwnLine", "Own line of the culprit", "unique-string")
 _CULPRIT_SITE = ("culpritSite", "Where the culprit stood", "unique-string")
 
 SCHEMA = [
@@ -42,7 +43,9 @@ SCHEMA = [
         "holds the GIL",
         "From acquiring the GIL to its release, which is voluntary or forced by a switch request.",
         ("reason", "Release", "unique-string"),
+        _OWN_LINE,
         _SITE,
+        ("knownBy", "Known by", "unique-string"),
         ("core", "Core", "integer"),
         _GIL,
     ),
@@ -52,7 +55,16 @@ SCHEMA = [
         "From asking for the GIL to having it. The culprit is the thread that held it for the most of that.",
         ("reason", "Outcome", "unique-string"),
         _CULPRIT,
+        ("culpritShare", "Share of the culprit", "percentage"),
+        ("culpritNs", "Time of the culprit", "nanoseconds"),
+        _CULPRIT_OWN_LINE,
         _CULPRIT_SITE,
+        ("culpritKnownBy", "Known by", "unique-string"),
+        ("secondCulprit", "Second culprit", "unique-string"),
+        ("secondCulpritNs", "Time of the second", "nanoseconds"),
+        ("thirdCulprit", "Third culprit", "unique-string"),
+        ("thirdCulpritNs", "Time of the third", "nanoseconds"),
+        _OWN_LINE,
         _SITE,
         ("timeouts", "Timed-out waits", "integer"),
         _GIL,
@@ -63,6 +75,7 @@ SCHEMA = [
         "This thread had waited for a switch interval and asked the holder to drop the GIL.",
         ("reason", "Reason", "unique-string"),
         _CULPRIT,
+        _CULPRIT_OWN_LINE,
         _CULPRIT_SITE,
         _GIL,
     ),
@@ -79,18 +92,18 @@ class Markers:
 
     def __init__(self, process: Process, shared: SharedTables, origin: int) -> None:
         self._process, self._origin = process, origin
-        sites = Sites(process)
-        self.hold_stacks, self.wait_stacks = sites.hold_stacks(), sites.wait_stacks()
+        self._relations = relate(process)
+        self._places = Places(process, self._relations)
+        self.hold_stacks, self.wait_stacks = self._places.hold_stack, self._places.wait_stack
         self._stacks = (
             shared.stacks(process, self.hold_stacks, HOLDING)[0],
             shared.stacks(process, self.wait_stacks, WAITING)[0],
         )
-        self._relations = relate(process)
-        self._places = find_places(process, self._relations)
         # The last of each stands for nobody and nowhere.
         self._place = np.append(shared.strings(list(self._places.texts[1:])), -1)
         self._thread = np.append(shared.strings(labels(process)), -1)
         self._name = shared.strings(_NAMES)
+        self._known_by = np.append(-1, shared.strings(list(KNOWN_BY.values())[1:]))
         self._reasons = [shared.strings(texts) for texts in (_HOLD_REASONS, _WAIT_REASONS, _REQUEST_REASONS)]
         self._rows = [
             _by_thread(process, table["thread"]) for table in (process.holds, process.waits, process.switch_requests)
@@ -144,23 +157,41 @@ class Markers:
             b"GilHold",
             holds["gil"],
             ("reason", self._reasons[_HOLD][reason]),
-            ("site", self._place[self._places.hold[row] - 1]),
+            *self._stood("ownLine", "site", self._places.hold_stack[row]),
+            ("knownBy", self._known_by[self._places.hold_source[row]]),
             ("core", holds["core"].astype(np.int64)),
             stack=self._stacks[_HOLD][row],
         )
 
     def _wait(self, row: Ints) -> Cells:
         waits = self._process.waits[row]
+        share = decimals(np.rint(10_000 * self._places.share(row)), 4)
         return self._object(
             b"GilWait",
             waits["gil"],
             ("reason", self._reasons[_WAIT][(waits["hold"] < 0).astype(np.int64)]),
-            ("culprit", self._thread[self._relations.culprit[row]]),
-            ("culpritSite", self._place[self._places.culprit[row] - 1]),
-            ("site", self._place[self._places.wait[row] - 1]),
             ("timeouts", waits["timeouts"].astype(np.int64)),
+            *self._holders(row),
+            *self._stood("culpritOwnLine", "culpritSite", self._places.culprit_stack[row]),
+            ("culpritKnownBy", self._known_by[self._places.culprit_source[row]]),
+            *self._stood("ownLine", "site", self._places.wait_stack[row]),
             stack=self._stacks[_WAIT][row],
+            more=(where(self._places.culprits.thread[row, 0] >= 0, b',"culpritShare":', share),),
         )
+
+    def _holders(self, row: Ints) -> list[tuple[str, Ints]]:
+        """Who held the GIL during each wait, and for how long: the culprit and the next two."""
+        found = self._places.culprits
+        told: list[tuple[str, Ints]] = []
+        for place, name in enumerate(("culprit", "secondCulprit", "thirdCulprit")):
+            thread = found.thread[row, place]
+            told += [(name, self._thread[thread]), (f"{name}Ns", np.where(thread >= 0, found.ns[row, place], -1))]
+        return told
+
+    def _stood(self, line: str, site: str, stack: npt.NDArray[np.int32]) -> list[tuple[str, Ints]]:
+        """Where somebody stood: the user's own line, and the innermost frame."""
+        places = self._places
+        return [(line, self._place[places.own_line(stack) - 1]), (site, self._place[places.site(stack) - 1])]
 
     def _request(self, row: Ints) -> Cells:
         requests = self._process.switch_requests[row]
@@ -169,16 +200,19 @@ class Markers:
             requests["gil"],
             ("reason", np.full(len(row), self._reasons[_REQUEST][0])),
             ("culprit", self._thread[self._relations.asked[row]]),
-            ("culpritSite", self._place[self._places.asked[row] - 1]),
+            *self._stood("culpritOwnLine", "culpritSite", self._places.asked_stack[row]),
             stack=np.full(len(row), -1),
         )
 
-    def _object(self, kind: bytes, gil: npt.NDArray[Any], *fields: tuple[str, Ints], stack: Ints) -> Cells:
-        """JSON objects; a field below 0 is left out."""
+    def _object(
+        self, kind: bytes, gil: npt.NDArray[Any], *fields: tuple[str, Ints], stack: Ints, more: tuple[Cells, ...] = ()
+    ) -> Cells:
+        """JSON objects; a field below 0 is left out. `more` are further fields as they stand there."""
         every = np.ones(len(gil), np.bool_)
         parts = [where(every, b'{"type":"%s","gil":' % kind, integers(gil))]
         for name, values in fields:
             parts.append(where(values >= 0, b',"%s":' % name.encode(), integers(np.maximum(values, 0))))
+        parts += more
         parts.append(where(stack >= 0, b',"cause":{"stack":', integers(np.maximum(stack, 0)), b"}"))
         return np.concatenate([*parts, where(every, b"}")], axis=1)
 

@@ -96,38 +96,51 @@ def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Int
 
 
 def _write_named(
-    sink: Sink, track: int, start: Ints, end: Ints, name: Ints, colour: Ints | None = None, notes: Sequence[Any] = ()
+    sink: Sink,
+    track: int,
+    start: Ints,
+    end: Ints,
+    name: Ints,
+    colour: Ints | None = None,
+    notes: Sequence[Any] = (),
+    told: Mapping[str, Ints] | None = None,
 ) -> None:
     """Write slices of one track, sorted by start, with their interned names and colours (default: by name).
 
-    `notes` are the annotations that all of them have.
+    `notes` are the annotations that all of them have, `told` the interned values of further ones: of each row all or,
+    where the first is 0, none.
     """
     category = int(sink.categories(["gil"])[0])
+    told = told or {}
 
     def build(value: Mapping[str, int]) -> Any:
+        more = [sink.annotation(key, string_value_iid=value[key]) for key in told if key in value]
         event = pb.TrackEvent(
             type=pb.TrackEvent.TYPE_SLICE_BEGIN,
             track_uuid=value["uuid"],
             category_iids=[category],
             name_iid=value["name"],
-            debug_annotations=notes,
+            debug_annotations=[*notes, *more],
         )
         if colour is not None:
             event.correlation_id_str_iid = value["colour"]
         return packet(timestamp=value["time"], track_event=event)
 
     columns = {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID}
-    shape = Shape(build, columns | ({"colour": Field.SMALL} if colour is not None else {}))
+    columns |= {"colour": Field.SMALL} if colour is not None else {}
+    shapes = [Shape(build, columns), Shape(build, columns | dict.fromkeys(told, Field.IID))]
 
     def begin(kind: int, rows: Ints) -> Bytes:
-        coloured = {} if colour is None else {"colour": colour[rows]}
-        return shape.fill(time=start[rows], uuid=np.full(len(rows), track), name=name[rows], **coloured)
+        more = {key: values[rows] for key, values in told.items()}
+        more |= {} if colour is None else {"colour": colour[rows]}
+        return shapes[kind].fill(time=start[rows], uuid=np.full(len(rows), track), name=name[rows], **more)
 
     def finish(kind: int, rows: Ints) -> Bytes:
         return end_shape(False).fill(time=end[rows], uuid=np.full(len(rows), track))
 
     no_kind = np.zeros(len(start), np.int64)
-    write_slices(sink, (Slices(start, end, no_kind, no_kind, begin, finish),))
+    kind = (next(iter(told.values())) > 0).astype(np.int64) if told else no_kind
+    write_slices(sink, (Slices(start, end, kind, no_kind, begin, finish),))
 
 
 def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
@@ -152,8 +165,9 @@ def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
 
 def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: StackTexts) -> None:
     """What ran while others waited: from the first waiter on, each hold as slices named by the lines it stood at."""
-    rows = np.flatnonzero((texts.held["gil"] == gil) & (texts.lines > 0))
-    holds = texts.held[rows]
+    held = texts.places.held
+    rows = np.flatnonzero((held.holds["gil"] == gil) & (held.stack >= 0))
+    holds = held.holds[rows]
     times, counts = waiting_counts(process, gil)
     at = np.maximum(np.searchsorted(times, holds["start"], "right") - 1, 0)
     # Between two changes of the count it is zero on one side at least, or somebody waits already.
@@ -164,7 +178,9 @@ def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: S
         return
     track = sink.track(("culprits", group), group, name="culprits (while others wait)", rank=3)
     whose = (sink.annotation("pid", int_value=process.pid), sink.annotation("gil", int_value=gil))
-    _write_named(sink, track, start[kept], holds["end"][kept], texts.lines[rows[kept]], notes=whose)
+    stack = held.stack[rows[kept]]
+    told = {"own line": texts.own_line[stack], "leaf": texts.leaf[stack]}
+    _write_named(sink, track, start[kept], holds["end"][kept], texts.line[stack], notes=whose, told=told)
 
 
 def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:

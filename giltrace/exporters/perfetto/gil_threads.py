@@ -8,23 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from giltrace.analysis.durations import percent
+from giltrace.analysis.measure.culprits import MOST
+from giltrace.analysis.measure.stretches import Source
 from giltrace.exporters._relations import Relations
 from giltrace.exporters.perfetto import colours
 from giltrace.exporters.perfetto.packets import Bytes, Field, Ints, Shape
 from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
 from giltrace.exporters.perfetto.slices import Slices, write_slices
-from giltrace.exporters.perfetto.stacks import StackTexts
+from giltrace.exporters.perfetto.stacks import STACK_NAMES, StackTexts, stack_kinds
 from giltrace.timeline.model import Flag, Process
 
-# What a packet carries besides what all carry, as bits of its kind; from _FLAGS_SHIFT on, the kind holds the `Flag`s.
+# What a packet carries besides what all carry, as bits of its kind: how a holder's stack is known is a `Source`, from
+# _SOURCE_SHIFT on, and from _FLAGS_SHIFT on the kind holds the `Flag`s.
 _ARROW = 1
 _CORE = 2
 _LED_TO = 1
-_CULPRIT = 2
-_STACK = 4
-_CULPRIT_STACK = 8
-_FLAGS_SHIFT = 4
+_STACK = 2
+_OWN_LINE = 4
+_CULPRIT_OWN_LINE = 8
+_SOURCE_SHIFT, _SOURCES = 4, 7
+#: How many held the GIL during a wait.
+_HOLDERS_SHIFT, _HOLDERS = 7, 3
+_FLAGS_SHIFT = 9
 
 _PARTIAL = {
     int(Flag.PARTIAL_START): "began before the first record",
@@ -48,7 +55,7 @@ def write_thread_tracks(
     hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
     """
     tracks = _tracks(sink, process, threads)
-    waits = _waits(sink, process, tracks, labels, relations, texts)
+    waits = _waits(sink, process, tracks, labels, texts)
     holds = _holds(sink, process, tracks, relations, texts, first_flow)
     write_slices(sink, (waits, holds))
     return tracks
@@ -76,6 +83,7 @@ def _holds(
     holds = process.holds
     flow = first_flow + np.arange(len(holds), dtype=np.int64)
     uuid = tracks[holds["thread"], holds["gil"]]
+    own_line = texts.own_line[texts.places.hold_stack]
 
     @cache
     def shape(kind: int) -> Shape:
@@ -91,20 +99,33 @@ def _holds(
             core=chosen["core"],
             flow=flow[rows],
             stack=texts.hold[rows],
+            own_line=own_line[rows],
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
         arrow = flow[relations.following[rows]] if kind else flow[rows]
         return end_shape(bool(kind)).fill(time=holds["end"][rows], uuid=uuid[rows], flow=arrow)
 
-    flags = holds["flags"].astype(np.int64) << _FLAGS_SHIFT
-    kind = flags | _ARROW * relations.arrow_in | _CORE * (holds["core"] >= 0) | _STACK * (texts.hold > 0)
+    kind = (
+        (holds["flags"].astype(np.int64) << _FLAGS_SHIFT)
+        | _ARROW * relations.arrow_in
+        | _CORE * (holds["core"] >= 0)
+        | _OWN_LINE * (own_line > 0)
+        | (stack_kinds(texts.places.hold_source, texts.hold) << _SOURCE_SHIFT)
+    )
     return Slices(holds["start"], holds["end"], kind, relations.arrow_out.astype(np.int64), begin, finish)
 
 
-def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: Relations, texts: StackTexts) -> Slices:
-    waits = process.waits
+def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: StackTexts) -> Slices:
+    waits, places = process.waits, texts.places
     uuid = tracks[waits["thread"], waits["gil"]]
+    own_line, culprit_own_line = texts.own_line[places.wait_stack], texts.own_line[places.culprit_stack]
+    holders = places.culprits
+    length = np.maximum(waits["end"] - waits["start"], 1)[:, None]
+    permille = (1000 * (holders.ns / length) + 0.5).astype(np.int64)
+    percents = np.zeros(1001, np.int64)
+    used = np.flatnonzero(np.bincount(permille.ravel(), minlength=len(percents)))
+    percents[used] = sink.argument_values([percent(one / 1000) for one in used.tolist()])
 
     @cache
     def shape(kind: int) -> Shape:
@@ -112,14 +133,21 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: 
 
     def begin(kind: int, rows: Ints) -> Bytes:
         chosen = waits[rows]
+        held = {}
+        for place in range(MOST):
+            held[f"holder {place}"] = labels[holders.thread[rows, place]]
+            held[f"ns {place}"] = holders.ns[rows, place]
+            held[f"share {place}"] = percents[permille[rows, place]]
         return shape(kind).fill(
             time=chosen["start"],
             uuid=uuid[rows],
             timeouts=chosen["timeouts"],
             hold=chosen["hold"],
-            culprit=labels[relations.culprit[rows]],
             stack=texts.wait[rows],
+            own_line=own_line[rows],
             culprit_stack=texts.culprit[rows],
+            culprit_own_line=culprit_own_line[rows],
+            **held,
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
@@ -128,9 +156,11 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, relations: 
     kind = (
         (waits["flags"].astype(np.int64) << _FLAGS_SHIFT)
         | _LED_TO * (waits["hold"] >= 0)
-        | _CULPRIT * (relations.culprit >= 0)
         | _STACK * (texts.wait > 0)
-        | _CULPRIT_STACK * (texts.culprit > 0)
+        | _OWN_LINE * (own_line > 0)
+        | _CULPRIT_OWN_LINE * (culprit_own_line > 0)
+        | (stack_kinds(places.culprit_source, texts.culprit) << _SOURCE_SHIFT)
+        | ((holders.thread >= 0).sum(axis=1) << _HOLDERS_SHIFT)
     )
     return Slices(waits["start"], waits["end"], kind, np.zeros(len(waits), np.int64), begin, finish)
 
@@ -166,6 +196,7 @@ def _partial(sink: Sink, flags: int) -> list[Any]:
 
 def _hold_shape(sink: Sink, kind: int) -> Shape:
     flags = kind >> _FLAGS_SHIFT
+    stack_name = _stack_name(kind)
     reason = "forced" if flags & Flag.FORCED else "voluntary"
     if flags & Flag.PARTIAL_END:
         reason = "still held at the end"
@@ -176,8 +207,10 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("core", uint_value=value["core"]))
         notes.append(sink.annotation("gil", uint_value=value["gil"]))
         notes.append(sink.annotation("hold", uint_value=value["hold"]))
-        if kind & _STACK:
-            notes.append(sink.annotation("stack", string_value_iid=value["stack"]))
+        if kind & _OWN_LINE:
+            notes.append(sink.annotation("own line", string_value_iid=value["own_line"]))
+        if stack_name:
+            notes.append(sink.annotation(stack_name, string_value_iid=value["stack"]))
         event = _begin(sink, value["uuid"], "holds GIL", colours.GREEN, notes + _partial(sink, flags))
         if kind & _ARROW:
             event.terminating_flow_ids.append(value["flow"])
@@ -185,19 +218,37 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
 
     columns = {"time": Field.TIME, "uuid": Field.UUID, "gil": Field.SMALL, "hold": Field.COUNT}
     columns |= {"core": Field.SMALL} if kind & _CORE else {}
-    columns |= {"stack": Field.IID} if kind & _STACK else {}
+    columns |= {"own_line": Field.IID} if kind & _OWN_LINE else {}
+    columns |= {"stack": Field.IID} if stack_name else {}
     return Shape(build, columns | ({"flow": Field.FLOW} if kind & _ARROW else {}))
 
 
+def _stack_name(kind: int) -> str:
+    """What the holder's stack is called in a packet of this kind; empty if there is none."""
+    return STACK_NAMES.get(Source(kind >> _SOURCE_SHIFT & _SOURCES), "")
+
+
 def _wait_shape(sink: Sink, kind: int) -> Shape:
+    stack_name = _stack_name(kind)
+    holders = kind >> _HOLDERS_SHIFT & _HOLDERS
+
     def build(value: Mapping[str, int]) -> Any:
         notes = [sink.annotation("timeouts", uint_value=value["timeouts"])]
         if kind & _LED_TO:
             notes.append(sink.annotation("led to hold", uint_value=value["hold"]))
-        if kind & _CULPRIT:
-            notes.append(sink.annotation("culprit", string_value_iid=value["culprit"]))
-        if kind & _CULPRIT_STACK:
-            notes.append(sink.annotation("culprit stack", string_value_iid=value["culprit_stack"]))
+        if holders:
+            notes.append(sink.annotation("culprit", string_value_iid=value["holder 0"]))
+            notes.append(sink.annotation("culprit share", string_value_iid=value["share 0"]))
+            notes.append(sink.annotation("culprit ns", uint_value=value["ns 0"]))
+        if kind & _CULPRIT_OWN_LINE:
+            notes.append(sink.annotation("culprit own line", string_value_iid=value["culprit_own_line"]))
+        if stack_name:
+            notes.append(sink.annotation(f"culprit {stack_name}", string_value_iid=value["culprit_stack"]))
+        if holders > 1:
+            others = [_holder(sink, value, place) for place in range(1, holders)]
+            notes.append(sink.annotation("also held by", array_values=others))
+        if kind & _OWN_LINE:
+            notes.append(sink.annotation("own line", string_value_iid=value["own_line"]))
         if kind & _STACK:
             notes.append(sink.annotation("stack", string_value_iid=value["stack"]))
         notes += _partial(sink, kind >> _FLAGS_SHIFT)
@@ -207,5 +258,19 @@ def _wait_shape(sink: Sink, kind: int) -> Shape:
     columns = {"time": Field.TIME, "uuid": Field.UUID, "timeouts": Field.COUNT}
     columns |= {"hold": Field.COUNT} if kind & _LED_TO else {}
     columns |= {"stack": Field.IID} if kind & _STACK else {}
-    columns |= {"culprit_stack": Field.IID} if kind & _CULPRIT_STACK else {}
-    return Shape(build, columns | ({"culprit": Field.IID} if kind & _CULPRIT else {}))
+    columns |= {"own_line": Field.IID} if kind & _OWN_LINE else {}
+    columns |= {"culprit_own_line": Field.IID} if kind & _CULPRIT_OWN_LINE else {}
+    columns |= {"culprit_stack": Field.IID} if stack_name else {}
+    for place in range(holders):
+        columns |= {f"holder {place}": Field.IID, f"ns {place}": Field.TIME, f"share {place}": Field.IID}
+    return Shape(build, columns)
+
+
+def _holder(sink: Sink, value: Mapping[str, int], place: int) -> Any:
+    """One of those that held the GIL during a wait, beside its culprit."""
+    entries = [
+        sink.annotation("thread", string_value_iid=value[f"holder {place}"]),
+        sink.annotation("share", string_value_iid=value[f"share {place}"]),
+        sink.annotation("ns", uint_value=value[f"ns {place}"]),
+    ]
+    return pb.DebugAnnotation(dict_entries=entries)

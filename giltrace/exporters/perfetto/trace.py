@@ -13,6 +13,7 @@ import numpy as np
 
 from giltrace.exporters._names import labels
 from giltrace.exporters._output import output_file
+from giltrace.exporters._places import Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto.cut import write_cut
 from giltrace.exporters.perfetto.gil_group import write_group, write_quality
@@ -79,7 +80,7 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
-        texts = stack_texts(sink, process, relations)
+        texts = stack_texts(sink, Places(process, relations))
         for gil in range(process.gils):
             write_group(sink, process, gil, names, values, relations, texts)
         tracks = write_thread_tracks(sink, process, threads, values, relations, texts, first_flow)

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.exporters._names import labels
-from giltrace.exporters._places import find_places
+from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import relate
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 
 _PARTIAL = Flag.PARTIAL_START | Flag.PARTIAL_END
+_KNOWN_BY = list(KNOWN_BY.values())
 
 #: Rows of one piece.
 PIECE = 1 << 16
@@ -27,7 +28,7 @@ class Texts(NamedTuple):
     values: Sequence[str]
 
 
-#: Integers, booleans or texts, all columns of a piece equally long.
+#: Integers, booleans, shares of 1 with four decimals, or texts, all columns of a piece equally long.
 Column = npt.NDArray[Any] | Texts
 Columns = dict[str, Column]
 
@@ -67,7 +68,7 @@ def _threads(timeline: Timeline) -> Iterator[Columns]:
 def _holds(timeline: Timeline) -> Iterator[Columns]:
     before = 0
     for process in timeline.processes:
-        places = find_places(process, relate(process))
+        places = Places(process, relate(process))
         for at, rows in _pieces(process, process.holds):
             yield {
                 "hold": before + at,
@@ -76,7 +77,9 @@ def _holds(timeline: Timeline) -> Iterator[Columns]:
                 "core": rows["core"],
                 "forced": _flagged(rows, Flag.FORCED),
                 "partial": _flagged(rows, _PARTIAL),
-                "site": Texts(places.hold[at], places.texts),
+                "site": Texts(places.site(places.hold_stack[at]), places.texts),
+                "own_line": Texts(places.own_line(places.hold_stack[at]), places.texts),
+                "known_by": Texts(places.hold_source[at], _KNOWN_BY),
             }
         before += len(process.holds)
 
@@ -84,9 +87,7 @@ def _holds(timeline: Timeline) -> Iterator[Columns]:
 def _waits(timeline: Timeline) -> Iterator[Columns]:
     before = 0
     for process in timeline.processes:
-        relations = relate(process)
-        places, culprit = find_places(process, relations), relations.culprit
-        names = [*labels(process), ""]
+        places = Places(process, relate(process))
         for at, rows in _pieces(process, process.waits):
             yield {
                 **_interval(process, rows),
@@ -94,12 +95,31 @@ def _waits(timeline: Timeline) -> Iterator[Columns]:
                 "timeouts": rows["timeouts"],
                 "hold": np.where(rows["hold"] >= 0, rows["hold"] + before, -1),
                 "partial": _flagged(rows, _PARTIAL),
-                "site": Texts(places.wait[at], places.texts),
-                # Nobody is -1, the last of the names.
-                "culprit": Texts(culprit[at] % len(names), names),
-                "culprit_site": Texts(places.culprit[at], places.texts),
+                "site": Texts(places.site(places.wait_stack[at]), places.texts),
+                **_culprits(process, places, at),
+                "own_line": Texts(places.own_line(places.wait_stack[at]), places.texts),
+                "culprit_own_line": Texts(places.own_line(places.culprit_stack[at]), places.texts),
+                "culprit_known_by": Texts(places.culprit_source[at], _KNOWN_BY),
             }
         before += len(process.holds)
+
+
+def _culprits(process: Process, places: Places, at: Ints) -> Columns:
+    """Who held the GIL during each wait: the culprit, where it stood and its share, and the next two."""
+    names = [*labels(process), ""]
+    found = places.culprits
+    # Nobody is -1, the last of the names.
+    first, second, third = (Texts(found.thread[at, place] % len(names), names) for place in range(3))
+    return {
+        "culprit": first,
+        "culprit_site": Texts(places.site(places.culprit_stack[at]), places.texts),
+        "culprit_ns": found.ns[at, 0],
+        "culprit_share": np.round(places.share(at), 4),
+        "second_culprit": second,
+        "second_culprit_ns": found.ns[at, 1],
+        "third_culprit": third,
+        "third_culprit_ns": found.ns[at, 2],
+    }
 
 
 def _switch_requests(timeline: Timeline) -> Iterator[Columns]:

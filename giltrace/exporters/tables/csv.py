@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from giltrace.exporters._text import Cells, choices, integers, rows
+from giltrace.exporters._text import Cells, choices, decimals, integers, rows
 from giltrace.exporters.tables.columns import TABLES, Column, Texts
 from giltrace.text import spreadsheet_cell
 from giltrace.timeline.model import Timeline
@@ -34,6 +34,8 @@ def _cells(column: Column) -> Cells:
         return choices([_quoted(text) for text in column.values])(column.code)
     if column.dtype == np.bool_:
         return choices([b"false", b"true"])(column.astype(np.int64))
+    if column.dtype == np.float64:
+        return decimals(np.rint(column * 10_000), 4)
     return integers(column)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.stack_totals import frames, waiting
-from giltrace.analysis.results import ProcessReport
+from giltrace.analysis.results import ProcessReport, frame_text
 from giltrace.timeline.model import Process
 
 #: Bars per decade of the histogram, and the decades that it may have: 100 ns to 1000 s.
@@ -84,4 +84,4 @@ def _add_stacks(root: _Flame, process: Process, roles: Mapping[int, str]) -> Non
 
 def place(function: str, file: str, line: int) -> str:
     """Return ``function (file:line)`` with the file's last part only."""
-    return f"{function} ({file.rpartition('/')[2]}:{line})" if file else function
+    return frame_text((function, file.rpartition("/")[2], line))

@@ -23,14 +23,18 @@ with
   lines as materialized (
     select
       extract_arg(s.arg_set_id, 'debug.pid') as pid, extract_arg(s.arg_set_id, 'debug.gil') as gil,
-      s.ts, s.ts + s.dur as ts_end, iif(s.name = 'no Python frame', '', s.name) as site
+      s.ts, s.ts + s.dur as ts_end,
+      ifnull(extract_arg(s.arg_set_id, 'debug.leaf'), iif(s.name = 'no Python frame', '', s.name)) as site,
+      ifnull(extract_arg(s.arg_set_id, 'debug.own line'), iif(s.name = 'no Python frame', '', s.name)) as own_line
     from slice s join track k on k.id = s.track_id
     where k.name = 'culprits (while others wait)' and s.dur > 0
   ),
   marks as (
-    select upid, gil, ts, 0 as rank, hold, utid, iif(stack is null, ts + dur, ts) as ts_end, '' as site from gil_holds
+    select upid, gil, ts, 0 as rank, hold, utid, iif(stack is null, ts + dur, ts) as ts_end,
+      '' as site, '' as own_line
+    from gil_holds
     union all
-    select upid, gil, ts, 1, null, null, ts_end, site
+    select upid, gil, ts, 1, null, null, ts_end, site, own_line
     from lines join (select distinct upid, pid, gil from gil_holds) using (pid, gil)
   ),
   ordered as (
@@ -42,7 +46,7 @@ with
   )
 select
   row_number() over (order by o.upid, o.gil, o.ts) as turn,
-  o.upid, o.gil, o.ts, o.ts_end, role, o.site
+  o.upid, o.gil, o.ts, o.ts_end, role, o.site, o.own_line
 from owned o join _gil_roles r on r.utid = o.holder
 where o.ts_end > o.ts
 order by turn;
@@ -79,17 +83,20 @@ select
   culprit_site,                                          -- and where, as the waiters saw it
   count() as waits,                                      -- in how many waits
   sum(lost) as dur,                                      -- how long in all
-  max(lost) as max_dur                                   -- most of it in one wait
+  max(lost) as max_dur,                                  -- most of it in one wait
+  victim_own_line,                                       -- your own line that led to where the victim stood
+  culprit_own_line                                       -- and where the culprit did; the site if none of yours did
 from (
   select
     w.upid, w.pid, w.process, v.role as victim, ifnull(w.site, '') as victim_site,
     t.role as culprit, t.site as culprit_site,
+    ifnull(w.own_line, '') as victim_own_line, t.own_line as culprit_own_line,
     sum(min(t.ts_end, w.ts + w.dur) - max(t.ts, w.ts)) as lost
   from _gil_overlaps o
   join gil_waits w using (id)
   join _gil_roles v using (utid)
   join _gil_turns t on t.turn between o.first and o.last
-  group by w.id, t.role, t.site
+  group by w.id, t.role, t.site, t.own_line
 )
-group by upid, victim, victim_site, culprit, culprit_site
+group by upid, victim, victim_site, victim_own_line, culprit, culprit_site, culprit_own_line
 order by dur desc;

@@ -11,12 +11,13 @@ select
   to_utid, to_tid, to_thread,                            -- who took it
   exists (
     select 1 from gil_waits w where w.upid = h.upid and w.hold = h.to_hold and w.ts <= h.ts
-  ) as waited                                            -- 1 if the taker waited already at the release, else 0
+  ) as waited,                                           -- 1 if the taker waited already at the release, else 0
+  own_line                                               -- your own line that led to the site
 from (
   select
     ts + dur as ts,
     lead(ts) over next - (ts + dur) as dur,
-    upid, pid, process, gil, utid, tid, thread, forced, site,
+    upid, pid, process, gil, utid, tid, thread, forced, site, own_line,
     lead(utid) over next as to_utid,
     lead(tid) over next as to_tid,
     lead(thread) over next as to_thread,

@@ -44,14 +44,16 @@ class Line:
     number: int = 0
 
     def __str__(self) -> str:
-        return f"{self.function} ({self.file.rpartition('/')[2]}:{self.number})" if self.function else ""
+        number = f":{self.number}" if self.number > 0 else ""
+        return f"{self.function} ({self.file.rpartition('/')[2]}{number})" if self.function else ""
 
 
 @dataclass(frozen=True)
 class ThreadRow:
     """One thread: `ident` tells it apart; `worst_ns` is its longest wait; `core` is -1 if unknown.
 
-    `line` is the newest known: where it stood when it last gave the GIL up, or was read while it holds it.
+    `line` is the newest known: where it stood when it last gave the GIL up, or was read while it holds it. `own_line`
+    is the line of the user's own code that led to it: itself where there is none.
     """
 
     ident: int
@@ -67,16 +69,21 @@ class ThreadRow:
     forced: int
     core: int
     line: Line
+    own_line: Line = Line()
 
 
 @dataclass(frozen=True)
 class Culprit:
-    """A line whose holds others waited for: how long in all, and per time (`cost`; above 1 if several waited)."""
+    """A line whose holds others waited for: how long in all, and per time (`cost`; above 1 if several waited).
+
+    `own_line` is the line of the user's own code that led to it: itself where there is none.
+    """
 
     line: Line
     cost_ns: int
     cost: float
     worst_ns: int
+    own_line: Line = Line()
 
 
 @dataclass(frozen=True)

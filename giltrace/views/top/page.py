@@ -21,6 +21,8 @@ _STATE_STYLE = {
     ThreadState.ENDED: "dim",
 }
 _AXIS = 5
+#: Characters that a line in a library has at least, beside the user's own.
+_LEAST_LEAF = 12
 
 
 @dataclass
@@ -181,7 +183,7 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
         line.append_text(_state(row))
         line.append(f"{percent(row.held):>6} {percent(row.waiting):>7} {duration(row.worst_ns or None):>8}")
         line.append_text(_core(row))
-        line.append(_place(row.line, max(width - len(line), 0)))
+        line.append(_places(row.own_line, row.line, max(width - len(line), 0)))
         if row.state is ThreadState.ENDED:
             line.stylize("dim")
         lines.append(line)
@@ -197,7 +199,7 @@ def _culprits(culprits: tuple[Culprit, ...], width: int, title: str = "culprit: 
     lines = [Text(f"{header}{title:<{max(width - len(header), 0)}}", "reverse")]
     for one in culprits:
         figures = f" {duration(one.cost * 1e9):>11} {duration(one.worst_ns):>8}  "
-        lines.append(Text(figures + (_place(one.line, width - len(figures)) or "(line not known)")))
+        lines.append(Text(figures + (_places(one.own_line, one.line, width - len(figures)) or "(line not known)")))
     return lines
 
 
@@ -214,13 +216,22 @@ def _core(row: ThreadRow) -> Text:
     return Text(f" {row.core if row.core >= 0 else '-':>4} ")
 
 
+def _places(own: Line, leaf: Line, width: int) -> str:
+    """The user's own line, and in brackets the one that it led to, as far as there is room for that."""
+    text = _place(own if own.function else leaf, width)
+    room = width - len(text) - 3
+    if not own.function or own == leaf or room < _LEAST_LEAF:
+        return text
+    return f"{text} [{_place(leaf, room)}]"
+
+
 def _place(line: Line, width: int) -> str:
     """The line in so many characters: the function gives way first, then the file."""
     line = Line(visible(line.function), visible(line.file), line.number)
     text = str(line)
     if len(text) <= width or not text:
         return text
-    place = f"{line.file.rpartition('/')[2]}:{line.number}"
+    place = line.file.rpartition("/")[2] + (f":{line.number}" if line.number > 0 else "")
     return f"{_cut(line.function, width - len(place) - 3)} ({place})" if len(place) + 6 <= width else place[:width]
 
 

@@ -29,9 +29,9 @@ def to_json(snapshot: Snapshot) -> str:
     told["graph"]["bucket_ns"] = BUCKET_NS
     for row, one in zip(told["threads"], snapshot.threads, strict=True):
         del row["ident"]
-        row["line"] = _line(one.line)
+        row["line"], row["own_line"] = _line(one.line), _line(one.own_line)
     for row, culprit in zip(told["culprits"], snapshot.culprits, strict=True):
-        row["line"] = _line(culprit.line)
+        row["line"], row["own_line"] = _line(culprit.line), _line(culprit.own_line)
     return json_text({"schema": SCHEMA, **told}, indent=1)
 
 

@@ -12,6 +12,7 @@ from giltrace.recording.events import ThreadInfo
 from giltrace.recording.layout import GIL_SHIFT, MAX_GILS, Kind
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
+from giltrace.recording.stacks import Frame
 from giltrace.text import visible
 from giltrace.timeline.axis import Ints
 from giltrace.views.top.buckets import Buckets, split
@@ -73,8 +74,9 @@ class Window:
         self._processes: dict[int, _Process] = {}
         self._people: dict[int, _Person] = {}
         self._next_ident = 0
-        self._site: dict[tuple[str, str, int], int] = {}
-        self._lines: list[Line] = [Line()]
+        self._site: dict[tuple[Frame, Frame], int] = {}
+        # Of each site the innermost line and the user's own.
+        self._lines: list[tuple[Line, Line]] = [(Line(), Line())]
         self._threads = Buckets(("held", "waited", "holds", "waits", "forced"), ("worst",))
         self._gils = Buckets(("held", "contended", "waited", "acquires", "forced"), ("worst",))
         # Who waited for what: the key is the thread's ident and the number of a line.
@@ -179,7 +181,7 @@ class Window:
             site = self._site.get(top)
             if site is None and len(self._lines) < _SITES:
                 site = self._site[top] = len(self._lines)
-                self._lines.append(_told(top))
+                self._lines.append((_told(top[0]), _told(top[1])))
             process.site_of_top.append(site if site is not None else _UNKNOWN)
         # The last one is for -1: no line is known.
         return np.array([*process.site_of_top, _UNKNOWN], np.int64)[stacks.top(usage.hold_stack)]
@@ -297,6 +299,7 @@ class Window:
         rows = []
         for at in order[:limit]:
             person, own = self._people[int(idents[at])], figures[at]
+            line, own_line = self._line(person)
             state, core = _state(person, doing[person.process.file.number].get(int(idents[at])), ask)
             rows.append(
                 ThreadRow(
@@ -312,7 +315,8 @@ class Window:
                     waits=int(own["waits"]),
                     forced=int(own["forced"]),
                     core=core,
-                    line=self._line(person),
+                    line=line,
+                    own_line=own_line,
                 )
             )
         return tuple(rows), max(len(order) - limit, 0)
@@ -326,12 +330,14 @@ class Window:
             for row in process.matcher.under_way
         }
 
-    def _line(self, person: _Person) -> Line:
+    def _line(self, person: _Person) -> tuple[Line, Line]:
+        """The newest innermost line of a thread, and the user's own."""
         stacks = person.process.file.stacks
-        if stacks is None:
-            return Line()
-        top = int(stacks.top(np.array([person.stack], np.int32))[0])
-        return _told(stacks.tops[top]) if top >= 0 else Line()
+        top = int(stacks.top(np.array([person.stack], np.int32))[0]) if stacks is not None else -1
+        if stacks is None or top < 0:
+            return Line(), Line()
+        leaf, own = stacks.tops[top]
+        return _told(leaf), _told(own)
 
     def _culprits(self, span: int, victims: set[int] | None) -> tuple[Culprit, ...]:
         rows = self._blame.total(self._first(span))
@@ -342,7 +348,10 @@ class Window:
         np.add.at(cost, site, rows["cost"])
         np.maximum.at(worst, site, rows["worst"])
         ranked = [i for i in np.argsort(-cost, kind="stable")[:100].tolist() if cost[i] > 0]
-        return tuple(Culprit(self._lines[i], int(cost[i]), float(cost[i]) / span, int(worst[i])) for i in ranked)
+        return tuple(
+            Culprit(leaf, int(cost[i]), float(cost[i]) / span, int(worst[i]), own)
+            for i, (leaf, own) in ((i, self._lines[i]) for i in ranked)
+        )
 
     def _gil_graph(self, keys: list[int]) -> Graph:
         graphs = [self._graph(self._gils.of(key), "held", "contended") for key in keys]
@@ -383,7 +392,7 @@ def _state(person: _Person, doing: ThreadState | None, ask: AskKernel | None) ->
     return doing or told[0], told[1]
 
 
-def _told(frame: tuple[str, str, int]) -> Line:
+def _told(frame: Frame) -> Line:
     """A frame as a line whose texts are fit to be shown."""
     function, file, number = frame
     return Line(visible(function), visible(file), number)
