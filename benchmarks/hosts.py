@@ -95,6 +95,9 @@ def measure(name: str, python: str, ways: list[str], rounds: int, scratch: Path)
         for way in ways:
             runs[way].append((run(name, way, python, scratch), bares[-1]))
     cells = [f"{statistics.median(bare.cpu for bare in bares):.2f} s"]
+    failed = sorted({f"status {bare.status}" for bare in bares if bare.status})
+    if failed:  # then it is no host that works, and its row says nothing
+        cells[0] = f"**{', '.join(failed)}** ({cells[0]})"
     for pairs in runs.values():
         wrong = sorted({one.differs(bare) for one, bare in pairs} - {""})
         ratio = statistics.median(one.cpu / bare.cpu for one, bare in pairs)

@@ -10,7 +10,7 @@ from pathlib import Path
 from celery import Celery
 from celery.signals import worker_ready
 
-TASKS = 120
+TASKS = 160
 
 app = Celery("with_celery", broker="memory://")
 app.conf.update(worker_hijack_root_logger=False, worker_log_format="%(message)s", worker_redirect_stdouts=False)
@@ -39,9 +39,11 @@ def begin(**_):
 
 
 if __name__ == "__main__":
-    options = ["worker", "--concurrency=2", "--loglevel=ERROR", "--quiet", "--without-gossip", "--without-mingle"]
+    options = ["--quiet", "worker", "--concurrency=2", "--loglevel=ERROR", "--without-gossip", "--without-mingle"]
+    status = 0
     try:
         app.worker_main(options)
     except SystemExit as ended:
-        print(sorted(done.read_text().splitlines())[::10], ended.code)
-        sys.exit(ended.code)
+        status = ended.code
+    print(sorted(done.read_text().splitlines())[::10], status)
+    sys.exit(status)

@@ -213,7 +213,8 @@ class _Findings:
         return text + "".join(f"; {reason}" for reason in dict.fromkeys(self._reasons))
 
     def _unfinished_text(self) -> str:
-        return f"process {_listed(self._unfinished)} was killed, ended by os._exit or exec, or still runs"
+        which = _listed(self._unfinished)
+        return f"process {which} was killed, ended by os._exit or exec, put a seccomp filter on, or still runs"
 
 
 def _listed(pids: list[int]) -> str:

@@ -2,6 +2,11 @@
 #ifndef GILTRACE_CALLS_H
 #define GILTRACE_CALLS_H
 
+/* getrandom()'s flags, which no kernel knows, in a question of our Python code inside the program: see calls_answer.
+ * Its lower half is zero, for syscall.S. */
+#define CALLS_ASK 0x67690000
+
+#ifndef __ASSEMBLER__
 #include <stdint.h>
 
 /* Set by whoever wants to know: that the process is about to confine itself to fewer system calls, in a call that has
@@ -15,5 +20,7 @@ void calls_resolve(void);
 typedef long system_function(long, long, long, long, long, long, long);
 extern system_function *calls_next_syscall;
 void calls_confine(void);
+long calls_answer(long number, char *answer);
 
+#endif
 #endif

@@ -1,8 +1,11 @@
-/* syscall(): hands over to the function that would have been called, and tells of a filter before there is one.
+/* syscall(): hands over to the function that would have been called, tells of a filter before there is one, and answers
+ * the one question of calls_answer.
  *
  * In assembly, because all registers and the stack must stay as they came: a caller may pass fewer arguments than there
  * can be, so that the last one's place on the stack is anybody's, and its call may go on with a stack of its own. */
 #include <asm/unistd.h>
+
+#include "calls.h"
 
 #define PR_SET_SECCOMP 22
 
@@ -16,6 +19,8 @@ syscall:
     endbr64
     cmp $__NR_seccomp, %rdi
     je 2f
+    cmp $__NR_getrandom, %rdi
+    je 3f
     cmp $__NR_prctl, %rdi
     jne 1f
     cmp $PR_SET_SECCOMP, %rsi
@@ -39,10 +44,15 @@ syscall:
     pop %rdi
     .cfi_adjust_cfa_offset -56
     jmp 1b
+3:  cmp $CALLS_ASK, %ecx
+    jne 1b
+    jmp calls_answer
 #elif defined(__aarch64__)
     hint #34 /* bti c */
     cmp x0, #__NR_seccomp
     b.eq 2f
+    cmp x0, #__NR_getrandom
+    b.eq 3f
     cmp x0, #__NR_prctl
     b.ne 1f
     cmp x1, #PR_SET_SECCOMP
@@ -68,6 +78,10 @@ syscall:
     .cfi_restore x30
     .cfi_def_cfa_offset 0
     b 1b
+3:  movz w16, #(CALLS_ASK >> 16), lsl #16
+    cmp w3, w16
+    b.ne 1b
+    b calls_answer
 #endif
     .cfi_endproc
 .size syscall, . - syscall

@@ -55,3 +55,27 @@ def test_one_that_was_confined_when_it_began(interpreter: Interpreter, tmp_path:
         assert len(of_kind(process.events, layout.Kind.ACQUIRE)) >= least
         assert overlaps(process.events) == 0
     assert child.ppid == parent.pid
+
+
+PRCTL, RENAME = 157, 82
+ENDS = f"""
+import os, sys
+code = open({str(CONFINED)!r}).read()
+exec(code[:code.index("if sys.argv")])
+confine([*UNUSUAL, {PRCTL}, {RENAME}], True)
+use(100)
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("alive", flush=True)
+"""
+
+
+@pytest.mark.parametrize("options", [["--light"], []])
+def test_children_and_end_of_one_that_confined_itself(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "app.py").write_text(ENDS)
+    command: list[str | Path] = [sys.executable, "-m", "giltrace", "record", *options, "-o", tmp_path / "x"]
+    command += ["--", sys.executable, "-W", "ignore", tmp_path / "app.py"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "alive\n"), ran.stderr
