@@ -57,12 +57,13 @@ def test_culprits_agree_with_plain_loops(
     made = random_process(gils, threads, seed)
     found, line = told(made)
     held = stretches(made).holds
-    columns = ("start", "end", "gil", "thread")
+    columns = ["start", "end", "gil", "thread"]
+    rows = held[columns].tolist()
     several = 0
-    for number, (start, end, gil, _) in enumerate(made.waits[list(columns)].tolist()):
+    for number, (start, end, gil, _) in enumerate(made.waits[columns].tolist()):
         by_thread: dict[int, int] = {}
         by_line: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for at, (held_from, held_to, of, thread) in enumerate(held[list(columns)].tolist()):
+        for at, (held_from, held_to, of, thread) in enumerate(rows):
             lost = min(end, held_to) - max(start, held_from)
             if of == gil and lost > 0:
                 by_thread[thread] = by_thread.get(thread, 0) + lost

@@ -62,12 +62,12 @@ def find_culprits(process: Process, held: Stretches, line: npt.NDArray[np.int64]
 def _thread_by_thread(found: Overlaps, holder: Ints, present: Ints, thread: Ints, ns: Ints) -> None:
     """One pass over all waits for each thread that held, by prefix sums: for few threads."""
     best_thread, best_ns = (np.ascontiguousarray(column[:, found.wait]) for column in (thread, ns))
-    first, last = holder[found.low], holder[found.high - 1]
-    for one in present.tolist():
+    first, last = (_rows_by(holder[turn], present) for turn in (found.low, found.high - 1))
+    for one, begun, ended in zip(present.tolist(), first, last, strict=True):
         spent = np.append(0, np.cumsum(np.where(holder == one, found.length, 0)))
         lost = spent[found.high] - spent[found.low]
-        lost -= found.before * (first == one)
-        lost -= found.beyond * (last == one)
+        lost[begun] -= found.before[begun]
+        lost[ended] -= found.beyond[ended]
         # Threads come in order: of equal shares the earlier one stays ahead.
         better = np.flatnonzero(lost > best_ns[-1])
         new_ns = lost[better]
@@ -79,6 +79,12 @@ def _thread_by_thread(found: Overlaps, holder: Ints, present: Ints, thread: Ints
             best_ns[place, better] = np.where(ahead, new_ns, old_ns)
             new_thread, new_ns = np.where(ahead, old_thread, new_thread), np.where(ahead, old_ns, new_ns)
     thread[:, found.wait], ns[:, found.wait] = best_thread, best_ns
+
+
+def _rows_by(thread: Ints, present: Ints) -> list[Ints]:
+    """The rows of each of the threads that are `present`."""
+    order = stable_order(thread, int(thread.max()) + 1)
+    return np.split(order, np.searchsorted(thread[order], present[1:]))
 
 
 def _overlap_by_overlap(found: Overlaps, holder: Ints, thread: Ints, ns: Ints) -> None:

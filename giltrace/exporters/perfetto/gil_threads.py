@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from giltrace.analysis.durations import percent
-from giltrace.analysis.measure.culprits import MOST
 from giltrace.analysis.measure.stretches import Source
 from giltrace.exporters._relations import Relations
 from giltrace.exporters.perfetto import colours
@@ -134,7 +133,7 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: Stac
     def begin(kind: int, rows: Ints) -> Bytes:
         chosen = waits[rows]
         held = {}
-        for place in range(MOST):
+        for place in range(kind >> _HOLDERS_SHIFT & _HOLDERS):
             held[f"holder {place}"] = labels[holders.thread[rows, place]]
             held[f"ns {place}"] = holders.ns[rows, place]
             held[f"share {place}"] = percents[permille[rows, place]]
