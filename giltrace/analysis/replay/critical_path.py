@@ -45,15 +45,16 @@ def critical_path(process: Process) -> CriticalPath:
             thread, time = int(told[thread]), begin
             continue
         at = int(np.searchsorted(place, axis.place(np.array([thread]), np.array([time]))[0], "left")) - 1
-        if at >= first[thread]:
-            begin = int(edges.time[order[at]])
+        begin = int(edges.time[order[at]]) if at >= first[thread] else time
+        # Each step leads back in time, also where the records are damaged.
+        if begin < time:
             found.append((thread, begin, time))
             thread, time = int(waker[at]), begin
             continue
-        found.append((thread, threads[thread].start, time))
-        if edges.parent[thread] < 0:
+        found.append((thread, whole.start, time))
+        if edges.parent[thread] < 0 or whole.start >= time:
             break
-        thread, time = int(edges.parent[thread]), threads[thread].start
+        thread, time = int(edges.parent[thread]), whole.start
     rows = np.array(found[::-1], np.int64)
     return CriticalPath(*rows[rows[:, 2] > rows[:, 1]].T)
 
