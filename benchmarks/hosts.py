@@ -31,6 +31,7 @@ WAYS = ("light", "record", "attach")
 GILTRACE = [sys.executable, "-m", "giltrace"]
 OPTIONS = {"light": ["--light"], "record": []}
 LIMIT_SECONDS = 300
+TRIES = 3
 #: Where the name of what is imported is not that of the host.
 MODULES = {"dask": "distributed", "pyinstaller": "PyInstaller", "embedding": ""}
 
@@ -133,11 +134,16 @@ def attach(pid_file: Path, scratch: Path) -> str:
     deadline = time.monotonic() + 10
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(1.5)  # it has begun its work by then
-    pid = max(below(int(pid_file.read_text())), key=used)
-    command = [*GILTRACE, "attach", "--light", "-d", "1s", "-f", "-o", str(scratch / "x"), str(pid)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "" if ran.returncode == 0 else f"not attached: {ran.stderr.strip().splitlines()[0][:60]}"
+    trouble = ""
+    for _ in range(TRIES):  # the busiest may be a loader, or something short
+        time.sleep(1.5)  # it has begun its work by then
+        pid = max(below(int(pid_file.read_text())), key=used)
+        command = [*GILTRACE, "attach", "--light", "-d", "1s", "-f", "-o", str(scratch / "x"), str(pid)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode == 0:
+            return ""
+        trouble = trouble or f"not attached: {ran.stderr.strip().splitlines()[0][:60]}"
+    return trouble
 
 
 def below(root: int) -> list[int]:
