@@ -130,6 +130,7 @@ def test_a_page_has_each_frame_once_and_the_stacks_with_the_most_time() -> None:
     assert numbers.tolist() == [FIRST + 1, LEFT_OUT, FIRST, NONE]
     told = [[names["frames"][frame] if frame >= 0 else "..." for frame in stack] for stack in names["stacks"]]
     assert told[1] == ["count (convoy.py:28)", "run (threading.py:982)"]
+    # A line that is not known has no number.
     assert told[0] == ["deep_0 (deep.py)", *(f"deep_{at} (deep.py:{at})" for at in range(1, 10)), "..."]
     assert len(set(names["frames"])) == len(names["frames"]) == 12
     lengths, values, stacks = unpacked(lanes_of.packed(shown, numbers))
