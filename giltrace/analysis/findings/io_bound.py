@@ -65,13 +65,16 @@ def _why_waited(f: Figures) -> str:
 
 
 def _blocked_at(f: Figures) -> str:
-    """Where threads were blocked most, if that stands out; the main thread may just wait for the others."""
+    """The line of the user's where threads were blocked most, if one stands out; the main thread may just join them."""
     calls = off_gil(f.process)
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
     calls = calls.without(main) if f.holders > 1 else calls
     blocked = calls.total(State.OFF_BLOCKED)
-    if not blocked.any() or blocked.max() < BLOCKED_SHARE * blocked.sum():
+    total = max(int(blocked.sum()), 1)
+    # A library's own threads sleep in the library all the time.
+    blocked[[not site.own_function for site in calls.sites]] = 0
+    if not blocked.any() or blocked.max() < BLOCKED_SHARE * total:
         return ""
     most = int(blocked.argmax())
-    share = percent(float(blocked[most] / blocked.sum()))
+    share = percent(float(blocked[most] / total))
     return f" They are blocked at {calls.sites[most].where} for {share} of that."
