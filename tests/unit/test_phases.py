@@ -70,6 +70,14 @@ def test_a_moment_is_no_phase() -> None:
     assert phases(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102)) == []
 
 
+def test_what_goes_to_and_fro_has_no_phases() -> None:
+    script, kernel, at = Script().hold(0, 10 * US, 0), Kernel().run(0, 15 * US, PID), 100 * US
+    for _ in range(4):
+        at = counting(script, kernel, at + 100 * US, at + 250 * MS)
+        at = sleeping(script, kernel, at + 100 * US, at + 250 * MS)
+    assert phases(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)) == []
+
+
 def test_nothing_short_or_empty_has_phases() -> None:
     assert phases(Script(), None) == []
     assert phases(Script().hold(0, 10 * MS, 0), None) == []

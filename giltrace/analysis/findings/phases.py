@@ -21,12 +21,14 @@ SHORTEST_NS = 20_000_000
 DIFFERENT = 0.3
 #: A phase lasts for this share of the time at least.
 LEAST_SHARE = 0.05
+#: What goes to and fro more often than this is of one character: that.
+MOST_PHASES = 4
 
 Floats = npt.NDArray[np.float64]
 
 
 def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
-    """Cut a process where its character changes; empty if it has one verdict all the time."""
+    """Cut a process where its character changes; empty if it has one verdict all the time, or goes to and fro."""
     wall = process.end - process.start
     pieces = min(PIECES, wall // SHORTEST_NS)
     if pieces < 2 or len(process.holds) == 0:
@@ -45,7 +47,7 @@ def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
             (part,) = window(_alone(process, timeline), process.start + begin, end).processes
             verdict = judge(part)
         found.append(Phase(begin, end - process.start, verdict))
-    return tuple(found) if len(found) > 1 else ()
+    return tuple(found) if 1 < len(found) <= MOST_PHASES else ()
 
 
 def _alone(process: Process, timeline: Timeline) -> Timeline:
