@@ -95,7 +95,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=find_hogs(_asked_by_chosen(process)),
+        hogs=find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset),
         convoys=tuple(one for one in find_convoys(process) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=what_if(process, machine),

@@ -176,6 +176,7 @@ class Hog:
     """Holds at one site that went on after a switch request: `ns` over it in all, `max_ns` the longest.
 
     `held_ns` is the whole length of these holds. Time in which the holder had no core is left out of `ns` and `max_ns`.
+    `expression` is what was called there, out of the source; empty where that is not here, or was changed since.
 
     `samples` says how often a sampler that sees native code (`record --native`) looked at it after the request, and
     `c_samples` how often it found it in `c_function`: the deepest native function that more than half of the samples
@@ -194,6 +195,7 @@ class Hog:
     c_samples: int = 0
     samples: int = 0
     c_stack: tuple[str, ...] = ()
+    expression: str = ""
 
 
 @dataclass(frozen=True)

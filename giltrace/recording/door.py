@@ -95,6 +95,8 @@ class Source:
             os.close(self._fd)
             raise self._special(path)
         self.size = about.st_size
+        #: When it was last written to, in ns since 1970.
+        self.written_ns = about.st_mtime_ns
 
     def close(self) -> None:
         """Let go of the file."""

@@ -38,8 +38,9 @@ TASK = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("born", "u1")
 #: One function span or run of equal samples. `name` indexes `Spans.names`; `depth` is 0 for the outermost.
 SPAN = np.dtype([("start", "<i8"), ("end", "<i8"), ("tid", "<i4"), ("name", "<u4"), ("depth", "<u2")])
 
-#: One Python frame: indices into `StackTable.strings`, and the line of the instruction (0 if unknown).
-FRAME = np.dtype([("function", "<u4"), ("file", "<u4"), ("line", "<i4")])
+#: One Python frame: indices into `StackTable.strings`, and the line of the instruction (0 if unknown); where in that
+#: line its expression begins and ends, in bytes from 0 on (both 0 if unknown).
+FRAME = np.dtype([("function", "<u4"), ("file", "<u4"), ("line", "<i4"), ("begin", "<u2"), ("end", "<u2")])
 
 
 @dataclass(frozen=True)

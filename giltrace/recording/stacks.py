@@ -25,6 +25,8 @@ _KIND_BITS = 8
 #: A frame: its function, file and line; `_Raw` has numbers of texts.
 Frame = tuple[str, str, int]
 _Raw = tuple[int, int, int]
+#: With the columns of its expression, as in `events.FRAME`.
+_Whole = tuple[int, int, int, int, int]
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
@@ -128,7 +130,7 @@ class _Codes:
         # 3.12's entry frames, which no program wrote.
         self.shim = self._string("<shim>")
 
-    def read(self, record: _Record) -> tuple[int, bool, list[tuple[int, int, int]]] | None:
+    def read(self, record: _Record) -> tuple[int, bool, list[_Whole]] | None:
         """Take in one record. Of a stack return its number, whether it is cut off, and its frames as `_frames` does.
 
         None for what is no stack, and for a stack that cannot be read or names a code that is not known.
@@ -147,12 +149,12 @@ class _Codes:
         file, name, table = reader.text(), reader.text(), reader.blob()[1]
         self.codes[ident] = (self._string(name), self._string(file), LineTable(self.version, first_line, table))
 
-    def _frames(self, raw: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-        """The (function, file, line) of each (code, offset) that a program wrote; texts are numbers of strings."""
+    def _frames(self, raw: Iterable[tuple[int, int]]) -> Iterator[_Whole]:
+        """The fields of `FRAME` of each (code, offset) that a program wrote; texts are numbers of strings."""
         for code, offset in raw:
             name, file, lines = self.codes[code]
             if file != self.shim:
-                yield name, file, lines.line(offset)
+                yield name, file, lines.line(offset), *lines.columns(offset)
 
     def _string(self, text: str) -> int:
         number = self.strings.setdefault(text, len(self.strings))
@@ -186,7 +188,7 @@ class LiveStacks:
             for record in _records(source, self._end):
                 stack = self._codes.read(record)
                 if stack is not None and stack[0] <= record.end:
-                    self._keep(stack[0], stack[2], record.begin)
+                    self._keep(stack[0], [frame[:3] for frame in stack[2]], record.begin)
                 self._end = record.end
         fresh = list(self._top_number)[len(self.tops) :]
         self.tops += [(self._named(leaf), self._named(own)) for leaf, own in fresh]
@@ -231,7 +233,7 @@ class LiveStacks:
         with Source(self._path) as source:
             record = next(_records(source, self._place[number]), None)
         stack = self._codes.read(record) if record is not None else None
-        return tuple(map(self._named, stack[2])) if stack is not None else ()
+        return tuple(self._named(frame[:3]) for frame in stack[2]) if stack is not None else ()
 
 
 def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.NDArray[np.int32]] | None:
@@ -240,7 +242,7 @@ def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.N
     Also returns the place in the table of each of the tracer's numbers, -1 for 0 and for what was not written.
     """
     codes = _Codes(version)
-    flat: list[tuple[int, int, int]] = []
+    flat: list[_Whole] = []
     offsets = [0]
     cut: list[bool] = []
     place = array("i", [-1])

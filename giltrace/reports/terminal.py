@@ -267,8 +267,9 @@ def _print_patterns(process: ProcessReport, console: Console, detail: Detail) ->
 
 
 def _hog(hog: Hog) -> str:
+    called = f", {hog.expression}," if hog.expression else ""
     return (
-        f"Hog: {site_name(hog.site)} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
+        f"Hog: {site_name(hog.site)}{called} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
         f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{_in_c(hog)}"
     )
 

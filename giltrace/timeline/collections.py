@@ -26,7 +26,7 @@ def with_collections(events: Array, table: StackTable) -> tuple[Array, StackTabl
     frames = np.empty(offsets[-1], FRAME)
     inner = np.zeros(len(frames), np.bool_)
     inner[offsets[:-1]] = True
-    frames[inner] = np.array((len(table.strings), len(table.strings) + 1, 0), FRAME)
+    frames[inner] = np.array((len(table.strings), len(table.strings) + 1, 0, 0, 0), FRAME)
     within = np.arange(len(frames) - len(stacks)) - np.repeat(offsets[:-1] - np.arange(len(stacks)), sizes)
     frames[~inner] = table.frames[np.repeat(first, sizes) + within]
     events = events.copy()

@@ -18,7 +18,7 @@ def stack_table(stacks: Sequence[Sequence[Frame]], truncated: Sequence[int] = ()
     """A table of stacks of (function, file, line), innermost first."""
     strings: dict[str, int] = {}
     frames = [
-        (strings.setdefault(function, len(strings)), strings.setdefault(file, len(strings)), line)
+        (strings.setdefault(function, len(strings)), strings.setdefault(file, len(strings)), line, 0, 0)
         for stack in stacks
         for function, file, line in stack
     ]

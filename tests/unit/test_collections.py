@@ -18,7 +18,7 @@ STACKS = [[("make", "app.py", 3), ("<module>", "app.py", 9)], [], [("run", "app.
 
 def table() -> StackTable:
     strings = ["make", "app.py", "<module>", "run"]
-    frames = [(strings.index(f), strings.index(file), line) for stack in STACKS for f, file, line in stack]
+    frames = [(strings.index(f), strings.index(file), line, 0, 0) for stack in STACKS for f, file, line in stack]
     offsets = np.cumsum([0, *map(len, STACKS)])
     return StackTable(np.array(frames, FRAME), offsets, np.array([False, False, True]), tuple(strings))
 

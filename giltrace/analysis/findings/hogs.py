@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import NativeCode, find_native_code
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
@@ -21,8 +22,10 @@ COLLECTING_SHARE = 0.5
 MOST_HOGS = 100
 
 
-def find_hogs(process: Process) -> tuple[Hog, ...]:
+def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
     """Hogs by thread role and line, the most time over the request first.
+
+    `recorded_ns` is when the recording began, in ns since 1970: source that is older tells what was called.
 
     The eval loop heeds a request within microseconds, so that holds which go on for `UNHEEDED_NS` are in C code.
     """
@@ -35,6 +38,7 @@ def find_hogs(process: Process) -> tuple[Hog, ...]:
     kinds = sites.classify(holds["thread"], stack)
     held = usage.lengths(holds)
     in_c = find_native_code(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
+    expressions = Expressions(process, recorded_ns)
     hogs = []
     for kind, site in enumerate(kinds.sites):
         mine = np.flatnonzero(kinds.of_row == kind)
@@ -47,6 +51,7 @@ def find_hogs(process: Process) -> tuple[Hog, ...]:
                 max_ns=int(over.length[worst]),
                 held_ns=int(held[mine].sum()),
                 stack=sites.stack(int(stack[worst])),
+                expression=expressions.at(int(stack[worst])),
                 **in_c.get(kind, NativeCode())._asdict(),
             )
         )
@@ -62,7 +67,7 @@ def hog(f: Figures) -> Verdict | None:
     return Verdict(
         "hog",
         f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
-        f"{duration(longest)}, where Python code takes microseconds.",
+        f"{duration(longest)}{_at(f)}, where Python code takes microseconds.",
         "Let that native code release the GIL around its work, or hand it smaller pieces.",
         evidence,
     )
@@ -99,3 +104,11 @@ def _worst(f: Figures) -> tuple[str, int, str]:
     worst = int(over.length.argmax())
     times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
     return f.name(int(f.process.holds["thread"][over.hold[worst]])), int(over.length[worst]), times
+
+
+def _at(f: Figures) -> str:
+    """The line of the longest hog, as far as it is known."""
+    over, sites = f.overstays, Sites(f.process)
+    worst = over.hold[[int(over.length.argmax())]]
+    (site,) = sites.classify(f.process.holds["thread"][worst], sites.hold_stacks()[worst]).sites
+    return f" at {site.where}" if site.function else ""

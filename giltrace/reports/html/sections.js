@@ -226,7 +226,7 @@ function inC(hog) {
 
 function patternsCard(process) {
   const found = [
-    ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}`,
+    ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}${hog.expression ? `, ${hog.expression}` : ""}`,
       `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`,
       [...hog.c_stack, ...hog.stack]]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,

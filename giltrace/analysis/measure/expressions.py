@@ -1,0 +1,68 @@
+"""What was called at a line: its expression, out of the program's source, where that is here and has not changed.
+
+From Python 3.11 on code tells the columns of each expression; before, and where one spans lines, the whole line is told.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from giltrace.analysis.measure.own_line import innermost_own
+from giltrace.errors import RecordingError
+from giltrace.recording.door import Source
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process
+
+#: Larger files are no source.
+LARGEST = 4 << 20
+#: Longer ones are cut.
+LONGEST = 60
+
+
+class Expressions:
+    """The expressions of one process's stacks; `before` is when it was recorded, in ns since 1970."""
+
+    def __init__(self, process: Process, before: int) -> None:
+        self._stacks = process.stacks
+        self._before = before
+        self._own: Ints | None = None
+
+    def at(self, stack: int) -> str:
+        """The expression at the own line of a stack, or at its innermost frame; empty where it cannot be told."""
+        if self._stacks is None or stack < 0:
+            return ""
+        table = self._stacks.table
+        if self._own is None:
+            self._own = innermost_own(table)
+        place = int(self._own[stack])
+        if place < 0:
+            place = int(table.offsets[stack])
+            if place >= int(table.offsets[stack + 1]):
+                return ""
+        frame = table.frames[place]
+        source = _lines(table.strings[frame["file"]], self._before)
+        if not 0 < frame["line"] <= len(source):
+            return ""
+        line = source[int(frame["line"]) - 1]
+        begin, end = int(frame["begin"]), int(frame["end"])
+        text = line[begin:end] if begin < end <= len(line) else line
+        told = " ".join(text.decode("utf-8", "replace").split())
+        return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
+
+
+@lru_cache(maxsize=64)
+def _lines(file: str, before: int) -> list[bytes]:
+    """The lines of a source file that has not been written to since; none of any other file.
+
+    A recording may come from anybody, and name any file.
+    """
+    if not file.startswith("/") or not file.endswith(".py"):
+        return []
+    try:
+        with Source(Path(file)) as source:
+            if source.size > LARGEST or source.written_ns > before:
+                return []
+            return source.read(0, source.size).split(b"\n")
+    except (OSError, ValueError, RecordingError):
+        return []
