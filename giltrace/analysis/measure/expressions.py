@@ -1,6 +1,6 @@
-"""What was called at a line: its expression, out of the program's source, where that is here and has not changed.
+"""What was called at a line: its expression, out of the source, where that is here and has not changed since.
 
-From Python 3.11 on code tells the columns of each expression; before, and where one spans lines, the whole line is told.
+From Python 3.11 on code tells the columns of each expression; before, and where one spans lines, the line is told.
 """
 
 from __future__ import annotations
