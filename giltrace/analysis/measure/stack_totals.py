@@ -61,7 +61,7 @@ def frames(process: Process, stack: int) -> list[Frame]:
         return []
     table = process.stacks.table
     own = table.frames[table.offsets[stack] : table.offsets[stack + 1]][::-1].tolist()
-    told = [(table.strings[function], table.strings[file], line) for function, file, line in own]
+    told = [(table.strings[function], table.strings[file], line) for function, file, line, *_ in own]
     return [CUT_OFF, *told] if table.truncated[stack] else told
 
 

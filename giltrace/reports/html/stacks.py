@@ -48,6 +48,6 @@ def stack_names(stacks: Stacks | None, lanes: list[Lane], most: int = MOST) -> t
 def _frames(stacks: Stacks, stack: int, frames: dict[tuple[int, int, int], int]) -> list[int]:
     table = stacks.table
     begin, end = table.offsets[stack : stack + 2].tolist()
-    shown = table.frames[begin : min(end, begin + MOST_FRAMES)].tolist()
+    shown = table.frames[["function", "file", "line"]][begin : min(end, begin + MOST_FRAMES)].tolist()
     cut = table.truncated[stack] or end - begin > MOST_FRAMES
     return [frames.setdefault(frame, len(frames)) for frame in shown] + [-1] * bool(cut)
