@@ -34,14 +34,21 @@ def test_a_thread_that_ends_as_it_is_told_to_does_not_lead_on() -> None:
     assert path(joining(late=498 * MS)) == [(0, 0, 520)]
 
 
-def test_a_loop_that_another_thread_stops_leads_to_that_one() -> None:
-    """Thread 1 counts until thread 2 has done its steps; the main thread joins thread 1 all the time."""
-    script = Script(tids=(PID, 101, 102)).hold(0, 10 * MS, 0).hold(11 * MS, 12 * MS, 2).hold(12 * MS, 505 * MS, 1)
-    script.hold(506 * MS, 507 * MS, 0)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_loop_that_another_thread_stops_leads_to_that_one(first: bool) -> None:
+    """Thread 1 counts until thread 2 has done its steps; which of them ends first is chance. Both are joined."""
+    script = Script(tids=(PID, 101, 102)).hold(0, 10 * MS, 0)
     kernel = Kernel().run(0, 10 * MS, PID).born(5 * MS, 101).born(6 * MS, 102)
-    kernel.run(12 * MS, 505 * MS, 101, 1).ended(505 * MS, 101).run(400 * MS, 500 * MS, 102).ended(500 * MS, 102)
-    made = process(script, kernel.run(505 * MS + 100 * US, 507 * MS, PID).ended(507 * MS, PID))
-    assert path(made) == [(0, 0, 6), (2, 6, 500), (1, 500, 505), (0, 505, 507)]
+    for step in range(10):
+        at = 11 * MS + step * 49 * MS
+        script.hold(at, at + MS, 2).hold(at + 2 * MS, at + 48 * MS, 1, forced=True)
+    end = 502 * MS if first else 501 * MS + 500 * US
+    kernel.run(12 * MS, end, 101, 1).ended(end, 101).run(400 * MS, 502 * MS - 400 * US, 102).ended(
+        502 * MS - 400 * US, 102
+    )
+    script.hold(506 * MS, 507 * MS, 0)
+    made = process(script, kernel.run(end + 100 * US, 507 * MS, PID).ended(507 * MS, PID))
+    assert {thread for thread, start, stop in path(made) if stop - start > 10} == {2}
 
 
 @pytest.mark.parametrize(("file", "known"), [("/usr/lib/python3.11/queue.py", True), ("/srv/app.py", False)])

@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.replay.program import TOLD_TO_END, dependencies
+from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
 from giltrace.timeline.axis import Ints, LifeAxis
-from giltrace.timeline.model import Array, Process
+from giltrace.timeline.model import Array, Flag, Process
+
+#: A loop gives the GIL up by itself so often at most, or for this share of its holds: as it begins and as it ends.
+LOOP_RELEASES = 6
+LOOP_SHARE = 0.1
 
 
 class CriticalPath(NamedTuple):
@@ -34,12 +38,13 @@ def critical_path(process: Process) -> CriticalPath:
     order = np.argsort(axis.place(edges.thread, edges.time), kind="stable")
     place, waker = axis.place(edges.thread, edges.time)[order], edges.waker[order]
     first = np.searchsorted(place, axis.place(np.arange(len(threads)), axis.starts))
-    told = _told_to_end(axis.starts, axis.ends)
+    told = _told_to_end(process, axis.starts, axis.ends)
     found: list[tuple[int, int, int]] = []
     thread, time = _last(process), process.end
     while True:
         time, whole = min(time, threads[thread].end), threads[thread]
-        if found and told[thread] >= 0 and whole.end - time <= TOLD_TO_END * (whole.end - whole.start):
+        at_its_end = whole.end - time <= TOLD_TO_END * (whole.end - whole.start)
+        if found and at_its_end and told[thread] not in (-1, found[-1][0]):
             begin = min(time, threads[told[thread]].end)
             found.append((thread, begin, time))
             thread, time = int(told[thread]), begin
@@ -59,17 +64,24 @@ def critical_path(process: Process) -> CriticalPath:
     return CriticalPath(*rows[rows[:, 2] > rows[:, 1]].T)
 
 
-def _told_to_end(starts: Ints, ends: Ints) -> Ints:
-    """Whose end each thread's own followed at once, -1 if nobody's: loops that another thread tells to stop do so.
+def _told_to_end(process: Process, starts: Ints, ends: Ints) -> Ints:
+    """Whose steps each thread's loop ended with, -1 if nobody's: a loop runs until another thread tells it to stop.
 
-    Where threads come to their ends together by themselves, their waits are of one kind, and either will do.
+    A loop hardly ever gives the GIL up by itself; who tells it does. Which of both ends first is chance.
     """
-    order = np.argsort(ends, kind="stable")
-    before = np.append(-1, order[:-1])
+    own = (process.holds["flags"] & np.uint8(Flag.FORCED)) == 0
+    given_up = np.bincount(process.holds["thread"][own], minlength=len(ends))
+    loop = given_up <= np.maximum(LOOP_RELEASES, LOOP_SHARE * np.bincount(process.holds["thread"], minlength=len(ends)))
+    # The main thread is there to the last for other reasons.
+    steps = np.array([at for at in np.flatnonzero(~loop) if process.threads[at].tid != process.pid], np.int64)
+    steps = steps[np.argsort(ends[steps], kind="stable")]
     told = np.full(len(ends), -1, np.int64)
-    told[order] = before
-    near = ends - ends[told] <= TOLD_TO_END * (ends - starts)
-    return np.where((told >= 0) & near & (ends[told] > starts), told, -1)
+    if len(steps):
+        at = np.searchsorted(ends[steps], ends + WAKE_SLACK_NS, "right") - 1
+        last = steps[np.maximum(at, 0)]
+        near = (at >= 0) & (ends - ends[last] <= TOLD_TO_END * (ends - starts)) & (ends[last] > starts)
+        told[loop & near] = last[loop & near]
+    return told
 
 
 def _last(process: Process) -> int:
