@@ -5,6 +5,7 @@ All times are CLOCK_MONOTONIC nanoseconds in int64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,6 +61,15 @@ class StackTable:
 
     def __len__(self) -> int:
         return len(self.truncated)
+
+    def within(self, files: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+        """Which stacks have a frame whose file is one of `files`."""
+        chosen = [at for at, text in enumerate(self.strings) if files(text)]
+        if not chosen:
+            return np.zeros(len(self), np.bool_)
+        frame = np.append(0, np.cumsum(np.isin(self.frames["file"], chosen)))
+        found: npt.NDArray[np.bool_] = frame[self.offsets[1:]] > frame[self.offsets[:-1]]
+        return found
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings import figures
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import Convoy, IntervalEstimate, Verdict
-from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
 
 #: For these switch intervals the effect on a convoy is estimated.
@@ -27,10 +26,10 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
 
     Threads that waited mostly for hogs are not among them.
     """
-    threads, steps, long = figures.convoys(process)
-    waited = usage.sum_by_thread(process, process.waits)
+    f = Figures(process)
+    threads, steps, long = f.convoy
     if threads:
-        behind = _behind_hogs(process, waited)
+        behind = _behind_hogs(f)
         threads = [thread for thread in threads if not behind[thread]]
     if not threads:
         return ()
@@ -53,8 +52,8 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
                 steps=number,
                 steps_per_s=number * 1e9 / life,
                 wait_p50_ns=median,
-                waited_ns=int(waited[thread]),
-                waited_share=float(waited[thread] / life),
+                waited_ns=int(f.waited[thread]),
+                waited_share=float(f.waited[thread] / life),
                 switch_interval_ns=interval,
                 estimates=_estimates(number, life, median, interval),
                 stack=sites.stack(int(stack)),
@@ -63,16 +62,16 @@ def find_convoys(process: Process) -> tuple[Convoy, ...]:
     return tuple(sorted(found, key=lambda convoy: -convoy.waited_ns))
 
 
-def _behind_hogs(process: Process, waited: Ints) -> Bools:
+def _behind_hogs(f: Figures) -> Bools:
     """The threads that waited mostly for holds that did not heed a request: no switch interval changes that."""
-    hog = np.zeros(len(process.holds), np.int64)
-    hog[figures.hogs(process).hold] = 1
+    hog = np.zeros(len(f.process.holds), np.int64)
+    hog[f.overstays.hold] = 1
     if not hog.any():
-        return np.zeros(len(waited), np.bool_)
-    shares = attribute(process, process.waits["thread"].astype(np.int64), hog)
-    lost = np.zeros(len(waited), np.int64)
+        return np.zeros(len(f.waited), np.bool_)
+    shares = attribute(f.process, f.process.waits["thread"].astype(np.int64), hog)
+    lost = np.zeros(len(f.waited), np.int64)
     lost[shares.victim[shares.culprit == 1]] = shares.ns[shares.culprit == 1]
-    return lost * 2 > waited
+    return lost * 2 > f.waited
 
 
 def _estimates(steps: int, life: int, median: int, interval: int) -> tuple[IntervalEstimate, ...]:

@@ -15,8 +15,7 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.replay.critical_path import critical_path, on_path
-from giltrace.recording.events import StackTable
-from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: The files of the import system's frames, in every version.
@@ -79,7 +78,7 @@ def _why_python(f: Figures) -> Ints:
     why: Ints = np.where(usage.lengths(waits) < TURN_NS, np.int64(Cause.HAND_OFFS), np.int64(Cause.CONTENTION))
     caught, _, before_steps = f.convoy
     why[before_steps & np.isin(waits["thread"], caught)] = Cause.CONVOY
-    found = find_long_interval(f.process)
+    found = find_long_interval(f)
     if found is not None:
         why[found.waits & np.isin(waits["thread"], found.threads)] = Cause.STARVATION
     return why
@@ -90,7 +89,7 @@ def _import_share(process: Process, waits_ns: Ints) -> npt.NDArray[np.float64]:
     share = np.zeros(len(waits_ns))
     if process.stacks is None or len(process.stacks.table) == 0 or len(waits_ns) == 0:
         return share
-    importing = np.append(importing_stacks(process.stacks.table), False)
+    importing = np.append(process.stacks.table.within(lambda file: file.startswith(_IMPORTING)), False)
     if not importing.any():
         return share
     held = stretches(process)
@@ -99,11 +98,3 @@ def _import_share(process: Process, waits_ns: Ints) -> npt.NDArray[np.float64]:
     mine = found.culprit == 1
     share[found.victim[mine]] = found.ns[mine] / np.maximum(waits_ns[found.victim[mine]], 1)
     return np.minimum(share, 1)
-
-
-def importing_stacks(table: StackTable) -> Bools:
-    """Which stacks have a frame of the import system."""
-    its = np.array([text.startswith(_IMPORTING) for text in table.strings], np.bool_)
-    frames = np.append(0, np.cumsum(its[table.frames["file"]]))
-    within: Bools = frames[table.offsets[1:]] > frames[table.offsets[:-1]]
-    return within

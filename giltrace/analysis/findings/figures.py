@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import hold_at
-from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_by_wait, competed_ns, wait_causes_apart
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes_apart
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
@@ -51,19 +51,18 @@ class Convoys(NamedTuple):
     waits: Bools
 
 
-def convoys(process: Process) -> Convoys:
+def convoys(f: Figures) -> Convoys:
     """Find the threads whose short steps each waited for about a switch interval."""
+    process = f.process
     interval = usage.switch_interval(process, process.waits["gil"], process.waits["start"])
     waits = usage.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
     if waits.any():
-        waits &= competed_by_wait(process) >= CONVOY_COMPETED_INTERVALS * interval
+        waits &= f.competed >= CONVOY_COMPETED_INTERVALS * interval
     steps = usage.convoy_steps(process, waits, CONVOY_HOLD_NS)
-    lives = usage.lives(process)
-    waited = usage.sum_by_thread(process, process.waits)
     caught = (
         (steps.number >= CONVOY_STEPS)
-        & (steps.waited >= CONVOY_STEP_SHARE * waited)
-        & (waited >= CONVOY_WAITED_SHARE * lives)
+        & (steps.waited >= CONVOY_STEP_SHARE * f.waited)
+        & (f.waited >= CONVOY_WAITED_SHARE * f.lives)
     )
     return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
 
@@ -105,10 +104,15 @@ class Figures:
         return wait_causes_apart(self.process)
 
     @property
+    def competed(self) -> Ints:
+        """How long each wait went on while another thread ran with the GIL."""
+        competed: Ints = self.causes[:, :2].sum(axis=1)
+        return competed
+
+    @property
     def one_core(self) -> bool:
         """Whether it is known that the process may not use more than one core."""
-        cores = self.process.cores
-        return cores is not None and min(cores.cpus, cores.cpus if cores.quota is None else cores.quota) <= 1
+        return self.process.cores is not None and self.process.cores.at_once <= 1
 
     @cached_property
     def running(self) -> usage.Running:
@@ -155,7 +159,7 @@ class Figures:
     @cached_property
     def convoy(self) -> Convoys:
         """The threads in a convoy."""
-        return convoys(self.process)
+        return convoys(self)
 
     @cached_property
     def contenders(self) -> int:

@@ -9,10 +9,8 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.wait_causes import competed_by_wait
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Bools
-from giltrace.timeline.model import Process
 
 #: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput
 #: double Python's 5 ms at most.
@@ -37,16 +35,16 @@ class LongInterval(NamedTuple):
     waits: Bools
 
 
-def find_long_interval(process: Process) -> LongInterval | None:
+def find_long_interval(f: Figures) -> LongInterval | None:
     """Who waits for a running thread longer than Python's own switch interval, only to hold the GIL for a moment?
 
     Threads that compute for longer gain nothing by a shorter interval: what they wait less they wait more often.
     """
-    waits, default = process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
+    process, waits, default = f.process, f.process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
     interval = usage.switch_interval(process, waits["gil"], waits["start"])
     if not (interval >= LONG_NS).any():
         return None
-    over = np.where(interval >= LONG_NS, competed_by_wait(process) - default, 0)
+    over = np.where(interval >= LONG_NS, f.competed - default, 0)
     brief = np.zeros(len(waits), np.bool_)
     led = waits["hold"] >= 0
     brief[led] = usage.lengths(process.holds)[waits["hold"][led]] <= default
@@ -69,7 +67,7 @@ def find_long_interval(process: Process) -> LongInterval | None:
 
 def long_interval(f: Figures) -> Verdict | None:
     """Was a thread starved by the switch interval?"""
-    found = find_long_interval(f.process)
+    found = find_long_interval(f)
     if found is None:
         return None
     first = found.threads[0]

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.results import Phase
-from giltrace.timeline.axis import Ints
+from giltrace.timeline.axis import Ints, union
 from giltrace.timeline.model import Array, Process, State, Timeline
 from giltrace.timeline.part import window
 
@@ -63,18 +64,8 @@ def _character(process: Process, edges: Ints) -> Floats:
 
 def _covered(rows: Array, edges: Ints) -> Ints:
     """For how long each piece between the edges is covered by the rows, overlaps counted once."""
-    order = np.argsort(rows["start"], kind="stable")
-    start, end = rows["start"][order], rows["end"][order]
-    if len(start) == 0:
-        return np.zeros(len(edges) - 1, np.int64)
-    reach = np.maximum.accumulate(end)
-    first = np.maximum(start, np.append(start[:1], reach[:-1]))
-    last = np.maximum(end, first)
-    passed = np.append(0, np.cumsum(last - first))
-    at = np.searchsorted(first, edges, "right") - 1
-    inside = np.maximum(at, 0)
-    until = np.where(at >= 0, passed[inside] + np.clip(edges - first[inside], 0, (last - first)[inside]), 0)
-    return np.diff(until)
+    rows = rows[np.argsort(rows["start"], kind="stable")]
+    return np.diff(covered(*union(rows["start"], rows["end"]), edges))
 
 
 def _joined(character: Floats) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.timeline.axis import Ints
+from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process
 
 
@@ -27,6 +27,26 @@ def disjoint(start: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[Ints, Ints
     first = np.array(start, np.int64)
     np.maximum(first[1:], reach[:-1], out=first[1:])
     return first, np.maximum(end, first).astype(np.int64)
+
+
+def covered(start: Ints, end: Ints, until: Ints) -> Ints:
+    """How much (ns) of disjoint sorted intervals lies before each instant."""
+    if len(start) == 0:
+        return np.zeros(len(until), np.int64)
+    spent = np.append(0, np.cumsum(end - start))
+    at = np.searchsorted(start, until, "right") - 1
+    inside = np.maximum(at, 0)
+    return np.where(at >= 0, spent[inside] + np.minimum(until, end[inside]) - start[inside], 0)
+
+
+def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+    """The hold that each `thread` had given up last by `time` (both one per row); -1 where there is none."""
+    holds = process.holds
+    released = axis.place(holds["thread"], holds["end"])
+    order = np.argsort(released, kind="stable")
+    at = np.searchsorted(released[order], axis.place(thread, time), "right") - 1
+    hold = order[np.maximum(at, 0)]
+    return np.where((at >= 0) & (holds["thread"][hold] == thread), hold, -1)
 
 
 def turns(process: Process, gil: int) -> Turns:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.sites import Classes, Sites
 from giltrace.analysis.results import Site
 from giltrace.timeline.axis import Ints, LifeAxis
@@ -40,11 +41,8 @@ def off_gil(process: Process) -> OffGil:
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
         return OffGil(states[:0], np.empty(0, np.int64), ())
     axis = LifeAxis.of_threads(process.threads)
-    released = axis.place(process.holds["thread"], process.holds["end"])
-    order = np.argsort(released, kind="stable")
-    at = np.searchsorted(released[order], axis.place(states["thread"], states["start"]), "right") - 1
-    hold = order[np.maximum(at, 0)]
-    known = (at >= 0) & (process.holds["thread"][hold] == states["thread"]) & (process.stacks.hold_end[hold] >= 0)
+    hold = last_released(process, axis, states["thread"], states["start"])
+    known = (hold >= 0) & (process.stacks.hold_end[hold] >= 0)
     states, hold = states[known], hold[known]
     calls: Classes = Sites(process).classify(states["thread"], process.stacks.hold_end[hold])
     number: dict[tuple[str, int], int] = {}

@@ -17,12 +17,7 @@ _OWN_FILE = "/giltrace_viztracer.py"
 
 def own_stacks(table: StackTable) -> Bools:
     """Which stacks have a frame of giltrace's own code."""
-    ours = [at for at, text in enumerate(table.strings) if text.endswith(_OWN_FILE)]
-    if not ours:
-        return np.zeros(len(table), np.bool_)
-    frame = np.append(0, np.cumsum(np.isin(table.frames["file"], ours)))
-    within: Bools = frame[table.offsets[1:]] > frame[table.offsets[:-1]]
-    return within
+    return table.within(lambda file: file.endswith(_OWN_FILE))
 
 
 def own_holds(process: Process) -> Bools:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.measure.intervals import Turns, disjoint, turns
+from giltrace.analysis.measure.intervals import Turns, covered, disjoint, turns
 from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
 from giltrace.timeline.model import WAIT, Array, Process, State
 
@@ -131,18 +131,8 @@ def _in_c(process: Process, gil: int, mine: Turns, off_start: Ints, off_end: Int
     first = asked[np.minimum(np.searchsorted(asked, mine.start, "right"), len(asked) - 1)]
     over = (first > mine.start) & (mine.end - first > UNHEEDED_NS)
     start, end = first[over], mine.end[over]
-    busy = end - start - (_covered(off_start, off_end, end) - _covered(off_start, off_end, start))
+    busy = end - start - (covered(off_start, off_end, end) - covered(off_start, off_end, start))
     return start[busy > UNHEEDED_NS], end[busy > UNHEEDED_NS]
-
-
-def _covered(start: Ints, end: Ints, until: Ints) -> Ints:
-    """Length of disjoint sorted intervals before each instant."""
-    if len(start) == 0:
-        return np.zeros(len(until), np.int64)
-    spent = np.append(0, np.cumsum(end - start))
-    at = np.searchsorted(start, until, "right") - 1
-    inside = np.maximum(at, 0)
-    return np.where(at >= 0, spent[inside] + np.minimum(until, end[inside]) - start[inside], 0)
 
 
 class _OffCore(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Array, Flag, Process
@@ -99,13 +100,5 @@ def on_path(process: Process, path: CriticalPath, rows: Array) -> Ints:
     axis = LifeAxis.of_threads(process.threads)
     begin, end = axis.place(path.thread, path.start), axis.place(path.thread, path.end)
     order = np.argsort(begin, kind="stable")
-    begin, end = begin[order], end[order]
-    passed = np.append(0, np.cumsum(end - begin))
-
-    def until(time: Ints) -> Ints:
-        place = axis.place(rows["thread"], time)
-        at = np.searchsorted(begin, place, "right") - 1
-        inside = np.maximum(at, 0)
-        return np.where(at >= 0, passed[inside] + np.minimum(place, end[inside]) - begin[inside], 0)
-
-    return until(rows["end"]) - until(rows["start"])
+    first, last = axis.place(rows["thread"], rows["start"]), axis.place(rows["thread"], rows["end"])
+    return covered(begin[order], end[order], last) - covered(begin[order], end[order], first)

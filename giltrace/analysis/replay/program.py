@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.intervals import last_released
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import HOLD, Process, State
 
@@ -212,17 +213,13 @@ def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Boo
     """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
     if process.stacks is None or len(process.stacks.table) == 0:
         return np.zeros(len(delay), np.bool_)
-    table, holds = process.stacks.table, process.holds
+    table = process.stacks.table
     locks = np.array([f"/{name}".endswith(_LOCK_FILES) for name in table.strings], np.bool_)
     filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
     in_lock = np.zeros(len(table) + 1, np.bool_)
     in_lock[filled] = locks[table.frames["file"][table.offsets[filled]]]
-    by_end = np.argsort(axis.place(holds["thread"], holds["end"]), kind="stable")
-    released = axis.place(holds["thread"], holds["end"])[by_end]
-    before = np.searchsorted(released, axis.place(rows.thread[delay], rows.start[delay]), "right") - 1
-    hold = by_end[np.maximum(before, 0)]
-    told: Bools = in_lock[process.stacks.hold_end[hold]].astype(np.bool_)
-    told &= (before >= 0) & (holds["thread"][hold] == rows.thread[delay])
+    hold = last_released(process, axis, rows.thread[delay], rows.start[delay])
+    told: Bools = (hold >= 0) & in_lock[process.stacks.hold_end[hold]]
     return told
 
 
