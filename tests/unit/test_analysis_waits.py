@@ -13,7 +13,7 @@ from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.wait_causes import wait_causes, wait_causes_apart
+from giltrace.analysis.measure.wait_causes import wait_causes
 from giltrace.analysis.results import Site, WaitDecomposition
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
@@ -68,13 +68,13 @@ def test_a_holder_that_only_lost_its_core_after_the_request_is_not_in_c() -> Non
 @pytest.mark.parametrize(("gils", "seed"), [(1, 1), (1, 2), (2, 3), (3, 4)])
 def test_causes_add_up_to_every_wait(gils: int, seed: int) -> None:
     made = random_process(gils, seed)
-    causes = wait_causes_apart(made)
+    causes = wait_causes(made)
     assert (causes >= 0).all()
     assert (causes.sum(axis=1) == made.waits["end"] - made.waits["start"]).all()
     assert (causes.sum(axis=0) > 0).all()
-    together = wait_causes(made)
-    assert together[:, 2].tolist() == causes[:, 2:4].sum(axis=1).tolist()
-    assert together[:, [0, 1, 3]].tolist() == causes[:, [0, 1, 4]].tolist()
+    told = decompose(made)
+    assert told.holder_off_core_ns == causes[:, 2:4].sum()
+    assert [told.holder_python_ns, told.holder_c_ns, told.wake_up_ns] == causes[:, [0, 1, 4]].sum(axis=0).tolist()
 
 
 def test_overlapping_holds_of_a_damaged_recording_count_once() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import hold_at
-from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes_apart
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
@@ -100,8 +100,8 @@ class Figures:
 
     @cached_property
     def causes(self) -> Ints:
-        """See `wait_causes_apart`."""
-        return wait_causes_apart(self.process)
+        """See `wait_causes`."""
+        return wait_causes(self.process)
 
     @property
     def competed(self) -> Ints:

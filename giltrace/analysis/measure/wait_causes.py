@@ -23,13 +23,6 @@ _CAUSE[[_HELD | _BLOCKED, _HELD | _BLOCKED | _IN_C]] = _ASLEEP
 
 
 def wait_causes(process: Process) -> Ints:
-    """Time by cause of each wait as `wait_causes_apart`, but shape (waits, 4): no core and blocked are one column."""
-    apart = wait_causes_apart(process)
-    off_core = apart[:, _NO_CORE] + apart[:, _ASLEEP]
-    return np.stack([apart[:, _PYTHON], apart[:, _C], off_core, apart[:, _FREE]], axis=1)
-
-
-def wait_causes_apart(process: Process) -> Ints:
     """Time by cause of each wait, shape (waits, 5); rows add up to the waits.
 
     The columns: the holder ran Python, it was in C past a switch request, it could have gone on but had no core, it was
@@ -62,12 +55,6 @@ def competed_ns(process: Process, at_least: int = 0) -> int:
         waits["start"], waits["end"] = start, end
         worst = max(worst, int(_causes(process, gil, waits, off_core)[:, (_PYTHON, _C)].sum()))
     return worst
-
-
-def competed_by_wait(process: Process) -> Ints:
-    """How long each wait went on while another thread ran with the GIL."""
-    result: Ints = wait_causes(process)[:, (_PYTHON, _C)].sum(axis=1)
-    return result
 
 
 def _causes(process: Process, gil: int, waits: Array, off_core: _OffCore) -> Ints:
