@@ -17,7 +17,6 @@ import select
 import shutil
 import signal
 import sys
-import tarfile
 import tempfile
 import time
 import traceback
@@ -26,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.damage import damage
+from traces.regenerate import unpack
 
-SAMPLES = Path(__file__).resolve().parents[1] / "traces"
 #: Small ones of several kinds: many processes, many GILs, an event loop, stacks, spans.
 BASES = ("single", "multiprocess", "convoy", "subinterpreters", "asyncio_starved", "fork_pool", "hog")
 
@@ -231,13 +230,6 @@ def working_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
-
-
-def unpack(name: str, folder: Path) -> Path:
-    """Unpack a sample of traces/ into `folder`."""
-    with tarfile.open(SAMPLES / f"{name}.giltrace.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / f"{name}.giltrace"
 
 
 def damaged(seed: int, folder: Path) -> str:

@@ -176,6 +176,15 @@ def pack(folder: Path, archive: Path) -> None:
     archive.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
 
 
+def unpack(name: str, folder: Path) -> Path:
+    """Unpack the sample `name` into `folder`; return its recording."""
+    with tarfile.open(FOLDER / f"{name}.giltrace.tar.gz") as archive:
+        # Debian 12's Python has no filters yet, and newer ones ask for one.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
+    return folder / f"{name}.giltrace"
+
+
 def readme(samples: dict[str, Any]) -> str:
     """The table for those who open this folder."""
     rows = []

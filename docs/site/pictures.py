@@ -16,7 +16,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from typing import Any
 from docs.site.gallery import SAMPLES
 from docs.site.pages import DOCS, ROOT
 from tests.browser.chromium import browser
+from traces.regenerate import unpack
 
 WIDTH, HEIGHT = 1400, 760
 LARGEST = 150_000
@@ -69,7 +69,7 @@ def main() -> None:
         work = Path(name)
         names = sys.argv[1:] or [*samples, TUTORIAL]
         # Before there is a browser, which would take the cores away from what is recorded.
-        recordings = {name: _recorded(work) if name == TUTORIAL else _unpacked(name, work) for name in names}
+        recordings = {name: _recorded(work) if name == TUTORIAL else unpack(name, work) for name in names}
         with browser(work / "profile", WIDTH, HEIGHT) as page:
             for name, recording in recordings.items():
                 with _viewed(recording) as address:
@@ -78,12 +78,6 @@ def main() -> None:
                     sys.exit(f"the picture of {name} has {len(picture)} bytes; {LARGEST} are allowed")
                 (DOCS / "pictures" / f"{name}.png").write_bytes(picture)
                 print(f"{len(picture):7} {name}")
-
-
-def _unpacked(name: str, work: Path) -> Path:
-    with tarfile.open(SAMPLES / f"{name}{_PACKED}") as archive:
-        archive.extractall(work, filter="data")
-    return work / f"{name}.giltrace"
 
 
 def _recorded(work: Path) -> Path:

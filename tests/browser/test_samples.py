@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 import threading
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -18,6 +17,7 @@ from giltrace.views.moment import WORST, Waits
 from tests.browser.chromium import browser
 from tests.browser.test_perfetto_ui import QUERY, Handler
 from tests.browser.test_view import check_shown, viewed
+from traces.regenerate import unpack
 
 FOLDER = Path(__file__).resolve().parents[2] / "traces"
 SAMPLES = list(json.loads((FOLDER / "index.json").read_text()))
@@ -45,9 +45,7 @@ PINNED = "return window.app.trace.workspace.pinnedTracks.map(node => node.name)"
     "name", [pytest.param(name, marks=[] if at % 5 == 0 else [pytest.mark.rarely]) for at, name in enumerate(SAMPLES)]
 )
 def test_opens_where_it_matters_with_all_its_tracks(name: str, tmp_path: Path) -> None:
-    with tarfile.open(FOLDER / f"{name}.giltrace.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    timeline = load(tmp_path / f"{name}.giltrace")
+    timeline = load(unpack(name, tmp_path))
     gils = sum(process.gils for process in timeline.processes)
     active = sum(len({*p.holds["thread"].tolist(), *p.waits["thread"].tolist()}) for p in timeline.processes)
     with viewed(tmp_path / name, tmp_path / "profile") as page:

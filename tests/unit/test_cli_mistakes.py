@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from giltrace.cli import app
 from giltrace.views.trace_file import check_whole
+from traces.regenerate import unpack
 
 SAMPLES = Path(__file__).resolve().parents[2] / "traces"
 TRACE = gzip.decompress((SAMPLES / "single.pftrace.gz").read_bytes())
@@ -21,8 +21,7 @@ TRACE = gzip.decompress((SAMPLES / "single.pftrace.gz").read_bytes())
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with the recording single.giltrace in it."""
-    with tarfile.open(SAMPLES / "single.giltrace.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack("single", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import struct
-import tarfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -32,8 +31,8 @@ from giltrace.recording.sched import read_sched
 from giltrace.recording.spans import read_spans, write_spans
 from giltrace.recording.stacks import read_stacks
 from giltrace.timeline.axis import LifeAxis
+from traces.regenerate import unpack
 
-SAMPLES = Path(__file__).resolve().parents[2] / "traces"
 #: Processes of the sample.
 PARENT, FIRST, SECOND = 29053, 29061, 29062
 
@@ -41,9 +40,7 @@ PARENT, FIRST, SECOND = 29053, 29061, 29062
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A recording of three processes."""
-    with tarfile.open(SAMPLES / "fork_pool.giltrace.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "fork_pool.giltrace"
+    return unpack("fork_pool", tmp_path)
 
 
 def patch(path: Path, dtype: np.dtype[Any], name: str, value: int, at: int = 0) -> None:

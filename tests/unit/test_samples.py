@@ -16,7 +16,7 @@ from giltrace.launch.bundled import bundled
 from giltrace.reports.json import to_json
 from giltrace.timeline.load import load
 from tests.truth import truths
-from traces.regenerate import LARGEST, LARGEST_TOGETHER, figures, readme
+from traces.regenerate import LARGEST, LARGEST_TOGETHER, figures, readme, unpack
 
 FOLDER = Path(__file__).resolve().parents[2] / "traces"
 INDEX: dict[str, dict[str, Any]] = json.loads((FOLDER / "index.json").read_text())
@@ -31,9 +31,7 @@ def files(name: str) -> list[Path]:
 
 @pytest.mark.parametrize("name", INDEX)
 def test_shows_what_the_index_says(name: str, tmp_path: Path) -> None:
-    with tarfile.open(files(name)[0]) as archive:
-        archive.extractall(tmp_path, filter="data")
-    report = json.loads(to_json(analyse(load(tmp_path / f"{name}.giltrace"))))
+    report = json.loads(to_json(analyse(load(unpack(name, tmp_path)))))
     assert figures(report) == INDEX[name]["shows"]
 
 

@@ -22,7 +22,8 @@ from giltrace.reports import rows
 from giltrace.text import visible
 from giltrace.views.trace_processor import unavailable
 from tests.damage import chunks
-from tests.fuzzing import COMMANDS, follow, unpack, working_in
+from tests.fuzzing import COMMANDS, follow, working_in
+from traces.regenerate import unpack
 
 EVIL = (
     "\x1b]0;owned\x07\x1b[31m",
