@@ -55,3 +55,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def plural(count: int, noun: str, several: str = "") -> str:
+    """A number with its noun: ``1 wait``, ``2 waits``."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"

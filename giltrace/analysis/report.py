@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from giltrace.analysis.findings.convoy import find_convoys
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.phases import find_phases
@@ -76,7 +77,8 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     machine = int(timeline.machine.get("cpus", 0))
-    known = summarise_process(process, machine)
+    figures = Costed(process)
+    known = summarise_process(process, machine, figures)
     longest = usage.longest_by_thread(process, process.holds)[process.chosen_threads].tolist()
     blame = find_blame(process)
     asked_about = {thread.tid for thread in known.threads}
@@ -96,7 +98,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         victims=blame.victims,
         culprits=blame.culprits,
         hogs=find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset),
-        convoys=tuple(one for one in find_convoys(process) if one.tid in asked_about),
+        convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=what_if(process, machine),
         verdict=known.verdict,
@@ -105,7 +107,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         holder_samples=blame.samples,
         sampled_ns=blame.sampled_ns,
         blame_by_function=blame.functions,
-        findings=find_findings(process),
+        findings=find_findings(process, figures),
         phases=find_phases(process, timeline),
         cores_allowed=process.cores.cpus if process.cores is not None else None,
         cpu_quota=process.cores.quota if process.cores is not None else None,

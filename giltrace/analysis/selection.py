@@ -21,6 +21,7 @@ from giltrace.analysis.measure.own_line import is_under
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.worst import all_waits, around_waits, chosen_stretches, placed
 from giltrace.errors import UsageError
+from giltrace.text import plural
 from giltrace.timeline import part
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.cut import cut
@@ -173,7 +174,7 @@ def _whom(timelines: Sequence[Timeline], selection: Selection) -> list[Timeline]
 def _processes(timeline: Timeline, patterns: Sequence[str]) -> Timeline:
     fits = [_is_process(process, patterns) for process in timeline.processes]
     chosen = tuple(one for one, fit in zip(timeline.processes, fits, strict=True) if fit)
-    told = f"{len(chosen)} of {_count(len(fits), 'process', 'processes')} ({', '.join(patterns)})"
+    told = f"{len(chosen)} of {plural(len(fits), 'process', 'processes')} ({', '.join(patterns)})"
     left = [one for one, fit in zip(timeline.processes, fits, strict=True) if not fit]
     return _with_others(replace(timeline, processes=chosen, part=(*timeline.part, told)), left)
 
@@ -199,7 +200,7 @@ def _threads(timeline: Timeline, selection: Selection) -> Timeline:
     marked = [(process, _are_chosen(process, selection)) for process in timeline.processes]
     left = tuple(replace(process, chosen=chosen) for process, chosen in marked if chosen.any())
     number, of = sum(int(one.sum()) for _, one in marked), sum(len(one) for _, one in marked)
-    told = f"{number} of {_count(of, 'thread')} ({', '.join((*selection.threads, *selection.roles))})"
+    told = f"{number} of {plural(of, 'thread')} ({', '.join((*selection.threads, *selection.roles))})"
     others = [process for process, chosen in marked if not chosen.any()]
     return _with_others(replace(timeline, processes=left, part=(*timeline.part, told)), others)
 
@@ -271,10 +272,6 @@ def _folders(timelines: Sequence[Timeline]) -> list[str]:
 
 def _or(patterns: Sequence[str]) -> str:
     return " or ".join(patterns)
-
-
-def _count(number: int, noun: str, several: str = "") -> str:
-    return f"{number} {noun if number == 1 else several or noun + 's'}"
 
 
 def _there(known: Iterable[str], wanted: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.limits import describe_limits
@@ -138,8 +139,11 @@ def summarise(timeline: Timeline) -> Summary:
     )
 
 
-def summarise_process(process: Process, machine: int = 0) -> ProcessSummary:
-    """Summarise one process, of a machine with so many cores (0: not known); nothing in it is changed."""
+def summarise_process(process: Process, machine: int = 0, figures: Costed | None = None) -> ProcessSummary:
+    """Summarise one process, of a machine with so many cores (0: not known); nothing in it is changed.
+
+    Its `figures` are worked out where they are not given.
+    """
     return ProcessSummary(
         pid=process.pid,
         ppid=process.ppid,
@@ -149,7 +153,7 @@ def summarise_process(process: Process, machine: int = 0) -> ProcessSummary:
         has_sched=process.has_sched,
         threads=_threads(process),
         gils=tuple(_gil(process, gil) for gil in range(process.gils)),
-        verdict=judge(process),
+        verdict=judge(process, figures),
         lost=process.lost,
         violations=process.violations,
         note=process.note,

@@ -16,6 +16,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site, frame_text
 from giltrace.reports.summary import paragraph, print_table
 from giltrace.reports.threads import WIDE
+from giltrace.text import plural
 
 #: So many rows are printed; the rest is counted in one line.
 TOP_BLAME = 10
@@ -38,11 +39,6 @@ class Detail(NamedTuple):
 
 
 BRIEF = Detail()
-
-
-def plural(count: int, noun: str, several: str = "") -> str:
-    """A number with its noun: ``1 wait``, ``2 waits``."""
-    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def site_name(site: Site, *, thread: bool = True) -> str:

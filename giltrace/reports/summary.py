@@ -12,6 +12,7 @@ from rich.text import Text
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.threads import thread_table
+from giltrace.text import plural
 
 #: So many are printed; the rest is folded into one line.
 TOP_PROCESSES = 8
@@ -54,7 +55,7 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     version = process.python.split()[:1]
     about = [f"Python {version[0]}"] if version else []
-    about += [duration(process.wall_ns), f"{len(process.threads)} thread{'s' * (len(process.threads) != 1)}"]
+    about += [duration(process.wall_ns), plural(len(process.threads), "thread")]
     about += [process.limits] if process.limits else []
     about += [f"then became {process.became}"] if process.became else []
     head.append(f"  {', '.join(about)}", style="not bold")

@@ -23,10 +23,11 @@ from giltrace.analysis.results import (
     WhatIf,
 )
 from giltrace.analysis.summary import Quality, ThreadSummary
-from giltrace.reports.blame import BRIEF, Detail, plural, print_blame, site_name
+from giltrace.reports.blame import BRIEF, Detail, print_blame, site_name
 from giltrace.reports.processes import print_overview, weight
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, paragraph, print_quality, print_table
 from giltrace.reports.threads import thread_table
+from giltrace.text import plural
 from giltrace.timeline.model import State
 
 #: So many rows are printed of each ranking; the rest is counted in one line.

@@ -21,12 +21,12 @@ OTHER_INTERVALS_NS = (1_000_000, 500_000, 100_000)
 LATENCY_SHARE = 0.1
 
 
-def find_convoys(process: Process) -> tuple[Convoy, ...]:
+def find_convoys(process: Process, figures: Figures | None = None) -> tuple[Convoy, ...]:
     """The threads in a convoy, by the rule of the verdict, most waited time first.
 
     Threads that waited mostly for hogs are not among them.
     """
-    f = Figures(process)
+    f = figures or Figures(process)
     threads, steps, long = f.convoy
     if threads:
         behind = _behind_hogs(f)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import IntEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,15 @@ class Costs(NamedTuple):
     def of_path(self) -> Ints:
         """How much of it the end of the process hung on, in ns."""
         return (self.on_path @ self.ns).astype(np.int64)
+
+
+class Costed(Figures):
+    """The figures of a process, and what its waits cost: worked out once for all that ask."""
+
+    @cached_property
+    def costs(self) -> Costs:
+        """See `find_costs`."""
+        return find_costs(self)
 
 
 def find_costs(f: Figures) -> Costs:

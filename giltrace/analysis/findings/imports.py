@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.costs import Cause, Costs
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.results import Verdict
 
 #: Imports decide the verdict if somebody waited for them for this share of the time that the threads had in all.
 IMPORT_SHARE = 0.05
 
 
-def imports(f: Figures, costs: Costs) -> Verdict | None:
+def imports(f: Costed) -> Verdict | None:
     """Who waited for how long while another thread imported?"""
-    lost = costs.ns[:, Cause.IMPORT]
+    lost = f.costs.ns[:, Cause.IMPORT]
     of_thread = np.bincount(f.process.waits["thread"], weights=lost, minlength=len(f.lives))
     share = float(of_thread.max(initial=0) / f.had)
     if share < IMPORT_SHARE:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from giltrace.analysis.findings.costs import Cause, Costs, find_costs
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import stretches
@@ -73,12 +72,12 @@ _TOLD = {
 }
 
 
-def find_findings(process: Process) -> tuple[Finding, ...]:
+def find_findings(process: Process, figures: Costed | None = None) -> tuple[Finding, ...]:
     """What each cause of waiting cost those threads that are asked about, where, whom and since when."""
     if len(process.waits) == 0:
         return ()
-    costs = find_costs(Figures(process))
-    costs.ns[~process.of_chosen(process.waits)] = 0
+    costs = (figures or Costed(process)).costs
+    costs = costs._replace(ns=np.where(process.of_chosen(process.waits)[:, None], costs.ns, 0))
     lost, path = costs.of_threads(), costs.of_path()
     causes = [cause for cause in Cause if lost[cause] >= max(LEAST_SHARE * lost.sum(), 1)]
     sides = _Sides(process, costs)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
-from giltrace.analysis.findings.costs import Cause, Costs, find_costs
+from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.hogs import collection, hog
 from giltrace.analysis.findings.imports import imports
@@ -38,8 +38,8 @@ _AFTER: tuple[Rule, ...] = (serial, parallel, contended, interpreters, single)
 PATH_SHARE = 0.1
 
 
-def judge(process: Process) -> Verdict:
-    """Judge one process.
+def judge(process: Process, figures: Costed | None = None) -> Verdict:
+    """Judge one process, by its `figures` where there are some.
 
     1. *free-threaded*: the interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
@@ -57,7 +57,7 @@ def judge(process: Process) -> Verdict:
     A wait counts for 7 to 10 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
     """
-    figures = Figures(process)
+    figures = figures or Costed(process)
     for rule in _BEFORE:
         verdict = rule(figures)
         if verdict is not None:
@@ -65,24 +65,23 @@ def judge(process: Process) -> Verdict:
     found = [(cause, verdict) for cause, rule in _FINDINGS if (verdict := rule(figures)) is not None]
     if not found and not _waits_much(figures):
         return _otherwise(figures)
-    costs = find_costs(figures)
-    brought_in = imports(figures, costs)
+    brought_in = imports(figures)
     if brought_in is not None:
         found.append((Cause.IMPORT, brought_in))
-    return _costliest(figures, costs, found)
+    return _costliest(figures, found)
 
 
 def _waits_much(f: Figures) -> bool:
     return f.competed_share > QUIET_SHARE
 
 
-def _costliest(f: Figures, costs: Costs, found: list[tuple[Cause, Verdict]]) -> Verdict:
+def _costliest(f: Costed, found: list[tuple[Cause, Verdict]]) -> Verdict:
     """The verdict of the finding that costs most, or of plain contention if that costs more than any of them."""
     if not found:
         return _otherwise(f)
-    ns = costs.of_path()
+    ns = f.costs.of_path()
     if ns[[Cause.CONTENTION, *(cause for cause, _ in found)]].sum() < PATH_SHARE * f.wall:
-        ns = costs.of_threads()
+        ns = f.costs.of_threads()
     cause, verdict = max(found, key=lambda one: int(ns[one[0]]))
     if ns[Cause.CONTENTION] > ns[cause]:
         plain = _otherwise(f)
