@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from giltrace.analysis.findings.costs import Costed
+from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.blame import find_main_culprits
 from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.results import Verdict
+from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
 from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timeline
+
+#: So many lines are told for which threads waited.
+TOP_CULPRITS = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class GilSummary:
 class ProcessSummary:
     """One process; `threads`, the chosen ones, in the order of the timeline.
 
-    `became`: see `Process`. `limits`: see `ProcessReport`.
+    `became`: see `Process`. `limits`: see `ProcessReport`. `culprits` are the lines for which its threads waited
+    longest, each by itself; `phases` what it was like when, if that changed. `summarise` finds both.
     """
 
     pid: int
@@ -90,6 +96,8 @@ class ProcessSummary:
     note: str
     became: str = ""
     limits: str = ""
+    culprits: tuple[BlameTotal, ...] = ()
+    phases: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,14 @@ def summarise(timeline: Timeline) -> Summary:
     machine = int(timeline.machine.get("cpus", 0))
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(summarise_process(process, machine) for process in timeline.processes),
+        processes=tuple(
+            replace(
+                summarise_process(process, machine),
+                culprits=find_main_culprits(process, TOP_CULPRITS),
+                phases=find_phases(process, timeline),
+            )
+            for process in timeline.processes
+        ),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site, frame_text
+from giltrace.reports.names import site_name
 from giltrace.reports.summary import paragraph, print_table
 from giltrace.reports.threads import WIDE
 from giltrace.text import plural
@@ -39,20 +40,6 @@ class Detail(NamedTuple):
 
 
 BRIEF = Detail()
-
-
-def site_name(site: Site, *, thread: bool = True) -> str:
-    """Return ``role: function (file:line) [leaf (file:line)]``; of files the last part only.
-
-    First comes the user's own line; in brackets what that led to, if it is in a library. Without a stack it is the role
-    alone. What is no code of the program, but giltrace's own, is marked.
-    """
-    if not site.function:
-        return site.thread
-    told = (site.where if site.where == site.leaf else f"{site.where} [{site.leaf}]") + (
-        " [giltrace]" if site.own else ""
-    )
-    return f"{site.thread}: {told}" if thread else told
 
 
 def print_blame(process: ProcessReport, console: Console, detail: Detail) -> None:

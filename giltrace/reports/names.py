@@ -1,4 +1,4 @@
-"""Long names in little room: cut in the middle, and never so that two of them look alike."""
+"""How places in code are called, and how long names fit in little room: cut, and never so that two look alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
+from giltrace.analysis.results import Site
+
 _GAP = ".."
+
+
+def site_name(site: Site, *, thread: bool = True) -> str:
+    """Return ``role: function (file:line) [leaf (file:line)]``; of files the last part only.
+
+    First comes the user's own line; in brackets what that led to, if it is in a library. Without a stack it is the role
+    alone. What is no code of the program, but giltrace's own, is marked.
+    """
+    if not site.function:
+        return site.thread
+    told = (site.where if site.where == site.leaf else f"{site.where} [{site.leaf}]") + (
+        " [giltrace]" if site.own else ""
+    )
+    return f"{site.thread}: {told}" if thread else told
 
 
 def shortened(names: Sequence[str], width: int) -> dict[str, str]:

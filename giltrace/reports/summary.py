@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
+from giltrace.reports.names import site_name
 from giltrace.reports.threads import thread_table
 from giltrace.text import plural
 
@@ -18,6 +20,9 @@ from giltrace.text import plural
 TOP_PROCESSES = 8
 TOP_GILS = 4
 TOP_VIOLATIONS = 5
+#: Lines are named for which threads waited so much of the process's time, each of this share of all waiting.
+LEAST_WAITED = 0.01
+LEAST_CULPRIT = 0.05
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -68,10 +73,33 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     paragraph(process.verdict.summary, console, style="bold")
     if process.verdict.advice:
         paragraph(process.verdict.advice, console)
+    if process.phases:
+        paragraph(f"Its character changes with time: {', '.join(map(_phase, process.phases))}.", console)
+    _print_culprits(process, console)
     if process.threads:
         print_table(thread_table(process.threads, console.width), console)
     _print_gils(process, console)
     console.print()
+
+
+def _phase(phase: Phase) -> str:
+    return f"{phase.verdict.kind} until {phase.end_ns / 1e9:.3f}s"
+
+
+def _print_culprits(process: ProcessSummary, console: Console) -> None:
+    """The lines for which threads waited, if that was for long."""
+    waited = sum(thread.waited_ns for thread in process.threads)
+    shown = [row for row in process.culprits if row.ns >= LEAST_CULPRIT * waited and row.site.function]
+    if waited < LEAST_WAITED * process.wall_ns or not shown:
+        return
+    paragraph(f"Threads waited {duration(waited)}; meanwhile these lines had the GIL:", console)
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in range(2):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1)
+    for row in shown:
+        table.add_row(f"    {duration(row.ns)}", percent(row.ns / waited), Text(site_name(row.site), style="red"))
+    print_table(table, console)
 
 
 def _print_gils(process: ProcessSummary, console: Console) -> None:

@@ -23,7 +23,8 @@ from giltrace.analysis.results import (
     WhatIf,
 )
 from giltrace.analysis.summary import Quality, ThreadSummary
-from giltrace.reports.blame import BRIEF, Detail, print_blame, site_name
+from giltrace.reports.blame import BRIEF, Detail, print_blame
+from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview, weight
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, paragraph, print_quality, print_table
 from giltrace.reports.threads import thread_table

@@ -151,6 +151,29 @@ def test_many_hand_offs_are_told_where_nobody_waits() -> None:
     assert "times per second" not in judge(process(*io_bound())).advice
 
 
+def taking_turns(hold_ns: int, wake_ns: int, period_ns: int) -> Process:
+    """Threads 1 and 2 want the GIL at once in each period, and are off it for the rest; to wake up takes `wake_ns`."""
+    script, kernel = Script().hold(0, 10 * US, 0), Kernel()
+    for turn in range(40):
+        at = 20 * US + turn * period_ns
+        first, then = (1, 2) if turn % 2 else (2, 1)
+        script.hold(at, at + hold_ns, first)
+        script.hold(at + hold_ns + wake_ns, at + 2 * hold_ns, then, asked=at + 5 * US)
+        kernel.run(at, at + hold_ns, 100 + first, 0).run(at + hold_ns, at + 2 * hold_ns, 100 + then, 1)
+    end = at + period_ns
+    return process(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102))
+
+
+def test_why_threads_wait_that_are_mostly_off_the_gil() -> None:
+    long, brief = (
+        judge(taking_turns(*times)) for times in ((1800 * US, 600 * US, 20 * MS), (90 * US, 5 * US, 600 * US))
+    )
+    assert (long.kind, brief.kind) == ("io-bound-handoff", "io-bound-handoff")
+    assert "of the waiting passed while other threads ran Python code" in long.advice
+    assert "processes, sub-interpreters" in long.advice
+    assert "rest of brief turns" in brief.advice
+
+
 def test_who_is_off_the_gil_is_told_where() -> None:
     made = with_stacks(
         process(*io_bound()), [[("join", LOCK[1], 1)], [("fetch", "/srv/app.py", 4)]], hold={0: 0, 1: 1, 2: 1}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import summarise
 from giltrace.reports.summary import print_summary
 from giltrace.timeline.model import CollectorReport, Timeline
-from tests.unit.gil_events import PID, Kernel, Script, timeline
+from tests.unit.analysis_stacks import with_stacks
+from tests.unit.gil_events import MS, PID, Kernel, Script, timeline
 from tests.unit.test_summary_verdict import convoy, cpu_bound, idle
 
 REPORTS = (
@@ -52,6 +55,29 @@ def test_says_everything_once() -> None:
         "quality: 0 lost events, 0 broken invariants, clock error 7 ns, gil ok (25 ns per pair), "
     )
     assert "perf_event_paranoid is 4" in text
+
+
+def test_names_the_lines_that_others_waited_for() -> None:
+    """By the user's own line, whatever it led to in libraries; not where nobody waits for long."""
+    own = ("handle", "/srv/app.py", 7)
+    inner = [("dumps", "/usr/lib/python3.13/json/__init__.py", line) for line in (11, 12)]
+    (made,) = of(cpu_bound()).processes
+    stacked = with_stacks(made, [[inner[0], own], [inner[1], own]], hold={1: 0, 2: 1})
+    text = printed(replace(of(cpu_bound()), processes=(stacked,)))
+    assert "Threads waited 1.00 s; meanwhile these lines had the GIL:" in text
+    (row,) = [line.split() for line in text.splitlines() if "handle (app.py:7)" in line]
+    assert row[2:] == ["99.3%", "thread-*:", "handle", "(app.py:7)"]
+    assert "meanwhile" not in printed(of(idle()))
+
+
+def test_says_when_its_character_changes() -> None:
+    (made,) = summarise(of(cpu_bound())).processes
+    verdicts = [replace(made.verdict, kind=kind) for kind in ("single-threaded", "convoy")]
+    phases = (Phase(0, 400 * MS, verdicts[0]), Phase(400 * MS, 1000 * MS, verdicts[1]))
+    stream = io.StringIO()
+    told = replace(summarise(of(cpu_bound())), processes=(replace(made, phases=phases),))
+    print_summary(told, Console(file=stream, width=120))
+    assert "changes with time: single-threaded until 0.400s, convoy until 1.000s." in stream.getvalue()
 
 
 def test_narrow_rows_keep_all_their_figures() -> None:

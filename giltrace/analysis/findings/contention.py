@@ -45,6 +45,11 @@ def _advice(f: Figures) -> str:
             "The process may use one core only (its CPU affinity, its container's CPU limit): neither threads nor "
             "processes can speed this up before it may use more."
         )
+    return f"Threads cannot speed this up: use {instead_of_threads(f)}."
+
+
+def instead_of_threads(f: Figures) -> str:
+    """What does not wait for a GIL, in words of the program's own."""
     more = more_processes(f.process)
     processes = f"processes ({more})" if more else "processes"
-    return f"Threads cannot speed this up: use {processes}, sub-interpreters, a free-threaded build, or native code."
+    return f"{processes}, sub-interpreters, a free-threaded build, or native code"

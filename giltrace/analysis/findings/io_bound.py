@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from giltrace.analysis.durations import percent
+from giltrace.analysis.findings.contention import instead_of_threads
+from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
 from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
@@ -14,7 +16,7 @@ HAND_OFF_NS = 5_000
 BLOCKED_SHARE = 0.3
 
 
-def io_bound(f: Figures) -> Verdict:
+def io_bound(f: Costed) -> Verdict:
     """Tell of threads that are off the GIL, and why they waited where they did."""
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
     known = f.process.has_sched
@@ -42,7 +44,7 @@ def io_bound(f: Figures) -> Verdict:
     )
 
 
-def _why_waited(f: Figures) -> str:
+def _why_waited(f: Costed) -> str:
     """What the waits were for, where threads hardly competed for the GIL."""
     python, in_c, no_core, asleep, free = f.causes.sum(axis=0).tolist()
     waited = max(python + in_c + no_core + asleep + free, 1)
@@ -57,6 +59,12 @@ def _why_waited(f: Figures) -> str:
         return (
             f"{percent(free / waited)} of the waiting passed while nobody held the GIL: threads were being woken up to "
             "take it. Let them do more at a time, so that they hand it on less often."
+        )
+    lost = f.costs.of_threads()
+    if lost[Cause.CONTENTION] > lost[Cause.HAND_OFFS]:
+        return (
+            f"{percent(lost[Cause.CONTENTION] / waited)} of the waiting passed while other threads ran Python code. It "
+            f"grows with every thread and request more; what would not wait: {instead_of_threads(f)}."
         )
     return (
         "The waits are for the rest of brief turns: threads hand the GIL on all the time. Let them do more at a time, "

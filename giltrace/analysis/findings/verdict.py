@@ -19,7 +19,7 @@ from giltrace.analysis.findings.unused import free_threaded, idle, not_recorded
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Process
 
-Rule = Callable[[Figures], Verdict | None]
+Rule = Callable[[Costed], Verdict | None]
 
 #: Nothing that is said of waits makes sense of such processes.
 _BEFORE: tuple[Rule, ...] = (free_threaded, not_recorded, idle)
@@ -90,7 +90,7 @@ def _costliest(f: Costed, found: list[tuple[Cause, Verdict]]) -> Verdict:
     return verdict
 
 
-def _otherwise(f: Figures) -> Verdict:
+def _otherwise(f: Costed) -> Verdict:
     for rule in _AFTER:
         verdict = rule(f)
         if verdict is not None:

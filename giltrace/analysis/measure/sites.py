@@ -79,6 +79,13 @@ class Sites:
         of_class = [number.setdefault(function_of(site), len(number)) for site in lines.sites]
         return Classes(np.array(of_class, np.int64)[lines.of_row], tuple(number))
 
+    @staticmethod
+    def own_lines(lines: Classes) -> Classes:
+        """The same rows, sorted into the user's lines, whatever these led to in libraries."""
+        number: dict[Site, int] = {}
+        of_class = [number.setdefault(_own_line(site), len(number)) for site in lines.sites]
+        return Classes(np.array(of_class, np.int64)[lines.of_row], tuple(number))
+
     def _site(self, role: int, top: int) -> Site:
         if top == 0:
             return Site(self._names[role])
@@ -119,6 +126,13 @@ def function_of(site: Site) -> Site:
     """The function that the own line of `site` lies in, or the leaf where it has none; without a line."""
     function, file = (site.own_function, site.own_file) if site.own_function else (site.function, site.file)
     return Site(site.thread, function, file, 0, site.own)
+
+
+def _own_line(site: Site) -> Site:
+    if not site.own_function:
+        return site
+    own = (site.own_function, site.own_file, site.own_line)
+    return Site(site.thread, *own, site.own, *own)
 
 
 def _tops(stacks: Stacks | None) -> tuple[Ints, list[Top]]:
