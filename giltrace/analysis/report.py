@@ -112,6 +112,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         cores_allowed=process.cores.cpus if process.cores is not None else None,
         cpu_quota=process.cores.quota if process.cores is not None else None,
         limits=known.limits,
+        end_of=process.end_of,
     )
 
 

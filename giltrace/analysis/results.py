@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from giltrace.recording.events import Sampling
-from giltrace.timeline.model import CollectorReport
+from giltrace.timeline.model import CollectorReport, EndOf
 
 #: The version of the report: fields are added under it, never renamed or removed.
 SCHEMA = "giltrace-report-1"
@@ -72,8 +72,9 @@ class Site:
 class Finding:
     """Something that waits for the GIL were lost to, a `cause` as `findings.ranked` calls it, in a `summary`.
 
-    All threads lost `ns` to it in `waits` waits, `max_ns` in one of them; the end of the process hung on `path_ns` of
-    that (the critical path): it would have ended so much sooner without, at most. It began `since_ns` into the process.
+    All threads lost `ns` to it in `waits` waits, `max_ns` in one of them; `path_ns` of that lies on the critical path:
+    what threads had done by the end (`ProcessReport.end_of`) would have been done so much sooner without, at most. It
+    began `since_ns` into the process.
     The site `victim` lost most; most of it while `culprit` had the GIL, which is None where nobody ran with it.
     """
 
@@ -355,6 +356,7 @@ class ProcessReport:
     `became` is the program that was executed in its place, if that was not Python.
     It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
     there is no such limit; `limits` says so in words where that is less than the machine has.
+    Its time ends with the "process", or with the "recording" or the "window" that it outlived: `end_of`.
     """
 
     pid: int
@@ -386,6 +388,7 @@ class ProcessReport:
     cores_allowed: int | None = None
     cpu_quota: float | None = None
     limits: str = ""
+    end_of: EndOf = "process"
 
 
 @dataclass(frozen=True)

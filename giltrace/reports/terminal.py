@@ -18,18 +18,18 @@ from giltrace.analysis.results import (
     Hog,
     ProcessReport,
     Report,
-    ThreadReport,
     WaitDecomposition,
     WhatIf,
 )
-from giltrace.analysis.summary import Quality, ThreadSummary
+from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
 from giltrace.reports.names import site_name
-from giltrace.reports.processes import print_overview, weight
+from giltrace.reports.processes import print_overview
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, paragraph, print_quality, print_table
+from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.threads import thread_table
+from giltrace.reports.tree import weight
 from giltrace.text import plural
-from giltrace.timeline.model import State
 
 #: So many rows are printed of each ranking; the rest is counted in one line.
 TOP_PATTERNS = 5
@@ -147,7 +147,7 @@ def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> Non
         paragraph("No thread ever waited for the GIL.", console)
     console.print()
     if process.threads:
-        threads = [_summary(thread) for thread in process.threads]
+        threads = [as_summary(thread) for thread in process.threads]
         print_table(thread_table(threads, console.width, everything=detail.everything), console)
     used = sorted((gil for gil in process.gils if gil.held_ns), key=lambda gil: -gil.held_ns)
     for gil in used[:TOP_GILS]:
@@ -159,8 +159,8 @@ def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> Non
 
 
 def _print_findings(process: ProcessReport, console: Console) -> None:
-    """What the waiting was lost to: whose lines, and how much of it the end of the process hung on."""
-    paragraph("Lost to, and how much of that the end of the process hung on:", console)
+    """What the waiting was lost to: whose lines, and how much of it the end hung on."""
+    paragraph(f"Lost to, and how much of that the end of the {process.end_of} hung on:", console)
     total = max(process.wait_decomposition_ns.total_ns, 1)
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
@@ -196,35 +196,6 @@ def _decomposition(parts: WaitDecomposition, has_sched: bool) -> Table:
         bar = Text("#" * round(share * _BAR), style="red")
         table.add_row(Text(f"  {name}"), Text(duration(ns)), Text(percent(share)), bar)
     return table
-
-
-def _summary(thread: ThreadReport) -> ThreadSummary:
-    """The same thread as the summary's table takes it."""
-    life = max(thread.life_ns, 1)
-    states = {state: thread.states_ns[state.label] for state in State} if thread.states_ns else {}
-    return ThreadSummary(
-        tid=thread.tid,
-        name=thread.name,
-        life_ns=thread.life_ns,
-        holds=thread.holds,
-        held_ns=thread.held_ns,
-        held_share=thread.held_ns / life,
-        waits=thread.waits,
-        waited_ns=thread.waited_ns,
-        waited_share=thread.waited_ns / life,
-        longest_wait_ns=thread.wait_max_ns,
-        p50_wait_ns=thread.wait_p50_ns,
-        p99_wait_ns=thread.wait_p99_ns,
-        forced_releases=thread.forced,
-        off_gil_ns=max(thread.life_ns - thread.held_ns - thread.waited_ns, 0),
-        off_running_ns=states.get(State.OFF_RUNNING),
-        off_runnable_ns=states.get(State.OFF_RUNNABLE),
-        off_blocked_ns=states.get(State.OFF_BLOCKED),
-        cores=thread.cores,
-        states_ns=states,
-        lost=thread.lost_events,
-        role=thread.role,
-    )
 
 
 def _gil_line(gil: GilReport, process: ProcessReport) -> str:

@@ -1,10 +1,8 @@
-"""The table of a process's threads: those that do the same work in one row, where there are many."""
+"""The table of a process's threads on a terminal."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
@@ -12,9 +10,11 @@ from rich.text import Text
 from giltrace.analysis.durations import duration
 from giltrace.analysis.summary import ThreadSummary
 from giltrace.reports.names import shortened
+from giltrace.reports.thread_rows import MOST_SINGLE, ThreadRow, thread_rows
+from giltrace.timeline.model import State
 
-#: So many rows are printed; the rest is folded into one. Of more threads, those of a role share one.
-TOP_THREADS = 12
+#: So many rows are printed; the rest is folded into one.
+TOP_THREADS = MOST_SINGLE
 #: From this width on, durations keep the space before their unit.
 WIDE = 104
 _LEAST_NAME = 12
@@ -35,48 +35,24 @@ _HEADINGS = (
 )
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What one thread, or several together, did; what is not known is None."""
+def _cells(row: ThreadRow, *, wide: bool) -> list[str]:
+    def time(ns: int | None) -> str:
+        return duration(ns) if wide else duration(ns).replace(" ", "")
 
-    name: str
-    threads: tuple[ThreadSummary, ...]
-
-    @property
-    def use(self) -> int:
-        return self.held + self.waited
-
-    @property
-    def held(self) -> int:
-        return sum(one.held_ns for one in self.threads)
-
-    @property
-    def waited(self) -> int:
-        return sum(one.waited_ns for one in self.threads)
-
-    def cells(self, *, wide: bool) -> list[str]:
-        def time(ns: int | None) -> str:
-            return duration(ns) if wide else duration(ns).replace(" ", "")
-
-        def off(known: Sequence[int | None]) -> int | None:
-            counted = [ns for ns in known if ns is not None]
-            return sum(counted) if counted else None
-
-        life = max(sum(one.life_ns for one in self.threads), 1)
-        longest = max((one.longest_wait_ns for one in self.threads if one.waits), default=None)
-        return [
-            _count(sum(one.holds for one in self.threads)),
-            time(self.held),
-            f"{self.held / life * 100:.0f}",
-            _count(sum(one.waits for one in self.threads)),
-            time(self.waited),
-            f"{self.waited / life * 100:.0f}",
-            time(longest),
-            _count(sum(one.forced_releases for one in self.threads)),
-            time(off([one.off_running_ns for one in self.threads])),
-            time(off([one.off_blocked_ns for one in self.threads])),
-            _ranges(sorted({core for one in self.threads for core in one.cores})),
-        ]
+    life = max(row.life_ns, 1)
+    return [
+        _count(row.holds),
+        time(row.held_ns),
+        f"{row.held_ns / life * 100:.0f}",
+        _count(row.waits),
+        time(row.waited_ns),
+        f"{row.waited_ns / life * 100:.0f}",
+        time(row.longest_wait_ns),
+        _count(row.forced),
+        time(row.states_ns.get(State.OFF_RUNNING)),
+        time(row.states_ns.get(State.OFF_BLOCKED)),
+        _ranges(row.cores),
+    ]
 
 
 def thread_table(threads: Sequence[ThreadSummary], width: int, *, everything: bool = False) -> Table:
@@ -85,13 +61,13 @@ def thread_table(threads: Sequence[ThreadSummary], width: int, *, everything: bo
     Shares are of the threads' lives. Of more threads than there are rows those of a role share one; `everything` gives
     each thread its own.
     """
-    ranked = sorted(_rows(threads, everything), key=lambda row: -row.use)
+    ranked = thread_rows(threads, single=everything)
     shown = ranked if everything else ranked[:TOP_THREADS]
     rest = tuple(one for row in ranked[len(shown) :] for one in row.threads)
     if rest:
-        shown = [*shown, _Row(f"{len(rest)} more", rest)]
+        shown = [*shown, ThreadRow(f"{len(rest)} more", rest)]
     wide = width >= WIDE
-    cells = [row.cells(wide=wide) for row in shown]
+    cells = [_cells(row, wide=wide) for row in shown]
     taken = [
         max(map(len, (*heading.split("\n"), *column))) for heading, *column in zip(_HEADINGS, *cells, strict=False)
     ]
@@ -106,18 +82,6 @@ def thread_table(threads: Sequence[ThreadSummary], width: int, *, everything: bo
     for row, figures in zip(shown, cells, strict=True):
         table.add_row(Text(named[row.name]), *map(Text, figures))
     return table
-
-
-def _rows(threads: Sequence[ThreadSummary], everything: bool) -> list[_Row]:
-    if everything or len(threads) <= TOP_THREADS:
-        return [_Row(one.name or f"tid {one.tid}", (one,)) for one in threads]
-    by_role = defaultdict[str, list[ThreadSummary]](list)
-    for one in threads:
-        by_role[one.role or one.name].append(one)
-    return [
-        _Row(f"{role} ({len(those)})" if len(those) > 1 else those[0].name or f"tid {those[0].tid}", tuple(those))
-        for role, those in by_role.items()
-    ]
 
 
 def _count(count: int) -> str:

@@ -67,7 +67,7 @@ def _load(folder: Path) -> Timeline:
         unfinished=not meta.finished,
         damage=damage,
     )
-    built = tuple(_with_footprint(process, meta) for process in timeline.processes)
+    built = tuple(_with_footprint(_with_end(process, meta, last), meta) for process in timeline.processes)
     return replace(timeline, processes=with_cores(built, cores, meta.ids))
 
 
@@ -79,6 +79,12 @@ def _known_until(meta: Meta) -> int | None:
     if meta.trigger is not None:
         return meta.end_ns
     return time.monotonic_ns() if not meta.finished and meta.is_of_this_boot else None
+
+
+def _with_end(process: Process, meta: Meta, last: int) -> Process:
+    """Say whether the process outlived its recording: the kernel saw no end of it, or nobody waited for that."""
+    outlived = process.end >= (meta.end_ns or last) if process.has_sched else meta.exit_status is None
+    return replace(process, end_of="recording") if outlived else process
 
 
 def _with_footprint(process: Process, meta: Meta) -> Process:

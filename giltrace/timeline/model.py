@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
 Bools = npt.NDArray[np.bool_]
+
+#: What came to its end when a process's time on record did.
+EndOf = Literal["process", "recording", "window"]
 
 
 class State(IntEnum):
@@ -142,7 +146,8 @@ class Process:
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
     It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
     are asked about, None for all: what they waited and held is told, and whoever made them wait. `cores` is how much of
-    the machine it might use, None if that was not recorded.
+    the machine it might use, None if that was not recorded. `end` is the end of the process, or that of the recording
+    or of the window which it outlived: `end_of`.
     """
 
     pid: int
@@ -175,6 +180,7 @@ class Process:
     unused: bool = False
     chosen: Bools | None = None
     cores: Cores | None = None
+    end_of: EndOf = "process"
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

@@ -98,6 +98,7 @@ def _process(process: Process, start: int, end: int) -> Process:
         # What giltrace did on its way in and out did not happen between.
         left=process.left and (first == process.start or last == process.end),
         chosen=None if process.chosen is None else process.chosen[lives],
+        end_of=process.end_of if last == process.end else "window",
         **rows,
     )
 

@@ -141,3 +141,16 @@ def test_processes_elsewhere_fall_away_and_what_is_of_an_end_is_not_told_before_
     inner = only(window(replace(built, processes=(gone,)), 10 * MS, 50 * MS))
     assert (inner.became, inner.overwritten, inner.left) == ("", 0, False)
     assert window(built, 200 * MS, 300 * MS).processes == ()
+
+
+def test_what_ended_with_a_part_is_told() -> None:
+    """The process, if the window reaches so far; else the window, and for good."""
+    whole = contended()
+    assert only(window(whole, 20 * MS, 130 * MS)).end_of == "process"
+    cut = window(whole, 20 * MS, 110 * MS)
+    assert only(cut).end_of == "window"
+    assert only(window(cut, 30 * MS, 110 * MS)).end_of == "window"
+    outlived = replace(whole, processes=(replace(only(whole), end_of="recording"),))
+    assert only(window(outlived, 20 * MS, 130 * MS)).end_of == "recording"
+    told = [analyse(one).processes[0].end_of for one in (whole, cut, outlived)]
+    assert told == ["process", "window", "recording"]

@@ -1,4 +1,4 @@
-"""What waits for the GIL were lost to, cause by cause, and how much of each the end of the process hung on."""
+"""What waits for the GIL were lost to, cause by cause, and how much of each the end hung on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Costs(NamedTuple):
         return lost
 
     def of_path(self) -> Ints:
-        """How much of it the end of the process hung on, in ns."""
+        """How much of it the end hung on, in ns."""
         return (self.on_path @ self.ns).astype(np.int64)
 
 

@@ -35,9 +35,8 @@ def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
     if pieces < 2 or len(process.holds) == 0:
         return ()
     edges = process.start + np.linspace(0, wall, pieces + 1).astype(np.int64)
-    cuts = _joined(_character(process, edges))
     found: list[Phase] = []
-    for low, high in pairwise(cuts):
+    for low, high in pairwise(cuts(_character(process, edges))):
         start, end = int(edges[low]), int(edges[high])
         (part,) = window(_alone(process, timeline), start, end).processes
         verdict = judge(part)
@@ -68,7 +67,7 @@ def _covered(rows: Array, edges: Ints) -> Ints:
     return np.diff(covered(*union(rows["start"], rows["end"]), edges))
 
 
-def _joined(character: Floats) -> list[int]:
+def cuts(character: Floats) -> list[int]:
     """Join the neighbours that differ least until all that are left differ, or last long enough: where to cut."""
     size = [1] * len(character)
     mean = list(character)

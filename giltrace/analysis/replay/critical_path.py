@@ -1,7 +1,7 @@
-"""The critical path: what the end of a process hung on.
+"""The critical path: what the end of a process hung on, or that of the part of its time that is looked at.
 
-From its end backwards it follows one thread until that was woken up by another, or started: from there that one. What a
-thread waited for the GIL off this path cost its own time, and nobody the end.
+From that end backwards it follows one thread until that was woken up by another, or started: from there that one.
+What a thread waited for the GIL off this path cost its own time, and nobody the end.
 """
 
 from __future__ import annotations

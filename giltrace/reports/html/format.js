@@ -43,7 +43,7 @@ function duration(ns) {
 
 const percent = (share) => `${(share * 100).toFixed(1)}%`;
 const whole = (number) => number.toLocaleString("en");
-const plural = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
+const plural = (number, noun, several = `${noun}s`) => `${whole(number)} ${number === 1 ? noun : several}`;
 
 // Names of figures end in their unit: _ns, _share, _ratio; the others are counts.
 // What a figure of the evidence is part of, or how many times of what, where its name alone would say neither.

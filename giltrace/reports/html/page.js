@@ -7,6 +7,7 @@
   const main = document.getElementById("main");
   let chosen = null;
   let lanes = null;
+  let tree = null;
 
   function paint() {
     root.dataset.theme = chosen || (dark.matches ? "dark" : "light");
@@ -26,7 +27,9 @@
         process.limits, process.became ? `then became ${process.became}` : "", process.cmdline].filter(Boolean).join("  ·  ");
     const timeline = lanesCard(data, process);
     lanes = timeline.lanes;
-    main.replaceChildren(...[verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process), findingsCard(process),
+    document.getElementById("process").value = String(at);
+    for (const row of tree ? tree.querySelectorAll("[data-at]") : []) row.toggleAttribute("data-shown", Number(row.dataset.at) === at);
+    main.replaceChildren(...[tree, verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process), findingsCard(process),
       threadsCard(process), blameCard(process), patternsCard(process), ...waitsCards(process), qualityCard(data)]
       .filter(Boolean));
     lanes.draw();
@@ -45,6 +48,7 @@
       element("option", { value: at }, `${process.pid} · ${KIND_TEXT[process.verdict.kind] || process.verdict.kind}`)));
     document.getElementById("choose").hidden = data.processes.length < 2;
     choice.addEventListener("change", () => show(Number(choice.value)));
+    if (data.process_count > 1) tree = processesCard(data, show);
     show(0);
   }
 

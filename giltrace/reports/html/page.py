@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
 from giltrace.reports.html.stacks import MOST, stack_names
 from giltrace.reports.html.waits import flame_graph, histogram
+from giltrace.reports.thread_rows import as_summary, thread_rows
+from giltrace.reports.tree import Branch, process_tree, weight
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Timeline
 
@@ -29,6 +32,7 @@ MOST_GILS = 8
 MOST_BLAME = 400
 MOST_EXAMPLES = 50
 MOST_FRAMES = 40
+MOST_LINES = 200
 
 SCRIPTS = ("format.js", "decode.js", "lanes.js", "charts.js", "sections.js", "page.js")
 
@@ -81,7 +85,7 @@ def _json(data: Json) -> str:
 
 
 def _data(timeline: Timeline, report: Report, title: str) -> Json:
-    pairs = sorted(zip(timeline.processes, report.processes, strict=True), key=lambda pair: -_weight(pair[1]))
+    pairs = sorted(zip(timeline.processes, report.processes, strict=True), key=lambda pair: -weight(pair[1]))
     shown = pairs[:MOST_PROCESSES]
     made = [_lanes(process, told, timeline.start, timeline.end) for process, told in shown]
     tick = lanes_of.resolution([lane for gils, threads in made for lane in gils + threads])
@@ -93,7 +97,9 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
         "part": "; ".join(report.part),
         "tick_ns": tick,
         "machine": timeline.machine,
-        "more_processes": len(pairs) - len(shown),
+        "process_count": len(pairs),
+        "tree": _tree(report, [told for _, told in shown]),
+        "gils_at_once": report.gils_at_once,
         "quality": dataclasses.asdict(report.quality),
         "processes": [
             {
@@ -107,8 +113,26 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
     }
 
 
-def _weight(report: ProcessReport) -> int:
-    return sum(thread.held_ns + thread.waited_ns for thread in report.threads)
+def _tree(report: Report, shown: Sequence[ProcessReport]) -> list[Json]:
+    """The lines of the tree of processes; `at` are the places of those on the page that a line stands for."""
+    place = {id(process): at for at, process in enumerate(shown)}
+    lines = process_tree(report.processes)[:MOST_LINES]
+    return [{"depth": depth, **_branch(branch, place)} for depth, branch in lines]
+
+
+def _branch(branch: Branch, place: dict[int, int]) -> Json:
+    single = len(branch.processes) == 1
+    return {
+        "which": branch.which,
+        "runs": branch.runs,
+        "verdicts": branch.verdicts,
+        "threads": len(branch.threads),
+        "held_ns": branch.held_ns,
+        "waited_ns": branch.waited_ns,
+        "wait_max_ns": branch.wait_max_ns,
+        "at": place.get(id(branch.processes[0])) if single else None,
+        "each": [] if single else [_branch(Branch([process]), place) for process in branch.processes[:MOST_LINES]],
+    }
 
 
 def _busiest(report: ProcessReport) -> list[int]:
@@ -137,12 +161,14 @@ def _told(report: ProcessReport) -> Json:
     """Everything but the lanes, cut to what a page shows; threads that have a lane come first, in its order."""
     chosen = _busiest(report)
     others = [at for at in range(len(report.threads)) if at not in set(chosen)]
-    threads = [dataclasses.asdict(report.threads[at]) for at in chosen + others[: 4 * MOST_THREADS]]
+    of_page = {at: number for number, at in enumerate(chosen + others[: 4 * MOST_THREADS])}
+    threads = [dataclasses.asdict(report.threads[at]) for at in of_page]
     return {
         **dataclasses.asdict(
             dataclasses.replace(report, blame=(), blame_by_function=(), victims=(), culprits=(), threads=())
         ),
         "threads": threads,
+        "thread_rows": _thread_rows(report, of_page),
         "more_threads": len(report.threads) - len(threads),
         "blame": [_short(dataclasses.asdict(row), at) for at, row in enumerate(report.blame[:MOST_BLAME])],
         "blame_by_function": [
@@ -151,6 +177,29 @@ def _told(report: ProcessReport) -> Json:
         ],
         "more_blame": max(len(report.blame) - MOST_BLAME, 0),
     }
+
+
+def _thread_rows(report: ProcessReport, of_page: dict[int, int]) -> list[Json]:
+    """The rows of the table of threads: what those of one did together, and the places on the page of each of them."""
+    summaries = [as_summary(thread) for thread in report.threads]
+    number = {id(summary): at for at, summary in enumerate(summaries)}
+    return [
+        {
+            "name": row.name,
+            "threads": [of_page[at] for at in (number[id(one)] for one in row.threads) if at in of_page],
+            "number": len(row.threads),
+            "life_ns": row.life_ns,
+            "holds": row.holds,
+            "held_ns": row.held_ns,
+            "waits": row.waits,
+            "waited_ns": row.waited_ns,
+            "wait_max_ns": row.longest_wait_ns,
+            "forced": row.forced,
+            "states_ns": {state.label: ns for state, ns in row.states_ns.items()},
+            "cores": row.cores,
+        }
+        for row in thread_rows(summaries)
+    ]
 
 
 def _short(blame: Json, at: int) -> Json:

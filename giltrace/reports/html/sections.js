@@ -80,7 +80,7 @@ function findingsCard(process) {
   const row = (found) => element("tr", {}, element("td", { class: "left" }, tipped(element("b", {}, found.cause), found.cause, found.summary, found.advice)),
     ...cells([duration(found.ns), percent(found.ns / total), duration(found.path_ns), duration(found.since_ns)]),
     element("td", { class: "left wrap" }, siteName(found.victim) + (found.culprit ? `, to ${siteName(found.culprit)}` : "")));
-  return card("What it was lost to", "and how much of that the end of the process hung on (the critical path)", { id: "findings" },
+  return card("What it was lost to", `and how much of that the end of the ${process.end_of} hung on (the critical path)`, { id: "findings" },
     table([["cause", "left"], "lost", "%", "critical path", "since", ["most of it by", "left"]], process.findings.map(row)).made);
 }
 
@@ -145,28 +145,66 @@ function lanesCard(data, process) {
   return made;
 }
 
-function stateBar(thread) {
-  const total = Math.max(sum(Object.values(thread.states_ns).map((ns) => ({ ns })), "ns"), 1);
-  const parts = Object.entries(thread.states_ns).filter(([, ns]) => ns > 0);
+function stateBar(name, states) {
+  const parts = Object.entries(states).filter(([, ns]) => ns > 0);
+  const total = Math.max(parts.reduce((all, [, ns]) => all + ns, 0), 1);
   const told = parts.map(([state, ns]) => `${STATE_TEXT[state]}: ${duration(ns)}, ${percent(ns / total)}`);
   return tipped(element("div", { class: "states", role: "img", "aria-label": told.join("; ") }, ...parts.map(([state, ns]) => element("span",
-    { style: { width: `${(ns / total) * 100}%`, background: `var(--${state})` } }))),
-  thread.name || `tid ${thread.tid}`, ...told);
+    { style: { width: `${(ns / total) * 100}%`, background: `var(--${state})` } }))), name, ...told);
+}
+
+// Rows that come below `row` once its button is pressed, and go when it is pressed again.
+function unfolding(row, text, below) {
+  const button = element("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => {
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) for (const one of rows) one.remove();
+    else row.after(...rows);
+  } }, text);
+  const rows = below();
+  row.firstChild.append(button);
+  return row;
 }
 
 function threadsCard(process) {
   const names = ["thread", "holds", "held", "% of life", "waits", "waited", "% of life", "median", "p99", "longest", "forced", ["states", "left"], ["cores", "left"]];
-  const order = process.threads.map((thread, at) => [thread, at])
-    .sort(([one], [other]) => other.held_ns + other.waited_ns - one.held_ns - one.waited_ns);
-  const row = ([thread, at]) => element("tr", {},
-    element("td", {}, element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } }), thread.name || `tid ${thread.tid}`),
-    ...[whole(thread.holds), duration(thread.held_ns), (100 * thread.held_ns / Math.max(thread.life_ns, 1)).toFixed(0),
-      whole(thread.waits), duration(thread.waited_ns), (100 * thread.waited_ns / Math.max(thread.life_ns, 1)).toFixed(0),
-      ...["wait_p50_ns", "wait_p99_ns", "wait_max_ns"].map((name) => duration(thread.waits ? thread[name] : null)),
-      whole(thread.forced)].map((text) => element("td", {}, text)),
-    element("td", { class: "left" }, stateBar(thread)), element("td", { class: "left" }, ranges(thread.cores)));
-  const more = process.more_threads ? `${plural(process.more_threads, "thread")} more left out` : "";
-  return card("Threads", more, { id: "threads" }, table(names, order.map(row), { class: "sticky" }).made);
+  const row = (one, name, longest) => element("tr", {}, name,
+    ...[whole(one.holds), duration(one.held_ns), (100 * one.held_ns / Math.max(one.life_ns, 1)).toFixed(0),
+      whole(one.waits), duration(one.waited_ns), (100 * one.waited_ns / Math.max(one.life_ns, 1)).toFixed(0),
+      ...["wait_p50_ns", "wait_p99_ns"].map((field) => duration(one.waits ? one[field] : null)), duration(longest),
+      whole(one.forced)].map((text) => element("td", {}, text)),
+    element("td", { class: "left" }, stateBar(one.name || `tid ${one.tid}`, one.states_ns)), element("td", { class: "left" }, ranges(one.cores)));
+  const single = (at, kind) => {
+    const thread = process.threads[at];
+    const swatch = element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } });
+    return row(thread, element("td", { class: kind }, swatch, thread.name || `tid ${thread.tid}`), thread.waits ? thread.wait_max_ns : null);
+  };
+  const rows = process.thread_rows.filter((one) => one.threads.length).map((one) => (one.number === 1 ? single(one.threads[0])
+    : unfolding(row(one, element("td"), one.wait_max_ns), one.name, () => one.threads.map((at) => single(at, "below")))));
+  const more = process.more_threads ? `${plural(process.more_threads, "thread")} more have no row of their own` : "";
+  const together = rows.length < process.threads.length ? "those that do the same work in one row" : "";
+  return card("Threads", [together, more].filter(Boolean).join("; "), { id: "threads" }, table(names, rows, { class: "sticky" }).made);
+}
+
+// Who started whom; `show` shows a process by its place on the page.
+function processesCard(data, show) {
+  const row = (one, depth, shown) => {
+    const name = one.at === null ? element("span", {}, shown) : element("button", { type: "button", class: "link", onclick: () => show(one.at) }, shown);
+    const first = element("td", { class: "process", style: { paddingLeft: `${8 + 18 * depth}px` } }, ...(one.each.length ? [] : [name, " ", ...breakable(one.runs)]));
+    const made = element("tr", one.at === null ? {} : { "data-at": one.at }, first, element("td", { class: "left" }, one.verdicts),
+      ...cells([whole(one.threads), duration(one.held_ns), duration(one.waited_ns), duration(one.wait_max_ns)]));
+    return one.each.length ? unfolding(made, `${one.which} ${one.runs}`, () => one.each.map((each) => row(each, depth + 1, each.which))) : made;
+  };
+  const first = 16;
+  const { body, made } = table(["process", ["verdict", "left"], "threads", "held", "waited", "longest wait"],
+    data.tree.slice(0, first).map((one) => row(one, one.depth, one.which)));
+  const rest = data.tree.slice(first);
+  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
+    body.append(...rest.map((one) => row(one, one.depth, one.which)));
+    more.remove();
+  } }, `${whole(rest.length)} more`) : null;
+  return card(plural(data.process_count, "process", "processes"), `each below the one that started it, and with a GIL of its own; ${data.gils_at_once.toFixed(1)} GILs were held at once on average`,
+    { id: "processes" }, made, more);
 }
 
 function stackOf(title, frames) {
