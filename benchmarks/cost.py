@@ -92,7 +92,8 @@ def conditions(python: str) -> dict[str, Command]:
     """Every condition that this machine can run, by name."""
     found: dict[str, Command] = {"bare": lambda python, program, folder: [python, str(program)]}
     found["giltrace --light"] = record("--light")
-    found["giltrace, all collectors"] = record()
+    found["giltrace, all collectors"] = record("--spans")
+    found["giltrace"] = record()
     found["py-spy 100 Hz"] = _pyspy(100)
     found["py-spy 1000 Hz"] = _pyspy(1000)
     found["py-spy 1000 Hz --nonblocking"] = _pyspy(1000, "--nonblocking")

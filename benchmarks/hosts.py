@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 HOSTS = Path(__file__).parent / "hosts"
-WAYS = ("light", "record", "attach")
+WAYS = ("light", "record", "spans", "attach")
 GILTRACE = [sys.executable, "-m", "giltrace"]
-OPTIONS = {"light": ["--light"], "record": []}
+OPTIONS = {"light": ["--light"], "record": [], "spans": ["--spans"]}
 LIMIT_SECONDS = 300
 TRIES = 3
 #: Where the name of what is imported is not that of the host.

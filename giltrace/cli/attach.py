@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Force, StackDepth
+from giltrace.cli.options import Force, Light, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_duration
 from giltrace.errors import UsageError
@@ -38,7 +38,7 @@ def attach(
         ),
     ] = None,
     force: Force = False,
-    light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
+    light: Light = False,
     without: Annotated[
         list[str] | None,
         typer.Option("--without", metavar="COLLECTOR", help="Leave out sched or py-spy; repeatable."),
@@ -65,10 +65,10 @@ def attach(
     some ten thousand times a second. What comes out is sampled, and the report says how well.
     `giltrace doctor --pid PID` tells what is possible, and touches nothing.
     """
-    from giltrace.collectors import choose
+    from giltrace.collectors import LIGHT, USUAL, choose
 
     _refuse(without or [], {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp} if observe else {})
-    collectors = choose(light=light, without=[*(without or []), "gil", "viztracer"])
+    collectors = choose(LIGHT if light else USUAL, without=[*(without or []), "gil"])
     folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:

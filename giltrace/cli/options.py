@@ -88,6 +88,22 @@ Output = Annotated[
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")]
 
+Light = Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")]
+
+Spans = Annotated[
+    bool, typer.Option("--spans", help="Also every function call, by viztracer: --with viztracer in short.")
+]
+
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="COLLECTOR", help="Also gil, sched, py-spy or viztracer; repeatable."),
+]
+
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="COLLECTOR", help="Leave out gil, sched, py-spy or viztracer; repeatable."),
+]
+
 Ring = Annotated[
     str,
     typer.Option(

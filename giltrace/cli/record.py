@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import DumpOn, Force, MaxDumps, Output, Python, Ring, StackDepth
+from giltrace.cli.options import DumpOn, Force, Light, MaxDumps, Output, Python, Ring, Spans, StackDepth, With, Without
 from giltrace.cli.outcome import exit_like, outputs, show
 from giltrace.cli.values import parse_rule, parse_size
+from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Collector
+    from giltrace.launch.target import Target
 
 
 def record(
@@ -26,11 +28,10 @@ def record(
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
     output: Output = None,
     force: Force = False,
-    light: Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")] = False,
-    without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="COLLECTOR", help="Leave out gil, sched, py-spy or viztracer; repeatable."),
-    ] = None,
+    light: Light = False,
+    spans: Spans = False,
+    also: With = None,
+    without: Without = None,
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
@@ -54,13 +55,15 @@ def record(
     The result is NAME.giltrace, the recording, and NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
     The program's input, output, signals and exit status are its own. Options of giltrace come before the target.
 
-    By default the program also runs under py-spy and viztracer; the latter slows code that makes many calls. With
-    --light it runs at almost full speed.
+    Four collectors: gil (exact GIL events with Python stacks), sched (core switches), py-spy (samples, from outside)
+    and viztracer (every function call, from inside: it slows code that makes many calls). The first three run by
+    default, all four on a bundled workload, the first two with --light. --with and --without change that, and --spans
+    is --with viztracer. py-spy and viztracer have a budget: each ends where it would cost more than 10 % of the
+    program's CPU time, and says so.
 
     A flight recorder, for what happens once a day: --ring keeps the newest events only (and implies --light), and each
     --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on.
     """
-    from giltrace.collectors import choose
     from giltrace.launch.recorder import record as run
     from giltrace.launch.target import resolve
 
@@ -72,11 +75,9 @@ def record(
         "sched": {"ring": 4 * size // (os.cpu_count() or 1)},
         "py-spy": {"native": native},
     }
-    # What py-spy and viztracer write has no end.
-    collectors = choose(light=light or size > 0, without=without or [], settings=settings)
+    wanted = [*(also or []), *(["viztracer"] if spans else [])]
+    collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
     if native and all(collector.name != "py-spy" for collector in collectors):
-        from giltrace.errors import UsageError
-
         raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     folder, trace = outputs(output if output is not None else Path(target.name), force=force)
@@ -89,11 +90,27 @@ def record(
     exit_like(status)
 
 
+def _collectors(
+    target: Target,
+    also: list[str],
+    without: list[str],
+    *,
+    light: bool,
+    ring: bool,
+    settings: dict[str, dict[str, int]],
+) -> list[Collector]:
+    from giltrace.collectors import LIGHT, NAMES, USUAL, choose
+
+    if ring and (endless := [name for name in NAMES if name in also and name not in LIGHT]):
+        raise UsageError(f"--ring cannot go with {endless[0]}, whose files only grow", "drop one of the two")
+    # The bundled workloads are small, and made to show what there is.
+    usual = NAMES if target.bundled else USUAL
+    return choose(LIGHT if light or ring else usual, also=also, without=without, settings=settings)
+
+
 def _ring_size(text: str) -> int:
     size = parse_size(text) if text else 0
     if text and size < 1 << 20:
-        from giltrace.errors import UsageError
-
         raise UsageError(f"a ring of {text} is too small", "give --ring 1MiB or more; 64MiB hold some 8 million events")
     return size
 
@@ -101,8 +118,6 @@ def _ring_size(text: str) -> int:
 def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
     if not ring:
         if rules:
-            from giltrace.errors import UsageError
-
             raise UsageError("--dump-on needs a ring to dump", "add --ring 64MiB")
         return []
     from giltrace.collectors.flight import FlightRecorder

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from giltrace.collectors.base import Collector
 
-#: All collectors by name, and those that `--light` keeps.
+#: All collectors by name, those that run unless more or fewer are asked for, and those that `--light` keeps.
 NAMES = ("gil", "sched", "py-spy", "viztracer")
+USUAL = ("gil", "sched", "py-spy")
 LIGHT = ("gil", "sched")
 
 
@@ -24,19 +25,24 @@ def registry() -> tuple[type[Collector], ...]:
 
 
 def choose(
-    *, light: bool, without: Sequence[str], settings: Mapping[str, Mapping[str, int]] | None = None
+    base: Sequence[str],
+    *,
+    also: Sequence[str] = (),
+    without: Sequence[str] = (),
+    settings: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[Collector]:
-    """Return new collectors: all, or with `light` the cheap ones, but none of those named in `without`.
+    """Return new collectors: those of `base` and those named in `also`, but none of those named in `without`.
 
-    `settings` has arguments for the constructors, by the collector's name. Raises UsageError where `without` has a name
-    that no collector bears.
+    `settings` has arguments for the constructors, by the collector's name. Raises UsageError where no collector bears a
+    name, or one is both wanted and not.
     """
-    unknown = sorted(set(without) - set(NAMES))
-    if unknown:
-        from giltrace.errors import UsageError
+    from giltrace.errors import UsageError
 
+    if unknown := sorted({*also, *without} - set(NAMES)):
         raise UsageError(f"no collector is called {unknown[0]}", f"choose from {', '.join(NAMES)}")
-    wanted = set(LIGHT if light else NAMES) - set(without)
+    if both := sorted(set(also) & set(without)):
+        raise UsageError(f"{both[0]} is asked for and left out", "drop one of the two")
+    wanted = {*base, *also} - set(without)
     given = settings or {}
     makers: list[tuple[str, Callable[..., Collector]]] = [(kind.name, kind) for kind in registry()]
     return [make(**given.get(name, {})) for name, make in makers if name in wanted]

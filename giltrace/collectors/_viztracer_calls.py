@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ROUNDING_NS = 3
 
 _OWN_MODULE = b"/giltrace_viztracer.py:"
+#: What `giltrace_viztracer.py` puts among the calls; json, if it is the program's own, has more to say of it.
+_LOOKOUT = re.compile(rb'\{"giltrace": 0[^}]*\},?')
 _LAST_CALL = re.compile(rb'_still_traced \([^"]*/giltrace_viztracer\.py:')
 
 # What stands between the numbers; a quote inside a name is escaped, so no name can hold this.
@@ -35,6 +37,7 @@ def parse(data: bytes, names: dict[bytes, int], first: int, last: int) -> Rows:
 
     Only the calls that began from `first` until before `last` (ns) count: the others are giltrace's own.
     """
+    data = _LOOKOUT.sub(b"", data)
     at = np.array([match.start() for match in _AFTER_TIME.finditer(data)], np.int64)
     rows = np.zeros(len(at), SPAN)
     if not len(at):
@@ -60,6 +63,20 @@ def parse(data: bytes, names: dict[bytes, int], first: int, last: int) -> Rows:
 def stopped_early(data: bytes) -> bool:
     """Whether viztracer's JSON lacks the call that giltrace makes last: then tracing had stopped by itself before."""
     return _LAST_CALL.search(data) is None
+
+
+def calls_since(data: bytes) -> int:
+    """How many calls viztracer's JSON has since `giltrace_viztracer.py` last counted them."""
+    return data.count(b'"cat":"fee"', max(0, data.rfind(b'{"giltrace": 0')))
+
+
+def cut(rows: Rows, stopped: dict[int, int]) -> None:
+    """End the calls of each thread where its tracing was `stopped` (ns); that of thread 0 is where all others' was."""
+    everywhere = stopped.get(0, np.iinfo(np.int64).max)
+    for tid in np.unique(rows["tid"]).tolist():
+        of_thread = rows["tid"] == tid
+        rows["end"][of_thread] = np.minimum(rows["end"][of_thread], stopped.get(tid, everywhere))
+    rows["end"] = np.maximum(rows["start"], rows["end"])  # one that was being begun
 
 
 def _names(data: bytes, begins: Ints, ends: Ints, names: dict[bytes, int]) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -7,12 +7,14 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from giltrace.collectors._pyspy_budget import WORTH_SECONDS, Budget
 from giltrace.collectors._pyspy_process import PySpyProcess
 from giltrace.collectors._thread_stacks import ThreadStacks
+from giltrace.text import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,14 +38,17 @@ _GIL_FILE = re.compile(r"gil-(\d+)-(\d+)\.bin")
 class PySpyCollector:
     """Starts one py-spy for each Python process that appears, and puts what it saw on the recording's clock.
 
-    `rate` is in samples per second. `native` adds native functions: py-spy then pauses the process at each sample.
+    `rate` is in samples per second, and lower where it would cost more than the `Budget` has. `native` adds native
+    functions: py-spy then pauses the process at each sample, without a budget.
     """
 
     name = "py-spy"
 
     def __init__(self, rate: int = 100, native: bool = False) -> None:
         mode = "--native" if native else "--nonblocking"  # py-spy takes one or the other
-        self._options = [mode, "--idle", "--threads", "-f", "chrometrace", "-r", str(rate)]
+        self._options = [mode, "--idle", "--threads", "-f", "chrometrace"]
+        self._rate = rate
+        self._budget = None if native else Budget(rate)
         self._pauses = _Pauses() if native else None
         self._folder = Path()
         self._pid = 0
@@ -53,6 +58,9 @@ class PySpyCollector:
         self._finished: list[PySpyProcess] = []
         self._stacks: dict[int, ThreadStacks] = {}
         self._waiting: set[int] = set()
+        self._small: set[int] = set()
+        self._ended: dict[int, int] = {}
+        self._ending: set[int] = set()
 
     def available(self, python: str | None) -> str | None:
         """Say whether py-spy is there to be run."""
@@ -75,8 +83,21 @@ class PySpyCollector:
                     self._pauses.look(pid)
             else:
                 self._finished.append(self._current.pop(pid))
-        for pid, image in self._find_images().items():
+                self._ending.discard(pid)
+        images = self._find_images()
+        self._keep_to_budget(now, images)
+        for pid, image in images.items():
             self._follow(pid, image)
+
+    def _keep_to_budget(self, now: int, images: Mapping[int, int]) -> None:
+        if self._budget is None:
+            return
+        samplers = {pid: process.pid for pid, process in self._current.items() if pid not in self._ending}
+        finished = sum(process.cpu_seconds for process in self._finished)
+        for pid in self._budget.look(now, images, samplers, finished):
+            self._ended[pid] = self._ended.get(pid, 0) + 1
+            self._ending.add(pid)
+            self._current[pid].interrupt()
 
     def stop(self) -> CollectorReport:
         """Let each py-spy write its file, within bounds, and convert them."""
@@ -119,7 +140,11 @@ class PySpyCollector:
                 current.interrupt()  # it reads the memory of a program that is no more
             return
         attempt = self._attempts.get((pid, max(image, 0)), 0)
-        if attempt >= _ATTEMPTS or not Path(f"/proc/{pid}/maps").exists() or self._has_samples(pid, image):
+        if attempt - self._ended.get(pid, 0) >= _ATTEMPTS or not Path(f"/proc/{pid}/maps").exists():
+            return
+        if self._has_samples(pid, image) and pid not in self._ended:
+            return
+        if not self._may_start(pid):
             return
         if len(self._current) >= MAX_PROCESSES:
             self._waiting.add(pid)
@@ -129,10 +154,21 @@ class PySpyCollector:
             return
         self._attempts[(pid, max(image, 0))] = attempt + 1
         stem = self._folder / f"py-spy-{pid}-{max(image, 0)}-{attempt}"
-        self._current[pid] = PySpyProcess([program, "record", *self._options], pid, stem)
+        rate = self._budget.rate(pid, self._ended.get(pid, 0)) if self._budget is not None else self._rate
+        self._current[pid] = PySpyProcess([program, "record", *self._options, "-r", str(rate)], pid, stem)
         self._images[pid] = image
         self._stacks.setdefault(pid, ThreadStacks(pid))
         self._waiting.discard(pid)
+
+    def _may_start(self, pid: int) -> bool:
+        """Whether the budget has room for this process: the first one always, others once they have done something."""
+        if self._budget is None or not self._stacks:
+            return True
+        if pid not in self._stacks and not self._budget.is_worth(pid):
+            self._small.add(pid)
+            return False
+        self._small.discard(pid)
+        return self._budget.has_room()
 
     def _has_samples(self, pid: int, image: int) -> bool:
         done = [process for process in self._finished if process.target == pid]
@@ -177,7 +213,16 @@ class PySpyCollector:
         if self._waiting - collected.keys():
             count = len(self._waiting - collected.keys())
             missing.append(f"{count} processes beyond {MAX_PROCESSES} at the same time were not sampled")
+        missing += self._left_out()
         return [one.spans(pid) for pid, one in collected.items()], list(dict.fromkeys(missing))
+
+    def _left_out(self) -> Iterator[str]:
+        if self._ended:
+            few = f"process {next(iter(self._ended))}" if len(self._ended) == 1 else f"{len(self._ended)} processes"
+            yield f"sampling was ended or slowed down in {few}, to cost at most 10 % of the program's CPU time"
+        if self._small:
+            few = plural(len(self._small), "process", "processes")
+            yield f"{few} that took less than {WORTH_SECONDS} s of CPU time not sampled"
 
     def _cost(self) -> str:
         cpu = sum(process.cpu_seconds for process in self._finished)

@@ -103,9 +103,11 @@ class _Findings:
         self._stopped: list[int] = []
         self._torn: list[int] = []
         self._greenlets: list[int] = []
+        self._full: list[int] = []
+        self._over: dict[int, float] = {}
         self._calls = 0
         self._added_ns = 0.0
-        self._run_ns = 0
+        self._bare_ns = 0.0
         self._call_ns: list[float] = []
         self._slowdown = 1.0
 
@@ -119,13 +121,17 @@ class _Findings:
 
     def add(self, path: Path) -> None:
         """Take in the process that wrote the state file `path`."""
-        from giltrace.collectors._viztracer_calls import parse, stopped_early
+        from giltrace.collectors._viztracer_calls import calls_since, cut, parse, stopped_early
+        from giltrace.collectors.target.giltrace_viztracer import WRITING_NS
 
         state: dict[str, Any] = ast.literal_eval(path.read_text())
         pid = int(state["pid"])
         raw = path.with_suffix(".json")
         if "reason" in state:
             self._reasons.append(state["reason"])
+            return
+        if state.get("full"):
+            self._full.append(pid)
             return
         if "end" not in state or not raw.exists():
             self._unfinished.append(pid)
@@ -139,20 +145,25 @@ class _Findings:
             return
         overflow = b'"overflow":true' in data[-200:]
         rows = parse(data, self._names.setdefault(pid, {}), state["traced_from"], state["end"])
-        if stopped_early(data):
+        ends: dict[int, int] = state["stopped"]
+        if ends:
+            self._over[pid] = (min(ends.values()) - state["start"]) / 1e9
+            cut(rows, ends)
+        elif stopped_early(data):
             self._stopped.append(pid)
             rows = rows[rows["end"] < state["end"]]  # how long the others went on is not known
         if state.get("forked"):
             rows["tid"][rows["tid"] == state["forked_by"]] = pid
         self._by_pid.setdefault(pid, []).append(rows)
         self._errors[pid] = max(self._errors.get(pid, 0), int(state["clock_error_ns"]))
-        lost = _estimate_lost(rows, state["start"], state["end"]) if overflow and len(rows) else 0
+        lost = max(1, state["calls"] + calls_since(data) - len(rows)) if overflow else 0
         self._lost[pid] = self._lost.get(pid, 0) + lost
         self._calls += len(rows) + lost
         self._call_ns.append(state["call_ns"])
         self._slowdown = max(self._slowdown, state["slowdown"])
-        self._added_ns += (len(rows) + lost) * state["call_ns"]
-        self._run_ns += state["end"] - state["start"]
+        tracing = (len(rows) + lost) * state["call_ns"]
+        self._added_ns += tracing + len(rows) * WRITING_NS
+        self._bare_ns += max(0, state["cpu_ns"] - tracing)
 
     def spans(self) -> list[Spans]:
         """Return the spans of each process."""
@@ -189,6 +200,15 @@ class _Findings:
     def _unreliable(self) -> Iterator[str]:
         if self._torn:
             yield f"process {_listed(self._torn)} had no room for its calls: free space, or let it write larger files"
+        if self._over:
+            pid, after = next(iter(self._over.items()))
+            more = f" and {len(self._over) - 1} more" if len(self._over) > 1 else ""
+            yield (
+                f"tracing ended {after:.2f} s after its start in process {pid}{more}, whose calls are so many that it "
+                "would have cost more than 10 % of the CPU time"
+            )
+        if self._full:
+            yield f"process {_listed(self._full)} ended when the others had written 64 MB of calls"
         if self._greenlets:
             yield f"process {_listed(self._greenlets)} used greenlets, whose switches viztracer takes for calls"
         if self._stopped:
@@ -202,8 +222,8 @@ class _Findings:
         if not self._by_pid:
             return ""
         each = sum(self._call_ns) / len(self._call_ns)
-        share = 100 * self._added_ns / max(1, self._run_ns)
-        text = f"{self._calls:,} calls x {each:.0f} ns = {share:.1f} % of the run"
+        share = 100 * self._added_ns / max(1, self._bare_ns)
+        text = f"{self._calls:,} calls x {each:.0f} ns, and to write them: {share:.1f} % more CPU time"
         if self._slowdown > _WORTH_SAYING:
             text += f", and code between calls ran up to {self._slowdown:.1f} times as long"
         if self.lost:
@@ -219,9 +239,3 @@ class _Findings:
 
 def _listed(pids: list[int]) -> str:
     return ", ".join(map(str, sorted(set(pids))[:_LISTED])) + (", ..." if len(set(pids)) > _LISTED else "")
-
-
-def _estimate_lost(rows: Rows, start: int, end: int) -> int:
-    """Guess the calls before those that a full buffer kept, from how often they came afterwards."""
-    first = int(rows["end"].min())  # calls are stored as they end
-    return max(1, round(len(rows) * max(0, first - start) / max(1, end - first)))

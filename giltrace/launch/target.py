@@ -26,11 +26,15 @@ print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), free_thre
 
 @dataclass(frozen=True)
 class Target:
-    """What to execute: its `argv`, the `python` it names (None for another command), a `name` for the output."""
+    """What to execute: its `argv`, the `python` it names (None for another command), a `name` for the output.
+
+    `bundled`: it is one of giltrace's own workloads.
+    """
 
     argv: list[str]
     python: str | None
     name: str
+    bundled: bool = False
 
 
 def resolve(words: Sequence[str], *, module: str | None, code: str | None, python: str | None) -> Target:
@@ -57,7 +61,7 @@ def _resolve_word(word: str, arguments: list[str], python: str | None) -> Target
         return Target([interpreter, word, *arguments], interpreter, path.resolve().name)
     if word in bundled():
         interpreter = find_python(python)
-        return Target([interpreter, str(bundled()[word]), *arguments], interpreter, word)
+        return Target([interpreter, str(bundled()[word]), *arguments], interpreter, word, bundled=True)
     command = shutil.which(word)
     if command is None:
         raise TargetError(

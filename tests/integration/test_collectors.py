@@ -35,11 +35,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_collector_can_be_left_out() -> None:
-    assert tuple(collector.name for collector in choose(light=False, without=[])) == NAMES
-    assert tuple(collector.name for collector in choose(light=True, without=[])) == LIGHT
-    assert [collector.name for collector in choose(light=False, without=["gil", "viztracer"])] == ["sched", "py-spy"]
+    assert [collector.name for collector in choose(NAMES)] == list(NAMES)
+    assert [collector.name for collector in choose(NAMES, without=["gil", "viztracer"])] == ["sched", "py-spy"]
+    assert [collector.name for collector in choose(LIGHT, also=["viztracer"], without=["sched"])] == [
+        "gil",
+        "viztracer",
+    ]
     with pytest.raises(UsageError, match="nobody"):
-        choose(light=False, without=["nobody"])
+        choose(NAMES, without=["nobody"])
+    with pytest.raises(UsageError, match="sched is asked for and left out"):
+        choose(LIGHT, also=["sched"], without=["sched"])
 
 
 def test_the_registry_does_not_import_the_collectors() -> None:

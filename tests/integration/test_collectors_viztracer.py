@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from giltrace.collectors.base import Session
+from giltrace.collectors.target import giltrace_viztracer
 from giltrace.collectors.viztracer import VizTracerCollector
 from giltrace.recording.spans import read_spans
 from tests.collecting import check_nesting, record, script
@@ -127,8 +129,75 @@ def test_viztracer_counts_what_its_buffer_could_not_keep(folder: Path) -> None:
     _, (report,) = record(folder, [VizTracerCollector()], [sys.executable, "-c", code])
     (spans,) = read_spans(folder)
     assert spans.lost == report.lost > 0
-    assert len(spans.spans) > 200_000
+    assert len(spans.spans) > 90_000
     assert "are lost" in report.cost
+
+
+SPENDS = """
+import os, sys, threading
+def called(n):
+    pass
+def work():
+    for n in range(400_000):
+        called(n)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sys.getprofile() is None
+assert threading.active_count() == 1
+def after():
+    pass
+after()
+if (pid := os.fork()) == 0:
+    work()
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_viztracer_ends_when_it_has_cost_too_much(folder: Path, tmp_path: Path) -> None:
+    status, (report,) = record(folder, [VizTracerCollector()], [sys.executable, script(tmp_path, SPENDS)])
+    assert status == 0
+    assert report.status.startswith("partial: tracing ended 0.")
+    assert "and 1 more, whose calls are so many that it would have cost more than 10 % of the CPU time" in report.status
+    parent, *_ = spans = sorted(read_spans(folder), key=lambda one: -len(one.spans))
+    assert 90_000 < len(parent.spans) <= 100_000
+    calls = sum(len(one.spans) + one.lost for one in spans)
+    # A million and more were made; one buffer's worth at a time is looked at, by each thread up to 3.11.
+    assert 99_000 < calls < 700_000
+    assert not any(name.startswith("after (") for name in parent.names)
+    for one in spans:
+        check_nesting(one)
+
+
+@pytest.mark.parametrize(
+    ("calls", "call_ns", "slowdown", "cpu", "too_much"),
+    [
+        (100_000, 300, 1.0, 0.1, False),  # 30 ms, and 60 to write them: there is always room for that
+        (200_000, 300, 1.0, 0.2, True),
+        (200_000, 300, 1.0, 1.5, False),
+        (10_000_000, 300, 1.0, 30.0, True),
+        (10_000_000, 300, 1.0, 40.0, False),
+        (100_000, 300, 1.05, 3.0, False),  # noise
+        (100_000, 300, 1.3, 3.0, True),
+    ],
+)
+def test_viztracer_weighs_what_it_costs(
+    calls: int, call_ns: float, slowdown: float, cpu: float, too_much: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "process_time", lambda: cpu)
+    recorder = giltrace_viztracer._Recorder("")
+    recorder._state.update(calls=calls, call_ns=call_ns, slowdown=slowdown)
+    assert recorder._is_too_much() == too_much
+
+
+def test_viztracer_shares_room_among_processes(folder: Path) -> None:
+    (folder / "viztracer-1-1.json").write_bytes(b" " * (49 << 20))  # as one that ended before has left it
+    _, (report,) = record(folder, [VizTracerCollector()], [sys.executable, "-c", "print"])
+    assert "ended when the others had written 64 MB of calls" in report.status
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("code", ["import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"])

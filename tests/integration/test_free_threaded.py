@@ -35,7 +35,7 @@ def built_module(python: Interpreter, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("options", [("--light",), ()], ids=["light", "default"])
+@pytest.mark.parametrize("options", [("--light",), (), ("--spans",)], ids=["light", "default", "spans"])
 def test_it_runs_as_bare(python: Interpreter, way: str, options: tuple[str, ...], tmp_path: Path) -> None:
     variables, modules = WAYS[way]
     environment = os.environ | variables | {"PYTHONPATH": str(built_module(python, tmp_path))}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giltrace.collectors import LIGHT, NAMES
 from giltrace.recording.meta import Meta
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
@@ -53,8 +54,17 @@ def test_records_every_interpreter_from_our_own(interpreter: Interpreter, tmp_pa
     assert process.has_sched or any("perf" in report.status for report in load(tmp_path / "x.giltrace").collectors)
 
 
+def test_a_program_of_ones_own_runs_without_viztracer_and_a_workload_with_it(tmp_path: Path) -> None:
+    assert giltrace("record", "-o", "x", "-c", "pass", folder=tmp_path).returncode == 0
+    assert [report.name for report in load(tmp_path / "x.giltrace").collectors] == ["gil", "sched", "py-spy"]
+    for more, wanted in ((), [*NAMES]), (("--light",), [*LIGHT]), (("--light", "--spans"), [*LIGHT, "viztracer"]):
+        ran = giltrace("record", "-f", "-o", "y", *more, "single", "--count", "1000", folder=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert [report.name for report in load(tmp_path / "y.giltrace").collectors] == wanted
+
+
 def test_all_collectors_report_or_say_why(tmp_path: Path) -> None:
-    ran = giltrace("record", "-o", "x", "--python", sys.executable, "-c", THREADS, folder=tmp_path)
+    ran = giltrace("record", "--spans", "-o", "x", "--python", sys.executable, "-c", THREADS, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     timeline = check(tmp_path, "x")
     assert [report.name for report in timeline.collectors] == ["gil", "sched", "py-spy", "viztracer"]

@@ -63,6 +63,8 @@ def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFix
     ("words", "said"),
     [
         (("record", "--without", "perf", "-o", "single", "-c", "pass"), "no collector is called perf"),
+        (("record", "--spans", "--without", "viztracer", "-c", "pass"), "viztracer is asked for and left out"),
+        (("record", "--ring", "1MiB", "--with", "py-spy", "-c", "pass"), "--ring cannot go with py-spy"),
         (("record", "--ring", "1kB", "-o", "single", "-c", "pass"), "a ring of 1kB is too small"),
         (("record", "--dump-on", "USR1", "-o", "single", "-c", "pass"), "--dump-on needs a ring"),
         (("record", "--native", "--light", "-o", "single", "-c", "pass"), "--native needs py-spy"),

@@ -89,10 +89,18 @@ class _Later:
         return getattr(__import__(self._name), name)
 
 
+class _Json(_Later):
+    """`json`, which is not needed for the dictionaries that `giltrace_viztracer.py` puts among the calls."""
+
+    @staticmethod
+    def dumps(raw: Any) -> str:
+        return '{"giltrace": 0}' if "giltrace" in raw else __import__("json").dumps(raw)
+
+
 def _execute(spec: Any) -> Any:
     modules: Any = sys.modules
     stand_ins: dict[str, Any] = {"threading": _Threading, "trio": None}
-    stand_ins.update({name: _Later(name) for name in ("json", "multiprocessing")})
+    stand_ins.update({"json": _Json("json"), "multiprocessing": _Later("multiprocessing")})
     names = (*stand_ins, spec.name)
     hidden = {name: modules[name] for name in names if name in modules}
     modules.update(stand_ins)

@@ -20,10 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: So many calls are kept. Writing them takes 0.6 us each, at the end of the process, when others may wait for that end.
-ENTRIES = 250_000
+#: So many calls are kept, the last ones.
+ENTRIES = 100_000
+#: What tracing may cost a process: this share of the CPU time that it takes without, or so many ns if that is more.
+SHARE = 0.1
+LEAST_NS = 100_000_000
+#: Writing a call takes so many ns, at the end of the process, when others may wait for that end.
+WRITING_NS = 600
+#: The calls that all processes of a recording write may take so many bytes, and those of one process so many of them.
+ROOM_BYTES = 64 << 20
+EACH_BYTES = 16 << 20
+#: So many lookouts lie side by side: up to 3.11 each thread has to meet one of its own to be told to end.
+LOOKOUTS = 64
+#: Slower code between the calls is a cost from this factor on; smaller ones are noise.
+SLOWER = 1.1
 #: `os.getrandom` with these flags is answered by the preloaded library without a system call: see `calls_answer` there.
 _ASK = 0x67690000
+_MONITORING: Any = getattr(sys, "monitoring", None)
 _PROBE_CALLS = 400
 _PROBE_STEPS = 2_000
 
@@ -36,6 +49,26 @@ def start(folder: str, load: Callable[[], Any]) -> None:
     _Recorder(folder).begin(load)
 
 
+class _Lookout(dict):  # type: ignore[type-arg]  # not in 3.8
+    """What lies among the kept calls, and tells the recorder when a later call takes its place.
+
+    That is the only moment at which viztracer does anything that can be noticed: so looking costs nothing in between.
+    """
+
+    def __init__(self, recorder: _Recorder, turn: int) -> None:
+        super().__init__(giltrace=turn)
+        self._recorder = recorder
+        self._turn = turn
+
+    def __del__(self) -> None:
+        try:
+            self._recorder.wrapped(self._turn)
+        except KeyboardInterrupt:  # nothing can be raised from here
+            _thread.interrupt_main()
+        except BaseException:  # tracing is optional, the target is not
+            pass
+
+
 class _Recorder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -44,6 +77,9 @@ class _Recorder:
         self._state: dict[str, Any] = {}
         self._stem = ""
         self._saved = False
+        self._turn = 0
+        self._hook: Any = None
+        self._stopped: dict[int, int] = {}
         self._answered = _answer() is not None
 
     def begin(self, load: Callable[[], Any]) -> None:
@@ -67,6 +103,8 @@ class _Recorder:
         self._yield_to_other_profilers()
         self._state["traced_from"] = time.monotonic_ns()
         self._tracer.start()
+        self._hook = getattr(sys.modules.get("threading"), "_profile_hook", None)
+        self._look_out()
 
     def _refuse(self, what: str, remedy: str) -> None:
         python = sys.executable or "python"
@@ -76,7 +114,7 @@ class _Recorder:
     def _new_state(self) -> None:
         start = time.monotonic_ns()
         self._stem = os.path.join(self._folder, f"viztracer-{os.getpid()}-{start}")
-        self._state.update(pid=os.getpid(), start=start)
+        self._state.update(pid=os.getpid(), start=start, calls=0)
         self._saved = False
 
     def _write_state(self) -> None:
@@ -126,20 +164,65 @@ class _Recorder:
         self._state["call_ns"] = max(0, traced[0] - bare[0]) / _PROBE_CALLS
         self._state["slowdown"] = max(1.0, traced[1] / bare[1])
 
+    def _look_out(self, count: int = LOOKOUTS) -> None:
+        self._turn += 1
+        for _ in range(count):
+            self._tracer.add_raw(_Lookout(self, self._turn))
+
+    def wrapped(self, turn: int) -> None:
+        """Hear that the buffer is full again, within a call of the target's: go on, or end if that costs too much."""
+        if self._saved or turn != self._turn:
+            return
+        if self._stopped:
+            self._stop()
+            self._tracer.add_raw(_Lookout(self, turn))  # for the next thread
+            return
+        self._state["calls"] += ENTRIES - LOOKOUTS
+        if self._confined():
+            self._end()
+        elif self._is_too_much():
+            self._stop()
+        else:
+            self._look_out()
+
+    def _is_too_much(self) -> bool:
+        cpu = time.process_time()
+        tracing: float = self._state["calls"] * self._state["call_ns"] / 1e9
+        if self._state["slowdown"] > SLOWER:
+            tracing += (cpu - tracing) * (1 - 1 / self._state["slowdown"])
+        cost = tracing + ENTRIES * WRITING_NS / 1e9
+        return cost > max(LEAST_NS / 1e9, SHARE * (cpu - tracing))
+
+    def _stop(self) -> None:
+        self._end()
+        self._stopped[0 if _MONITORING else _thread.get_native_id()] = time.monotonic_ns()
+
+    def _end(self) -> None:
+        """End tracing from within a call that is being traced: in all threads, or up to 3.11 in this one.
+
+        The tracer's own `stop` would take away what it needs to finish with that call.
+        """
+        if _MONITORING:
+            _MONITORING.set_events(_MONITORING.PROFILER_ID, 0)
+            return
+        self._tracer.pause()
+        threading: Any = sys.modules["threading"]
+        if self._hook is not None and threading._profile_hook is self._hook:
+            threading.setprofile(None)
+
     def _yield_to_other_profilers(self) -> None:
         """Let the target's own profiler have its place: CPython 3.12 and newer allow only one, and refuse a second."""
-        monitoring = getattr(sys, "monitoring", None)
-        if monitoring is None:
+        if _MONITORING is None:
             return
-        use_tool_id = monitoring.use_tool_id
+        use_tool_id = _MONITORING.use_tool_id
 
         def use_tool_id_or_take_over(tool_id: int, name: str, /) -> None:
-            if tool_id == monitoring.PROFILER_ID and monitoring.get_tool(tool_id) == "viztracer":
-                monitoring.use_tool_id = use_tool_id
+            if tool_id == _MONITORING.PROFILER_ID and _MONITORING.get_tool(tool_id) == "viztracer":
+                _MONITORING.use_tool_id = use_tool_id
                 self._tracer.stop(None)
             use_tool_id(tool_id, name)
 
-        monitoring.use_tool_id = use_tool_id_or_take_over
+        _MONITORING.use_tool_id = use_tool_id_or_take_over
 
     def _before_fork(self) -> None:
         # viztracer remembers thread ids, so in the child the thread that forked would go by its old one.
@@ -149,6 +232,7 @@ class _Recorder:
         try:
             if self._confined():
                 return
+            self._turn += 1  # those that are cleared now have nothing to say
             self._tracer.clear()
             self._tracer.reset_stack()
             self._new_state()
@@ -159,6 +243,11 @@ class _Recorder:
             if util is not None:
                 util.register_after_fork(self, _Recorder._finalize)
             self._state["traced_from"] = time.monotonic_ns()
+            if self._stopped:
+                self._stopped.clear()
+                self._stop()
+            else:
+                self._look_out()
         except Exception:  # tracing is optional, the target is not
             pass
 
@@ -181,10 +270,14 @@ class _Recorder:
             self._state["end"] = time.monotonic_ns()
             self._still_traced()
             self._tracer.stop("flush_as_finish")
+            self._state["stopped"] = self._stopped  # when, by thread; 0 is any
+            self._state["cpu_ns"] = int(time.process_time() * 1e9)
             self._state["greenlets"] = _had_greenlets()
             # Only now: viztracer fits its clock at its first conversion, and needs the whole run for that.
             self._state["clock_error_ns"] = min(self._clock_error() for _ in range(20))
-            self._dump()
+            self._state["full"] = _written(self._folder) > ROOM_BYTES - EACH_BYTES
+            if not self._state["full"]:
+                self._dump()
             self._write_state()
         except Exception:  # tracing is optional, the target is not
             pass
@@ -222,6 +315,12 @@ def _answer() -> bytes | None:
         return os.getrandom(1, _ASK)
     except (AttributeError, OSError):
         return None
+
+
+def _written(folder: str) -> int:
+    """Return how many bytes of calls there are from processes that ended before."""
+    names = [name for name in os.listdir(folder) if name.startswith("viztracer-") and name.endswith(".json")]
+    return sum(os.stat(os.path.join(folder, name)).st_size for name in names)
 
 
 def _had_greenlets() -> bool:

@@ -72,7 +72,7 @@ print("alive", flush=True)
 """
 
 
-@pytest.mark.parametrize("options", [["--light"], []])
+@pytest.mark.parametrize("options", [["--light"], [], ["--spans"]])
 def test_children_and_end_of_one_that_confined_itself(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "app.py").write_text(ENDS)
     command: list[str | Path] = [sys.executable, "-m", "giltrace", "record", *options, "-o", tmp_path / "x"]
