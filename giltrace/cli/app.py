@@ -6,6 +6,7 @@ Only the command that is called is imported; for the others this table has what 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ from giltrace.errors import GiltraceError
 from giltrace.text import visible
 
 _LINES = "\n"
+
+#: What Typer raises for a command line that it does not understand; newer ones have a click of their own.
+_Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+
+#: What it says of a name like another, and of which option's value it speaks.
+_MEANT = re.compile(r"[. ]+\(?(?:Did you mean|Possible options:) (.+?)[?)]*$")
+_ABOUT = re.compile(r"Invalid value for ((?:'[^']*'(?: / )?)+): ")
+
+_HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(frozen=True)
@@ -79,14 +89,41 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with written_out():
-            application(arguments)(args=arguments, prog_name="giltrace")
+            status = application(arguments)(args=arguments, prog_name="giltrace", standalone_mode=False)
     except GiltraceError as error:
-        # They quote names; the line breaks are those of SQL's messages.
-        print(f"giltrace: error: {visible(error.message, keep=_LINES)}", file=sys.stderr)
-        if error.remedy:
-            print(f"  {visible(error.remedy)}", file=sys.stderr)
+        _say(error.message, error.remedy)
         sys.exit(error.exit_code)
-    sys.exit(0)
+    except _Refused as refused:
+        if refused.ctx is not None and not arguments:
+            refused.show()  # the help: nothing was asked for
+        else:
+            _say(*_in_words(refused, _called(arguments)))
+        sys.exit(refused.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(message: str, remedy: str) -> None:
+    # They quote names; the line breaks are those of SQL's messages.
+    print(f"giltrace: error: {visible(message, keep=_LINES)}", file=sys.stderr)
+    if remedy:
+        print(f"  {visible(remedy)}", file=sys.stderr)
+
+
+def _in_words(refused: Any, called: str | None) -> tuple[str, str]:
+    """The cause of one of Typer's errors, with the option or argument that it is about, and the remedy."""
+    text = " ".join(refused.format_message().split()).removesuffix(".")
+    message, meant = text, _MEANT.search(text)
+    if meant is not None:
+        message = text[: meant.start()]
+    about = _ABOUT.match(message)
+    if about is not None:
+        message = f"{about[1].replace(chr(39), '')}: {message[about.end() :]}"
+    elif message.partition(" ")[0].istitle():
+        message = message[0].lower() + message[1:]
+    if meant is not None:
+        return message, f"did you mean {meant[1]}?"
+    path = ["giltrace", *(command.name for command in COMMANDS if command.name == called)]
+    return message, getattr(refused, "remedy", "") or f"`{' '.join(path)} --help` says what there is"
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:
@@ -98,15 +135,21 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_HELP,
     )
     app.callback()(giltrace)
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = _called(arguments)
     for command in COMMANDS:
         function = command.load() if command.name == called else _listed_only
         # The full help of a command is its function's docstring; the line in the list is the table's.
         text = function.__doc__ if command.name == called else command.summary
-        app.command(command.name, help=text, short_help=command.summary, cls=command.parser)(function)
+        names: Any = {"help": text, "short_help": command.summary, "context_settings": _HELP}
+        app.command(command.name, cls=command.parser, **names)(function)
     return app
+
+
+def _called(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
 
 
 def _print_version(asked: bool) -> None:
@@ -117,7 +160,8 @@ def _print_version(asked: bool) -> None:
 
 def giltrace(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", "-V", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Show who held the GIL, on which core, for how long, and what every other thread lost to it.

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Force, Light, StackDepth
+from giltrace.cli.options import Force, Light, NoTrace, StackDepth
 from giltrace.cli.outcome import outputs, show
-from giltrace.cli.values import parse_duration
+from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
 
 
@@ -27,17 +27,21 @@ def attach(
             "--duration",
             "-d",
             metavar="TIME",
-            parser=parse_duration,
+            parser=parse_length,
             help="Record for 10s, 500ms, 2m. [default: until Ctrl-C or the process's end]",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID]"
+            "--output",
+            "-o",
+            metavar="NAME",
+            help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID, numbered if it is taken]",
         ),
     ] = None,
     force: Force = False,
+    no_trace: NoTrace = False,
     light: Light = False,
     without: Annotated[
         list[str] | None,
@@ -69,7 +73,7 @@ def attach(
 
     _refuse(without or [], {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp} if observe else {})
     collectors = choose(LIGHT if light else USUAL, without=[*(without or []), "gil"])
-    folder, trace = outputs(output if output is not None else Path(f"attach-{pid}"), force=force)
+    folder, trace = outputs(output, f"attach-{pid}", force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:
         from giltrace.launch.observe import observe as look
@@ -84,7 +88,9 @@ def attach(
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
-    show(folder, trace)
+    if no_trace:
+        trace.unlink(missing_ok=True)  # of the recording that was replaced
+    show(folder, None if no_trace else trace)
 
 
 def _refuse(without: list[str], with_observe: dict[str, bool]) -> None:

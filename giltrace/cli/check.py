@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window
+from giltrace.cli.stdout import print_if_read
 from giltrace.cli.values import parse_duration, parse_share
 from giltrace.errors import UsageError
 
@@ -85,7 +86,7 @@ def check(
     folder = locate(name)
     (timeline,) = select([load(folder)], selection)
     result = run(timeline, rules)
-    print(json_of(result, str(folder)) if as_json else "\n".join(lines(result)))
+    print_if_read(json_of(result, str(folder)) if as_json else "\n".join(lines(result)))
     if not result.passed:
         raise typer.Exit(1)
 

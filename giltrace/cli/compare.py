@@ -35,14 +35,13 @@ def compare(
     Both recordings are cut to the same part, each from its own start. With --thread and --role, roles are of the chosen
     threads and culprits cost what these waited.
     """
-    from rich.console import Console
-
     from giltrace.analysis.compare.compare import compare as run
     from giltrace.analysis.selection import Selection, select
     from giltrace.cli.loading import load
     from giltrace.recording.locate import locate
     from giltrace.reports.compare import as_json as json_of
     from giltrace.reports.compare import print_comparison
+    from giltrace.reports.console import console
 
     selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
     folders = locate(first), locate(second)
@@ -52,4 +51,4 @@ def compare(
     if as_json:
         print(json_of(found, names))
     else:
-        print_comparison(found, names, Console(), everything=everything)
+        print_comparison(found, names, console(), everything=everything)

@@ -9,7 +9,9 @@ import typer
 
 
 def dump(
-    pid: Annotated[int, typer.Argument(metavar="PID", help="A process that is being recorded.", show_default=False)],
+    pid: Annotated[
+        int, typer.Argument(metavar="PID", help="A process that is being recorded.", show_default=False, min=1)
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace. [default: RECORDING-at-TIME]"),

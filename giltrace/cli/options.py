@@ -82,11 +82,16 @@ Python = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="NAME", help="Write NAME.giltrace and NAME.pftrace. [default: the target's name]"
+        "--output",
+        "-o",
+        metavar="NAME",
+        help="Write NAME.giltrace and NAME.pftrace. [default: the target's name, numbered if it is taken]",
     ),
 ]
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier recording of that name.")]
+
+NoTrace = Annotated[bool, typer.Option("--no-trace", help="Leave NAME.pftrace out: `giltrace export` makes it later.")]
 
 Light = Annotated[bool, typer.Option("--light", help="Exact GIL events and core switches only.")]
 

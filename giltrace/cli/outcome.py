@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import typer
 
+_FOLDER, _TRACE = ".giltrace", ".pftrace"
 
-def outputs(name: Path, *, force: bool) -> tuple[Path, Path]:
-    """Return the recording's folder and the trace that `name` means; raises `OutputError` if the trace is there."""
-    name = name.with_name(name.name.removesuffix(".giltrace").removesuffix(".pftrace"))
-    trace = name.with_name(name.name + ".pftrace")
+
+def outputs(asked: Path | None, usual: str, *, force: bool) -> tuple[Path, Path]:
+    """Return the recording's folder and the trace: those `asked` for, else of the `usual` name.
+
+    Where a recording or a trace has the usual name it gets a number, unless `force` replaces it: ``convoy.2``. Raises
+    `UsageError` if what is asked for is no name, and `OutputError` if it is taken.
+    """
+    if asked is None:
+        for number in itertools.count(1):
+            name = Path(usual if number == 1 else f"{usual}.{number}")
+            folder, trace = _places(name)
+            if force or not (os.path.lexists(folder) or os.path.lexists(trace)):
+                return folder, trace
+    assert asked is not None
+    folder, trace = _places(_stem(asked))
     need_force(trace, force=force)
-    return name.with_name(name.name + ".giltrace"), trace
+    return folder, trace
+
+
+def _stem(name: Path) -> Path:
+    stem = name.name.removesuffix(_FOLDER).removesuffix(_TRACE)
+    if stem in ("", ".."):
+        from giltrace.errors import UsageError
+
+        raise UsageError(
+            f"-o {str(name)!r} names no recording", "give its name, with its folder if you like: -o out/slow"
+        )
+    return name.with_name(stem)
+
+
+def _places(name: Path) -> tuple[Path, Path]:
+    return name.with_name(name.name + _FOLDER), name.with_name(name.name + _TRACE)
 
 
 def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
@@ -23,8 +53,10 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
 
     `option` is the one that names another place.
     """
-    from giltrace.errors import OutputError
+    from giltrace.errors import OutputError, UsageError
 
+    if path.name in ("", ".."):
+        raise UsageError(f"{option} {str(path)!r} names nothing that could be written", "give a name")
     try:
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     except OSError as error:
@@ -33,23 +65,52 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
         raise OutputError(f"{path} exists", f"choose another name with {option}, or replace it with --force")
 
 
-def show(folder: Path, trace: Path) -> None:
-    """Export the finished recording `folder` to `trace`, and print its summary to stderr."""
-    from rich.console import Console
+def show(folder: Path, trace: Path | None) -> None:
+    """Export the finished recording `folder` to `trace`, if any; print its summary and what to do next to stderr."""
     from rich.text import Text
 
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
     from giltrace.exporters.perfetto.trace import write
+    from giltrace.reports.console import console as new_console
     from giltrace.reports.summary import print_summary
     from giltrace.text import visible
 
     timeline = load(folder)
-    write(timeline, trace)
-    console = Console(stderr=True)
+    if trace is not None:
+        write(timeline, trace)
+    console = new_console(stderr=True)
     print_summary(summarise(timeline), console)
-    for what, place, use in (("recording", folder, ""), ("trace    ", trace, "  (open it in the Perfetto UI)")):
-        console.print(Text(f"{what} {visible(str(place))}{use}"), soft_wrap=True)
+    lines = [f"recording {visible(str(folder))}"]
+    if trace is not None:
+        lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
+    name = _typed(str(folder.with_name(folder.name.removesuffix(_FOLDER))))
+    lines += [f"next      {_program()} {command} {name}" for command in ("report", "view")]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _typed(name: str) -> str:
+    """A path as it is typed into a shell."""
+    name = f"./{name}" if name.startswith("-") else name
+    if name.isprintable():
+        return shlex.quote(name)
+    escaped = "".join(one if one.isprintable() and one not in "'\\" else _octal(one) for one in name)
+    return f"$'{escaped}'"
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+
+
+def _program() -> str:
+    """What this command was typed as, where that is not found as ``giltrace``."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m giltrace"
+    found = shutil.which("giltrace")
+    typed = sys.argv[0]
+    same = found is not None and os.path.exists(typed) and os.path.samefile(found, typed)
+    return "giltrace" if same else shlex.quote(typed)
 
 
 def exit_like(status: int) -> None:

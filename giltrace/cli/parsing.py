@@ -33,6 +33,8 @@ def set_off(words: list[str], with_value: frozenset[str]) -> list[str]:
     while at < len(words) and words[at].startswith("-") and words[at] not in ("-", "--"):
         word = words[at]
         at += 2 if word in with_value else 1
+        if at > len(words):
+            return words  # its value is missing
         if word.startswith(_LAST_OPTIONS):
             # `-mMODULE` carries its value itself.
             at_end = words[at : at + 1] == ["--"]

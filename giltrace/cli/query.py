@@ -92,6 +92,6 @@ def _print(rows: Rows, as_csv: bool, as_json: bool) -> None:
     if as_csv or as_json:
         sys.stdout.write((show.as_csv if as_csv else show.as_json)(*rows))
     elif rows.columns:
-        from rich.console import Console
+        from giltrace.reports.console import console
 
-        show.print_rows(*rows, Console(highlight=False))
+        show.print_rows(*rows, console(highlight=False))

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import DumpOn, Force, Light, MaxDumps, Output, Python, Ring, Spans, StackDepth, With, Without
+from giltrace.cli.options import (
+    DumpOn,
+    Force,
+    Light,
+    MaxDumps,
+    NoTrace,
+    Output,
+    Python,
+    Ring,
+    Spans,
+    StackDepth,
+    With,
+    Without,
+)
 from giltrace.cli.outcome import exit_like, outputs, show
 from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
@@ -28,6 +40,7 @@ def record(
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
     output: Output = None,
     force: Force = False,
+    no_trace: NoTrace = False,
     light: Light = False,
     spans: Spans = False,
     also: With = None,
@@ -52,8 +65,9 @@ def record(
     giltrace record cpu_bound                  a bundled workload (see `giltrace workloads`)
     giltrace record -- gunicorn -w2 app:app    any command: every Python process below it is traced
 
-    The result is NAME.giltrace, the recording, and NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
-    The program's input, output, signals and exit status are its own. Options of giltrace come before the target.
+    The result is NAME.giltrace, the recording, and NAME.pftrace, for the Perfetto UI; a summary goes to stderr. NAME is
+    the target's; where that is taken the next is NAME.2, unless -o names another or -f replaces it. The program's
+    input, output, signals and exit status are its own. Options of giltrace come before the target.
 
     Four collectors: gil (exact GIL events with Python stacks), sched (core switches), py-spy (samples, from outside)
     and viztracer (every function call, from inside: it slows code that makes many calls). The first three run by
@@ -68,6 +82,8 @@ def record(
     from giltrace.launch.target import resolve
 
     target = resolve(words or [], module=module, code=code, python=python)
+    if target.bundled and {"-h", "--help"} & set(target.argv):
+        os.execv(target.argv[0], target.argv)  # there is nothing to record
     size = _ring_size(ring)
     settings: dict[str, dict[str, int]] = {
         "gil": {"depth": stacks.frames, "ring": size},
@@ -80,12 +96,14 @@ def record(
     if native and all(collector.name != "py-spy" for collector in collectors):
         raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
-    folder, trace = outputs(output if output is not None else Path(target.name), force=force)
+    folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force)
+    if no_trace:
+        trace.unlink(missing_ok=True)  # of the recording that was replaced
     try:
-        show(folder, trace)
+        show(folder, None if no_trace else trace)
     except KeyboardInterrupt:
-        print(f"giltrace: interrupted while writing {trace}; the recording {folder} is complete", file=sys.stderr)
+        print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
         raise typer.Exit(130) from None
     exit_like(status)
 

@@ -88,9 +88,8 @@ def report(
 
 
 def _print(told: Report, *, lines: bool, library: bool, everything: bool) -> None:
-    from rich.console import Console
-
     from giltrace.reports.blame import Detail
+    from giltrace.reports.console import console
     from giltrace.reports.terminal import print_report
 
-    print_report(told, Console(), Detail(lines, library, everything))
+    print_report(told, console(), Detail(lines, library, everything))

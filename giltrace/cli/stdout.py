@@ -37,6 +37,14 @@ def written_out() -> Iterator[None]:
         raise OutputError(f"cannot write: {error.strerror}", "make room where the output goes") from None
 
 
+def print_if_read(text: str) -> None:
+    """Print `text`, for a command whose status says something else than whether anybody read it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _drop_output()
+
+
 def _drop_output() -> None:
     """Let Python, which tries once more when it ends, get rid of what it could not write."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from giltrace.cli.options import Python
-from giltrace.cli.values import parse_duration
+from giltrace.cli.outcome import need_force
+from giltrace.cli.values import Mistyped, parse_duration, parse_length
 
 if TYPE_CHECKING:
     from giltrace.launch.target import Target
@@ -53,6 +54,7 @@ def top(
             help="Write what the command prints here. [default: its last lines are shown at the end]",
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file of the name of --output.")] = False,
     python: Python = None,
 ) -> None:
     """Show live who holds the GIL, who waits for it, and which lines make them wait.
@@ -69,12 +71,14 @@ def top(
     from the screen.
     """
     if once or as_json:
-        show = partial(_show_once, seconds=parse_duration(duration) / 1e9, as_json=as_json)
+        show = partial(_show_once, seconds=parse_length(duration, "--duration") / 1e9, as_json=as_json)
     else:
-        seconds = parse_duration(interval) / 1e9
+        seconds = parse_duration(interval, "--interval") / 1e9
         if not 0.1 <= seconds <= 2:
-            raise typer.BadParameter("refresh between every 100ms and every 2s", param_hint="--interval")
+            raise Mistyped(f"{interval!r} is no time between refreshes", "give 100ms to 2s", "--interval")
         show = partial(_show, interval=seconds)
+    if output is not None:
+        need_force(output, force=force, option="--output")
     from giltrace.views.ending import Ending
 
     with Ending() as ending:

@@ -13,6 +13,18 @@ from giltrace.analysis.durations import nanoseconds
 if TYPE_CHECKING:
     from giltrace.collectors.flight import Rule
 
+
+class Mistyped(typer.BadParameter):
+    """A value that makes no sense, with a `remedy`; Typer adds the option that it was given to, unless `option` is."""
+
+    def __init__(self, message: str, remedy: str, option: str | None = None) -> None:
+        super().__init__(message, param_hint=option)
+        self.remedy = remedy
+
+
+#: 146 years: more than any clock counts in ns.
+_LONGEST_NS = 1 << 62
+
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SHARE = re.compile(_NUMBER + r"\s*(%?)")
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -20,11 +32,22 @@ _SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
 _LIMIT = re.compile(r"(wait|hold)\s*>\s*(.+)")
 
 
-def parse_duration(text: str) -> int:
-    """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; a unit is needed."""
-    found = nanoseconds(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write a number and ns, us, ms, s or m, like 10ms")
+def parse_duration(text: str, option: str | None = None) -> int:
+    """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; a unit is needed. `option` is what it was given to."""
+    try:
+        found = nanoseconds(text)
+    except OverflowError:
+        found = None
+    if found is None or found > _LONGEST_NS:
+        raise Mistyped(f"{text!r} is no duration", "write a number and ns, us, ms, s or m, like 10ms", option)
+    return found
+
+
+def parse_length(text: str, option: str | None = None) -> int:
+    """The same for how long to look: not nothing."""
+    found = parse_duration(text, option)
+    if not found:
+        raise Mistyped(f"{text!r} is no time to look at anything", "give a longer one, like 5s", option)
     return found
 
 
@@ -33,16 +56,17 @@ def parse_share(text: str) -> float:
     found = _SHARE.fullmatch(text.strip())
     share = float(found[1]) / (100 if found[2] else 1) if found else -1.0
     if not 0 <= share <= 1:
-        raise typer.BadParameter(f"{text!r} is no share: write 20% or 0.2, at most 100%")
+        raise Mistyped(f"{text!r} is no share", "write 20% or 0.2, at most 100%")
     return share
 
 
 def parse_size(text: str) -> int:
     """Bytes of ``64MiB`` or ``1.5GB``; a unit is needed."""
     found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no size: write a number and KiB, MiB, GiB, kB, MB or GB, like 64MiB")
-    return round(float(found[1]) * _SIZES[found[2]])
+    size = float(found[1]) * _SIZES[found[2]] if found else -1.0
+    if not 0 <= size < 1 << 62:
+        raise Mistyped(f"{text!r} is no size", "write a number and KiB, MiB, GiB, kB, MB or GB, like 64MiB", "--ring")
+    return round(size)
 
 
 def parse_rule(text: str) -> Rule:
@@ -51,8 +75,10 @@ def parse_rule(text: str) -> Rule:
 
     found = _LIMIT.fullmatch(text.strip())
     if found is not None:
-        return Rule(found[1], text, limit_ns=parse_duration(found[2]))
+        return Rule(found[1], text, limit_ns=parse_duration(found[2], "--dump-on"))
     name = text.strip().upper().removeprefix("SIG")
     if name not in ("USR1", "USR2", "HUP", "QUIT"):
-        raise typer.BadParameter(f"{text!r} is no reason to dump: write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT")
+        raise Mistyped(
+            f"{text!r} is no reason to dump", "write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT", "--dump-on"
+        )
     return Rule("signal", text, number=signal.Signals[f"SIG{name}"])

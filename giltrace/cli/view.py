@@ -27,7 +27,7 @@ def _parse_at(text: str) -> str | int:
 
     if text.lower() == WORST:
         return WORST
-    return text if is_wait_id(text) else parse_duration(text)
+    return text if is_wait_id(text) else parse_duration(text, "--at")
 
 
 def view(

@@ -47,7 +47,7 @@ def dump(folder: Folder, out: Path, trigger: Trigger) -> None:
         raise OutputError(f"{out} exists", "choose another name with -o")
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        unfinished.mkdir()
+        unfinished.mkdir(parents=True)
         begun = time.monotonic_ns()
         snapshot.copy(folder, unfinished)
         meta = Meta.read(unfinished)

@@ -28,8 +28,10 @@ def output_file(path: Path, option: str = "-o") -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
-    with _explained(path, f"choose a folder that can be written and has space, with {option}"), replacing(path) as file:
-        yield file
+    with _explained(path, f"choose a folder that can be written and has space, with {option}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            yield file
 
 
 @contextlib.contextmanager
@@ -48,7 +50,7 @@ def output_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
             raise OutputError(f"{path} is not an earlier export", "it will not be replaced; choose another with -o")
         scratch, old = (place.with_name(f".{place.name}.{os.getpid()}{ending}") for ending in ("", ".old"))
         try:
-            scratch.mkdir()
+            scratch.mkdir(parents=True)
             yield scratch
             if place.exists():
                 place.rename(old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,10 +43,15 @@ def resolve(words: Sequence[str], *, module: str | None, code: str | None, pytho
 
     Raises `UsageError` or `TargetError` for what does not exist or cannot be traced.
     """
+    if module is not None and code is not None:
+        raise UsageError("-m and -c both say what to run", "drop one of the two")
+    if module is not None and (not module or module.startswith("-")):
+        raise UsageError(f"-m {module!r} is no module", "name one as for Python: -m http.server")
     if module is not None or code is not None:
         interpreter = find_python(python)
         option = ["-m", module] if module is not None else ["-c", code or ""]
-        return Target([interpreter, *option, *words], interpreter, module or "command")
+        name = re.sub(r"[^\w.-]+", "_", module or "").strip("-._")
+        return Target([interpreter, *option, *words], interpreter, name or "command")
     if not words:
         raise UsageError("nothing to record", "name a script, a workload or a command: `giltrace record SCRIPT.py`")
     return _resolve_word(words[0], list(words[1:]), python)

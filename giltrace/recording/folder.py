@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ class RecordingFolder:
     def __init__(self, path: Path, *, force: bool, remedies: Remedies = COMMAND_LINE) -> None:
         self.path = path
         self._old: Path | None = None
+        self._made: list[Path] = []
         self._kept = False
         if path.exists():
             if not force:
@@ -41,6 +43,7 @@ class RecordingFolder:
             if not _is_recording(path):
                 raise OutputError(f"{path} is not a giltrace recording", "it will not be replaced; choose another name")
         try:
+            self._made = [parent for parent in path.parents if not parent.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 self._old = path.with_name(f"{path.name}.{os.getpid()}.old")
@@ -63,6 +66,9 @@ class RecordingFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         if self._old is not None:
             self._old.rename(self.path)
+        for parent in self._made:
+            with contextlib.suppress(OSError):  # somebody else may have put something there
+                parent.rmdir()
 
 
 def _is_recording(path: Path) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,15 @@ def test_compare_tells_two_programs_apart_as_json(folder: Path) -> None:
     assert told["before"]["recording"].endswith("steps.giltrace")
     roles = {role["role"]: (role["threads_before"], role["threads_after"]) for role in told["roles"]}
     assert roles == {"MainThread": (1, 1), "w-*": (3, 0), "cpu-*": (0, 2)}
+
+
+@pytest.mark.parametrize(("limit", "status"), [("1m", 0), ("1ns", 1)])
+def test_the_status_is_the_checks_also_if_nobody_reads_it(folder: Path, limit: str, status: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "giltrace", "check", "counting", "--max-wait", limit]
+        ran = subprocess.run(command, cwd=folder, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(write)
+    assert (ran.returncode, ran.stderr) == (status, b"")

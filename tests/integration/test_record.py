@@ -362,3 +362,50 @@ def test_an_empty_program_has_a_timeline(tmp_path: Path) -> None:
     (process,) = check(tmp_path, "x").processes
     assert len(process.threads) == 1
     assert np.all(process.holds["end"] >= process.holds["start"])
+
+
+def test_names_never_collide(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("pass")
+    (tmp_path / "job.3.pftrace").write_text("mine")
+    for name in ("job", "job.2", "job.4"):
+        ran = giltrace("record", "--light", "job.py", folder=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        check(tmp_path, name)
+        assert f"recording {name}.giltrace\n" in ran.stderr
+    begun = {name: Meta.read(tmp_path / f"{name}.giltrace").start_ns for name in ("job", "job.2")}
+    assert giltrace("record", "--light", "-f", "job.py", folder=tmp_path).returncode == 0
+    after = {name: Meta.read(tmp_path / f"{name}.giltrace").start_ns for name in ("job", "job.2")}
+    assert (after["job"] > begun["job"], after["job.2"]) == (True, begun["job.2"])
+    assert (tmp_path / "job.3.pftrace").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["plain", "with blank/it's", "-dash", "new\nline", "$HOME", "job.2"])
+def test_the_next_commands_can_be_pasted(name: str, tmp_path: Path) -> None:
+    ran = giltrace("record", "--light", f"--output={name}", "-c", "pass", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    report, view = (line.removeprefix("next      ") for line in ran.stderr.splitlines()[-2:])
+    assert (" report " in report, " view " in view) == (True, True)
+    pasted = subprocess.run(["bash", "-c", report], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (pasted.returncode, "Single-threaded" in pasted.stdout) == (0, True), pasted.stderr
+
+
+def test_no_trace_if_none_is_wanted(tmp_path: Path) -> None:
+    assert giltrace("record", "--light", "-o", "x", "-c", "pass", folder=tmp_path).returncode == 0
+    ran = giltrace("record", "--light", "-f", "--no-trace", "-o", "x", "-c", "pass", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["x.giltrace"]
+    assert "trace  " not in ran.stderr
+
+
+def test_folders_that_were_made_go_if_nothing_was_recorded(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_text("#!/nonexistent/interpreter\n")
+    (tmp_path / "odd").chmod(0o755)
+    ran = giltrace("record", "--light", "-o", "new/deep/x", "--", "./odd", folder=tmp_path)
+    assert ran.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["odd"]
+
+
+def test_help_for_a_workload_is_not_recorded(tmp_path: Path) -> None:
+    ran = giltrace("record", "convoy", "--help", folder=tmp_path)
+    assert (ran.returncode, ran.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    assert "--steps" in ran.stdout

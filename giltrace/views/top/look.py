@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.text import Text
 
+from giltrace.reports.console import console
 from giltrace.text import visible
 from giltrace.views.ending import Ending
 from giltrace.views.top.kernel import ask_kernel
@@ -25,7 +25,7 @@ def look(source: Source, pid: int | None, ending: Ending, interval: float) -> No
 
     Raises `UsageError` where there is no terminal.
     """
-    terminal = Terminal(Console(), ending)
+    terminal = Terminal(console(), ending)
     feed = Feed(source)
     screen = Screen(feed, terminal, interval)
     screen.view.pid = pid
@@ -54,6 +54,6 @@ def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *
         if as_json:
             print(to_json(snapshot))
         else:
-            print_snapshot(snapshot, view, Console())
+            print_snapshot(snapshot, view, console())
     finally:
         feed.close()
