@@ -17,10 +17,8 @@ from typer.core import TyperCommand
 from giltrace import __version__
 from giltrace.cli.parsing import TargetCommand
 from giltrace.cli.stdout import written_out
+from giltrace.cli.telling import tell
 from giltrace.errors import GiltraceError
-from giltrace.text import visible
-
-_LINES = "\n"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("query", "giltrace.cli.query:query", "Ask a recording by SQL."),
     Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
-    Command("check", "giltrace.cli.check:check", "Check a recording against limits, for continuous integration."),
+    Command("check", "giltrace.cli.check:check", "Check recordings against limits, for continuous integration."),
     Command(
         "top",
         "giltrace.cli.top:top",
@@ -81,10 +79,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         with written_out():
             application(arguments)(args=arguments, prog_name="giltrace")
     except GiltraceError as error:
-        # They quote names; the line breaks are those of SQL's messages.
-        print(f"giltrace: error: {visible(error.message, keep=_LINES)}", file=sys.stderr)
-        if error.remedy:
-            print(f"  {visible(error.remedy)}", file=sys.stderr)
+        tell(error)
         sys.exit(error.exit_code)
     sys.exit(0)
 
