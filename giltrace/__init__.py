@@ -10,11 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from giltrace.analysis.report import analyse
-    from giltrace.analysis.results import Report
-    from giltrace.api import Recording, load
+    from giltrace.api import Recording, analyse, load
     from giltrace.errors import GiltraceError
-    from giltrace.launch.inprocess import trace
+    from giltrace.reports.shown import Report
+    from giltrace.tracing import trace
 
 __version__ = "0.1.0"
 
@@ -24,10 +23,10 @@ __all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "lo
 _HOMES = {
     "GiltraceError": "giltrace.errors",
     "Recording": "giltrace.api",
-    "Report": "giltrace.analysis.results",
-    "analyse": "giltrace.analysis.report",
+    "Report": "giltrace.reports.shown",
+    "analyse": "giltrace.api",
     "load": "giltrace.api",
-    "trace": "giltrace.launch.inprocess",
+    "trace": "giltrace.tracing",
 }
 
 
@@ -41,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ import numpy.typing as npt
 
 from giltrace.errors import UsageError
 from giltrace.recording.locate import locate
+from giltrace.text import plural
 from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Array, Flag, State, Timeline
 
 if TYPE_CHECKING:
-    from giltrace.analysis.results import Report
     from giltrace.analysis.selection import Words
-    from giltrace.analysis.summary import Summary
+    from giltrace.reports.shown import Report, Summary
 
 #: Structured rows whose fields are attributes too: ``holds.start`` is ``holds["start"]``.
 Records = np.recarray[Any, Any]
@@ -35,6 +36,14 @@ def load(path: str | os.PathLike[str]) -> Recording:
     return Recording(folder, load_timeline(folder))
 
 
+def analyse(timeline: Timeline) -> Report:
+    """All analyses of a timeline; nothing in it is changed. Works without scheduling data and without stacks."""
+    from giltrace.analysis.report import analyse as run
+    from giltrace.reports.shown import Report
+
+    return Report.showing(run(timeline))
+
+
 class Recording:
     """One recording. All times are CLOCK_MONOTONIC nanoseconds (int64), all intervals half open.
 
@@ -44,13 +53,32 @@ class Recording:
     process.
     """
 
-    def __init__(self, path: Path, timeline: Timeline) -> None:
+    def __init__(self, path: Path, timeline: Timeline | Callable[[], Timeline]) -> None:
+        """`timeline` may be a function that reads it, called when it is first asked for."""
         self.path = path
-        #: The whole model, with what the arrays leave out: stacks, spans, other tasks, the machine.
-        self.timeline = timeline
+        self._read = timeline if callable(timeline) else lambda: timeline
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __repr__(self) -> str:
-        return f"<Recording {str(self.path)!r}: {len(self.processes)} processes, {len(self.holds)} holds>"
+        try:
+            told = f"{plural(len(self.processes), 'process', 'processes')}, {plural(len(self.holds), 'hold')}"
+        except UsageError as error:
+            told = error.message
+        return f"<Recording {str(self.path)!r}: {told}>"
+
+    def _repr_html_(self) -> str | None:
+        """The verdict and the threads, for a notebook; None while it cannot be read."""
+        try:
+            return self.summary()._repr_html_()
+        except UsageError:
+            return None
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The whole model, with what the arrays leave out: stacks, spans, other tasks, the machine."""
+        return self._read()
 
     @cached_property
     def processes(self) -> Records:
@@ -148,11 +176,14 @@ class Recording:
         return Recording(self.path, select([self.timeline], asked)[0])
 
     def report(self) -> Report:
-        """All analyses: blame, hogs, convoys, what-if, verdict. Worked out once."""
+        """All analyses: blame, hogs, convoys, what-if, verdict. Worked out once; ``print`` shows it."""
         return self._report
 
     def summary(self) -> Summary:
-        """The figures per process, thread and GIL that ``giltrace record`` prints. Worked out once."""
+        """The figures per process, thread and GIL that ``giltrace record`` prints.
+
+        Worked out once; ``print`` shows it.
+        """
         return self._summary
 
     def to_pandas(self) -> Frames:
@@ -164,15 +195,14 @@ class Recording:
 
     @cached_property
     def _report(self) -> Report:
-        from giltrace.analysis.report import analyse
-
         return analyse(self.timeline)
 
     @cached_property
     def _summary(self) -> Summary:
         from giltrace.analysis.summary import summarise
+        from giltrace.reports.shown import Summary
 
-        return summarise(self.timeline)
+        return Summary.showing(summarise(self.timeline))
 
     def _joined(self, table: str, dtype: np.dtype[np.void]) -> Records:
         """The rows of all processes, their indices counting over all processes; a single process's are not copied."""

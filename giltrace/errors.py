@@ -7,7 +7,7 @@ class GiltraceError(Exception):
     """Base of all expected failures.
 
     ``message`` states the cause in one line; ``remedy`` tells what to do about it; ``exit_code``
-    is what the command line exits with.
+    is what the command line exits with. As text it is both, on two lines.
     """
 
     exit_code = 2
@@ -16,6 +16,9 @@ class GiltraceError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
 
 
 class UsageError(GiltraceError):

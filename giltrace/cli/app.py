@@ -18,10 +18,8 @@ from typer.core import TyperCommand
 from giltrace import __version__
 from giltrace.cli.parsing import TargetCommand
 from giltrace.cli.stdout import written_out
+from giltrace.cli.telling import tell
 from giltrace.errors import GiltraceError
-from giltrace.text import visible
-
-_LINES = "\n"
 
 #: What Typer raises for a command line that it does not understand; newer ones have a click of their own.
 _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -71,7 +69,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("query", "giltrace.cli.query:query", "Ask a recording by SQL."),
     Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
-    Command("check", "giltrace.cli.check:check", "Check a recording against limits, for continuous integration."),
+    Command("check", "giltrace.cli.check:check", "Check recordings against limits, for continuous integration."),
     Command(
         "top",
         "giltrace.cli.top:top",
@@ -91,22 +89,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         with written_out():
             status = application(arguments)(args=arguments, prog_name="giltrace", standalone_mode=False)
     except GiltraceError as error:
-        _say(error.message, error.remedy)
+        tell(error)
         sys.exit(error.exit_code)
     except _Refused as refused:
         if refused.ctx is not None and not arguments:
             refused.show()  # the help: nothing was asked for
         else:
-            _say(*_in_words(refused, _called(arguments)))
+            tell(GiltraceError(*_in_words(refused, _called(arguments))))
         sys.exit(refused.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _say(message: str, remedy: str) -> None:
-    # They quote names; the line breaks are those of SQL's messages.
-    print(f"giltrace: error: {visible(message, keep=_LINES)}", file=sys.stderr)
-    if remedy:
-        print(f"  {visible(remedy)}", file=sys.stderr)
 
 
 def _in_words(refused: Any, called: str | None) -> tuple[str, str]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from giltrace.errors import UsageError
+
+FormatOf = TypeVar("FormatOf", bound=Enum)
 
 # Which part of a recording is asked about, in the same words everywhere: `giltrace.analysis.selection` gives them their
 # meaning. A command that cannot do it for an option says so.
@@ -137,3 +141,10 @@ class StackDepth(str, Enum):
     def frames(self) -> int:
         """The greatest number of frames."""
         return {StackDepth.none: 0, StackDepth.top: 1, StackDepth.full: 128}[self]
+
+
+def chosen(form: FormatOf | None, formats: type[FormatOf], *, as_json: bool) -> FormatOf:
+    """The format that --format or --json asks for; text if neither does."""
+    if as_json and form not in (None, formats("json")):
+        raise UsageError(f"--json and --format {form.value if form else ''} are two formats", "give one of the two")
+    return formats("json") if as_json else form or formats("text")

@@ -1,4 +1,4 @@
-"""Trace the process that asks for it: `giltrace.trace`."""
+"""Trace the process that asks for it; `giltrace.trace` offers it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
 from giltrace.recording import clock
 from giltrace.recording.cores import CoresLog
-from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies
+from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
 from giltrace.recording.meta import Meta
 
 _REMEDIES = Remedies(
@@ -31,21 +31,21 @@ _REFUSALS = {
 
 
 @contextlib.contextmanager
-def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = False) -> Iterator[Path]:
+def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]:
     """Record this process while the block runs; yields the path of the recording, ``NAME.giltrace``.
 
-    All threads are followed, those that run already too: exactly from the first time on that each takes the GIL. What
-    is recorded is the GIL with the core at each acquire, and up to `stacks` Python frames per release (0: none). Core
-    switches need a recorder outside of the process (`giltrace record`): what threads do off the GIL is not known here.
-    `force` replaces an earlier recording. Raises `OutputError` if it cannot be written, `TargetError` if tracing cannot
-    start.
+    Without a name it is one after the program, with a number if that is taken. Raises `OutputError` if it cannot be
+    written, `TargetError` if tracing cannot start.
     """
     reason = GilCollector().available(None)
     if reason is not None:
         raise TargetError(f"this process cannot be traced: {reason}")
-    path = Path(name)
-    path = path.with_name(path.name.removesuffix(SUFFIX) + SUFFIX)
-    folder = RecordingFolder(path, force=force, remedies=_REMEDIES)
+    if name is None:
+        folder = claim_numbered(Path(own_name() + SUFFIX), _REMEDIES)
+    else:
+        path = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
+        folder = RecordingFolder(path, force=force, remedies=_REMEDIES)
+    path = folder.path
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
     # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.
@@ -72,3 +72,18 @@ def trace(name: str | os.PathLike[str], *, stacks: int = 128, force: bool = Fals
         meta.collectors = [asdict(GilCollector().report(path))]
         meta.state = "complete"
         meta.write(path)
+
+
+def own_name() -> str:
+    """What `giltrace record` would call a recording of the program that runs here: by its script or module."""
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name).removesuffix(".__main__")
+    if file:
+        path = Path(file).absolute()
+        if path.stem != "__main__":
+            return path.stem
+        # A folder or an archive that was run.
+        return path.parent.name if path.parent.is_dir() else path.parent.stem
+    return "command" if sys.argv[:1] == ["-c"] else "python"

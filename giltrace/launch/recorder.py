@@ -43,7 +43,8 @@ class Crew:
                 report = step(collector)
             except (OSError, ValueError, GiltraceError) as error:
                 self.active.remove(collector)
-                report = CollectorReport(collector.name, f"failed: {error}")
+                why = error.message if isinstance(error, GiltraceError) else error
+                report = CollectorReport(collector.name, f"failed: {why}")
             if report is not None:
                 self.reports[collector.name] = report
 

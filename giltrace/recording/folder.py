@@ -6,12 +6,14 @@ import contextlib
 import os
 import re
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from giltrace.errors import OutputError
 
 SUFFIX = ".giltrace"
+TRACE_SUFFIX = ".pftrace"
 # What is there before the description is, if the recorder was killed that early.
 _BEGUN = re.compile(r"clock\.bin|\.meta\.json\.\d+")
 
@@ -69,6 +71,30 @@ class RecordingFolder:
         for parent in self._made:
             with contextlib.suppress(OSError):  # somebody else may have put something there
                 parent.rmdir()
+
+
+def numbered(path: Path) -> Path:
+    """The first of NAME.giltrace, NAME.2.giltrace, NAME.3.giltrace and so on that is free, as a recording and a trace.
+
+    `path` is the first of these.
+    """
+    stem = path.name.removesuffix(SUFFIX)
+    for number in count(1):
+        name = f"{stem}.{number}" if number > 1 else stem
+        if not any(os.path.lexists(path.with_name(name + suffix)) for suffix in (SUFFIX, TRACE_SUFFIX)):
+            return path.with_name(name + SUFFIX)
+    raise AssertionError("there is always another number")
+
+
+def claim_numbered(path: Path, remedies: Remedies = COMMAND_LINE) -> RecordingFolder:
+    """Claim the folder that `numbered` finds, or the next one if somebody else was faster."""
+    while True:
+        free = numbered(path)
+        try:
+            return RecordingFolder(free, force=False, remedies=remedies)
+        except OutputError:
+            if not free.exists():
+                raise
 
 
 def _is_recording(path: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,24 @@ def locate(name: Path) -> Path:
         except OSError as error:
             raise RecordingError.unreadable(folder, error) from None
     raise RecordingError(f"there is no recording {name}", "name a NAME.giltrace folder made by `giltrace record`")
+
+
+def fitting(name: Path) -> list[Path]:
+    """The folders of all recordings that `name` stands for: what `locate` finds, or what fits it as a pattern, sorted.
+
+    What fits and is no recording is left out. Raises `RecordingError` if there is none.
+    """
+    if not has_magic(str(name)) or os.path.lexists(name):
+        return [locate(name)]
+    found = dict[Path, None]()
+    for one in sorted(glob(str(name), recursive=True)):
+        with contextlib.suppress(RecordingError):
+            folder = locate(Path(one))
+            if (folder / "meta.json").is_file():
+                found[folder] = None
+    if not found:
+        raise RecordingError(f"no recording fits {name}", "see what there is: ls -d *.giltrace")
+    return list(found)
 
 
 @dataclass(frozen=True)

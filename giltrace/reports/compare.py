@@ -1,4 +1,4 @@
-"""Two recordings side by side on a terminal, or as JSON: 80 columns and no colour are enough."""
+"""Two recordings side by side on a terminal, as JSON or as Markdown: 80 columns and no colour are enough."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.compare.compare import LEAST_SHARE, Comparison, CulpritChange, Figure, RoleChange, Side, Unit
+from giltrace.analysis.compare.headline import cost
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.results import Site
+from giltrace.reports.blame import site_name
+from giltrace.reports.markdown import MOST_BYTES, code, escaped, table
 from giltrace.text import json_text, visible
 
+#: What each of three tables may take of a step's summary.
+_ROOM = MOST_BYTES // 4
 _NO_CHANGE = "no change beyond noise"
 _NAMES = {
     "held_share": "held",
@@ -25,22 +31,59 @@ _NAMES = {
 
 
 def print_comparison(found: Comparison, names: tuple[str, str], console: Console, *, everything: bool = False) -> None:
-    """Print what changed beyond noise, or with `everything` all figures."""
+    """Print the comparison in one line and what changed beyond noise, or with `everything` all figures."""
+    _line(Text(found.headline, style="bold"), console)
     for word, name, side in zip(("before", "after "), names, (found.before, found.after), strict=True):
         _line(Text(f"{word}  {visible(name)}: {_about(side)}"), console)
     console.print()
-    _print_part("threads", [(_role(one), one.figures) for one in found.roles], console, everything)
-    culprits = [one for one in found.culprits if everything or _matters(one)]
-    _print_part("culprits", [(_culprit(one), one.figures) for one in culprits], console, everything)
-    if not found.changed:
-        _line(Text(f"In all: {_NO_CHANGE}.", style="bold"), console)
+    for title, rows in _parts(found, everything):
+        _print_part(title, rows, console, everything)
 
 
 def as_json(found: Comparison, names: tuple[str, str]) -> str:
     """The comparison as a JSON document; times in ns, shares of 1."""
     told = asdict(found)
     told["before"]["recording"], told["after"]["recording"] = names
-    return json_text({**told, "changed": found.changed}, indent=1)
+    judged = {"headline": found.headline, "changed": found.changed, "worse": found.worse}
+    return json_text({**told, **judged}, indent=1)
+
+
+def markdown(found: Comparison, names: tuple[str, str], *, everything: bool = False) -> Iterator[str]:
+    """Yield the same as lines of Markdown, for a step's summary or a comment."""
+    yield f"### giltrace compare: {escaped(found.headline)}"
+    yield ""
+    for word, name, side in zip(("before", "after"), names, (found.before, found.after), strict=True):
+        yield f"* {word}: {code(name)}, {escaped(_about(side))}"
+    yield ""
+    lost = [(one.change, one.cause, _site(one.victim), _site(one.culprit), cost(one)) for one in found.findings]
+    if lost:
+        yield from table(("", "lost to", "by", "to", " cost"), lost, _ROOM)
+        yield ""
+    for title, rows in _parts(found, everything):
+        cells = (
+            (code(name) if at == 0 else "", *map(escaped, row))
+            for name, figures in rows
+            for at, row in enumerate(_lines(figures, everything))
+        )
+        yield from table((title, "", " before", " after", "change"), cells, _ROOM)
+        yield ""
+
+
+_Rows = Sequence[tuple[str, tuple[Figure, ...]]]
+
+
+def _parts(found: Comparison, everything: bool) -> Iterator[tuple[str, _Rows]]:
+    """The two parts, threads and culprits: of each what has a name and figures; nothing of one that is empty."""
+    culprits = [one for one in found.culprits if everything or _matters(one)]
+    parts: tuple[tuple[str, _Rows], ...] = (
+        ("threads", [(_role(one), one.figures) for one in found.roles]),
+        ("culprits", [(_culprit(one), one.figures) for one in culprits]),
+    )
+    yield from (part for part in parts if part[1])
+
+
+def _site(site: Site | None) -> str:
+    return code(site_name(site)) if site is not None else ""
 
 
 def _line(text: Text, console: Console) -> None:
@@ -55,9 +98,7 @@ def _about(side: Side) -> str:
     return f"{duration(side.duration_ns)}{part}, {told}{lost}{stacks}"
 
 
-def _print_part(title: str, rows: Sequence[tuple[str, tuple[Figure, ...]]], console: Console, everything: bool) -> None:
-    if not rows:
-        return
+def _print_part(title: str, rows: _Rows, console: Console, everything: bool) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold", max_width=34)
     table.add_column("")

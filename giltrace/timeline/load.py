@@ -68,7 +68,8 @@ def _load(folder: Path) -> Timeline:
         damage=damage,
     )
     built = tuple(_with_footprint(_with_end(process, meta, last), meta) for process in timeline.processes)
-    return replace(timeline, processes=with_cores(built, cores, meta.ids))
+    whole = meta.exit_status is not None
+    return replace(timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole)
 
 
 def _known_until(meta: Meta) -> int | None:

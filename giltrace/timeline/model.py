@@ -249,7 +249,8 @@ class Timeline:
     CLOCK_MONOTONIC and `boottime_offset` CLOCK_BOOTTIME minus CLOCK_MONOTONIC, in ns. `machine` has the
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
     `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
-    which part of the recording it is, empty for all of it.
+    which part of the recording it is, empty for all of it. `whole_run`: what was recorded is a program, from its start
+    to its end, so that the length says how long that took.
     """
 
     processes: tuple[Process, ...]
@@ -268,6 +269,7 @@ class Timeline:
     damage: tuple[str, ...] = ()
     cut: Cut | None = None
     part: tuple[str, ...] = ()
+    whole_run: bool = False
 
     @property
     def recorded(self) -> tuple[int, int]:

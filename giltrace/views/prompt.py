@@ -29,7 +29,7 @@ def prompt(run: Callable[[str], None], say: Callable[[str], None]) -> None:
             try:
                 run(statement)
             except GiltraceError as error:
-                say(f"{error.message}\n  {error.remedy}" if error.remedy else error.message)
+                say(str(error))
             except KeyboardInterrupt:
                 say("interrupted")
 

@@ -45,7 +45,9 @@ def test_examples_run(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
             pytest.importorskip("pandas")
         exec(compile(example, str(PAGE), "exec"), names)
     shown = capsys.readouterr().out
-    assert "there is no recording gone.giltrace - name a NAME.giltrace folder" in shown
+    assert "there is no recording gone.giltrace\n  name a NAME.giltrace folder" in shown
+    assert re.search(r"^from-within\.giltrace \[.*'sleeper'", shown, re.M)
+    assert re.search(r"^Verdict: [a-z-]+$", shown, re.M)
     assert re.search(r"^w-0 +held the GIL for \d+\.\d+ ms$", shown, re.M)
     assert isinstance(names["recording"], giltrace.Recording)
 

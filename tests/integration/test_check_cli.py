@@ -55,7 +55,7 @@ def test_one_failed_rule_fails_the_check(folder: Path) -> None:
     assert part == "part: 2 of 3 threads (cpu-*)"
     assert hold.startswith("PASS max-hold: ")
     assert wait.startswith("FAIL max-wait-p99: ")
-    assert wait.endswith("> 1 ns (cpu-*)")
+    assert "> 1 ns (cpu-*), by cpu-*: count (<string>:" in wait
 
 
 def test_json_has_exact_figures(folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_cannot_be_checked_is_status_2(folder: Path, words: tuple[str, ...]
 def test_a_recording_compared_with_itself_has_not_changed(folder: Path) -> None:
     ran = giltrace("compare", "counting", "counting.pftrace", folder=folder)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.rstrip().endswith("In all: no change beyond noise.")
+    assert ran.stdout.startswith("no change beyond noise\n")
     assert "cpu-* (2)" in ran.stdout
 
 

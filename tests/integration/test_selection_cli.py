@@ -102,7 +102,7 @@ def test_every_command_takes_the_same_words(folder: Path) -> None:
         (("report", "app", "--thread", "wroker-0"), "no thread is named wroker-0 there are: worker-0,"),
         (("report", "app", "--role", "io-*"), "no thread has the role io-* there are: "),
         (("compare", "app", "app", "--window", "900.."), "there is nothing from 900 s on the recording is "),
-        (("check", "app", "--max-wait", "1s", "--own", "."), "--own is not for check"),
+        (("check", "app", "--max-wait", "1s", "--own", "/nowhere"), "no recorded line is in /nowhere there are: "),
         (("export", "app", "--to", "perfetto", "-o", "x", "--role", "worker-*"), "a trace has all threads"),
         (("view", "app", "--print-url", "--process", "7"), "the recording has no process 7 there are: "),
         (("report", "app", "--own", "/nowhere"), "no recorded line is in /nowhere there are: "),

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import typer
 
-from giltrace.analysis.compare.check import LIMITS, Outcome, Rule, check
+from giltrace.analysis.compare.check import Outcome, Rule, check
+from giltrace.analysis.compare.limits import LIMITS
 from giltrace.analysis.selection import Selection, select
 from giltrace.cli.values import parse_duration, parse_share
 from giltrace.errors import UsageError
-from giltrace.reports.check import as_json, lines
+from giltrace.reports.check import json as json_of
+from giltrace.reports.check import text
+from giltrace.reports.check.checked import Checked
 from giltrace.timeline.model import Timeline
 from tests.unit.gil_events import MS, PID, Script, timeline
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
@@ -100,7 +103,7 @@ def test_lost_events_count_and_are_told() -> None:
     built = timeline([Script().hold(0, 10, 0).events(lost=3)], end=20)
     result = check(built, [Rule("max-lost", 2), Rule("max-hold", 10)])
     assert [outcome.passed for outcome in result.outcomes] == [False, True]
-    told = list(lines(result))
+    told = list(text.lines([Checked("x", result)]))
     assert len(told) == 3
     assert told[0] == "FAIL max-lost: 3 > 2 (the recording)"
     assert told[2].startswith("note: 3 events were lost")
@@ -134,15 +137,17 @@ def test_what_cannot_be_checked(rules: list[Rule], said: str) -> None:
 
 def test_a_line_shows_the_difference_that_rounding_hides() -> None:
     result = check(waits_of(10_000_001), [Rule("max-wait", 10_000_000)])
-    assert list(lines(result)) == ["FAIL max-wait: 10000001 ns > 10000000 ns (thread-1)"]
+    told = list(text.lines([Checked("x", result)]))
+    assert told == ["FAIL max-wait: 10000001 ns > 10000000 ns (thread-1), by thread-*"]
 
 
 def test_json_repeats_the_outcomes() -> None:
     result = check(waits_of(10), [Rule("max-wait", 20), Rule("verdict-not", ("convoy",))])
-    told = json.loads(as_json(result, "x.giltrace"))
+    told = json.loads("".join(json_of.lines([Checked("x.giltrace", result)])))
     assert (told["schema"], told["passed"], told["recording"]) == ("giltrace-check-1", True, "x.giltrace")
     assert told["rules"][0] == {
-        "rule": "max-wait", "passed": True, "measured": 10, "limit": 20, "unit": "ns", "where": "thread-1"
+        "rule": "max-wait", "passed": True, "measured": 10, "limit": 20, "unit": "ns", "where": "thread-1",
+        "culprit": None, "recording": "x.giltrace",
     }  # fmt: skip
     assert told["rules"][1]["limit"] == ["convoy"]
 

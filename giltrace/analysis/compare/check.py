@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
-import numpy as np
-
+from giltrace.analysis.compare.limits import LIMITS, Chosen, Measured, Unit
+from giltrace.analysis.compare.places import Places
 from giltrace.analysis.findings.verdict import KINDS, judge
-from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.results import Site
 from giltrace.errors import UsageError
-from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Array, Process, Timeline
+from giltrace.timeline.model import Process, Timeline
 
 #: The version of `giltrace check --json`: fields are added under it, never renamed or removed.
 SCHEMA = "giltrace-check-1"
-
-Unit = Literal["ns", "share", "count", "verdict"]
+#: The rule on the recording itself: how many of its events were lost.
+LOST = "max-lost"
+#: The rules on verdicts.
+VERDICT, VERDICT_NOT = "verdict", "verdict-not"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one rule: `measured` is the worst figure found, at `where`; None if nothing was measured."""
+    """What became of one rule: `measured` is the worst figure found, at `where`; None if nothing was measured.
+
+    Of one that failed, `culprit` is the site that is to blame: where the hold was, or the GIL was held during the wait.
+    """
 
     rule: str
     passed: bool
@@ -41,6 +44,7 @@ class Outcome:
     limit: float | tuple[str, ...]
     unit: Unit
     where: str
+    culprit: Site | None = None
 
 
 @dataclass(frozen=True)
@@ -57,53 +61,56 @@ class CheckResult:
     part: tuple[str, ...] = ()
 
 
-class _Chosen(NamedTuple):
-    """A process and each thread's role."""
-
-    process: Process
-    roles: tuple[str, ...]
-
-
-class _Figure(NamedTuple):
-    value: float
-    where: str
-
-
 def check(timeline: Timeline, rules: Sequence[Rule]) -> CheckResult:
     """Hold a timeline, or the part of one that `analysis.selection` chose, against `rules`.
 
     Waits, holds and shares are those of the chosen threads; a verdict is of a whole process, lost events are of the
-    whole recording. A limit on times fails if nothing was measured, for then nothing is known. Raises `UsageError` if a
-    rule does not exist, there is none, or there is no process.
+    whole recording. A limit on times fails if nothing was measured, for then nothing is known. Raises `UsageError` as
+    `refuse_wrong` does, or if there is no process.
     """
-    if not rules:
-        raise UsageError("nothing to check", "give at least one rule, such as --max-wait-p99 10ms; see --help")
+    refuse_wrong(rules)
     if not timeline.processes:
         raise UsageError("no process in the recording", "there is nothing to check")
-    chosen = [_Chosen(one, tuple(roles(one))) for one in timeline.processes]
+    chosen = [Chosen(one, tuple(roles(one)), Places(one)) for one in timeline.processes]
     outcomes = tuple(_outcome(rule, timeline, chosen) for rule in rules)
     passed = all(outcome.passed for outcome in outcomes)
     return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage, timeline.part)
 
 
-def _outcome(rule: Rule, timeline: Timeline, chosen: Sequence[_Chosen]) -> Outcome:
+def refuse_wrong(rules: Sequence[Rule]) -> None:
+    """Raise `UsageError` if one of the rules or its kind of verdict does not exist, or if there is none."""
+    if not rules:
+        raise UsageError(
+            "nothing to check",
+            "give at least one rule, such as --max-wait-p99 10ms, here or in pyproject.toml's [tool.giltrace.check]; "
+            "see --help",
+        )
+    for rule in rules:
+        if not isinstance(rule.limit, tuple) and rule.name not in (*LIMITS, LOST):
+            raise UsageError(f"there is no rule {rule.name!r}", f"there are: {', '.join([*LIMITS, LOST])}")
+        unknown = [kind for kind in rule.limit if kind not in KINDS] if isinstance(rule.limit, tuple) else []
+        if unknown:
+            raise UsageError(f"there is no verdict {unknown[0]!r}", f"there are: {', '.join(KINDS)}")
+
+
+def _outcome(rule: Rule, timeline: Timeline, chosen: Sequence[Chosen]) -> Outcome:
     if isinstance(rule.limit, tuple):
         return _verdict_outcome(rule.name, rule.limit, chosen)
-    if rule.name == "max-lost":
+    if rule.name == LOST:
         return Outcome(rule.name, timeline.lost <= rule.limit, timeline.lost, rule.limit, "count", "the recording")
-    if rule.name not in LIMITS:
-        raise UsageError(f"there is no rule {rule.name!r}", f"there are: {', '.join([*LIMITS, 'max-lost'])}")
     unit, figures = LIMITS[rule.name]
     if not any(_measured(one.process) for one in chosen):
         why = "; ".join(sorted({one.process.note for one in chosen} - {""}))
         return Outcome(rule.name, False, None, rule.limit, unit, why or "no use of a GIL is on record")
     several = len(timeline.processes) > 1
-    worst = _Figure(0, "")
+    worst = Measured(0, "", lambda: None)
     for one in chosen:
         for figure in figures(one):
             if figure.value > worst.value:
                 worst = figure._replace(where=f"{figure.where}, process {one.process.pid}" if several else figure.where)
-    return Outcome(rule.name, worst.value <= rule.limit, worst.value, rule.limit, unit, worst.where)
+    passed = worst.value <= rule.limit
+    culprit = None if passed else worst.culprit()
+    return Outcome(rule.name, passed, worst.value, rule.limit, unit, worst.where, culprit)
 
 
 def _measured(process: Process) -> bool:
@@ -111,91 +118,12 @@ def _measured(process: Process) -> bool:
     return len(process.holds) > 0 or judge(process).kind == "free-threaded"
 
 
-def _verdict_outcome(name: str, kinds: tuple[str, ...], chosen: Sequence[_Chosen]) -> Outcome:
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise UsageError(f"there is no verdict {unknown[0]!r}", f"there are: {', '.join(KINDS)}")
-    found = [(judge(one.process).kind, one.process.pid) for one in chosen]
-    wrong = [(kind, pid) for kind, pid in found if (kind in kinds) == (name == "verdict-not")]
+def _verdict_outcome(name: str, kinds: tuple[str, ...], chosen: Sequence[Chosen]) -> Outcome:
+    found = [(judge(one.process).kind, one) for one in chosen]
+    wrong = [(kind, one) for kind, one in found if (kind in kinds) == (name == VERDICT_NOT)]
     shown = wrong or found
     told = dict.fromkeys(kind for kind, _ in shown)
-    where = ", ".join(str(pid) for _, pid in shown)
-    return Outcome(name, not wrong, ", ".join(told), kinds, "verdict", f"process {where}")
-
-
-def _rows(one: _Chosen, rows: Array) -> Array:
-    chosen: Array = rows if one.process.chosen is None else rows[one.process.of_chosen(rows)]
-    return chosen
-
-
-def _by_role(one: _Chosen) -> tuple[list[str], Ints]:
-    """The roles of a process, and for each thread the index of its own."""
-    distinct = list(dict.fromkeys(one.roles))
-    number = {role: at for at, role in enumerate(distinct)}
-    return distinct, np.array([number[role] for role in one.roles], np.int64)
-
-
-def _wait_p99(one: _Chosen) -> Iterator[_Figure]:
-    waits = _rows(one, one.process.waits)
-    distinct, role = _by_role(one)
-    length = usage.lengths(waits)
-    order = np.lexsort((length, role[waits["thread"]]))
-    length = length[order]
-    count = np.bincount(role[waits["thread"]], minlength=len(distinct))
-    last = np.cumsum(count)
-    for at in np.flatnonzero(count).tolist():
-        # The nearest rank from above, as in the report: of up to 100 waits, the longest.
-        rank = last[at] - count[at] + (99 * int(count[at]) + 99) // 100 - 1
-        yield _Figure(int(length[rank]), distinct[at])
-
-
-def _wait_share(one: _Chosen) -> Iterator[_Figure]:
-    process = one.process
-    distinct, role = _by_role(one)
-    lives = usage.lives(process)
-    of = process.chosen_threads
-    waited = np.bincount(role[of], usage.sum_by_thread(process, process.waits)[of], len(distinct))
-    lived = np.bincount(role[of], lives[of], len(distinct))
-    for at in np.flatnonzero(lived > 0).tolist():
-        yield _Figure(float(waited[at] / lived[at]), distinct[at])
-
-
-def _longest(one: _Chosen, rows: Array) -> Iterator[_Figure]:
-    rows = _rows(one, rows)
-    if len(rows):
-        length = usage.lengths(rows)
-        worst = int(length.argmax())
-        yield _Figure(int(length[worst]), _name(one.process, int(rows["thread"][worst])))
-
-
-def _longest_wait(one: _Chosen) -> Iterator[_Figure]:
-    return _longest(one, one.process.waits)
-
-
-def _longest_hold(one: _Chosen) -> Iterator[_Figure]:
-    return _longest(one, one.process.holds)
-
-
-def _longest_overstay(one: _Chosen) -> Iterator[_Figure]:
-    over = usage.overstays(one.process, 1)
-    holds = one.process.holds[over.hold]
-    thread, length = holds["thread"], np.where(one.process.of_chosen(holds), over.length, 0)
-    if len(length):
-        worst = int(length.argmax())
-        yield _Figure(int(length[worst]), _name(one.process, int(thread[worst])))
-
-
-def _name(process: Process, thread: int) -> str:
-    known = process.threads[thread]
-    return known.name or f"tid {known.tid}"
-
-
-#: The limits on figures of threads: their unit, and what yields a process's figures, the largest of which counts.
-#: The 99th percentile and the share are per role (threads whose names differ in their number), all its waits together.
-LIMITS: dict[str, tuple[Unit, Callable[[_Chosen], Iterator[_Figure]]]] = {
-    "max-wait": ("ns", _longest_wait),
-    "max-wait-p99": ("ns", _wait_p99),
-    "max-wait-share": ("share", _wait_share),
-    "max-hold": ("ns", _longest_hold),
-    "max-overstay": ("ns", _longest_overstay),
-}
+    where = ", ".join(str(one.process.pid) for _, one in shown)
+    culprits = (one.places.of_verdict(kind) for kind, one in wrong)
+    culprit = next((site for site in culprits if site is not None), None)
+    return Outcome(name, not wrong, ", ".join(told), kinds, "verdict", f"process {where}", culprit)

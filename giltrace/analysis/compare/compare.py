@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.compare import noise
+from giltrace.analysis.compare.headline import FindingChange, finding_changes, headline
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
@@ -29,6 +30,8 @@ BINS = 20
 #: Smaller changes than these are no changes: shares in parts of 1, lengths and rates relative to the smaller one.
 LEAST_SHARE = 0.02
 LEAST_FACTOR = 0.10
+#: A program that takes so many times as long is worse; how much one run differs from the next is not known.
+LONGER = 1.5
 #: So many culprits are compared, the costliest in either recording.
 TOP_CULPRITS = 20
 
@@ -97,13 +100,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two recordings side by side; what was costliest comes first."""
+    """Two recordings side by side; what was costliest comes first.
+
+    `lost` is the time that threads waited for the GIL, per time recorded; above 1 if several did at once.
+    `times_as_long` is how much longer the second took, None unless both are of a program from its start to its end.
+    """
 
     schema: str
     before: Side
     after: Side
     roles: tuple[RoleChange, ...]
     culprits: tuple[CulpritChange, ...]
+    lost: Figure
+    findings: tuple[FindingChange, ...]
+    times_as_long: float | None
 
     @property
     def changed(self) -> bool:
@@ -112,6 +122,23 @@ class Comparison:
             return True
         parts = [part.figures for part in self.roles] + [part.figures for part in self.culprits]
         return any(figure.change in ("higher", "lower") for figures in parts for figure in figures)
+
+    @property
+    def worse(self) -> bool:
+        """Whether more is lost to the GIL beyond noise, in all or by a role, or the program takes `LONGER`.
+
+        A role that waits more does not count where less is lost in all.
+        """
+        if self.lost.change == "higher" or (self.times_as_long or 0) >= LONGER:
+            return True
+        waited = (figure for role in self.roles for figure in role.figures if figure.name == "waited_share")
+        return self.lost.change != "lower" and any(figure.change == "higher" for figure in waited)
+
+    @property
+    def headline(self) -> str:
+        """The comparison in one line."""
+        lost = (self.lost.before or 0.0, self.lost.after or 0.0, self.lost.change)
+        return headline(self.times_as_long, lost, self.findings, changed=self.changed)
 
 
 def role_of(name: str) -> str:
@@ -132,7 +159,24 @@ def compare(before: Timeline, after: Timeline) -> Comparison:
             for name, a, b in ((name, old.get(name), new.get(name)) for name in names)
         ),
         culprits=_culprits(before, after),
+        lost=_figure("lost_share", "share", *map(_lost, (before, after))),
+        findings=finding_changes(before, after),
+        times_as_long=_times_as_long(before, after),
     )
+
+
+def _lost(timeline: Timeline) -> noise.Ratio:
+    """What the chosen threads waited, per time."""
+    edges = _edges(timeline.start, timeline.end)
+    waits = [process.waits[process.of_chosen(process.waits)] for process in timeline.processes]
+    waited = sum((_binned(rows, edges) for rows in waits), np.zeros(len(edges) - 1, np.int64))
+    return noise.Ratio(waited, np.diff(edges))
+
+
+def _times_as_long(before: Timeline, after: Timeline) -> float | None:
+    if any(one.part or one.unfinished or not one.whole_run or one.end <= one.start for one in (before, after)):
+        return None
+    return (after.end - after.start) / (before.end - before.start)
 
 
 def _side(timeline: Timeline) -> Side:

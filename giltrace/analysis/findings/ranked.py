@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
-from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.results import Finding, Site
-from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: What costs less than this share of all waiting is left out.
@@ -108,10 +104,8 @@ class _Sides:
     def __init__(self, process: Process, costs: Costs) -> None:
         self._costs = costs
         sites = Sites(process)
-        held = stretches(process)
-        self._process = replace(process, holds=held.holds)
         self._victims = sites.classify(process.waits["thread"], sites.wait_stacks())
-        self._culprits = sites.classify(held.holds["thread"], held.stack)
+        self._culprits = CulpritSites(process, sites)
 
     def victim(self, cause: Cause) -> Site:
         """The site that lost most."""
@@ -122,7 +116,4 @@ class _Sides:
     def culprit(self, cause: Cause) -> Site | None:
         """The site that most of those waits overlap which were lost to `cause`, above all if there are such."""
         chosen = self._costs.ns.argmax(axis=1) == cause
-        chosen = chosen if chosen.any() else self._costs.ns[:, cause] > 0
-        nobody: Ints = np.zeros(len(chosen), np.int64)
-        shares = attribute(self._process, nobody, self._culprits.of_row, chosen)
-        return self._culprits.sites[int(shares.culprit[0])] if len(shares.ns) else None
+        return self._culprits.main(chosen if chosen.any() else self._costs.ns[:, cause] > 0)

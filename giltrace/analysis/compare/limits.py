@@ -1,0 +1,126 @@
+"""The figures that limits are set on: of each process the figures of its threads or roles, with whose line it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.compare.places import Places
+from giltrace.analysis.measure import usage
+from giltrace.analysis.results import Site
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.model import Array, Process
+
+Unit = Literal["ns", "share", "count", "verdict"]
+
+
+class Chosen(NamedTuple):
+    """A process, each thread's role, and whom to blame."""
+
+    process: Process
+    roles: tuple[str, ...]
+    places: Places
+
+
+class Measured(NamedTuple):
+    """A figure of a thread or role, `where`; `culprit` finds the site that is to blame for it."""
+
+    value: float
+    where: str
+    culprit: Callable[[], Site | None]
+
+
+def _rows(one: Chosen, rows: Array) -> Ints:
+    """The numbers of the rows that are the chosen threads'."""
+    chosen: Ints = np.flatnonzero(one.process.of_chosen(rows))
+    return chosen
+
+
+def _by_role(one: Chosen) -> tuple[list[str], Ints]:
+    """The roles of a process, and for each thread the index of its own."""
+    distinct = list(dict.fromkeys(one.roles))
+    number = {role: at for at, role in enumerate(distinct)}
+    return distinct, np.array([number[role] for role in one.roles], np.int64)
+
+
+def _wait_p99(one: Chosen) -> Iterator[Measured]:
+    waits = one.process.waits
+    distinct, role = _by_role(one)
+    rows = _rows(one, waits)
+    length = usage.lengths(waits)
+    order = rows[np.lexsort((length[rows], role[waits["thread"][rows]]))]
+    count = np.bincount(role[waits["thread"][rows]], minlength=len(distinct))
+    last = np.cumsum(count)
+    for at in np.flatnonzero(count).tolist():
+        # The nearest rank from above, as in the report: of up to 100 waits, the longest.
+        rank = last[at] - count[at] + (99 * int(count[at]) + 99) // 100 - 1
+        longest = _only(order[rank : last[at]], len(waits))
+        yield Measured(int(length[order[rank]]), distinct[at], partial(one.places.of_waits, longest))
+
+
+def _wait_share(one: Chosen) -> Iterator[Measured]:
+    process = one.process
+    distinct, role = _by_role(one)
+    lives = usage.lives(process)
+    of = process.chosen_threads
+    waited = np.bincount(role[of], usage.sum_by_thread(process, process.waits)[of], len(distinct))
+    lived = np.bincount(role[of], lives[of], len(distinct))
+    chosen = process.of_chosen(process.waits)
+    for at in np.flatnonzero(lived > 0).tolist():
+        mine = chosen & (role[process.waits["thread"]] == at)
+        yield Measured(float(waited[at] / lived[at]), distinct[at], partial(one.places.of_waits, mine))
+
+
+def _longest_wait(one: Chosen) -> Iterator[Measured]:
+    waits = one.process.waits
+    for worst, length, where in _longest(one, waits):
+        yield Measured(length, where, partial(one.places.of_waits, _only(worst, len(waits))))
+
+
+def _longest_hold(one: Chosen) -> Iterator[Measured]:
+    for worst, length, where in _longest(one, one.process.holds):
+        yield Measured(length, where, partial(one.places.of_hold, worst))
+
+
+def _longest(one: Chosen, rows: Array) -> Iterator[tuple[int, int, str]]:
+    """The number of the longest of the chosen threads' rows, its length and its thread; nothing without any."""
+    mine, length = _rows(one, rows), usage.lengths(rows)
+    if len(mine):
+        worst = int(mine[length[mine].argmax()])
+        yield worst, int(length[worst]), _name(one.process, int(rows["thread"][worst]))
+
+
+def _longest_overstay(one: Chosen) -> Iterator[Measured]:
+    over = usage.overstays(one.process, 1)
+    holds = one.process.holds[over.hold]
+    thread, length = holds["thread"], np.where(one.process.of_chosen(holds), over.length, 0)
+    if len(length):
+        worst = int(length.argmax())
+        hold = int(over.hold[worst])
+        yield Measured(int(length[worst]), _name(one.process, int(thread[worst])), partial(one.places.of_hold, hold))
+
+
+def _only(rows: int | Ints, count: int) -> Bools:
+    """A choice of some of `count` rows."""
+    chosen = np.zeros(count, np.bool_)
+    chosen[rows] = True
+    return chosen
+
+
+def _name(process: Process, thread: int) -> str:
+    known = process.threads[thread]
+    return known.name or f"tid {known.tid}"
+
+
+#: The limits on figures of threads: their unit, and what yields a process's figures, the largest of which counts.
+#: The 99th percentile and the share are per role (threads whose names differ in their number), all its waits together.
+LIMITS: dict[str, tuple[Unit, Callable[[Chosen], Iterator[Measured]]]] = {
+    "max-wait": ("ns", _longest_wait),
+    "max-wait-p99": ("ns", _wait_p99),
+    "max-wait-share": ("share", _wait_share),
+    "max-hold": ("ns", _longest_hold),
+    "max-overstay": ("ns", _longest_overstay),
+}

@@ -1,0 +1,109 @@
+"""A few lines of HTML for a notebook: per process the verdict and a table, that need nothing from elsewhere.
+
+Colours and letters are those of the page that it is put into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
+from giltrace.analysis.summary import ProcessSummary, Summary, ThreadSummary
+from giltrace.reports.blame import site_name
+from giltrace.reports.processes import weight
+from giltrace.text import plural
+
+#: So many are shown, those that used the GIL most; the rest is counted.
+MOST_PROCESSES = 4
+MOST_THREADS = 12
+
+_RIGHT = ' style="text-align:right"'
+_LEFT = ' style="text-align:left"'
+
+
+def of_report(report: Report) -> str:
+    """The verdicts, with what waits were lost to, whose and to whom."""
+    shown = sorted(report.processes, key=weight, reverse=True)
+    parts = [f"<p>{escape('; '.join(report.part))}</p>"] if report.part else []
+    for process in shown[:MOST_PROCESSES]:
+        parts.append(_verdict(process.pid, process.python, process.duration_ns, len(process.threads), process.verdict))
+        parts.append(_findings(process))
+    return _whole([*parts, _more(shown)])
+
+
+def of_summary(summary: Summary) -> str:
+    """The verdicts, with what each thread held and waited."""
+    shown = sorted(summary.processes, key=_weight, reverse=True)
+    parts = []
+    for process in shown[:MOST_PROCESSES]:
+        parts.append(_verdict(process.pid, process.python, process.wall_ns, len(process.threads), process.verdict))
+        parts.append(_threads(process))
+    return _whole([*parts, _more(shown)])
+
+
+def _weight(process: ProcessSummary) -> int:
+    return sum(map(_use, process.threads))
+
+
+def _use(thread: ThreadSummary) -> int:
+    return thread.held_ns + thread.waited_ns
+
+
+def _whole(parts: Iterable[str]) -> str:
+    return f'<div class="giltrace">{"".join(parts) or "<p>No Python process was recorded.</p>"}</div>'
+
+
+def _more(processes: Sequence[object]) -> str:
+    rest = len(processes) - MOST_PROCESSES
+    return f"<p>{plural(rest, 'more process', 'more processes')}</p>" if rest > 0 else ""
+
+
+def _verdict(pid: int, python: str, wall_ns: int, threads: int, verdict: Verdict) -> str:
+    version = [f"Python {one}" for one in python.split()[:1]]
+    about = ", ".join([f"process {pid}", *version, duration(wall_ns), plural(threads, "thread")])
+    advice = f"<br>{escape(verdict.advice)}" if verdict.advice else ""
+    told = f"<b>Verdict: {escape(verdict.kind)}</b><br>{escape(verdict.summary)}{advice}"
+    return f"<p><small>{escape(about)}</small><br>{told}</p>"
+
+
+def _findings(process: ProcessReport) -> str:
+    total = max(process.wait_decomposition_ns.total_ns, 1)
+
+    def cells(found: Finding) -> Iterator[str]:
+        yield from (found.cause, duration(found.ns), percent(found.ns / total), duration(found.path_ns))
+        yield from (site_name(found.victim), site_name(found.culprit) if found.culprit is not None else "")
+
+    heads = ("lost to", " lost", " of all", " on the path", "by", "to")
+    return _table(heads, map(cells, process.findings)) if process.findings else ""
+
+
+def _threads(process: ProcessSummary) -> str:
+    shown = sorted(process.threads, key=_use, reverse=True)[:MOST_THREADS]
+    rows = (
+        (
+            thread.name or f"tid {thread.tid}",
+            duration(thread.held_ns),
+            percent(thread.held_share),
+            duration(thread.waited_ns),
+            percent(thread.waited_share),
+            duration(thread.longest_wait_ns),
+        )
+        for thread in shown
+    )
+    rest = len(process.threads) - len(shown)
+    table = _table(("thread", " held", " of its life", " waited", " of its life", " longest wait"), rows)
+    return table + (f"<p>{plural(rest, 'more thread')}</p>" if rest else "")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """A head that begins with a space stands for figures: to the right."""
+    sides = [_RIGHT if head.startswith(" ") else _LEFT for head in heads]
+
+    def row(tag: str, cells: Iterable[str]) -> str:
+        made = (f"<{tag}{side}>{escape(cell.strip())}</{tag}>" for side, cell in zip(sides, cells, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    body = "".join(row("td", cells) for cells in rows)
+    return f"<table><thead>{row('th', heads)}</thead><tbody>{body}</tbody></table>"
