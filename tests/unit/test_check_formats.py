@@ -41,7 +41,7 @@ def checked(name: str, *outcomes: Outcome, lost: int = 0) -> Checked:
 GONE = Checked("gone", None, RecordingError("there is no recording gone", "name one"))
 
 
-def annotations(lines: Iterator[str]) -> list[tuple[str, dict[str, str], str]]:
+def commands_in(lines: Iterator[str]) -> list[tuple[str, dict[str, str], str]]:
     """Read lines as the runner does: each command, its properties and its text, unescaped."""
 
     def plain(value: str, *escapes: str) -> str:
@@ -69,7 +69,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_annotation_is_at_the_users_line(workspace: Path) -> None:
     site = own_site("cpu-*", "count", f"{workspace}/src/app, v2: 100%.py", 12)
-    ((command, properties, told),) = annotations(github.lines([checked("out/a.giltrace", failed(culprit=site))]))
+    ((command, properties, told),) = commands_in(github.lines([checked("out/a.giltrace", failed(culprit=site))]))
     assert command == "error"
     assert properties == {"file": "src/app, v2: 100%.py", "line": "12", "title": "giltrace: max-wait"}
     assert told == "out/a.giltrace: 12.0 ms > 5.00 ms (io-0), by cpu-*: count (app, v2: 100%.py:12)"
@@ -81,7 +81,7 @@ def test_an_annotation_is_at_the_users_line(workspace: Path) -> None:
      own_site("cpu-*", "f", "<string>", 3)],
 )  # fmt: skip
 def test_what_is_not_in_the_workspace_has_no_file(workspace: Path, site: Site | None) -> None:
-    ((_, properties, _),) = annotations(github.lines([checked("a", failed(culprit=site))]))
+    ((_, properties, _),) = commands_in(github.lines([checked("a", failed(culprit=site))]))
     assert properties == {"title": "giltrace: max-wait"}
 
 
@@ -101,13 +101,13 @@ def test_a_file_is_found_by_way_of_links_and_by_a_relative_name(
 def test_names_cannot_give_the_runner_commands(workspace: Path) -> None:
     site = own_site(NASTY, NASTY, f"{workspace}/{NASTY}".replace("\0", ""), 1)
     one = checked(NASTY, failed(where=NASTY, culprit=site), passed())
-    found = annotations(github.lines([one, Checked(NASTY, None, RecordingError(NASTY, NASTY))]))
+    found = commands_in(github.lines([one, Checked(NASTY, None, RecordingError(NASTY, NASTY))]))
     assert [command for command, _, _ in found] == ["error", "error"]
     assert set(found[0][1]) == {"file", "line", "title"}
 
 
 def test_what_is_missing_is_a_warning_and_an_error_is_one(workspace: Path) -> None:
-    found = annotations(github.lines([checked("a", passed(), lost=3), GONE]))
+    found = commands_in(github.lines([checked("a", passed(), lost=3), GONE]))
     assert [(command, told.split("\n")[0]) for command, _, told in found] == [
         ("warning", "a: 3 events were lost, so these figures may be too low (--max-lost 0 makes that fail)"),
         ("error", "there is no recording gone"),
