@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from giltrace.analysis.results import Report
     from giltrace.api import Recording, load
     from giltrace.errors import GiltraceError
+    from giltrace.integrations.releases import assert_releases_gil
     from giltrace.launch.inprocess import trace
 
 __version__ = "0.1.0"
 
-__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "load", "trace"]
+__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "assert_releases_gil", "load", "trace"]
 
 #: Where each public name is defined.
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Recording": "giltrace.api",
     "Report": "giltrace.analysis.results",
     "analyse": "giltrace.analysis.report",
+    "assert_releases_gil": "giltrace.integrations.releases",
     "load": "giltrace.api",
     "trace": "giltrace.launch.inprocess",
 }
