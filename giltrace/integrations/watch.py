@@ -129,7 +129,11 @@ class _Tape:
 
     def _begin(self) -> None:
         folder = tempfile.mkdtemp(prefix="giltrace-")
-        refused = _library().giltrace_start(os.fsencode(folder), ctypes.c_uint(_STACKS))
+        library = _library()
+        for thread in threading.enumerate():
+            if thread.ident is not None:
+                library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
+        refused = library.giltrace_start(os.fsencode(folder), ctypes.c_uint(_STACKS))
         self._folder = None if refused else folder
         if refused:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import re
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -97,15 +96,13 @@ def test_exceptions_pass_through_passed():
 
 
 def test_often_passed():
-    """Nothing stays behind: no file, no descriptor, no thread."""
+    """Nothing stays behind: no descriptor, no thread."""
     giltrace.assert_releases_gil(time.sleep, 0.001)
     before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
     for _ in range(50):
         giltrace.assert_releases_gil(time.sleep, 0.001, share=0)
     assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == before
     assert threading.active_count() == 1
-    if "--giltrace" not in sys.argv:
-        assert [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("giltrace-")] == []
 
 
 def _in_child():
