@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,14 @@ _PAGES = 64
 class Away(NamedTuple):
     """The stretches (ns, disjoint and sorted) in which a thread was preempted.
 
-    Where the kernel does not tell them, there are none, and it was without a core for `doubt` ns in all.
+    Where the kernel does not tell them, there are none, and it was without a core for `doubt` ns in all, and on one for
+    `cpu` ns.
     """
 
     start: Ints
     end: Ints
     doubt: int = 0
+    cpu: int = 0
 
 
 class Absence:
@@ -48,6 +51,7 @@ class Absence:
         except OSError:
             self._ring = None
         self._delayed = self._delay()
+        self._ran = time.thread_time_ns()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -57,13 +61,14 @@ class Absence:
 
     def end(self) -> Away:
         """What is known by now."""
+        ran = time.thread_time_ns() - self._ran
         nothing = np.empty(0, np.int64)
         told = None
         if self._ring is not None:
             self._ring.drain()
             told = read_perf_files([self._path])
         if told is None or told.lost:
-            return Away(nothing, nothing, self._delay() - self._delayed)
+            return Away(nothing, nothing, self._delay() - self._delayed, ran)
         switches = told.switches[told.switches["tid"] == self._tid]
         left = np.flatnonzero((switches["on"] == 0) & (switches["preempted"] == 1))
         left = left[left + 1 < len(switches)]

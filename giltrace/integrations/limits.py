@@ -41,7 +41,7 @@ class Limits:
         from giltrace.integrations.releases import HOW_TO_RELEASE, too_little_released
 
         told = []
-        if self.max_hold is not None and seen.stubborn_ns - seen.away.doubt > self.max_hold:
+        if self.max_hold is not None and seen.stubborn_ns > self.max_hold:
             place = seen.where(seen.own_holds[seen.longest]) or "code that nobody saw"
             told.append(
                 f"held the GIL for {duration(seen.stubborn_ns)} at a time; max_hold is {duration(self.max_hold)}\n"

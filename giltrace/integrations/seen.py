@@ -143,8 +143,12 @@ class Seen:
 
     @property
     def share_at_most(self) -> float:
-        """The same, if all the time that it was not seen to be without a core was time that it had the GIL."""
-        return self.off / max(self.off + max(self.held - self.away.doubt, 0), 1)
+        """The same, if what is not known of its time without a core is taken as it is best for the thread."""
+        return self.off / max(self.off + self._at_least(self.held, self.off), 1)
+
+    def _at_least(self, length: int, rest: int) -> int:
+        """How much (ns) of a time of this length it must have had a core, or wanted none, if all the `rest` it did."""
+        return max(length - self.away.doubt, self.away.cpu - rest, 0) if self.away.doubt else length
 
     @cached_property
     def heeded(self) -> Bools:
@@ -165,8 +169,9 @@ class Seen:
 
     @property
     def stubborn_ns(self) -> int:
-        """How long (ns) its longest hold was that it did not give up when asked; 0 if there is none."""
-        return int(np.where(self.heeded, 0, self.lengths).max(initial=0))
+        """How long (ns) its longest hold was, at least, that it did not give up when asked; 0 if there is none."""
+        longest = int(np.where(self.heeded, 0, self.lengths).max(initial=0))
+        return self._at_least(longest, self.length - longest)
 
     def lost(self, waits: Array, *, mine: bool = True) -> Ints:
         """How much (ns) of each wait another thread had the GIL; the watched one's part counts if `mine`.

@@ -39,9 +39,9 @@ def seen(*records: Record, end: float, away: Away = NEVER_AWAY, lost: int = 0) -
     return Seen.of(process, edges, 100, {102}, away)
 
 
-def away(*stretches: tuple[float, float], doubt: float = 0) -> Away:
+def away(*stretches: tuple[float, float], doubt: float = 0, cpu: float = 0) -> Away:
     start, end = (np.array([round((1000 + one[at]) * MS) for one in stretches], np.int64) for at in (0, 1))
-    return Away(start, end, round(doubt * MS))
+    return Away(start, end, round(doubt * MS), round(cpu * MS))
 
 
 def test_counts_what_it_held_and_what_it_did_without() -> None:
@@ -108,6 +108,10 @@ def test_what_is_not_known_of_the_cores_counts_for_the_function() -> None:
     limits = Limits(max_hold=5 * MS)
     assert limits.broken(seen(*records, end=15), "test_f").startswith("test_f held the GIL for 6.00 ms at a time")
     assert not limits.broken(seen(*records, end=15, away=away(doubt=2)), "test_f")
+    # It was on a core for 13 ms, and without the GIL for 8: the other 5 it had the GIL.
+    assert seen(*records, end=15, away=away(doubt=7, cpu=13)).share_at_most == 8 / 13
+    # And 4 of these in its longest hold, as all the rest is 9 ms long.
+    assert seen(*records, end=15, away=away(doubt=7, cpu=13)).stubborn_ns == 4 * MS
 
 
 def test_the_thread_that_only_asks_is_nobodys_fault() -> None:
