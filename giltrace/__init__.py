@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from giltrace.api import Recording, analyse, load
     from giltrace.errors import GiltraceError
+    from giltrace.integrations.releases import assert_releases_gil
     from giltrace.reports.shown import Report
     from giltrace.tracing import trace
 
 __version__ = "0.1.0"
 
-__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "load", "trace"]
+__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "assert_releases_gil", "load", "trace"]
 
 #: Where each public name is defined.
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "Recording": "giltrace.api",
     "Report": "giltrace.reports.shown",
     "analyse": "giltrace.api",
+    "assert_releases_gil": "giltrace.integrations.releases",
     "load": "giltrace.api",
     "trace": "giltrace.tracing",
 }

@@ -136,8 +136,11 @@ def read_processes(
     return processes, clock.error_ns if clock is not None else 0
 
 
-def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER) -> ProcessEvents:
-    """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds."""
+def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER, *, stacks: bool = True) -> ProcessEvents:
+    """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds.
+
+    Without `stacks` those are not read.
+    """
     threads: dict[int, ThreadInfo] = {}
     parts = []
     stack: dict[int, int] = {}
@@ -162,7 +165,7 @@ def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER) -
         ticks = header["complete_from"].reshape(1)
         start = int(np.clip(ticks if ticking is None else ticking.to_ns(ticks), *times)[0])
         events = events[np.searchsorted(events["time"], start) :]
-    stacks, more = _resolve_stacks(file, events)
+    table, more = _resolve_stacks(file, events) if stacks else (None, ())
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -175,7 +178,7 @@ def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER) -
         events=events,
         lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
         note=note_of(header),
-        stacks=stacks,
+        stacks=table,
         overwritten=int(header["overwritten"]),
         sampling=_sampling(header),
         problems=(*([f"chunks whose head makes no sense: {len(refused)}"] if refused else []), *problems, *more),

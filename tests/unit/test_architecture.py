@@ -27,6 +27,7 @@ LAYERS = (
     "views",
     "collectors",
     "launch",
+    "integrations",
     "cli",
 )
 #: The rooms of `analysis`, with the same rule.

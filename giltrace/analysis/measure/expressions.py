@@ -11,6 +11,7 @@ from pathlib import Path
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.errors import RecordingError
 from giltrace.recording.door import Source
+from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -40,15 +41,23 @@ class Expressions:
             place = int(table.offsets[stack])
             if place >= int(table.offsets[stack + 1]):
                 return ""
-        frame = table.frames[place]
-        source = _lines(table.strings[frame["file"]], self._before)
-        if not 0 < frame["line"] <= len(source):
-            return ""
-        line = source[int(frame["line"]) - 1]
-        begin, end = int(frame["begin"]), int(frame["end"])
-        text = line[begin:end] if begin < end <= len(line) else line
-        told = " ".join(text.decode("utf-8", "replace").split())
-        return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
+        return expression(table, place, self._before)
+
+
+def expression(table: StackTable, place: int, before: int) -> str:
+    """The expression of the frame at `place` in ``table.frames``; empty where it cannot be told.
+
+    `before` is when it was recorded, in ns since 1970.
+    """
+    frame = table.frames[place]
+    source = _lines(table.strings[frame["file"]], before)
+    if not 0 < frame["line"] <= len(source):
+        return ""
+    line = source[int(frame["line"]) - 1]
+    begin, end = int(frame["begin"]), int(frame["end"])
+    text = line[begin:end] if begin < end <= len(line) else line
+    told = " ".join(text.decode("utf-8", "replace").split())
+    return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
 
 
 @lru_cache(maxsize=64)
