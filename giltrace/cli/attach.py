@@ -88,9 +88,7 @@ def attach(
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
-    if no_trace:
-        trace.unlink(missing_ok=True)  # of the recording that was replaced
-    show(folder, None if no_trace else trace)
+    show(folder, trace, no_trace=no_trace)
 
 
 def _refuse(without: list[str], with_observe: dict[str, bool]) -> None:

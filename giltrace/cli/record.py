@@ -98,10 +98,8 @@ def record(
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force)
-    if no_trace:
-        trace.unlink(missing_ok=True)  # of the recording that was replaced
     try:
-        show(folder, None if no_trace else trace)
+        show(folder, trace, no_trace=no_trace)
     except KeyboardInterrupt:
         print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
         raise typer.Exit(130) from None
