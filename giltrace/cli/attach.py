@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Force, Light, NoTrace, StackDepth
+from giltrace.cli.options import Force, Light, NoTrace, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
@@ -31,15 +30,7 @@ def attach(
             help="Record for 10s, 500ms, 2m. [default: until Ctrl-C or the process's end]",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="NAME",
-            help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID, numbered if it is taken]",
-        ),
-    ] = None,
+    output: Output = None,
     force: Force = False,
     no_trace: NoTrace = False,
     light: Light = False,
