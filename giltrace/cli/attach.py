@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from giltrace.cli.options import Force, Light, NoTrace, StackDepth
+from giltrace.cli.options import Force, Light, NoTrace, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
@@ -31,15 +30,7 @@ def attach(
             help="Record for 10s, 500ms, 2m. [default: until Ctrl-C or the process's end]",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="NAME",
-            help="Write NAME.giltrace and NAME.pftrace. [default: attach-PID, numbered if it is taken]",
-        ),
-    ] = None,
+    output: Output = None,
     force: Force = False,
     no_trace: NoTrace = False,
     light: Light = False,
@@ -88,9 +79,7 @@ def attach(
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
-    if no_trace:
-        trace.unlink(missing_ok=True)  # of the recording that was replaced
-    show(folder, None if no_trace else trace)
+    show(folder, trace, no_trace=no_trace)
 
 
 def _refuse(without: list[str], with_observe: dict[str, bool]) -> None:

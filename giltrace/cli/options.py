@@ -89,7 +89,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="NAME",
-        help="Write NAME.giltrace and NAME.pftrace. [default: the target's name, numbered if it is taken]",
+        help="Write NAME.giltrace and NAME.pftrace. [default: the target's, or attach-PID; numbered if taken]",
     ),
 ]
 

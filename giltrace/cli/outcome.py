@@ -65,8 +65,11 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
         raise OutputError(f"{path} exists", f"choose another name with {option}, or replace it with --force")
 
 
-def show(folder: Path, trace: Path | None) -> None:
-    """Export the finished recording `folder` to `trace`, if any; print its summary and what to do next to stderr."""
+def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
+    """Export the finished recording `folder` to `trace`; print its summary and what to do next to stderr.
+
+    With `no_trace` there is none, nor one of a recording that was replaced.
+    """
     from rich.text import Text
 
     from giltrace.analysis.summary import summarise
@@ -77,12 +80,14 @@ def show(folder: Path, trace: Path | None) -> None:
     from giltrace.text import visible
 
     timeline = load(folder)
-    if trace is not None:
+    if no_trace:
+        trace.unlink(missing_ok=True)
+    else:
         write(timeline, trace)
     console = new_console(stderr=True)
     print_summary(summarise(timeline), console)
     lines = [f"recording {visible(str(folder))}"]
-    if trace is not None:
+    if not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
     name = _typed(str(folder.with_name(folder.name.removesuffix(_FOLDER))))
     lines += [f"next      {_program()} {command} {name}" for command in ("report", "view")]

@@ -27,6 +27,8 @@ from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from giltrace.collectors.base import Collector
     from giltrace.launch.target import Target
 
@@ -98,10 +100,12 @@ def record(
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force)
-    if no_trace:
-        trace.unlink(missing_ok=True)  # of the recording that was replaced
+    _finish(folder, trace, status, no_trace=no_trace)
+
+
+def _finish(folder: Path, trace: Path, status: int, *, no_trace: bool) -> None:
     try:
-        show(folder, None if no_trace else trace)
+        show(folder, trace, no_trace=no_trace)
     except KeyboardInterrupt:
         print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
         raise typer.Exit(130) from None
