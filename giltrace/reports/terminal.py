@@ -40,6 +40,7 @@ _SHARE_OF = {
     "top_held": "the held time",
     "overlap": "the time in which anything ran",
     "collecting": "what was seen of these holds",
+    "asleep": "what they overstayed",
 }
 _RATIOS = {"off_running": "off running {} times as long as held"}
 _BAR = 16

@@ -25,15 +25,15 @@ from tests.unit.test_edges_waits import AROUND, around, said, with_figures
     ("figure", "values"),
     [
         ("off_running_ns", [800 * MS - 1, 800 * MS, 800 * MS + 1]),
-        ("wall", [8000 * MS + 1, 8000 * MS, 8000 * MS - 1]),
+        ("had", [8000 * MS + 1, 8000 * MS, 8000 * MS - 1]),
         ("overlap_share", around(parallel.OVERLAP)),
     ],
 )
 def test_native_code_is_parallel_beside_what_is_held_and_at_once(figure: str, values: list[float]) -> None:
     known: dict[str, float] = {
         "off_running_ns": 800 * MS,
-        "held_ns": 1000 * MS,
-        "wall": 4000 * MS,
+        "used_ns": 1000 * MS,
+        "had": 4000 * MS,
         "overlap_share": 0.5,
     }
     base = process(*made.parallel())
@@ -44,7 +44,7 @@ def test_native_code_is_parallel_beside_what_is_held_and_at_once(figure: str, va
 @pytest.mark.parametrize(("overlap", "expected"), [(0.4, [None, "more", "more"]), (0.6, ["lacked", "more", "more"])])
 def test_cores_are_several_from_one_and_a_fifth_on(overlap: float, expected: list[str | None]) -> None:
     """With fewer, threads ran at once if they could have half of the time."""
-    known = {"off_running_ns": 800 * MS, "held_ns": 400 * MS, "wall": 4000 * MS, "overlap_share": overlap}
+    known = {"off_running_ns": 800 * MS, "used_ns": 400 * MS, "had": 4000 * MS, "overlap_share": overlap}
     base = process(*made.parallel())
     found: list[str | None] = []
     for by in AROUND:
@@ -55,7 +55,7 @@ def test_cores_are_several_from_one_and_a_fifth_on(overlap: float, expected: lis
 
 
 def test_threads_that_lacked_cores_could_have_run_at_once_for_half_of_the_time() -> None:
-    known = {"off_running_ns": 800 * MS, "held_ns": 400 * MS, "wall": 4000 * MS, "running_ns": 10**9}
+    known = {"off_running_ns": 800 * MS, "used_ns": 400 * MS, "had": 4000 * MS, "running_ns": 10**9}
     base = process(*made.parallel())
     values = around(parallel.LACKING_OVERLAP)
     found = [
@@ -110,7 +110,7 @@ def test_it_is_looked_for_where_threads_ran_off_the_gil_for_three_tenths_of_the_
 
 def test_a_thread_is_on_its_own_with_nine_tenths_of_the_held_time() -> None:
     base = process(*made.io_bound())
-    known = {"held_share": 0.6, "busy_share": 0.6, "competed_share": 0.0, "held_ns": 10**9}
+    known = {"used_ns": 10**9, "had": 10**9, "busy_share": 0.6, "competed_share": 0.0, "held_ns": 10**9}
     found = []
     for by in AROUND:
         one = single.single(with_figures(base, **known, held=np.array([900 * MS + by, 100 * MS - by, 0])))
@@ -123,7 +123,7 @@ def test_a_thread_is_on_its_own_with_nine_tenths_of_the_held_time() -> None:
     ("figure", "values"), [("used_share", around(single.TURNS_SHARE)), ("turn_ns", [TURN_NS + by for by in AROUND])]
 )
 def test_threads_take_turns(figure: str, values: list[float]) -> None:
-    known: dict[str, object] = {"held": np.array([500, 500, 0]), "held_ns": 1000, "held_share": 0.9, "busy_share": 0.9}
+    known: dict[str, object] = {"held": np.array([500, 500, 0]), "held_ns": 1000, "used_ns": 1000, "busy_share": 0.9}
     known |= {"competed_share": 0.0, "used_share": 0.9, "turn_ns": 10 * TURN_NS}
     base = process(*made.io_bound())
     found = [single.single(with_figures(base, **{**known, figure: value})) for value in values]
@@ -157,7 +157,9 @@ def test_what_the_end_hung_on_decides_if_it_is_a_tenth_of_the_time() -> None:
     for by in AROUND:
         ns = np.zeros((len(base.waits), len(Cause)), np.int64)
         ns[0, Cause.CONVOY], ns[1, Cause.CONTENTION] = 100 * MS + by, 500 * MS
-        f = with_figures(base, costs=Costs(ns, np.arange(len(ns)) < 1.0), wall=1000 * MS, competed_share=0.5)
+        f = with_figures(
+            base, costs=Costs(ns, np.where(np.arange(len(ns)) < 1, 1.0, 0.0)), wall=1000 * MS, competed_share=0.5
+        )
         found.append(verdict.judge(base, f).kind)
     assert found == ["cpu-bound-contention", "convoy", "convoy"]
 

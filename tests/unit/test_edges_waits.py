@@ -43,11 +43,12 @@ def said(verdict: Verdict | None) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("figure", "edge"), [("competed_share", 0.3), ("held_share", 0.5), ("contenders", 2)], ids=lambda it: str(it)
+    ("figure", "values"),
+    [("competed_share", around(0.3)), ("used_ns", [500 * MS + by for by in AROUND]), ("contenders", [1, 2, 3])],
 )
-def test_contention(figure: str, edge: float) -> None:
-    values = around(edge) if isinstance(edge, float) else [1, 2, 3]
-    found = [said(contended(with_figures(process(*made.cpu_bound()), **{figure: value}))) for value in values]
+def test_contention(figure: str, values: list[float]) -> None:
+    base = process(*made.cpu_bound())
+    found = [said(contended(with_figures(base, had=1000 * MS, **{figure: value}))) for value in values]
     assert found == [False, True, True]
 
 
@@ -61,7 +62,7 @@ def test_who_waits_for_a_tenth_of_its_life_contends() -> None:
     ("figure", "judged", "expected"),
     [
         ("lasting_share", lambda f: judge(f.process, f).kind == "cpu-bound-contention", [False, False, True]),
-        ("competed_share", lambda f: said(single.single(f)), [True, True, False]),
+        ("competed_share", lambda f: "costs nothing here" in single.single(f).advice, [True, True, False]),
         ("coreless_share", lambda f: "lacked a core" in single.single(f).summary, [False, False, True]),
         ("contended_share", lambda f: "is not the limit" in io_bound.io_bound(f).advice, [True, True, False]),
     ],
@@ -102,6 +103,13 @@ def test_hogs_count_from_a_twentieth_of_the_time_on() -> None:
     over = int(f.overstays.length.sum())
     found = [said(hogs.hog(with_figures(f.process, had=20 * over - by))) for by in AROUND]
     assert found == [False, True, True]
+
+
+def test_hogs_slept_if_they_did_for_half_of_what_they_overstayed() -> None:
+    base = process(*made.hog())
+    found = [with_figures(base, asleep_share=share) for share in around(hogs.ASLEEP_SHARE)]
+    assert [said(hogs.hog(f)) for f in found] == [True, False, False]
+    assert [said(hogs.asleep(f)) for f in found] == [False, True, True]
 
 
 def test_hogs_are_collections_if_half_of_what_was_seen_of_them_is() -> None:

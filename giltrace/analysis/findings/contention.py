@@ -6,17 +6,21 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.results import Verdict
+from giltrace.text import plural
 
 #: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
-#: which the threads that could run had no core; the GIL is held for that share of the wall time ...
+#: which the threads that could run had no core. With less, a GIL that is gone would save less than a quarter ...
 CONTENDED_SHARE = 0.3
-CONTENDED_HELD_SHARE = 0.5  # ... and at least two threads wait for `CONTENDER_SHARE` of their lives.
+#: ... the GIL is held for half of the time, else waiting for something else is what most of the time goes to ...
+CONTENDED_HELD_SHARE = 0.5
+#: ... and so many threads wait for `CONTENDER_SHARE` of their lives: what one alone loses to others is its own story.
+CONTENDERS = 2
 
 
 def contended(f: Figures) -> Verdict | None:
     """Do two threads or more compete for the GIL most of the time?"""
-    much = f.competed_share >= CONTENDED_SHARE and f.held_share >= CONTENDED_HELD_SHARE
-    return contention(f) if much and f.contenders >= 2 else None
+    much = f.competed_share >= CONTENDED_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had
+    return contention(f) if much and f.contenders >= CONTENDERS else None
 
 
 def contention(f: Figures) -> Verdict:
@@ -26,7 +30,7 @@ def contention(f: Figures) -> Verdict:
     return Verdict(
         "cpu-bound-contention",
         f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
-        f"{duration(waited)} in all over {f.contenders} threads; {requests} switch requests.",
+        f"{duration(waited)} in all over {plural(f.contenders, 'thread')}; {plural(requests, 'switch request')}.",
         _advice(f),
         {
             "contended_share": f.contended_share,

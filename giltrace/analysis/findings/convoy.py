@@ -17,7 +17,8 @@ from giltrace.timeline.model import Process
 #: For these switch intervals the effect on a convoy is estimated.
 OTHER_INTERVALS_NS = (1_000_000, 500_000, 100_000)
 
-#: What is left of a wait after whole switch intervals counts as wake-up latency up to this part of an interval.
+#: What is left of a wait after whole switch intervals counts as wake-up latency up to this part of an interval: waking
+#: up takes 0.05 to 0.5 ms, of an interval of 5.
 LATENCY_SHARE = 0.1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property
@@ -18,6 +19,11 @@ from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.replay.critical_path import critical_path, on_path
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
+
+#: What the end of a process hung on decides which finding costs most if it is this share of its time at least; else
+#: what all threads lost does: its end may have hung on what it is not known to have waited for. Less than that hardly
+#: shows in how long the program takes.
+PATH_SHARE = 0.1
 
 #: The files of the import system's frames, in every version.
 _IMPORTING = "<frozen importlib"
@@ -48,6 +54,11 @@ class Costs(NamedTuple):
         """What all threads lost to each cause together, in ns."""
         lost: Ints = self.ns.sum(axis=0)
         return lost
+
+    def deciding(self, causes: Sequence[Cause], wall: int) -> Ints:
+        """What `of_path` says, if the end hung on these causes for `PATH_SHARE` of the time; else what all lost."""
+        path = self.of_path()
+        return path if path[list(causes)].sum() >= PATH_SHARE * wall else self.of_threads()
 
     def of_path(self) -> Ints:
         """How much of it the end hung on, in ns."""

@@ -13,25 +13,30 @@ from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
-#: A hold is a hog if it goes on for so many switch intervals, and for this long, after it was asked to drop the GIL.
+#: A hold is a hog if it goes on for so many switch intervals after it was asked to drop the GIL: one more is what the
+#: next in line would wait anyway ...
 HOG_OVERSTAY_INTERVALS = 2
+#: ... and for so long that it is in C code, however short the interval.
 HOG_OVERSTAY_NS = UNHEEDED_NS
-#: One step of a convoy waits for at least this part of a switch interval, some of it while another thread runs with the
-#: GIL, then holds for at most `CONVOY_HOLD_NS`.
+#: One step of a convoy waits for this part of a switch interval: it may begin in the middle of another's turn ...
 CONVOY_WAIT_INTERVALS = 0.5
+#: ... so much of it while another thread runs with the GIL: the rest may be a core that was not there ...
 CONVOY_COMPETED_INTERVALS = 0.1
+#: ... and holds the GIL for so long at most: a fifth of what others have in their turns.
 CONVOY_HOLD_NS = 1_000_000
-#: A thread is in a convoy if it made so many such steps, this share of its waited time came before them, and it waited
-#: for this share of its life.
+#: A thread is in a convoy if it made so many such steps: fewer are a start and an end ...
 CONVOY_STEPS = 10
+#: ... if most of its waited time came before them: else something else is to be mended first ...
 CONVOY_STEP_SHARE = 0.75
+#: ... and if it waited for this share of its life: without that it would be a third faster, at most.
 CONVOY_WAITED_SHARE = 0.25
 #: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
 #: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
 TURN_NS = 100_000
-#: Threads hardly compete if somebody waits for a running one for at most this share of the time.
+#: Threads hardly compete if somebody waits for a running one for at most this share of the time: what that costs is
+#: hardly seen beside what runs differ by.
 QUIET_SHARE = 0.1
-#: A thread contends if it waits for this share of its life.
+#: A thread contends if it waits for this share of its life; of those that start and join others most wait less.
 CONTENDER_SHARE = 0.1
 #: What to do about a core that was not there.
 WANTED_CORE = (
@@ -97,6 +102,8 @@ class Figures:
         busy = self.running_ns if process.has_sched else self.held_ns
         self.busy_share = busy / self.wall
         self.coreless_share = int(states[State.HOLDING_RUNNABLE]) / self.wall
+        # What holders lacked a core for is the machine's doing.
+        self.used_ns = self.held_ns - int(states[State.HOLDING_RUNNABLE])
 
     @cached_property
     def causes(self) -> Ints:
@@ -127,7 +134,7 @@ class Figures:
     @cached_property
     def turn_ns(self) -> float:
         """How long a thread runs with the GIL before the next one has it, on average."""
-        return (self.held_share - self.coreless_share) * self.wall / max(self.hand_offs, 1)
+        return self.used_ns / max(self.hand_offs, 1)
 
     @cached_property
     def used_share(self) -> float:
@@ -155,6 +162,14 @@ class Figures:
         samples = self.process.samples
         seen = np.isin(hold_at(self.process, samples["gil"], samples["time"]), self.overstays.hold)
         return int(samples["collecting"][seen].sum()) / max(int(seen.sum()), 1)
+
+    @cached_property
+    def asleep_share(self) -> float:
+        """Of the time that the hogs overstayed, that in which they were blocked in the kernel."""
+        over, holds = self.overstays, self.process.holds
+        thread, end = holds["thread"][over.hold], holds["end"][over.hold]
+        slept = usage.in_state(self.process, State.HOLDING_BLOCKED, thread, over.asked, end)
+        return float(slept.sum() / max(int(over.length.sum()), 1))
 
     @cached_property
     def convoy(self) -> Convoys:

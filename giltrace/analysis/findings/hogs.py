@@ -10,14 +10,18 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import NativeCode, find_native_code
 from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
 from giltrace.analysis.results import Hog, Verdict
-from giltrace.timeline.model import Process
+from giltrace.timeline.model import Flag, Process
 
-#: Hogs decide the verdict if they overstay for this share of the time that the threads had in all.
+#: Hogs decide the verdict if they overstay for this share of the time that the threads had in all: 50 ms of each second
+#: are what people notice in a service, and more than what waking up takes.
 HOG_SHARE = 0.05
-#: ... and are collections of garbage if this share of what waiters saw in them was that.
+#: They are collections of garbage if most of what waiters saw in them was that.
 COLLECTING_SHARE = 0.5
+#: They slept with the GIL if they did so for most of what they overstayed.
+ASLEEP_SHARE = 0.5
 #: So many sites are told, the largest ones.
 MOST_HOGS = 100
 
@@ -61,7 +65,7 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
 def hog(f: Figures) -> Verdict | None:
     """Did hogs take much of the time that the threads had?"""
     evidence = _evidence(f)
-    if not evidence or f.collecting_share >= COLLECTING_SHARE:
+    if not evidence or f.collecting_share >= COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f)
     return Verdict(
@@ -73,10 +77,29 @@ def hog(f: Figures) -> Verdict | None:
     )
 
 
+def asleep(f: Figures) -> Verdict | None:
+    """Did hogs sleep with the GIL?"""
+    evidence = _evidence(f)
+    if not evidence or f.asleep_share < ASLEEP_SHARE:
+        return None
+    name, longest, times = _worst(f)
+    hold = f.process.holds[f.overstays.hold[int(f.overstays.length.argmax())]]
+    goes_on = f.process.end_of != "process" and hold["flags"] & np.uint8(Flag.PARTIAL_END)
+    deadlock = " It has not given it up: if it wants a lock that a waiting thread has, that is a deadlock."
+    return Verdict(
+        "hog",
+        f"GIL hog, asleep: {times}, a thread kept the GIL after it was asked to drop it, and slept in the kernel with "
+        f"it; thread {name!r} for up to {duration(longest)}{_at(f)}.{deadlock if goes_on else ''}",
+        "What waits in native code should release the GIL around that: ctypes.CDLL does and PyDLL does not; in C, "
+        "Py_BEGIN_ALLOW_THREADS. A lock in native code that is taken with the GIL held is waited for in the same way.",
+        {**evidence, "asleep_share": f.asleep_share},
+    )
+
+
 def collection(f: Figures) -> Verdict | None:
     """Were the hogs collections of garbage?"""
     evidence = _evidence(f)
-    if not evidence or f.collecting_share < COLLECTING_SHARE:
+    if not evidence or f.collecting_share < COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f)
     return Verdict(
@@ -111,4 +134,8 @@ def _at(f: Figures) -> str:
     over, sites = f.overstays, Sites(f.process)
     worst = over.hold[[int(over.length.argmax())]]
     (site,) = sites.classify(f.process.holds["thread"][worst], sites.hold_stacks()[worst]).sites
-    return f" at {site.where}" if site.function else ""
+    if site.function:
+        return f" at {site.where}"
+    middle = int((f.process.holds["start"][worst[0]] + f.process.holds["end"][worst[0]]) // 2)
+    sampled = where_sampled(f.process, int(f.process.holds["thread"][worst[0]]), middle)
+    return f" at {sampled}" if sampled else ""

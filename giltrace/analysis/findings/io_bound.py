@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
@@ -10,9 +12,9 @@ from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import State
 
-#: What handing the GIL on takes at least, with a thread that has to wake up.
+#: What handing the GIL on takes at least, with a thread that has to wake up: a futex, a switch and a cold cache.
 HAND_OFF_NS = 5_000
-#: A line is where threads are blocked if that is this share of all that they were.
+#: A line is where threads are blocked if that is this share of all that they were: at most three can be.
 BLOCKED_SHARE = 0.3
 
 
@@ -21,7 +23,7 @@ def io_bound(f: Costed) -> Verdict:
     off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
     known = f.process.has_sched
     what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
-    advice = f"The GIL is not the limit here: threads give it up {what_for}.{_blocked_at(f)}"
+    advice = f"The GIL is not the limit here: threads give it up {what_for}.{blocked_at(f)}"
     if f.contended_share > QUIET_SHARE:
         advice = _why_waited(f)
     elif f.hand_offs * HAND_OFF_NS > QUIET_SHARE * f.wall:
@@ -72,11 +74,12 @@ def _why_waited(f: Costed) -> str:
     )
 
 
-def _blocked_at(f: Figures) -> str:
-    """The line of the user's where threads were blocked most, if one stands out; the main thread may just join them."""
+def blocked_at(f: Figures) -> str:
+    """The line of the user's where threads were blocked most, if one stands out; a main thread that joins is not."""
     calls = off_gil(f.process)
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
-    calls = calls.without(main) if f.holders > 1 else calls
+    joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
+    calls = calls.without((calls.states["thread"] == main) & joins[calls.place])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

@@ -15,7 +15,8 @@ from giltrace.timeline.axis import Bools
 #: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput
 #: double Python's 5 ms at most.
 LONG_NS = 4 * usage.DEFAULT_SWITCH_INTERVAL_NS
-#: A thread is starved if it would have waited less by this share of its life with Python's own interval.
+#: A thread is starved if it would have waited less by this share of its life with Python's own interval: a tenth is
+#: hardly seen beside what runs differ by.
 STARVED_SHARE = 0.1
 
 

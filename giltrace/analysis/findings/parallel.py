@@ -6,22 +6,25 @@ from giltrace.analysis.findings.figures import WANTED_CORE, Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.results import Verdict
 
-#: Parallel: threads ran off the GIL for this many times the held time ...
+#: Parallel: threads ran off the GIL for this many times the held time, so that it lets two get on nearly twice as fast
+#: as one ...
 RATIO = 0.8
-#: ... for this share of the wall time, and at least two ran at once for this share of the time that any ran.
+#: ... for this share of the time that they had: less is no more than reads and writes of a program that waits ...
 SHARE = 0.1
+#: ... and two ran at once for this share of the time that any ran: less can be one thread's start and another's end.
 OVERLAP = 0.1
-#: With several GILs in use, so much of it is enough: mostly one thread ran, and yet the GILs were used at once.
+#: With several GILs in use, so much of it: interpreters that start one after the other overlap a little.
 GILS_OVERLAP = 0.2
-#: So many cores at least are several; with fewer, threads could have run at once for this share of the time at least.
+#: So many cores are several: what is between 1 and this may be wake-ups beside one thread's work ...
 SEVERAL_CORES = 1.2
+#: ... unless cores were what was lacking: two could have run at once for half of the time.
 LACKING_OVERLAP = 0.5
 
 
 def parallel(f: Figures) -> Verdict | None:
     """Does native code off the GIL run on several cores at once?"""
-    off_share = f.off_running_ns / f.wall
-    ratio = f.off_running_ns / max(f.held_ns, 1)
+    off_share = f.off_running_ns / f.had
+    ratio = f.off_running_ns / max(f.used_ns, 1)
     if not f.process.has_sched or ratio < RATIO or off_share < SHARE or f.overlap_share < OVERLAP:
         return None
     cores = f.running_ns / max(f.running.any_ns, 1)

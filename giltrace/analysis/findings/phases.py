@@ -15,12 +15,14 @@ from giltrace.timeline.axis import Ints, union
 from giltrace.timeline.model import Array, Process, State, Timeline
 from giltrace.timeline.part import window
 
-#: The process's time is looked at in so many pieces, none shorter than this.
+#: The process's time is looked at in so many pieces, three in the shortest phase ...
 PIECES = 64
+#: ... none shorter than this: four turns of a switch interval.
 SHORTEST_NS = 20_000_000
-#: Neighbours are one phase if they differ by less than this, in shares of time that are summed.
+#: Neighbours are one phase if they differ by less than this, in shares of time that are summed: pieces of one character
+#: differ by 0.1 to 0.2.
 DIFFERENT = 0.3
-#: A phase lasts for this share of the time at least.
+#: A phase lasts for this share of the time at least: less does not change what is said of the whole.
 LEAST_SHARE = 0.05
 #: What goes to and fro more often than this is of one character: that.
 MOST_PHASES = 4

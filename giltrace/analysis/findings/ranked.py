@@ -10,7 +10,7 @@ from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import Finding, Site
 from giltrace.timeline.model import Process
 
-#: What costs less than this share of all waiting is left out.
+#: What costs less than this share of all waiting is left out: nobody would mend it, and rounding makes such rows.
 LEAST_SHARE = 0.01
 
 #: What each cause is called, what it is, and what to do about it.
@@ -69,7 +69,10 @@ _TOLD = {
 
 
 def find_findings(process: Process, figures: Costed | None = None) -> tuple[Finding, ...]:
-    """What each cause of waiting cost those threads that are asked about, where, whom and since when."""
+    """What each cause of waiting cost those threads that are asked about, where, whom and since when.
+
+    The first are those that the end hung on, or, if that was hardly any, those to which the threads lost most.
+    """
     if len(process.waits) == 0:
         return ()
     costs = (figures or Costed(process)).costs
@@ -95,7 +98,9 @@ def find_findings(process: Process, figures: Costed | None = None) -> tuple[Find
                 culprit=None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause),
             )
         )
-    return tuple(sorted(found, key=lambda one: (-one.path_ns, -one.ns)))
+    ns = costs.deciding(list(Cause), max(process.end - process.start, 1))
+    rank = {_TOLD[cause][0]: int(ns[cause]) for cause in causes}
+    return tuple(sorted(found, key=lambda one: (-rank[one.cause], -one.ns)))
 
 
 class _Sides:

@@ -6,14 +6,17 @@ import numpy as np
 
 from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, State
 
-#: Several threads were in the same call for this share of the time that they had, and one of them ran ...
+#: Several threads were in the same call for this share of the time that they had, and one of them ran: as much as makes
+#: it contention where it is the GIL ...
 SERIAL_SHARE = 0.3
-#: ... while the time in which two of them ran, or would have with a core, is at most this share of that.
+#: ... while the time in which two of them ran, or would have with a core, is at most this share of that: who comes out
+#: of a lock runs on for a while beside the next one.
 SERIAL_OVERLAP = 0.25
 
 
@@ -21,7 +24,7 @@ def serial(f: Figures) -> Verdict | None:
     """Is there a call off the GIL that several threads were in at once, one of which ran? Needs stacks and cores."""
     if f.process.stacks is None or f.off_running_ns < SERIAL_SHARE * f.had:
         return None
-    calls = off_gil(f.process)
+    calls = off_gil(f.process, asleep=True)
     ran = calls.total(State.OFF_RUNNING)
     if not ran.any():
         return None
@@ -31,10 +34,13 @@ def serial(f: Figures) -> Verdict | None:
     if alone < SERIAL_SHARE * f.had or together > SERIAL_OVERLAP * alone:
         return None
     threads = len(np.unique(rows["thread"]))
+    length = usage.lengths(rows)
+    slept = [int(length[rows["state"] == state].sum()) for state in (State.HOLDING_BLOCKED, State.OFF_BLOCKED)]
+    keeps = " The others waited for it with the GIL, so that none could run Python." if slept[0] > slept[1] else ""
     return Verdict(
         "single-threaded",
         f"One thread at a time, off the GIL: {threads} threads called {calls.sites[busiest].where}; for "
-        f"{percent(alone / f.had)} of the time several were in that call at once, and one of them ran.",
+        f"{percent(alone / f.had)} of the time several were in that call at once, and one of them ran.{keeps}",
         "The GIL is not the limit: what is called there has a lock of its own. Give each thread an object of its own "
         "(a connection, a parser, a session), or use processes.",
         {"serial_share": alone / f.had, "several_ran_share": together / f.had, "threads": threads},
@@ -42,7 +48,10 @@ def serial(f: Figures) -> Verdict | None:
 
 
 def _alone(rows: Array) -> tuple[int, int]:
-    """How long several threads were there of which one ran, and how long several ran or could have."""
+    """How long several threads were there of which one ran, and how long several ran or could have beside one that did.
+
+    Time in which none of them had a core tells nothing: who let another one in may not have come to go on.
+    """
     runs = (rows["state"] == State.OFF_RUNNING).astype(np.int64)
     ready = runs + (rows["state"] == State.OFF_RUNNABLE)
     time = np.concatenate([rows["start"], rows["end"]])
@@ -54,4 +63,4 @@ def _alone(rows: Array) -> tuple[int, int]:
 
     there, run, could = level(np.ones(len(rows), np.int64)), level(runs), level(ready)
     alone = (there >= 2) & (run == 1) & (could == 1)
-    return int(length[alone].sum()), int(length[could >= 2].sum())
+    return int(length[alone].sum()), int(length[(could >= 2) & (run >= 1)].sum())

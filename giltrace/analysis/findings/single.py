@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE
+from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE, CONTENDED_SHARE
 from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, WANTED_CORE, Figures
+from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.unused import IDLE_SHARE
 from giltrace.analysis.results import Verdict
 
-#: One thread that has this share of the held time is on its own, as long as nobody waits for a running one for more
-#: than `QUIET_SHARE` of that time.
+#: One thread that has this share of the held time is on its own, as long as nobody contends with it: what the others
+#: do is housekeeping, a heartbeat, a log.
 ALONE_SHARE = 0.9
 #: Several threads take turns if one has the GIL for this share of the time that they had (`usage.used_share`), and
-#: runs for `TURN_NS` in its turn, on average.
+#: runs for `TURN_NS` in its turn, on average: what is left is less than it takes to hand over, and more is I/O.
 TURNS_SHARE = 0.75
 
 
@@ -20,9 +23,11 @@ def single(f: Figures) -> Verdict | None:
     """Does one thread run at a time, without anybody waiting for it?"""
     top = int(f.held.argmax())
     share = float(f.held[top] / max(f.held_ns, 1))
-    quiet = f.competed_share <= QUIET_SHARE and f.busy_share * f.wall >= IDLE_SHARE * f.had
-    alone = share >= ALONE_SHARE and f.held_share >= CONTENDED_HELD_SHARE
-    if f.holders > 1 and not (quiet and (alone or (f.used_share >= TURNS_SHARE and f.turn_ns >= TURN_NS))):
+    busy = f.busy_share * f.wall >= IDLE_SHARE * f.had
+    alone = share >= ALONE_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had and f.competed_share < CONTENDED_SHARE
+    quiet = f.competed_share <= QUIET_SHARE
+    in_turns = quiet and f.used_share >= TURNS_SHARE and f.turn_ns >= TURN_NS
+    if f.holders > 1 and not (busy and (alone or in_turns)):
         return None
     evidence = {
         "top_held_share": share,
@@ -36,7 +41,7 @@ def single(f: Figures) -> Verdict | None:
             f"One thread at a time: {f.holders} threads took turns with the GIL, which one of them had for "
             f"{percent(f.used_share)} of the time, and hardly waited for it.",
             "The GIL is not what lets only one run: look at what the others are blocked on where they gave it up, a "
-            "lock, a queue or each other's end.",
+            f"lock, a queue or each other's end.{blocked_at(f)}",
             {"used_share": f.used_share, **evidence},
         )
     lacked = f.coreless_share > QUIET_SHARE
@@ -45,6 +50,13 @@ def single(f: Figures) -> Verdict | None:
     advice = f"The GIL costs nothing here; speed comes from faster code{more}."
     if lacked:
         advice = f"The GIL costs nothing here, but a core does: {WANTED_CORE}."
+    if not quiet and f.holders > 1:
+        most = int(np.where(np.arange(len(f.waited)) == top, 0, f.waited).argmax())
+        advice += (
+            f" Thread {f.name(most)!r} waited for it, {duration(int(f.waited[most]))} in all: if that one must answer "
+            "at once, let another process do one of the two."
+        )
+        advice = advice.replace("costs nothing here", "costs this thread nothing", 1)
     return Verdict(
         "single-threaded",
         f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "

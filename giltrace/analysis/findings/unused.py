@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.measure.standing import where_idle
 from giltrace.analysis.results import Verdict
+from giltrace.text import plural
 
-#: A process with one thread that runs for less than this share of its wall time is idle.
+#: A process with one thread that runs for less than this share of its wall time is idle: timers and pings take less.
 IDLE_SHARE = 0.05
 #: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
 IDLE_SHARE_SEVERAL = 0.001
+#: So many threads are told where they stood.
+MOST_TOLD = 3
 
 
 def free_threaded(f: Figures) -> Verdict | None:
@@ -49,7 +53,7 @@ def _unused(f: Figures) -> Verdict:
     return Verdict(
         "idle",
         f"Idle: {said}. They wait for I/O, for locks or for each other.",
-        "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
+        _stand(f) or "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
         evidence,
     )
 
@@ -62,6 +66,16 @@ def idle(f: Figures) -> Verdict | None:
     return Verdict(
         "idle",
         f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
-        "Record while the process has work to do.",
+        f"Record while the process has work to do. {_stand(f)}".rstrip(),
         {"running_share": f.busy_share, "contended_share": f.contended_share},
     )
+
+
+def _stand(f: Figures) -> str:
+    """Where the threads stood; empty for one thread, and where that is not known."""
+    known = where_idle(f.process)
+    if len(known) < 2:
+        return ""
+    told = ", ".join(f"{f.name(thread)!r} at {where}" for thread, where in known[:MOST_TOLD])
+    more = f" and {plural(len(known) - MOST_TOLD, 'more thread')}" if len(known) > MOST_TOLD else ""
+    return f"They stood, {told}{more}: if they should be at work, they may wait for each other, a deadlock."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
-from giltrace.analysis.findings.hogs import collection, hog
+from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
 from giltrace.analysis.findings.io_bound import io_bound
 from giltrace.analysis.findings.long_interval import long_interval
@@ -27,15 +28,12 @@ _BEFORE: tuple[Rule, ...] = (free_threaded, not_recorded, idle)
 _FINDINGS: tuple[tuple[Cause, Rule], ...] = (
     (Cause.HOG, hog),
     (Cause.COLLECTION, collection),
+    (Cause.ASLEEP, asleep),
     (Cause.STARVATION, long_interval),
     (Cause.CONVOY, convoy),
 )
 #: What a process is like if none of these costs it most.
 _AFTER: tuple[Rule, ...] = (serial, parallel, contended, interpreters, single)
-
-#: What the end of a process hung on decides which finding costs most if it is this share of its time at least; else
-#: what all threads lost does: its end may have hung on what it is not known to have waited for.
-PATH_SHARE = 0.1
 
 
 def judge(process: Process, figures: Costed | None = None) -> Verdict:
@@ -44,17 +42,18 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     1. *free-threaded*: the interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`unused`) and nobody waited.
-    4. The finding that costs most (`_costliest`), if there is one: *hog* (also collections of garbage), *convoy* (also
+    4. *single-threaded*: one thread has the GIL nearly all the time, and the others serve it (`bottleneck`).
+    5. The finding that costs most (`_costliest`), if there is one: *hog* (also collections of garbage), *convoy* (also
        starvation by a long switch interval), *cpu-bound-contention* for imports.
-    5. *single-threaded*: native code off the GIL let one thread in at a time (`serial`).
-    6. *parallel*: threads ran off the GIL about as long as it was held, on more than one core at once (`parallel`).
-    7. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`).
-    8. *parallel*: several GILs were held at once.
-    9. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
-       and hardly anyone waited (`single`).
-    10. *io-bound-handoff* where the rest is left and waits are few or brief, *cpu-bound-contention* where they are not.
+    6. *single-threaded*: native code off the GIL let one thread in at a time (`serial`).
+    7. *parallel*: threads ran off the GIL about as long as it was held, on more than one core at once (`parallel`).
+    8. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`).
+    9. *parallel*: several GILs were held at once.
+    10. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
+        and hardly anyone waited (`single`).
+    11. *io-bound-handoff* where the rest is left and waits are few or brief, *cpu-bound-contention* where they are not.
 
-    A wait counts for 7 to 10 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
+    A wait counts for 8 to 11 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
     """
     figures = figures or Costed(process)
@@ -62,6 +61,9 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
         verdict = rule(figures)
         if verdict is not None:
             return verdict
+    alone = bottleneck(figures)
+    if alone is not None:
+        return alone
     found = [(cause, verdict) for cause, rule in _FINDINGS if (verdict := rule(figures)) is not None]
     if not found and not _waits_much(figures):
         return _otherwise(figures)
@@ -79,9 +81,7 @@ def _costliest(f: Costed, found: list[tuple[Cause, Verdict]]) -> Verdict:
     """The verdict of the finding that costs most, or of plain contention if that costs more than any of them."""
     if not found:
         return _otherwise(f)
-    ns = f.costs.of_path()
-    if ns[[Cause.CONTENTION, *(cause for cause, _ in found)]].sum() < PATH_SHARE * f.wall:
-        ns = f.costs.of_threads()
+    ns = f.costs.deciding([Cause.CONTENTION, *(cause for cause, _ in found)], f.wall)
     cause, verdict = max(found, key=lambda one: int(ns[one[0]]))
     if ns[Cause.CONTENTION] > ns[cause]:
         plain = _otherwise(f)

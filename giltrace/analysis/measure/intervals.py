@@ -41,10 +41,19 @@ def covered(start: Ints, end: Ints, until: Ints) -> Ints:
 
 def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The hold that each `thread` had given up last by `time` (both one per row); -1 where there is none."""
+    return _last_hold(process, axis, "end", thread, time)
+
+
+def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+    """The hold that each `thread` had begun last by `time` (both one per row); -1 where there is none."""
+    return _last_hold(process, axis, "start", thread, time)
+
+
+def _last_hold(process: Process, axis: LifeAxis, edge: str, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     holds = process.holds
-    released = axis.place(holds["thread"], holds["end"])
-    order = np.argsort(released, kind="stable")
-    at = np.searchsorted(released[order], axis.place(thread, time), "right") - 1
+    place = axis.place(holds["thread"], holds[edge])
+    order = np.argsort(place, kind="stable")
+    at = np.searchsorted(place[order], axis.place(thread, time), "right") - 1
     hold = order[np.maximum(at, 0)]
     return np.where((at >= 0) & (holds["thread"][hold] == thread), hold, -1)
 

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Classes, Sites
 from giltrace.analysis.results import Site
-from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
 
 
 class OffGil(NamedTuple):
-    """The off-GIL `states` of a process (dtype `STATE`) that follow a release, and the line (`place`) of each.
+    """The `states` of a process (dtype `STATE`) that follow a release, and the line (`place`) of each.
 
     A place is a number into `sites`; threads of several roles may be at one.
     """
@@ -29,19 +29,24 @@ class OffGil(NamedTuple):
         length = (self.states["end"] - self.states["start"])[rows]
         return np.bincount(self.place[rows], weights=length, minlength=len(self.sites)).astype(np.int64)
 
-    def without(self, thread: int) -> OffGil:
-        """The same but for the thread with this number."""
-        others = self.states["thread"] != thread
-        return OffGil(self.states[others], self.place[others], self.sites)
+    def without(self, rows: Bools) -> OffGil:
+        """The same but for these rows of the states."""
+        return OffGil(self.states[~rows], self.place[~rows], self.sites)
 
 
-def off_gil(process: Process) -> OffGil:
-    """Find where threads were off the GIL; nowhere without stacks or scheduling data, or where a stack is not known."""
-    states = process.states[process.states["state"] >= State.OFF_RUNNING]
+def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
+    """Find where threads were off the GIL; nowhere without stacks or scheduling data, or where a stack is not known.
+
+    With `asleep`, also where they slept in the kernel with it, which is told by where they gave it up next.
+    """
+    state = process.states["state"]
+    states = process.states[(state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))]
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
         return OffGil(states[:0], np.empty(0, np.int64), ())
     axis = LifeAxis.of_threads(process.threads)
     hold = last_released(process, axis, states["thread"], states["start"])
+    with_it = np.flatnonzero(states["state"] == State.HOLDING_BLOCKED)
+    hold[with_it] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
     known = (hold >= 0) & (process.stacks.hold_end[hold] >= 0)
     states, hold = states[known], hold[known]
     calls: Classes = Sites(process).classify(states["thread"], process.stacks.hold_end[hold])

@@ -22,6 +22,7 @@ UNEXPLAINED_NS = 50_000_000
 ATTACHED_NS = 200_000_000
 
 _RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+_HAD = (State.HOLDING_RUNNING, State.HOLDING_BLOCKED)
 _READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 
@@ -188,15 +189,15 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
     hold, asked = np.concatenate(found), np.concatenate(since)
     thread, end = process.holds["thread"][hold], process.holds["end"][hold]
     length = end - asked
-    for not_its_doing in (_descheduled, _stopped, _yielding):
-        length -= not_its_doing(process, thread, asked, end)
+    length -= in_state(process, State.HOLDING_RUNNABLE, thread, asked, end)
+    length -= _stopped(process, thread, asked, end) + _yielding(process, thread, asked, end)
     keep = length >= limits[hold]
     return Overstays(hold[keep], length[keep], asked[keep])
 
 
-def _descheduled(process: Process, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
-    """How long each thread was `holding-runnable` from start to end."""
-    states = process.states[process.states["state"] == State.HOLDING_RUNNABLE]
+def in_state(process: Process, state: State, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
+    """How long each thread was in a state from start to end."""
+    states = process.states[process.states["state"] == state]
     if len(states) == 0:
         return np.zeros(len(start), np.int64)
     axis = LifeAxis.of_threads(process.threads)
@@ -272,14 +273,15 @@ def used_share(process: Process) -> float:
     if len(holders) < 2:
         return 0.0
     begin, end = sorted(t.start for t in holders)[1], sorted(t.end for t in holders)[-2]
-    held = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], begin)
+    if not process.has_sched:
+        held = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], begin)
+        return float(np.maximum(held, 0).sum() / max(end - begin, 1))
     states = process.states.copy()
     np.clip(states["start"], begin, end, out=states["start"])
     np.clip(states["end"], begin, end, out=states["end"])
-    coreless = int(lengths(states[states["state"] == State.HOLDING_RUNNABLE]).sum())
-    starved = _starved_ns(states)
-    used = int(np.maximum(held, 0).sum()) - coreless
-    return float(used / max(end - begin - starved, 1))
+    length, (had, ran, ready) = _levels(states, (_HAD, _RUNNING, _READY))
+    starved = (ready > 0) & (ran == 0)
+    return float(length[(had > 0) & ~starved].sum() / max(end - begin - int(length[starved].sum()), 1))
 
 
 def starved_ns(process: Process) -> int:
@@ -293,11 +295,19 @@ def _starved_ns(states: Array) -> int:
 
 def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
     """Wall time in which so many threads were in one of the `chosen` states."""
-    rows = states[np.isin(states["state"], chosen)]
-    time = np.concatenate([rows["start"], rows["end"]])
+    length, (level,) = _levels(states[np.isin(states["state"], chosen)], (chosen,))
+    return int(length[level >= at_least].sum())
+
+
+def _levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Ints]]:
+    """Cut time where a thread's state changes: the length of each piece, and how many were in each kind of states."""
+    time = np.concatenate([states["start"], states["end"]])
     order = np.argsort(time, kind="stable")
-    level = np.cumsum(np.repeat([1, -1], len(rows))[order])
-    return int(np.diff(time[order])[level[:-1] >= at_least].sum())
+    levels = []
+    for kind in kinds:
+        one = np.isin(states["state"], kind).astype(np.int64)
+        levels.append(np.cumsum(np.concatenate([one, -one])[order])[:-1])
+    return np.diff(time[order]), levels
 
 
 class Steps(NamedTuple):

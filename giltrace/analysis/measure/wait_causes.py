@@ -39,16 +39,17 @@ def wait_causes(process: Process) -> Ints:
     return causes
 
 
-def competed_ns(process: Process, at_least: int = 0) -> int:
+def competed_ns(process: Process, at_least: int = 0, chosen: Bools | None = None) -> int:
     """How long at least one thread waited while another one ran with the GIL; of several GILs, of the worst.
 
-    Only waits of `at_least` ns count. Left out are wake-up latency and time in which the holder had no core or was
-    blocked: nobody competed then.
+    Only waits of `at_least` ns count, and of these the `chosen` ones (one bool per wait). Left out are wake-up latency
+    and time in which the holder had no core or was blocked: nobody competed then.
     """
     off_core = _off_core(process)
     worst = 0
     for gil in range(process.gils):
-        mine = process.waits[process.waits["gil"] == gil]
+        of_gil = process.waits["gil"] == gil
+        mine = process.waits[of_gil if chosen is None else of_gil & chosen]
         mine = mine[mine["end"] - mine["start"] >= at_least]
         start, end = union(mine["start"], mine["end"])
         waits = np.empty(len(start), WAIT)

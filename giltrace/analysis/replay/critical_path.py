@@ -15,8 +15,9 @@ from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, depende
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Array, Flag, Process
 
-#: A loop gives the GIL up by itself so often at most, or for this share of its holds: as it begins and as it ends.
+#: A loop gives the GIL up by itself so often at most, as a thread does while it begins and ends ...
 LOOP_RELEASES = 6
+#: ... or at the end of this share of its holds: it may write a line now and then.
 LOOP_SHARE = 0.1
 
 

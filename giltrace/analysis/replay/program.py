@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.intervals import last_released
-from giltrace.timeline.axis import Bools, Ints, LifeAxis
+from giltrace.analysis.measure.intervals import covered, last_released
+from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
 from giltrace.timeline.model import HOLD, Process, State
 
-#: A thread that stops being blocked so near to another's end was joining it.
+#: A thread that stops being blocked so near to another's end was joining it: what wakes it up comes before that end,
+#: and a core may be a moment away.
 JOIN_SLACK_NS = 1_000_000
 #: A thread that ends so soon, as a share of its life, after another began to wait for that was told to end: what its
 #: end hung on is the one that waits.
@@ -30,6 +32,9 @@ WAKE_SLACK_NS = 50_000_000
 MOST_STEPS = 10_000
 #: So many delays are tied to the thread that ended them, the longest ones.
 MOST_WAKES = 4_000
+#: A call off the GIL has a lock of its own if others ran in it for this share of a delay there: a thread that waits for
+#: the world in a call that others compute in is not delayed by that for so long.
+NATIVE_SHARE = 0.5
 #: Who blocks in code of these files is woken by another thread, not by the world.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
@@ -198,6 +203,7 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -
     if len(holds) == 0 or len(delay) == 0:
         return _Wakes(none, none, none)
     in_lock = _in_locks(process, rows, axis, delay)
+    native = _in_native_locks(process, rows.keep(delay[~in_lock]))
     at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
     holder = np.maximum(at, 0)
     slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
@@ -206,7 +212,48 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -
     delay, holder = delay[fits], holder[fits]
     longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
     delay, holder = delay[longest], holder[longest]
-    return _Wakes(rows.thread[delay], rows.end[delay], holds["thread"][holder].astype(np.int64))
+    waker = holds["thread"][holder].astype(np.int64)
+    # Where the call tells who ended the delay, that counts before who had the GIL then.
+    known = np.isin(axis.place(rows.thread[delay], rows.end[delay]), axis.place(native.thread, native.time))
+    delay, waker = delay[~known], waker[~known]
+    return _Wakes(
+        np.concatenate([rows.thread[delay], native.thread]),
+        np.concatenate([rows.end[delay], native.time]),
+        np.concatenate([waker, native.waker]),
+    )
+
+
+def _in_native_locks(process: Process, delays: _Rows) -> _Wakes:
+    """Delays in a call off the GIL that another thread was running in: native code with a lock of its own ends them.
+
+    Such a call lets one thread in; whoever ran in it last before a delay ended has let the delayed one in.
+    """
+    none = np.empty(0, np.int64)
+    calls = off_gil(process)
+    if len(delays.thread) == 0 or not calls.total(State.OFF_RUNNING).any():
+        return _Wakes(none, none, none)
+    at_work = calls.states["state"] != State.OFF_BLOCKED
+    axis = LifeAxis.of_threads(process.threads)
+    delayed = np.isin(
+        axis.place(calls.states["thread"], calls.states["start"]), axis.place(delays.thread, delays.start)
+    )
+    found = []
+    for place in np.intersect1d(calls.place[at_work], calls.place[~at_work & delayed]).tolist():
+        here = calls.place == place
+        ran, slept = calls.states[here & at_work], calls.states[here & ~at_work & delayed]
+        ran = ran[np.argsort(ran["start"], kind="stable")]
+        busy = union(ran["start"], ran["end"])
+        inside = covered(*busy, slept["end"]) - covered(*busy, slept["start"])
+        slept = slept[inside >= NATIVE_SHARE * (slept["end"] - slept["start"])]
+        last = np.searchsorted(ran["start"], slept["end"], "left") - 1
+        # Who goes on after the delay may have begun to run in the call just then.
+        last = np.where(ran["thread"][last] == slept["thread"], last - 1, last)
+        kept = (last >= 0) & (ran["thread"][last] != slept["thread"])
+        found.append((slept["thread"][kept], slept["end"][kept], ran["thread"][last[kept]]))
+    columns = (np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True)) if found else [none] * 3
+    thread, time, waker = columns
+    longest = np.argsort(-time, kind="stable")[:MOST_WAKES]
+    return _Wakes(thread[longest], time[longest], waker[longest])
 
 
 def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:

@@ -50,6 +50,7 @@ const plural = (number, noun, several = `${noun}s`) => `${whole(number)} ${numbe
 const PART_OF = {
   waited: "its life", off_gil: "the threads' lives", top_held: "the held time",
   overlap: "the time in which anything ran", collecting: "what was seen of these holds",
+  asleep: "what they overstayed",
 };
 
 function figure(name, value) {

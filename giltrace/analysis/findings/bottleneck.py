@@ -1,0 +1,56 @@
+"""One thread that the others serve: what these wait for is the work that it wakes them up for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE
+from giltrace.analysis.findings.costs import Costed
+from giltrace.analysis.findings.figures import QUIET_SHARE
+from giltrace.analysis.findings.single import ALONE_SHARE
+from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.wait_causes import competed_ns
+from giltrace.analysis.replay.program import dependencies
+from giltrace.analysis.results import Verdict
+from giltrace.timeline.axis import Bools, LifeAxis
+
+
+def bottleneck(f: Costed) -> Verdict | None:
+    """Does one thread have the GIL nearly all the time, and do the others wait only as it has woken them up?
+
+    The stages of a pipeline beside the one that computes wait for the GIL most of their lives, and hold nobody up.
+    """
+    top = int(f.held.argmax())
+    share = float(f.held[top] / max(f.held_ns, 1))
+    alone = f.holders > 1 and share >= ALONE_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had
+    if not alone or f.waited[top] > QUIET_SHARE * f.lives[top]:
+        return None
+    if f.costs.of_path().sum() > QUIET_SHARE * f.wall or not (served := _served(f, top)).any():
+        return None
+    if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had:
+        return None
+    waited = int(f.waited.sum() - f.waited[top])
+    return Verdict(
+        "single-threaded",
+        f"One thread is what all hangs on: {f.name(top)!r} had {percent(share)} of the held time and hardly waited. "
+        f"The others waited {duration(waited)} for the GIL, but for what that thread had woken them up for.",
+        "The GIL costs nothing here: make that thread's code faster, or do its work in several processes.",
+        {"top_held_share": share, "contended_share": f.contended_share, "waited_ns": waited},
+    )
+
+
+def _served(f: Costed, top: int) -> Bools:
+    """Which waits are of threads that `top` had woken up since they last had the GIL."""
+    process, waits = f.process, f.process.waits
+    edges = dependencies(process)
+    axis = LifeAxis.of_threads(process.threads)
+    place = axis.place(edges.thread, edges.time)
+    order = np.argsort(place, kind="stable")
+    if len(order) == 0:
+        return np.zeros(len(waits), np.bool_)
+    last = order[np.maximum(np.searchsorted(place[order], axis.place(waits["thread"], waits["start"]), "right") - 1, 0)]
+    released = last_released(process, axis, waits["thread"], waits["start"])
+    since = np.where(released >= 0, process.holds["end"][released], process.start)
+    served: Bools = (edges.thread[last] == waits["thread"]) & (edges.waker[last] == top)
+    return served & (edges.time[last] >= since) & (edges.time[last] <= waits["start"])
