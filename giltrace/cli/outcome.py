@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shlex
 import shutil
@@ -12,8 +11,6 @@ from pathlib import Path
 
 import typer
 
-_FOLDER, _TRACE = ".giltrace", ".pftrace"
-
 
 def outputs(asked: Path | None, usual: str, *, force: bool) -> tuple[Path, Path]:
     """Return the recording's folder and the trace: those `asked` for, else of the `usual` name.
@@ -21,20 +18,22 @@ def outputs(asked: Path | None, usual: str, *, force: bool) -> tuple[Path, Path]
     Where a recording or a trace has the usual name it gets a number, unless `force` replaces it: ``convoy.2``. Raises
     `UsageError` if what is asked for is no name, and `OutputError` if it is taken.
     """
-    if asked is None:
-        for number in itertools.count(1):
-            name = Path(usual if number == 1 else f"{usual}.{number}")
-            folder, trace = _places(name)
-            if force or not (os.path.lexists(folder) or os.path.lexists(trace)):
-                return folder, trace
-    assert asked is not None
-    folder, trace = _places(_stem(asked))
-    need_force(trace, force=force)
+    from giltrace.recording.folder import SUFFIX, TRACE_SUFFIX, numbered
+
+    name = _stem(asked, (SUFFIX, TRACE_SUFFIX)) if asked is not None else Path(usual)
+    folder = name.with_name(name.name + SUFFIX)
+    if asked is None and not force:
+        folder = numbered(folder)
+    trace = folder.with_name(folder.name.removesuffix(SUFFIX) + TRACE_SUFFIX)
+    if asked is not None:
+        need_force(trace, force=force)
     return folder, trace
 
 
-def _stem(name: Path) -> Path:
-    stem = name.name.removesuffix(_FOLDER).removesuffix(_TRACE)
+def _stem(name: Path, suffixes: tuple[str, ...]) -> Path:
+    stem = name.name
+    for suffix in suffixes:
+        stem = stem.removesuffix(suffix)
     if stem in ("", ".."):
         from giltrace.errors import UsageError
 
@@ -42,10 +41,6 @@ def _stem(name: Path) -> Path:
             f"-o {str(name)!r} names no recording", "give its name, with its folder if you like: -o out/slow"
         )
     return name.with_name(stem)
-
-
-def _places(name: Path) -> tuple[Path, Path]:
-    return name.with_name(name.name + _FOLDER), name.with_name(name.name + _TRACE)
 
 
 def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
@@ -75,6 +70,7 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
     from giltrace.exporters.perfetto.trace import write
+    from giltrace.recording.folder import SUFFIX
     from giltrace.reports.console import console as new_console
     from giltrace.reports.summary import print_summary
     from giltrace.text import visible
@@ -89,7 +85,7 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     lines = [f"recording {visible(str(folder))}"]
     if not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
-    name = _typed(str(folder.with_name(folder.name.removesuffix(_FOLDER))))
+    name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
     lines += [f"next      {_program()} {command} {name}" for command in ("report", "view")]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
