@@ -15,8 +15,8 @@ from giltrace.analysis.results import Verdict
 #: do is housekeeping, a heartbeat, a log.
 ALONE_SHARE = 0.9
 #: Several threads take turns if one has the GIL for this share of the time that they had (`usage.used_share`), and
-#: runs for `TURN_NS` in its turn, on average: what is left is less than it takes to hand over, and more is I/O.
-TURNS_SHARE = 0.75
+#: runs for `TURN_NS` in its turn, on average: with less, most of the time goes to something else.
+TURNS_SHARE = 0.5
 
 
 def single(f: Figures) -> Verdict | None:
