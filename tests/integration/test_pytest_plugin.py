@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,6 +15,7 @@ import pytest
 
 from tests.tracing import TARGETS, traced_environment
 
+#: Lies in the folder of each run, where only its name finds it.
 WATCHED = TARGETS / "watched_tests.py"
 
 
@@ -21,6 +23,7 @@ def run(
     folder: Path, *arguments: str | Path, env: dict[str, str] | None = None
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, ElementTree.Element]]:
     """Run pytest in an empty folder: what it said, and its tests by name."""
+    shutil.copy(WATCHED, folder)
     temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
     command: list[str | Path] = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", folder]
@@ -41,7 +44,7 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 def message(case: ElementTree.Element) -> str:
-    (failure,) = case.iter("failure")
+    (failure,) = (child for child in case if child.tag in ("failure", "error"))
     return failure.attrib["message"]
 
 
@@ -57,7 +60,7 @@ def assert_as_named(ran: subprocess.CompletedProcess[str], found: dict[str, Elem
 
 @pytest.mark.parametrize("options", [(), ("--giltrace", "-n2")], ids=["plain", "told-xdist"])
 def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) -> None:
-    ran, found = run(tmp_path, WATCHED, "--timeout=100", *options)
+    ran, found = run(tmp_path, WATCHED.name, "--timeout=100", *options)
     assert_as_named(ran, found)
     line = message(found["test_the_line_that_held_it_failed"])
     assert re.search(r"^AssertionError: watched_tests\.backtrack was without the GIL for 0\.0% of its [\d.]+ ms", line)
@@ -86,7 +89,7 @@ def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) ->
 def test_works_where_giltrace_records_already(tmp_path: Path) -> None:
     (tmp_path / "recording").mkdir()
     chosen = ("-k", "hog or nested or holds_it or computes or line", "--giltrace")
-    ran, found = run(tmp_path, WATCHED, *chosen, env=traced_environment(tmp_path / "recording"))
+    ran, found = run(tmp_path, WATCHED.name, *chosen, env=traced_environment(tmp_path / "recording"))
     assert len(found) >= 6, ran.stdout + ran.stderr
     assert {name for name, case in found.items() if outcome(case) not in name} == set(), ran.stdout
 
