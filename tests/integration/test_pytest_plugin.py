@@ -15,6 +15,7 @@ import pytest
 
 from tests.tracing import TARGETS, traced_environment
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "pytest.md"
 #: Lies in the folder of each run, where only its name finds it.
 WATCHED = TARGETS / "watched_tests.py"
 
@@ -122,3 +123,17 @@ def test_a_run_that_does_not_use_it_imports_nothing(tmp_path: Path) -> None:
     assert outcome(found["test_a"]) == "passed", ran.stdout
     (one,) = entry_points(group="pytest11", name="giltrace")
     assert one.value == "giltrace.integrations.pytest"
+
+
+def test_the_examples_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    (tmp_path / "test_app.py").write_text("\n\n".join(examples))
+    _, found = run(tmp_path, "test_app.py")
+    assert {name: outcome(case) for name, case in found.items()} == {
+        "test_compresses_without_the_gil": "passed",
+        "test_parses_without_the_gil": "failed",
+        "test_answers_soon": "failed",
+        "test_loads_its_model": "passed",
+    }
+    assert "longest hold: " in message(found["test_parses_without_the_gil"])
+    assert "in `json.loads(TEXT)` in test_answers_soon" in message(found["test_answers_soon"])
