@@ -113,7 +113,8 @@ class Seen:
     @cached_property
     def own_holds(self) -> Array:
         """The thread's own holds within the stretch."""
-        return self.holds[self.holds["thread"] == self.own]
+        mine: Array = self.holds[self.holds["thread"] == self.own]
+        return mine
 
     @cached_property
     def lengths(self) -> Ints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,6 +15,8 @@ import pytest
 
 from tests.tracing import TARGETS, traced_environment
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "pytest.md"
+#: Lies in the folder of each run, where only its name finds it.
 WATCHED = TARGETS / "watched_tests.py"
 
 
@@ -21,6 +24,7 @@ def run(
     folder: Path, *arguments: str | Path, env: dict[str, str] | None = None
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, ElementTree.Element]]:
     """Run pytest in an empty folder: what it said, and its tests by name."""
+    shutil.copy(WATCHED, folder)
     temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
     command: list[str | Path] = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", folder]
@@ -41,7 +45,7 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 def message(case: ElementTree.Element) -> str:
-    (failure,) = case.iter("failure")
+    (failure,) = (child for child in case if child.tag in ("failure", "error"))
     return failure.attrib["message"]
 
 
@@ -57,7 +61,7 @@ def assert_as_named(ran: subprocess.CompletedProcess[str], found: dict[str, Elem
 
 @pytest.mark.parametrize("options", [(), ("--giltrace", "-n2")], ids=["plain", "told-xdist"])
 def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) -> None:
-    ran, found = run(tmp_path, WATCHED, "--timeout=100", *options)
+    ran, found = run(tmp_path, WATCHED.name, "--timeout=100", *options)
     assert_as_named(ran, found)
     line = message(found["test_the_line_that_held_it_failed"])
     assert re.search(r"^AssertionError: watched_tests\.backtrack was without the GIL for 0\.0% of its [\d.]+ ms", line)
@@ -86,7 +90,7 @@ def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) ->
 def test_works_where_giltrace_records_already(tmp_path: Path) -> None:
     (tmp_path / "recording").mkdir()
     chosen = ("-k", "hog or nested or holds_it or computes or line", "--giltrace")
-    ran, found = run(tmp_path, WATCHED, *chosen, env=traced_environment(tmp_path / "recording"))
+    ran, found = run(tmp_path, WATCHED.name, *chosen, env=traced_environment(tmp_path / "recording"))
     assert len(found) >= 6, ran.stdout + ran.stderr
     assert {name for name, case in found.items() if outcome(case) not in name} == set(), ran.stdout
 
@@ -119,3 +123,17 @@ def test_a_run_that_does_not_use_it_imports_nothing(tmp_path: Path) -> None:
     assert outcome(found["test_a"]) == "passed", ran.stdout
     (one,) = entry_points(group="pytest11", name="giltrace")
     assert one.value == "giltrace.integrations.pytest"
+
+
+def test_the_examples_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    (tmp_path / "test_app.py").write_text("\n\n".join(examples))
+    _, found = run(tmp_path, "test_app.py")
+    assert {name: outcome(case) for name, case in found.items()} == {
+        "test_compresses_without_the_gil": "passed",
+        "test_parses_without_the_gil": "failed",
+        "test_answers_soon": "failed",
+        "test_loads_its_model": "passed",
+    }
+    assert "longest hold: " in message(found["test_parses_without_the_gil"])
+    assert "in `json.loads(TEXT)` in test_answers_soon" in message(found["test_answers_soon"])
