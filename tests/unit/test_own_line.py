@@ -31,6 +31,13 @@ def own(*stacks: Sequence[Frame]) -> list[str | None]:
         "C:/Python/Lib/site-packages/flask/app.py",
         "/opt/python311.zip/json/encoder.py",
         "<frozen importlib._bootstrap>",
+        "/home/ann/.pex/installed_wheels/1f3a/Flask-3.0.0-py3-none-any.whl/flask/app.py",
+        "/srv/app.pex/.deps/Flask-3.0.0-py3-none-any.whl/flask/app.py",
+        "/srv/eggs/flask-3.0-py3.11.egg/flask/app.py",
+        "/srv/app/tools/_vendor/requests/api.py",
+        "<attrs generated init shop.models.Order>",
+        "<decorator-gen-7>",
+        "<__array_function__ internals>",
     ],
 )
 def test_libraries_are_not_the_users(file: str) -> None:
@@ -47,6 +54,13 @@ def test_libraries_are_not_the_users(file: str) -> None:
         "<stdin>",
         "<ipython-input-1>",
         "/tmp/Lib/a.py",
+        "/srv/app.pyz/work.py",
+        "/srv/app.pyz/__main__.py",
+        "<python-input-0>",
+        "/tmp/ipykernel_4242/1234567890.py",
+        "/home/me/bin/report",
+        "queue.py",
+        "json/encoder.py",
     ],
 )
 def test_all_else_is_the_users(file: str) -> None:
@@ -69,3 +83,38 @@ def test_what_giltrace_runs_has_no_own_line() -> None:
 
 def test_empty_stacks_between_others_have_none() -> None:
     assert own([], [RUN], [], [("dumps", "<frozen os>", 1)], []) == [None, "run", None, None, None]
+
+
+THREAD = [("Thread.run", "threading.py", 982), ("Thread._bootstrap", "threading.py", 1002)]
+
+
+@pytest.mark.parametrize(
+    ("file", "known"),
+    [
+        ("json/encoder.py", True),
+        ("queue.py", True),
+        ("PyInstaller/loader/pyimod02_importers.py", True),
+        ("pyi_rth_inspect.py", True),
+        ("app.py", False),
+        ("helpers/calc.py", False),
+        ("/srv/plugins/queue.py", False),
+    ],
+)
+def test_a_frozen_program_has_relative_paths_of_the_standard_library_too(file: str, known: bool) -> None:
+    assert own([("leaf", file, 3), ("mine", "app.py", 4)], THREAD) == ["mine" if known else "leaf", None]
+
+
+def test_a_command_that_an_installer_wrote_is_not_the_users() -> None:
+    serve = ("run", "/venv/lib/python3.11/site-packages/gunicorn/app/base.py", 235)
+    for script in ("/venv/bin/gunicorn", "/home/me/bin/report"):
+        entry = ("<module>", script, 8)
+        assert own([serve, entry]) == [None]
+        assert own([serve, entry], [("build", script, 30), entry]) == ["<module>", "build"]
+
+
+@pytest.mark.parametrize("function", ["__create_fn__.<locals>.__init__", "__init__", "__eq__", "<lambda>"])
+def test_text_that_a_library_executes_is_not_the_users(function: str) -> None:
+    made = [(function, "<string>", 2), ("order", "/srv/shop.py", 9)]
+    assert own(made) == ["order"]
+    # The program's own text, as of python -c, counts as a whole: there is nothing else to tell them by.
+    assert own(made, [("<module>", "<string>", 1)]) == [function, "<module>"]

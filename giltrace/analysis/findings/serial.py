@@ -15,8 +15,8 @@ from giltrace.timeline.model import Array, State
 #: Several threads were in the same call for this share of the time that they had, and one of them ran: as much as makes
 #: it contention where it is the GIL ...
 SERIAL_SHARE = 0.3
-#: ... while the time in which two of them ran, or would have with a core, is at most this share of that: who comes out
-#: of a lock runs on for a while beside the next one.
+#: ... while the time in which two of them ran, or more would have with a core, is at most this share of that: who comes
+#: out of a lock runs on for a while beside the next one.
 SERIAL_OVERLAP = 0.25
 
 
@@ -48,9 +48,9 @@ def serial(f: Figures) -> Verdict | None:
 
 
 def _alone(rows: Array) -> tuple[int, int]:
-    """How long several threads were there of which one ran, and how long several ran or could have beside one that did.
+    """How long several threads were there of which one ran; and how long several ran, or could have beside one.
 
-    Time in which none of them had a core tells nothing: who let another one in may not have come to go on.
+    On a busy machine, who let another one in and that one are both ready for a while: three at least could have run.
     """
     runs = (rows["state"] == State.OFF_RUNNING).astype(np.int64)
     ready = runs + (rows["state"] == State.OFF_RUNNABLE)
@@ -63,4 +63,4 @@ def _alone(rows: Array) -> tuple[int, int]:
 
     there, run, could = level(np.ones(len(rows), np.int64)), level(runs), level(ready)
     alone = (there >= 2) & (run == 1) & (could == 1)
-    return int(length[alone].sum()), int(length[(could >= 2) & (run >= 1)].sum())
+    return int(length[alone].sum()), int(length[(run >= 2) | ((could >= 3) & (run >= 1))].sum())
