@@ -108,7 +108,8 @@ class Seen:
 
     def _core_time(self, since: Ints, until: Ints) -> Ints:
         """For how long the thread had a core, or did not want one."""
-        return until - since - covered(*self.away[:2], until) + covered(*self.away[:2], since)
+        spent: Ints = until - since - covered(*self.away[:2], until) + covered(*self.away[:2], since)
+        return spent
 
     @cached_property
     def own_holds(self) -> Array:

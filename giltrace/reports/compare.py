@@ -13,8 +13,8 @@ from giltrace.analysis.compare.compare import LEAST_SHARE, Comparison, CulpritCh
 from giltrace.analysis.compare.headline import cost
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Site
-from giltrace.reports.blame import site_name
 from giltrace.reports.markdown import MOST_BYTES, code, escaped, table
+from giltrace.reports.names import site_name
 from giltrace.text import json_text, visible
 
 #: What each of three tables may take of a step's summary.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.io_bound import io_bound
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
@@ -174,7 +174,7 @@ def test_a_main_thread_that_serves_is_told_where_it_is_blocked() -> None:
     kernel.ended(401 * MS, PID).ended(101 * MS, 101)
     for leaf, told in ((select, True), (GET[0], False)):
         made = with_stacks(process(script, kernel), [[leaf, ("serve", "/srv/app.py", 12)], sleeper], hold={0: 0, 1: 1})
-        assert ("serve (app.py:12)" in io_bound(Figures(made)).advice) == told
+        assert ("serve (app.py:12)" in io_bound(Costed(made)).advice) == told
 
 
 def test_what_threads_lost_most_to_comes_first_where_the_end_hung_on_none_of_it() -> None:

@@ -10,7 +10,7 @@ from giltrace.analysis.compare.check import VERDICT_NOT, CheckResult, Outcome
 from giltrace.analysis.compare.limits import Unit
 from giltrace.analysis.durations import duration, percent
 from giltrace.errors import GiltraceError
-from giltrace.reports.blame import site_name
+from giltrace.reports.names import site_name
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from giltrace.analysis.compare.check import Outcome
-from giltrace.reports.blame import site_name
 from giltrace.reports.check.checked import Checked, notes, words
 from giltrace.reports.markdown import MOST_BYTES, code, escaped, table
+from giltrace.reports.names import site_name
 from giltrace.text import plural
 
 #: Half of what there is room for is the table's.

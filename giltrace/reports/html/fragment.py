@@ -11,8 +11,8 @@ from html import escape
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
 from giltrace.analysis.summary import ProcessSummary, Summary, ThreadSummary
-from giltrace.reports.blame import site_name
-from giltrace.reports.processes import weight
+from giltrace.reports.names import site_name
+from giltrace.reports.tree import weight
 from giltrace.text import plural
 
 #: So many are shown, those that used the GIL most; the rest is counted.
