@@ -100,7 +100,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         hogs=find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
-        what_if=what_if(process, machine),
+        what_if=what_if(process, machine, figures.native),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,

@@ -11,6 +11,7 @@ from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, wait_causes
 from giltrace.analysis.replay import critical_path as paths
 from giltrace.analysis.replay import program
 from giltrace.analysis.replay.critical_path import critical_path
+from giltrace.analysis.replay.native_locks import native_wakes
 from giltrace.timeline.model import Process
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
@@ -139,3 +140,18 @@ def test_sleep_on_the_way_to_giving_the_gil_up_is_not_the_holders_doing(
 ) -> None:
     """It begins a tenth of a millisecond after the request at the latest, and ends so long before the release."""
     assert bool(len(usage.overstays(asked(20 * MS, sleeps=sleeps), 5 * MS).hold)) == its_doing
+
+
+@pytest.mark.parametrize(("by", "found"), [(-1, False), (0, True), (1, True)])
+def test_a_call_has_a_lock_of_its_own_if_others_ran_in_it_for_half_of_a_delay(by: int, found: bool) -> None:
+    """Thread 2 is blocked for 100 ms in a call in which thread 1 runs for half of that, until then."""
+    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel().run(0, 10 * US, PID)
+    script.hold(MS, 2 * MS, 2).hold(3 * MS, 4 * MS, 1)
+    kernel.run(MS, 2 * MS, 102, 1).run(3 * MS, 4 * MS, 101)
+    kernel.run(52 * MS - by, 102 * MS, 101).run(102 * MS, 110 * MS, 102)
+    for tid in (PID, 101, 102):
+        kernel.ended(120 * MS, tid)
+    ask = [[("ask", "/srv/app.py", 9)]]
+    made = with_stacks(process(script, kernel), ask, hold={1: 0, 2: 0})
+    wakes = native_wakes(made)
+    assert (wakes.time.tolist(), wakes.waker.tolist()) == (([102 * MS], [1]) if found else ([], []))

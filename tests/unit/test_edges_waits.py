@@ -57,9 +57,11 @@ def test_who_waits_for_a_tenth_of_its_life_contends() -> None:
     assert f.contenders == 2
 
 
-def told(verdict: Verdict | None) -> Verdict:
-    assert verdict is not None
-    return verdict
+def alone(f: Figures) -> Verdict:
+    """What is said of one thread that has the GIL by itself."""
+    found = single.single(f)
+    assert found is not None
+    return found
 
 
 #: What hardly competes may be many things; what competes more is contention.
@@ -67,8 +69,8 @@ def told(verdict: Verdict | None) -> Verdict:
     ("figure", "judged", "expected"),
     [
         ("lasting_share", lambda f: judge(f.process, f).kind == "cpu-bound-contention", [False, False, True]),
-        ("competed_share", lambda f: "costs nothing here" in told(single.single(f)).advice, [True, True, False]),
-        ("coreless_share", lambda f: "lacked a core" in told(single.single(f)).summary, [False, False, True]),
+        ("competed_share", lambda f: "costs nothing here" in alone(f).advice, [True, True, False]),
+        ("coreless_share", lambda f: "lacked a core" in alone(f).summary, [False, False, True]),
         ("contended_share", lambda f: "is not the limit" in io_bound.io_bound(f).advice, [True, True, False]),
     ],
     ids=["lasting", "competed", "coreless", "contended"],

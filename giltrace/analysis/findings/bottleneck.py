@@ -43,7 +43,7 @@ def bottleneck(f: Costed) -> Verdict | None:
 def _served(f: Costed, top: int) -> Bools:
     """Which waits are of threads that `top` had woken up since they last had the GIL."""
     process, waits = f.process, f.process.waits
-    edges = dependencies(process)
+    edges = dependencies(process, f.native)
     axis = LifeAxis.of_threads(process.threads)
     place = axis.place(edges.thread, edges.time)
     order = np.argsort(place, kind="stable")

@@ -17,6 +17,7 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.replay.critical_path import critical_path, on_path
+from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -71,11 +72,16 @@ class Costed(Figures):
     @cached_property
     def costs(self) -> Costs:
         """See `find_costs`."""
-        return find_costs(self)
+        return find_costs(self, self.native)
+
+    @cached_property
+    def native(self) -> Wakes:
+        """See `native_wakes`."""
+        return native_wakes(self.process)
 
 
-def find_costs(f: Figures) -> Costs:
-    """Find the causes of every wait of a process."""
+def find_costs(f: Figures, native: Wakes | None = None) -> Costs:
+    """Find the causes of every wait of a process; `native_wakes` are worked out if they are not given."""
     process, waits = f.process, f.process.waits
     python, in_c, no_core, asleep, free = f.causes.T
     ns = np.zeros((len(waits), len(Cause)), np.int64)
@@ -89,7 +95,7 @@ def find_costs(f: Figures) -> Costs:
     ns[:, Cause.WAKE_UP] = free
     # What rounding took from imports was Python.
     ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)
-    share = on_path(process, critical_path(process), waits) / np.maximum(usage.lengths(waits), 1)
+    share = on_path(process, critical_path(process, native), waits) / np.maximum(usage.lengths(waits), 1)
     return Costs(ns, share)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.measure.intervals import covered
+from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Array, Flag, Process
@@ -29,13 +30,13 @@ class CriticalPath(NamedTuple):
     end: Ints
 
 
-def critical_path(process: Process) -> CriticalPath:
+def critical_path(process: Process, native: Wakes | None = None) -> CriticalPath:
     """Find the path. It begins in the main thread, or, where that is over, in the one that held a GIL last."""
     threads = process.threads
     if not threads:
         none = np.empty(0, np.int64)
         return CriticalPath(none, none, none)
-    edges = dependencies(process)
+    edges = dependencies(process, native)
     axis = LifeAxis.of_threads(threads)
     order = np.argsort(axis.place(edges.thread, edges.time), kind="stable")
     place, waker = axis.place(edges.thread, edges.time)[order], edges.waker[order]

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.intervals import covered, last_released
-from giltrace.analysis.measure.off_gil import off_gil
-from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
+from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes, native_wakes
+from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import HOLD, Process, State
 
 #: A thread that stops being blocked so near to another's end was joining it: what wakes it up comes before that end,
@@ -30,11 +30,6 @@ NEIGHBOURS = 4
 WAKE_SLACK_NS = 50_000_000
 #: Threads with more steps than this together are replayed in coarser ones.
 MOST_STEPS = 10_000
-#: So many delays are tied to the thread that ended them, the longest ones.
-MOST_WAKES = 4_000
-#: A call off the GIL has a lock of its own if others ran in it for this share of a delay there: a thread that waits for
-#: the world in a call that others compute in is not delayed by that for so long.
-NATIVE_SHARE = 0.5
 #: Who blocks in code of these files is woken by another thread, not by the world.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
@@ -82,7 +77,7 @@ class _Rows:
         return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
 
-def read_program(process: Process, cores: int, *, woken: bool = False) -> Program:
+def read_program(process: Process, cores: int, native: Wakes | None = None, *, woken: bool = False) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
     A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
@@ -91,6 +86,7 @@ def read_program(process: Process, cores: int, *, woken: bool = False) -> Progra
 
     Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
+    Of locks in native code off the GIL the `native_wakes` are told, worked out if they are not given.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
@@ -98,7 +94,7 @@ def read_program(process: Process, cores: int, *, woken: bool = False) -> Progra
     rows = _without_tails(rows, len(starts))
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    wakes = _wakes(process, rows, axis, everywhere=woken)
+    wakes = _wakes(process, rows, axis, native_wakes(process) if native is None else native, everywhere=woken)
     rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
     spawner = _last_row(rows, axis, parent[child], starts[child])
     awaited = _joins(rows, starts, ends)
@@ -125,12 +121,16 @@ class Dependencies(NamedTuple):
     parent: Ints
 
 
-def dependencies(process: Process) -> Dependencies:
-    """Which threads waited for which others, as far as it is known: starts, joins, locks and queues."""
+def dependencies(process: Process, native: Wakes | None = None) -> Dependencies:
+    """Which threads waited for which others, as far as it is known: starts, joins, locks and queues.
+
+    The `native_wakes` are worked out if they are not given.
+    """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
     rows = _without_tails(rows, len(axis.starts))
-    woken, awaited = _wakes(process, rows, axis, everywhere=False), _joins(rows, axis.starts, axis.ends)
+    woken = _wakes(process, rows, axis, native_wakes(process) if native is None else native, everywhere=False)
+    awaited = _joins(rows, axis.starts, axis.ends)
     joined = np.flatnonzero(awaited >= 0)
     row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
@@ -184,26 +184,18 @@ def _last_row(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> Ints:
     return np.where((at >= 0) & (rows.thread[np.maximum(at, 0)] == thread), at, -1)
 
 
-class _Wakes(NamedTuple):
-    """Delays of `thread` that ended at `time` because of what `waker` did."""
-
-    thread: Ints
-    time: Ints
-    waker: Ints
-
-
-def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -> _Wakes:
+def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, everywhere: bool) -> Wakes:
     """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
 
-    Without stacks it is not known where they began.
+    And the `native` ones. Without stacks it is not known where they began.
     """
-    none = np.empty(0, np.int64)
     delay = np.flatnonzero(rows.kind == _DELAY)
     holds = process.holds
     if len(holds) == 0 or len(delay) == 0:
-        return _Wakes(none, none, none)
+        return Wakes.none()
     in_lock = _in_locks(process, rows, axis, delay)
-    native = _in_native_locks(process, rows.keep(delay[~in_lock]))
+    places = axis.place(rows.thread[delay], rows.end[delay])
+    native = Wakes(*(column[~np.isin(axis.place(native.thread, native.time), places[in_lock])] for column in native))
     at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
     holder = np.maximum(at, 0)
     slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
@@ -216,44 +208,11 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis, *, everywhere: bool) -
     # Where the call tells who ended the delay, that counts before who had the GIL then.
     known = np.isin(axis.place(rows.thread[delay], rows.end[delay]), axis.place(native.thread, native.time))
     delay, waker = delay[~known], waker[~known]
-    return _Wakes(
+    return Wakes(
         np.concatenate([rows.thread[delay], native.thread]),
         np.concatenate([rows.end[delay], native.time]),
         np.concatenate([waker, native.waker]),
     )
-
-
-def _in_native_locks(process: Process, delays: _Rows) -> _Wakes:
-    """Delays in a call off the GIL that another thread was running in: native code with a lock of its own ends them.
-
-    Such a call lets one thread in; whoever ran in it last before a delay ended has let the delayed one in.
-    """
-    none = np.empty(0, np.int64)
-    calls = off_gil(process)
-    if len(delays.thread) == 0 or not calls.total(State.OFF_RUNNING).any():
-        return _Wakes(none, none, none)
-    at_work = calls.states["state"] != State.OFF_BLOCKED
-    axis = LifeAxis.of_threads(process.threads)
-    delayed = np.isin(
-        axis.place(calls.states["thread"], calls.states["start"]), axis.place(delays.thread, delays.start)
-    )
-    found = []
-    for place in np.intersect1d(calls.place[at_work], calls.place[~at_work & delayed]).tolist():
-        here = calls.place == place
-        ran, slept = calls.states[here & at_work], calls.states[here & ~at_work & delayed]
-        ran = ran[np.argsort(ran["start"], kind="stable")]
-        busy = union(ran["start"], ran["end"])
-        inside = covered(*busy, slept["end"]) - covered(*busy, slept["start"])
-        slept = slept[inside >= NATIVE_SHARE * (slept["end"] - slept["start"])]
-        last = np.searchsorted(ran["start"], slept["end"], "left") - 1
-        # Who goes on after the delay may have begun to run in the call just then.
-        last = np.where(ran["thread"][last] == slept["thread"], last - 1, last)
-        kept = (last >= 0) & (ran["thread"][last] != slept["thread"])
-        found.append((slept["thread"][kept], slept["end"][kept], ran["thread"][last[kept]]))
-    columns = (np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True)) if found else [none] * 3
-    thread, time, waker = columns
-    longest = np.argsort(-time, kind="stable")[:MOST_WAKES]
-    return _Wakes(thread[longest], time[longest], waker[longest])
 
 
 def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:

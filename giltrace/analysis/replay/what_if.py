@@ -9,7 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
+import numpy as np
+
 from giltrace.analysis.measure import usage
+from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
 from giltrace.timeline.model import Cores, Process, State
@@ -23,7 +26,7 @@ EVERY_CORE = 8
 _BEGIN, _WOKEN, _RAN = range(3)
 
 
-def what_if(process: Process, machine: int) -> WhatIf:
+def what_if(process: Process, machine: int, native: Wakes | None = None) -> WhatIf:
     """Replay a process without a GIL on 1 core up to those that it had, and on the `machine`'s if that has more.
 
     Without a number (0) the machine has as many as the threads were seen on. What the process had is in its recording;
@@ -31,13 +34,17 @@ def what_if(process: Process, machine: int) -> WhatIf:
 
     Kept are each thread's order of work, its CPU demand and the time that it was blocked; a thread that started or
     joined another one does so again. Waits for the GIL fall away. It is a bound: locks and queues between threads,
-    caches and memory would cost something.
+    caches and memory would cost something. The `native_wakes` are worked out if they are not given.
     """
     machine = max(machine, 1) if machine else int(process.runs["core"].max(initial=0)) + 1
     had = process.cores or Cores(machine)
     cores = min(had.at_once, machine)
-    bound = _Bound(process, cores)
-    woken = _Bound(process, cores, woken=True)
+    if native is None:
+        native = native_wakes(process)
+    program, other = (read_program(process, cores, native, woken=woken) for woken in (False, True))
+    bound = _Bound(process, cores, program)
+    # Where no delay is one that a lock written in C may have made, that is the same program.
+    woken = bound if np.array_equal(program.awaits, other.awaits) else _Bound(process, cores, other)
     points = bound.points(_numbers(cores), had.quota)
     limited = cores < machine or (had.quota is not None and had.quota < cores)
     last = points[-1]
@@ -56,10 +63,10 @@ def what_if(process: Process, machine: int) -> WhatIf:
 class _Bound:
     """How long a process that had `cores` takes without a GIL."""
 
-    def __init__(self, process: Process, cores: int, *, woken: bool = False) -> None:
+    def __init__(self, process: Process, cores: int, program: Program) -> None:
         self.measured = process.end - process.start
         self._had = cores
-        self._program = read_program(process, cores, woken=woken)
+        self._program = program
         self._threads = max(len(process.threads), 1)
         self._known: dict[int, int] = {}
         self._unlimited = self._replayed(self._threads)
