@@ -389,9 +389,10 @@ def test_a_failed_export_leaves_the_old_trace_and_no_litter(tmp_path: Path, monk
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("trace.pftrace", b"old")]
 
 
-def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="absent"):
-        perfetto.write(CASES["one process"], tmp_path / "absent" / "trace.pftrace")
+def test_a_file_in_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match="taken"):
+        perfetto.write(CASES["one process"], tmp_path / "taken" / "trace.pftrace")
 
 
 def test_the_registry_writes_what_the_module_writes(tmp_path: Path) -> None:
