@@ -34,9 +34,6 @@ def record(
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
-    native: Annotated[
-        bool, typer.Option("--native", help="Name the C functions of hogs: py-spy pauses the program at each sample.")
-    ] = False,
     ring: Ring = "",
     dump_on: DumpOn = None,
     max_dumps: MaxDumps = 10,
@@ -70,14 +67,9 @@ def record(
         "gil": {"depth": stacks.frames, "ring": size},
         # A hand-over of the GIL takes three times as much room there, shared by the cores.
         "sched": {"ring": 4 * size // (os.cpu_count() or 1)},
-        "py-spy": {"native": native},
     }
     # What py-spy and viztracer write has no end.
     collectors = choose(light=light or size > 0, without=without or [], settings=settings)
-    if native and all(collector.name != "py-spy" for collector in collectors):
-        from giltrace.errors import UsageError
-
-        raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     folder, trace = outputs(output if output is not None else Path(target.name), force=force)
     status = run(target, folder, collectors, force=force)

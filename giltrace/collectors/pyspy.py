@@ -36,15 +36,13 @@ _GIL_FILE = re.compile(r"gil-(\d+)-(\d+)\.bin")
 class PySpyCollector:
     """Starts one py-spy for each Python process that appears, and puts what it saw on the recording's clock.
 
-    `rate` is in samples per second. `native` adds native functions: py-spy then pauses the process at each sample.
+    `rate` is in samples per second.
     """
 
     name = "py-spy"
 
-    def __init__(self, rate: int = 100, native: bool = False) -> None:
-        mode = "--native" if native else "--nonblocking"  # py-spy takes one or the other
-        self._options = [mode, "--idle", "--threads", "-f", "chrometrace", "-r", str(rate)]
-        self._pauses = _Pauses() if native else None
+    def __init__(self, rate: int = 100) -> None:
+        self._options = ["--nonblocking", "--idle", "--threads", "-f", "chrometrace", "-r", str(rate)]
         self._folder = Path()
         self._pid = 0
         self._images: dict[int, int] = {}
@@ -71,8 +69,6 @@ class PySpyCollector:
         for pid, process in list(self._current.items()):
             if process.running:
                 self._stacks[pid].look(now)
-                if self._pauses is not None:
-                    self._pauses.look(pid)
             else:
                 self._finished.append(self._current.pop(pid))
         for pid, image in self._find_images().items():
@@ -171,8 +167,7 @@ class PySpyCollector:
             except (ValueError, KeyError) as problem:
                 problems[pid] = f"py-spy's file for process {pid} makes no sense ({problem}): upgrade py-spy"
                 continue
-            into.add(rows, error, unknown, process.counts()[0])
-            into.native |= trace.native_names
+            into.add(rows, error, unknown)
         missing = [text for pid, text in problems.items() if pid not in collected]
         if self._waiting - collected.keys():
             count = len(self._waiting - collected.keys())
@@ -185,30 +180,7 @@ class PySpyCollector:
         counts = [process.counts() for process in self._finished]
         samples, errors = sum(taken for taken, _ in counts), sum(failed for _, failed in counts)
         share = 100 * cpu / wall if wall else 0.0
-        told = f"{samples:,} samples, {errors} errors; py-spy used {cpu:.2f} s of CPU, {share:.1f} % of one core"
-        return f"{told}; {self._pauses}" if self._pauses is not None else told
-
-
-class _Pauses:
-    """How much of the time processes were paused by py-spy: a sample, from looks that know nothing of py-spy's."""
-
-    def __init__(self) -> None:
-        self._looks = 0
-        self._paused = 0
-
-    def look(self, pid: int) -> None:
-        """See whether `pid` is paused now."""
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return
-        self._looks += 1
-        self._paused += stat.rpartition(")")[2].split()[0] == "t"  # stopped by a tracer
-
-    def __str__(self) -> str:
-        if not self._looks:
-            return "it paused the target at each sample, for how long is not known"
-        return f"it paused the target at each sample: found paused in {self._paused} of {self._looks} looks"
+        return f"{samples:,} samples, {errors} errors; py-spy used {cpu:.2f} s of CPU, {share:.1f} % of one core"
 
 
 class _Collected:
@@ -216,21 +188,15 @@ class _Collected:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
-        self.native: set[str] = set()
         self._rows: list[Rows] = []
         self._error = 0
         self._lost = 0
-        self._samples = 0
 
-    def add(self, rows: Rows, error: int, lost: int, samples: int) -> None:
-        """Add the spans of one image, with the bound on their times and the number of those not known to any thread.
-
-        `samples` is how many there were, each of one thread: most show what the one before did and end no span.
-        """
+    def add(self, rows: Rows, error: int, lost: int) -> None:
+        """Add the spans of one image, with the bound on their times and the number of those not known to any thread."""
         self._rows.append(rows)
         self._error = max(self._error, error)
         self._lost += lost
-        self._samples += samples
 
     def spans(self, pid: int) -> Spans:
         """Return all as one."""
@@ -238,19 +204,14 @@ class _Collected:
 
         from giltrace.recording.events import Spans
 
-        rows = np.concatenate(self._rows)
-        outermost = rows[rows["depth"] == 0]
-        sampled = int((outermost["end"] - outermost["start"]).sum())
         return Spans(
             collector=PySpyCollector.name,
             pid=pid,
             sampled=True,
             names=tuple(self.names),
-            spans=rows,
+            spans=np.concatenate(self._rows),
             clock_error_ns=self._error,
             lost=self._lost,
-            native=tuple(number for name, number in self.names.items() if name in self.native),
-            interval_ns=sampled // self._samples if self._samples else 0,
         )
 
 

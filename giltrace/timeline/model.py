@@ -13,7 +13,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import Sampling, Spans, StackTable
+from giltrace.recording.events import NativeCode, Sampling, Spans, StackTable
 from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
@@ -142,7 +142,8 @@ class Process:
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
     It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
     are asked about, None for all: what they waited and held is told, and whoever made them wait. `cores` is how much of
-    the machine it might use, None if that was not recorded.
+    the machine it might use, None if that was not recorded. `native_code` has the samples of what native code threads
+    ran, those of the other processes too.
     """
 
     pid: int
@@ -175,6 +176,7 @@ class Process:
     unused: bool = False
     chosen: Bools | None = None
     cores: Cores | None = None
+    native_code: NativeCode = field(default_factory=NativeCode)
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""
@@ -292,7 +294,7 @@ class Timeline:
         if any(not process.has_sched and len(process.holds) for process in self.processes):
             told.append(
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
-                "told from native code, and a hog shows only from 50 ms on"
+                "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
             )
         if self.sampling is not None:
             told.append("observed: which lines waited and held is not known; the trace has py-spy's samples, if any")
