@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
+from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.results import Finding, Site
+from giltrace.analysis.results import Finding, Hog, Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -37,7 +39,7 @@ _TOLD = {
     Cause.HOG: (
         "hog",
         "while native code kept the GIL past a switch request",
-        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+        hog_advice(),
     ),
     Cause.COLLECTION: (
         "collection",
@@ -72,8 +74,11 @@ _TOLD = {
 }
 
 
-def find_findings(process: Process, figures: Costed | None = None) -> tuple[Finding, ...]:
-    """What each cause of waiting cost those threads that are asked about, where, whom and since when."""
+def find_findings(process: Process, figures: Costed | None = None, hogs: Sequence[Hog] = ()) -> tuple[Finding, ...]:
+    """What each cause of waiting cost those threads that are asked about, where, whom and since when.
+
+    Of the `hogs`, those at the same lines tell in which functions they were.
+    """
     if len(process.waits) == 0:
         return ()
     costs = (figures or Costed(process)).costs
@@ -84,6 +89,10 @@ def find_findings(process: Process, figures: Costed | None = None) -> tuple[Find
     found = []
     for cause in causes:
         name, summary, advice = _TOLD[cause]
+        culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause)
+        if cause is Cause.HOG:
+            mine = next((hog for hog in hogs if culprit is not None and hog.site.where == culprit.where), None)
+            advice = hog_advice(mine.functions, mine.samples) if mine is not None else advice
         waits = np.flatnonzero(costs.ns[:, cause])
         found.append(
             Finding(
@@ -96,7 +105,7 @@ def find_findings(process: Process, figures: Costed | None = None) -> tuple[Find
                 max_ns=int(costs.ns[:, cause].max()),
                 since_ns=int(process.waits["start"][waits].min()) - process.start,
                 victim=sides.victim(cause),
-                culprit=None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause),
+                culprit=culprit,
             )
         )
     return tuple(sorted(found, key=lambda one: (-one.path_ns, -one.ns)))
