@@ -19,7 +19,7 @@ import numpy as np
 
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR
-from giltrace.recording.events import SPAN
+from giltrace.recording.events import NATIVE_SAMPLE, SPAN
 
 Chance = random.Random
 
@@ -354,7 +354,7 @@ def _spans(path: Path, chance: Chance) -> None:
         high = np.iinfo(SPAN[name]).max
         rows[name] = [chance.choice((0, 1, int(high), chance.randrange(int(high)))) for _ in range(count)]
     about: dict[str, Any] = {"version": 1, "collector": "py-spy", "pid": 21316, "sampled": True, "names": ["\x1b[1m"]}
-    about |= {"clock_error_ns": 5, "lost": 0, "native": [0], "interval_ns": 100}
+    about |= {"clock_error_ns": 5, "lost": 0}
     if chance.random() < 0.7:
         about[chance.choice(sorted(about))] = chance.choice(VALUES)
     arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "spans": rows}
@@ -364,6 +364,21 @@ def _spans(path: Path, chance: Chance) -> None:
     save = chance.choice((np.savez, np.savez_compressed))
     with path.open("wb") as file:
         save(file, **arrays)
+
+
+def _native(path: Path, chance: Chance) -> None:
+    """Samples and functions of the right form, with other contents."""
+    count = chance.choice((1, 100))
+    rows = np.zeros(count, NATIVE_SAMPLE)
+    for name in NATIVE_SAMPLE.names or ():
+        high = np.iinfo(NATIVE_SAMPLE[name]).max
+        rows[name] = [chance.choice((0, 1, int(high), chance.randrange(int(high)))) for _ in range(count)]
+    functions: Any = [[chance.choice(TEXTS) for _ in range(4)] for _ in range(chance.choice((0, 1, 5)))]
+    about: dict[str, Any] = {"version": 1, "functions": functions}
+    if chance.random() < 0.5:
+        about[chance.choice(sorted(about))] = chance.choice(VALUES)
+    with path.open("wb") as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), samples=rows)
 
 
 def _bomb(path: Path, chance: Chance) -> None:
@@ -389,5 +404,6 @@ WAYS = (
         for apply in (_meta_field, _meta_field, _meta_more, _meta_more, _meta_whole, _meta_whole)
     ),
     *(Way(apply, "spans") for apply in (_spans, _bomb)),
+    *(Way(apply, "native-code") for apply in (_native, _bomb)),
     Way(_clock, "clock.bin"),
 )

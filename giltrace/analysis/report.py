@@ -81,6 +81,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     known = summarise_process(process, machine, figures)
     longest = usage.longest_by_thread(process, process.holds)[process.chosen_threads].tolist()
     blame = find_blame(process)
+    hogs = find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -97,7 +98,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset),
+        hogs=hogs,
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=what_if(process, machine, figures.native),
@@ -107,7 +108,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         holder_samples=blame.samples,
         sampled_ns=blame.sampled_ns,
         blame_by_function=blame.functions,
-        findings=find_findings(process, figures),
+        findings=find_findings(process, figures, hogs),
         phases=find_phases(process, timeline),
         cores_allowed=process.cores.cpus if process.cores is not None else None,
         cpu_quota=process.cores.quota if process.cores is not None else None,

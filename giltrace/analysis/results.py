@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from giltrace.recording.events import Sampling
+from giltrace.recording.events import ANONYMOUS, Sampling
 from giltrace.timeline.model import CollectorReport, EndOf
 
 #: The version of the report: fields are added under it, never renamed or removed.
@@ -173,16 +173,48 @@ class WaitDecomposition:
 
 
 @dataclass(frozen=True)
+class SampledFunction:
+    """A native function, and how many `samples` found a thread in it.
+
+    `name` is exact; it is empty where no symbol covers the code. Then `caller` is the first function above it that has
+    a name, if one is known to have led there. `file` and `caller_file` are their libraries; `file` is empty if that is
+    not known, and ``//anon`` for code that was made as the program ran.
+    """
+
+    name: str
+    file: str
+    caller: str = ""
+    caller_file: str = ""
+    samples: int = 0
+
+    @property
+    def library(self) -> str:
+        """The name of its file."""
+        return self.file.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        """What to call it, and its library where it has no name."""
+        if self.name:
+            return self.name
+        if self.file == ANONYMOUS:
+            return "code that the program made as it ran"
+        if not self.file:
+            return "code of an unknown file"
+        called = f", called from {self.caller}" if self.caller else ""
+        elsewhere = f" of {self.caller_file.rpartition('/')[2]}" if called and self.caller_file != self.file else ""
+        return f"a function without a name of {self.library}{called}{elsewhere}"
+
+
+@dataclass(frozen=True)
 class Hog:
     """Holds at one site that went on after a switch request: `ns` over it in all, `max_ns` the longest.
 
     `held_ns` is the whole length of these holds. Time in which the holder had no core is left out of `ns` and `max_ns`.
     `expression` is what was called there, out of the source; empty where that is not here, or was changed since.
 
-    `samples` says how often a sampler that sees native code (`record --native`) looked at it after the request, and
-    `c_samples` how often it found it in `c_function`: the deepest native function that more than half of the samples
-    show, None if there is none or its library has no symbol for it. `c_file` is its library, or its source file where
-    there is debug information. `c_stack` is how it was called, innermost first, up to the Python line.
+    `samples` says how often it was looked at which native code ran there after the request, and `functions` which that
+    was, most samples first; those with the fewest may be left out. What begins with `c_` is about the first of them:
+    its name (None without one), its file, its samples, and it with the caller that it is told by.
     """
 
     site: Site
@@ -197,6 +229,7 @@ class Hog:
     samples: int = 0
     c_stack: tuple[str, ...] = ()
     expression: str = ""
+    functions: tuple[SampledFunction, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,5 +53,5 @@ def dump(
         milliseconds = (now - Meta.read(written.path).start_ns) // 1_000_000
         name = written.path.with_name(f"{written.path.name.removesuffix(SUFFIX)}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
-    write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid))
+    write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid)
     print(out)

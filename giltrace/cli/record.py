@@ -50,9 +50,6 @@ def record(
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
-    native: Annotated[
-        bool, typer.Option("--native", help="Name the C functions of hogs: py-spy pauses the program at each sample.")
-    ] = False,
     ring: Ring = "",
     dump_on: DumpOn = None,
     max_dumps: MaxDumps = 10,
@@ -91,12 +88,9 @@ def record(
         "gil": {"depth": stacks.frames, "ring": size},
         # A hand-over of the GIL takes three times as much room there, shared by the cores.
         "sched": {"ring": 4 * size // (os.cpu_count() or 1)},
-        "py-spy": {"native": native},
     }
     wanted = [*(also or []), *(["viztracer"] if spans else [])]
     collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
-    if native and all(collector.name != "py-spy" for collector in collectors):
-        raise UsageError("--native needs py-spy, which this command leaves out", "drop --light or --without py-spy")
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force)

@@ -16,19 +16,23 @@ import resource
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 
 _TYPE_SOFTWARE = 1
-_COUNT_SW_DUMMY = 9
+_COUNT_SW_TASK_CLOCK, _COUNT_SW_DUMMY = 1, 9
 _SAMPLE_TID, _SAMPLE_TIME, _SAMPLE_CPU = 1 << 1, 1 << 2, 1 << 7
+_SAMPLE_IP, _SAMPLE_CALLCHAIN = 1 << 0, 1 << 5
 _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV, _COMM, _TASK = 1 << 1, 1 << 5, 1 << 6, 1 << 9, 1 << 13
 _WATERMARK = 1 << 14
+_MMAP, _MMAP2 = 1 << 8, 1 << 23
 _SAMPLE_ID_ALL, _COMM_EXEC, _USE_CLOCKID, _CONTEXT_SWITCH = 1 << 18, 1 << 24, 1 << 25, 1 << 26
 _FLAG_FD_CLOEXEC = 8
 _IOC_SET_OUTPUT = 0x2405
 _ATTR_SIZE = 112
+_MAX_STACK_AT = 108
 
 #: Of the ring's first page: where the kernel writes next, and where the reader reads next.
 _HEAD, _TAIL = 1024, 1032
@@ -39,24 +43,38 @@ _OTHER_DESCRIPTORS = 256
 _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
 
-def open_switches(pid: int, cpu: int, inherit: bool, wakeup: int = 0) -> int:
+@dataclass(frozen=True)
+class Sampling:
+    """A look at the code that a thread runs once in `period_ns` of its time on a core: up to `depth` addresses."""
+
+    period_ns: int
+    depth: int
+
+
+def open_switches(pid: int, cpu: int, inherit: bool, wakeup: int = 0, sampling: Sampling | None = None) -> int:
     """Open an event for the context switches, forks, ends, names and execs of `pid` and return its descriptor.
 
     The descriptor becomes readable after each `wakeup` bytes of records; 0 leaves that to the kernel. `cpu` is -1
-    for all cores, which excludes `inherit` (threads and processes started later).
-    Raises OSError with the kernel's errno.
+    for all cores, which excludes `inherit` (threads and processes started later). With `sampling` there are records of
+    samples, and of the files that code is mapped from. Raises OSError with the kernel's errno.
     """
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"perf_event_open is not known on {platform.machine()}")
     flags = _EXCLUDE_KERNEL | _EXCLUDE_HV | _COMM | _COMM_EXEC | _TASK | _SAMPLE_ID_ALL | _USE_CLOCKID | _CONTEXT_SWITCH
+    config, period, fields = _COUNT_SW_DUMMY, 0, _SAMPLE_TID | _SAMPLE_TIME | _SAMPLE_CPU
     attr = bytearray(_ATTR_SIZE)
-    struct.pack_into("=II", attr, 0, _TYPE_SOFTWARE, _ATTR_SIZE)
-    struct.pack_into("=QQQ", attr, 8, _COUNT_SW_DUMMY, 0, _SAMPLE_TID | _SAMPLE_TIME | _SAMPLE_CPU)
     if inherit:
         flags |= _INHERIT
     if wakeup:
         flags |= _WATERMARK
+    if sampling is not None:
+        config, period = _COUNT_SW_TASK_CLOCK, sampling.period_ns
+        fields |= _SAMPLE_IP | _SAMPLE_CALLCHAIN
+        flags |= _MMAP | _MMAP2
+        struct.pack_into("=H", attr, _MAX_STACK_AT, sampling.depth)
+    struct.pack_into("=II", attr, 0, _TYPE_SOFTWARE, _ATTR_SIZE)
+    struct.pack_into("=QQQ", attr, 8, config, period, fields)
     struct.pack_into("=QQI", attr, 32, 0, flags, wakeup)
     struct.pack_into("=i", attr, 92, time.CLOCK_MONOTONIC)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -97,6 +115,8 @@ class Ring:
         self._size = self.pages * mmap.PAGESIZE
         self.bytes = 0
         self.bytes_unwritten = 0
+        #: How often the oldest half has gone.
+        self.turns = 0
 
     def share(self, fd: int) -> None:
         """Let the event `fd`, on the same core, write into this ring too, which owns it from now on. Raises OSError."""
@@ -135,6 +155,7 @@ class Ring:
         self._path.replace(self._path.with_suffix(".old.bin"))
         self._file = self._open()
         self._in_file = 0
+        self.turns += 1
 
     def close(self) -> None:
         """Drain what is left and give everything back."""

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 #: Samples used to find py-spy's start; more make it no more certain.
 _MAX_TICKS = 400
 
-#: Endings of source files of native code, for which py-spy gives a line where there is debug information.
-_NATIVE_SOURCES = (".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".rs", ".pyx", ".pxd", ".s", ".S", ".f", ".f90")
-
 _THREAD = re.compile(r"thread \((0x[0-9A-Fa-f]+|\d+)\)(?:: (.*))?")
 
 #: Resolves a pthread id and the thread's name at a time (ns) to the kernel's thread id, None if unknown.
@@ -101,11 +98,6 @@ class ChromeTrace:
         self.ticks = sorted({int(event["ts"]) for event in self._events})
 
     @property
-    def native_names(self) -> set[str]:
-        """The names, as `rows` gives them, of functions of native code; there are none without py-spy's --native."""
-        return {_frame_name(event) for event in self._events if event["ph"] == "B" and _is_native(event)}
-
-    @property
     def samples(self) -> list[int]:
         """Times at which a sample differed from the one before, in us."""
         return sorted({int(event["ts"]) for event in self._events if event["ph"] == "B"})
@@ -166,14 +158,4 @@ def _frame_name(event: dict[str, Any]) -> str:
     filename, line = event["args"].get("filename"), event["args"].get("line")
     if not filename:
         return str(event["name"])
-    # Where a library has no symbol py-spy gives an address, which means nothing once the process has ended.
-    name = "[no symbol]" if event["name"].startswith("0x") else event["name"]
-    return f"{name} ({filename}:{line})" if line else f"{name} ({filename})"
-
-
-def _is_native(event: dict[str, Any]) -> bool:
-    """Tell native code by its source file, or by its library, which has no lines."""
-    filename, line = event["args"].get("filename") or "", event["args"].get("line")
-    if filename.endswith(_NATIVE_SOURCES):
-        return True
-    return bool(filename) and not line and not filename.endswith(".py") and not filename.startswith("<")
+    return f"{event['name']} ({filename}:{line})" if line else f"{event['name']} ({filename})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import shutil
@@ -14,10 +15,12 @@ from types import FrameType
 
 import numpy as np
 
+from giltrace.collectors._code_names import name_code
 from giltrace.collectors.base import Session
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import OutputError, RecordingError
 from giltrace.process.folder import Folder
+from giltrace.process.program_files import ProgramFiles
 from giltrace.recording import clock, gil, layout, sched, snapshot
 from giltrace.recording.folder import SUFFIX
 from giltrace.recording.meta import Meta
@@ -38,9 +41,10 @@ class Rule:
     number: int = 0
 
 
-def dump(folder: Folder, out: Path, trigger: Trigger) -> None:
+def dump(folder: Folder, out: Path, trigger: Trigger, pid: int) -> None:
     """Copy the recording that is being written to `folder` into the new recording `out`, whole or not at all.
 
+    `pid` is one of its processes: what native code was seen is looked up in the files that this one sees.
     Raises `OutputError` if it cannot be written, `RecordingError` if `folder` is no recording.
     """
     if out.exists():
@@ -53,6 +57,9 @@ def dump(folder: Folder, out: Path, trigger: Trigger) -> None:
         meta = Meta.read(unfinished)
         reports = [GilCollector().report(unfinished)]
         if any(unfinished.glob("sched-*.bin")):
+            # Without the process, or the right to look at its files, its native code has no names.
+            with contextlib.suppress(OSError, RecordingError), ProgramFiles(pid) as program:
+                name_code(unfinished, program.open)
             records, lost = sched.count_records(unfinished)
             reports.append(CollectorReport("sched", "ok", cost=f"{records:,} records", lost=lost))
         meta.end_ns = begun
@@ -80,7 +87,7 @@ class FlightRecorder:
         self._rules = tuple(rules)
         self._most = most
         self._announce = announce
-        self._folder = Path()
+        self._folder, self._pid = Path(), 0
         self._ticks_per_ns = 1.0
         self._heads: dict[Path, mmap.mmap] = {}
         self._counts: dict[Path, int] = {}
@@ -109,7 +116,8 @@ class FlightRecorder:
         self._signals.append(number)
 
     def start(self, session: Session) -> None:
-        """Nothing to do: the tracers report by themselves."""
+        """Remember the target: the tracers report by themselves."""
+        self._pid = session.pid
 
     def poll(self) -> None:
         """Look for new triggers, and dump when the aftermath of one is over."""
@@ -171,7 +179,7 @@ class FlightRecorder:
         out = self._free_name()
         try:
             with Folder.own(self._folder) as folder:
-                dump(folder, out, trigger)
+                dump(folder, out, trigger, self._pid)
         except (OutputError, RecordingError) as error:
             self._problem = f"a dump failed: {error.message}"
             self._announce(self._problem)

@@ -38,18 +38,14 @@ _GIL_FILE = re.compile(r"gil-(\d+)-(\d+)\.bin")
 class PySpyCollector:
     """Starts one py-spy for each Python process that appears, and puts what it saw on the recording's clock.
 
-    `rate` is in samples per second, and lower where it would cost more than the `Budget` has. `native` adds native
-    functions: py-spy then pauses the process at each sample, without a budget.
+    `rate` is in samples per second, and lower where it would cost more than the `Budget` has.
     """
 
     name = "py-spy"
 
-    def __init__(self, rate: int = 100, native: bool = False) -> None:
-        mode = "--native" if native else "--nonblocking"  # py-spy takes one or the other
-        self._options = [mode, "--idle", "--threads", "-f", "chrometrace"]
-        self._rate = rate
-        self._budget = None if native else Budget(rate)
-        self._pauses = _Pauses() if native else None
+    def __init__(self, rate: int = 100) -> None:
+        self._options = ["--nonblocking", "--idle", "--threads", "-f", "chrometrace"]
+        self._budget = Budget(rate)
         self._folder = Path()
         self._pid = 0
         self._images: dict[int, int] = {}
@@ -79,8 +75,6 @@ class PySpyCollector:
         for pid, process in list(self._current.items()):
             if process.running:
                 self._stacks[pid].look(now)
-                if self._pauses is not None:
-                    self._pauses.look(pid)
             else:
                 self._finished.append(self._current.pop(pid))
                 self._ending.discard(pid)
@@ -90,8 +84,6 @@ class PySpyCollector:
             self._follow(pid, image)
 
     def _keep_to_budget(self, now: int, images: Mapping[int, int]) -> None:
-        if self._budget is None:
-            return
         samplers = {pid: process.pid for pid, process in self._current.items() if pid not in self._ending}
         finished = sum(process.cpu_seconds for process in self._finished)
         for pid in self._budget.look(now, images, samplers, finished):
@@ -154,7 +146,7 @@ class PySpyCollector:
             return
         self._attempts[(pid, max(image, 0))] = attempt + 1
         stem = self._folder / f"py-spy-{pid}-{max(image, 0)}-{attempt}"
-        rate = self._budget.rate(pid, self._ended.get(pid, 0)) if self._budget is not None else self._rate
+        rate = self._budget.rate(pid, self._ended.get(pid, 0))
         self._current[pid] = PySpyProcess([program, "record", *self._options, "-r", str(rate)], pid, stem)
         self._images[pid] = image
         self._stacks.setdefault(pid, ThreadStacks(pid))
@@ -162,7 +154,7 @@ class PySpyCollector:
 
     def _may_start(self, pid: int) -> bool:
         """Whether the budget has room for this process: the first one always, others once they have done something."""
-        if self._budget is None or not self._stacks:
+        if not self._stacks:
             return True
         if pid not in self._stacks and not self._budget.is_worth(pid):
             self._small.add(pid)
@@ -207,8 +199,7 @@ class PySpyCollector:
             except (ValueError, KeyError) as problem:
                 problems[pid] = f"py-spy's file for process {pid} makes no sense ({problem}): upgrade py-spy"
                 continue
-            into.add(rows, error, unknown, process.counts()[0])
-            into.native |= trace.native_names
+            into.add(rows, error, unknown)
         missing = [text for pid, text in problems.items() if pid not in collected]
         if self._waiting - collected.keys():
             count = len(self._waiting - collected.keys())
@@ -230,30 +221,7 @@ class PySpyCollector:
         counts = [process.counts() for process in self._finished]
         samples, errors = sum(taken for taken, _ in counts), sum(failed for _, failed in counts)
         share = 100 * cpu / wall if wall else 0.0
-        told = f"{samples:,} samples, {errors} errors; py-spy used {cpu:.2f} s of CPU, {share:.1f} % of one core"
-        return f"{told}; {self._pauses}" if self._pauses is not None else told
-
-
-class _Pauses:
-    """How much of the time processes were paused by py-spy: a sample, from looks that know nothing of py-spy's."""
-
-    def __init__(self) -> None:
-        self._looks = 0
-        self._paused = 0
-
-    def look(self, pid: int) -> None:
-        """See whether `pid` is paused now."""
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return
-        self._looks += 1
-        self._paused += stat.rpartition(")")[2].split()[0] == "t"  # stopped by a tracer
-
-    def __str__(self) -> str:
-        if not self._looks:
-            return "it paused the target at each sample, for how long is not known"
-        return f"it paused the target at each sample: found paused in {self._paused} of {self._looks} looks"
+        return f"{samples:,} samples, {errors} errors; py-spy used {cpu:.2f} s of CPU, {share:.1f} % of one core"
 
 
 class _Collected:
@@ -261,21 +229,15 @@ class _Collected:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
-        self.native: set[str] = set()
         self._rows: list[Rows] = []
         self._error = 0
         self._lost = 0
-        self._samples = 0
 
-    def add(self, rows: Rows, error: int, lost: int, samples: int) -> None:
-        """Add the spans of one image, with the bound on their times and the number of those not known to any thread.
-
-        `samples` is how many there were, each of one thread: most show what the one before did and end no span.
-        """
+    def add(self, rows: Rows, error: int, lost: int) -> None:
+        """Add the spans of one image, with the bound on their times and the number of those not known to any thread."""
         self._rows.append(rows)
         self._error = max(self._error, error)
         self._lost += lost
-        self._samples += samples
 
     def spans(self, pid: int) -> Spans:
         """Return all as one."""
@@ -283,19 +245,14 @@ class _Collected:
 
         from giltrace.recording.events import Spans
 
-        rows = np.concatenate(self._rows)
-        outermost = rows[rows["depth"] == 0]
-        sampled = int((outermost["end"] - outermost["start"]).sum())
         return Spans(
             collector=PySpyCollector.name,
             pid=pid,
             sampled=True,
             names=tuple(self.names),
-            spans=rows,
+            spans=np.concatenate(self._rows),
             clock_error_ns=self._error,
             lost=self._lost,
-            native=tuple(number for name, number in self.names.items() if name in self.native),
-            interval_ns=sampled // self._samples if self._samples else 0,
         )
 
 

@@ -1,9 +1,14 @@
-"""The sched collector: every switch of every thread below the target, with its core, from perf events."""
+"""The sched collector: every switch of every thread below the target, with its core, from perf events.
+
+The same events sample what code a thread runs, so that C code that keeps the GIL has a name.
+"""
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import re
 import select
 import threading
 import time
@@ -11,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giltrace.collectors import _perf
+from giltrace.process.program_files import ProgramFiles
+from giltrace.recording.code_samples import DEPTH, MapsFile
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Session
@@ -21,6 +28,11 @@ _DRAIN_MS = 50
 
 _BIRTH_SECONDS = 0.002
 
+#: How often code is looked at, in time that a thread runs: a hog of 50 ms has ten samples or so.
+PERIOD_NS = 5_000_000
+
+_GIL_FILE = re.compile(r"gil-(\d{1,7})-\d+\.bin")
+
 
 class SchedCollector:
     """One perf event per core and thread follows the target and all its descendants into `sched-<cpu>.bin`.
@@ -30,12 +42,13 @@ class SchedCollector:
 
     A thread of its own empties the rings as soon as one is a quarter full: an unprivileged user's rings
     hold only 16,000 records a core, and a busy GIL can fill that between two polls of the recorder. With `ring` (bytes)
-    the newest records are kept only, at least so many per core.
+    the newest records are kept only, at least so many per core. A look at what native code a thread runs is taken once
+    in `period_ns` of its time on a core, none if that is 0.
     """
 
     name = "sched"
 
-    def __init__(self, ring: int = 0) -> None:
+    def __init__(self, ring: int = 0, period_ns: int = PERIOD_NS) -> None:
         self._ring = ring
         self._folder = Path()
         self._pid = 0
@@ -45,6 +58,11 @@ class SchedCollector:
         self._seconds = 0.0
         self._thread: threading.Thread | None = None
         self._wake = (-1, -1)
+        self._sampling = _perf.Sampling(period_ns, DEPTH) if period_ns else None
+        self._unsampled = ""
+        self._program: ProgramFiles | None = None
+        self._maps: MapsFile | None = None
+        self._turns = 0
 
     def available(self, python: str | None) -> str | None:
         """Say why the kernel does not let this user see context switches; None when it does."""
@@ -57,6 +75,7 @@ class SchedCollector:
         """Open a ring per core, and on each an event for every thread of the target, which those it starts inherit."""
         self._folder, self._pid = session.folder, session.pid
         self._problem = ""
+        begin = time.monotonic_ns()
         try:
             self._open_rings()
             self._follow_older_threads()
@@ -64,6 +83,7 @@ class SchedCollector:
             self._problem = _perf.explain(error)
             self._close()
             return
+        self._look_at_code(begin)
         self._wake = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._drain, name="giltrace-sched", daemon=True)
         self._thread.start()
@@ -77,7 +97,27 @@ class SchedCollector:
             self._pages = ring.pages  # what the first core could not have, the others need not try
 
     def _open(self, tid: int, cpu: int) -> int:
-        return _perf.open_switches(tid, cpu, inherit=True, wakeup=self._pages * mmap.PAGESIZE // 4)
+        wakeup = self._pages * mmap.PAGESIZE // 4
+        if self._sampling is not None:
+            try:
+                return _perf.open_switches(tid, cpu, inherit=True, wakeup=wakeup, sampling=self._sampling)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT):
+                    raise
+                self._sampling = None
+                self._unsampled = f"; no C functions of hogs: the kernel takes no samples ({error.strerror})"
+        return _perf.open_switches(tid, cpu, inherit=True, wakeup=wakeup)
+
+    def _look_at_code(self, begin: int) -> None:
+        """Remember what the target runs that has been there for longer than since `begin` (ns)."""
+        if self._sampling is None:
+            return
+        try:
+            self._program = ProgramFiles(self._pid)
+            self._maps = MapsFile(self._folder)
+            self._maps.look({self._pid}, begin)
+        except OSError as error:
+            self._unsampled = f"; no C functions of hogs: {error.strerror}"
 
     def _follow_older_threads(self) -> None:
         """Give events to the threads that were there before, again and again until there is none without."""
@@ -115,7 +155,12 @@ class SchedCollector:
         return read_births(self._folder)
 
     def poll(self) -> None:
-        """Nothing to do: the rings are emptied by their own thread."""
+        """Keep what a ring is about to lose of what is mapped; else the rings are emptied by their own thread."""
+        turns = sum(ring.turns for ring in self._rings)
+        if turns != self._turns and self._maps is not None:
+            self._turns = turns
+            names = map(_GIL_FILE.fullmatch, os.listdir(self._folder))
+            self._maps.look({self._pid, *(int(name[1]) for name in names if name)}, time.monotonic_ns())
 
     def stop(self) -> CollectorReport:
         """Copy what is left, close the events, and count what the kernel dropped."""
@@ -133,11 +178,25 @@ class SchedCollector:
         size = sum(ring.bytes for ring in self._rings)
         unwritten = sum(ring.bytes_unwritten for ring in self._rings)
         records, lost = count_records(self._folder)
-        cost = f"{records:,} records ({size / 1e6:.1f} MB) copied in {self._seconds * 1e3:.0f} ms"
+        cost = f"{records:,} records ({size / 1e6:.1f} MB) copied in {self._seconds * 1e3:.0f} ms{self._name_code()}"
         status = "ok"
         if unwritten:
             status = f"{unwritten:,} bytes of switches could not be written: free space in {self._folder}"
         return CollectorReport(self.name, status, cost=cost, lost=lost)
+
+    def _name_code(self) -> str:
+        """Give the code that was seen its names; in words, what that cost."""
+        if self._program is None:
+            return self._unsampled
+        from giltrace.collectors._code_names import name_code
+
+        begin = time.thread_time()
+        try:
+            with self._program as program:
+                count = name_code(self._folder, program.open)
+        except OSError as error:
+            return f"; no C functions of hogs: {error.strerror}"
+        return f"; {count:,} samples of native code named in {(time.thread_time() - begin) * 1e3:.0f} ms"
 
     def _drain(self) -> None:
         poller = select.poll()

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprits import Culprits, find_culprits
+from giltrace.analysis.measure.native_code import functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import Source, Stretches, sourced_stacks, stretches
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
 from giltrace.analysis.results import frame_text
 from giltrace.exporters._relations import Relations
 from giltrace.timeline.axis import Ints
@@ -87,6 +90,17 @@ class Places:
     def asked_stack(self) -> Numbers:
         """Where the holder stood that each switch request was made to."""
         return np.append(self.hold_stack, np.int32(-1))[self._relations.asked_hold]
+
+    @cached_property
+    def native(self) -> dict[int, str]:
+        """In which native functions holds were seen that went on after a switch request, in words, by their numbers."""
+        process = self._process
+        if not len(process.native_code.samples):
+            return {}
+        over = usage.overstays(process, UNHEEDED_NS)
+        holds = process.holds[over.hold]
+        seen = native_functions(process, holds["thread"], over.asked, holds["end"], over.hold)
+        return {hold: functions_text(*what) for hold, what in seen.items()}
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -39,6 +39,12 @@ TASK = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("born", "u1")
 #: One function span or run of equal samples. `name` indexes `Spans.names`; `depth` is 0 for the outermost.
 SPAN = np.dtype([("start", "<i8"), ("end", "<i8"), ("tid", "<i4"), ("name", "<u4"), ("depth", "<u2")])
 
+#: What the kernel calls a mapping without a file.
+ANONYMOUS = "//anon"
+
+#: One look at which native function a thread was in: `function` indexes `NativeCode.functions`.
+NATIVE_SAMPLE = np.dtype([("time", "<i8"), ("tid", "<i4"), ("function", "<u4")])
+
 #: One Python frame: indices into `StackTable.strings`, and the line of the instruction (0 if unknown); where in that
 #: line its expression begins and ends, in bytes from 0 on (both 0 if unknown).
 FRAME = np.dtype([("function", "<u4"), ("file", "<u4"), ("line", "<i4"), ("begin", "<u2"), ("end", "<u2")])
@@ -160,9 +166,7 @@ class Spans:
     """Spans of one process from one collector: function spans (exact) or runs of samples (`sampled`).
 
     `spans` has dtype `SPAN` and is sorted by (tid, start, depth); within a thread, spans nest.
-    `clock_error_ns` bounds the error of their times against the GIL records. `native` numbers the names that are
-    functions of native code, where the collector looked for such. `interval_ns` is the mean time between two samples of
-    a thread, 0 if unknown.
+    `clock_error_ns` bounds the error of their times against the GIL records.
     """
 
     collector: str
@@ -172,5 +176,29 @@ class Spans:
     spans: Array
     clock_error_ns: int = 0
     lost: int = 0
-    native: tuple[int, ...] = ()
-    interval_ns: int = 0
+
+
+class NativeFunction(NamedTuple):
+    """A function of native code: its `name`, empty where no symbol covers it, and its `file`, as the program knew it.
+
+    The file is empty where that is not known, and `ANONYMOUS` for code that the program made as it ran. Where there is
+    no name, `caller` is the first function above it on the stack that has one, of `caller_file`; empty if that is not
+    known.
+    """
+
+    name: str
+    file: str
+    caller: str = ""
+    caller_file: str = ""
+
+
+@dataclass(frozen=True)
+class NativeCode:
+    """Samples (dtype `NATIVE_SAMPLE`, sorted by tid and time) of what native code threads ran, a number of `functions`.
+
+    They are of all processes. A thread is sampled once per so much time that it runs on a core; asleep it is not, nor
+    while the kernel works for it.
+    """
+
+    functions: tuple[NativeFunction, ...] = ()
+    samples: Array = field(default_factory=lambda: np.empty(0, NATIVE_SAMPLE))

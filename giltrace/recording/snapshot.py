@@ -12,13 +12,13 @@ import numpy as np
 
 from giltrace.errors import RecordingError
 from giltrace.process.folder import Folder, extents, plain_copy
-from giltrace.recording import clock, cores, layout
+from giltrace.recording import clock, code_samples, cores, layout
 
 _TRIES = 20
 _MOST_META = 1 << 26
 
 _GIL, _STACKS, _SCHED = (re.compile(rf"{kind}-[0-9-]{{1,22}}\.bin") for kind in ("gil", "stacks", "sched"))
-_WHOLE = re.compile("|".join(map(re.escape, (clock.FILE, cores.FILE))))
+_WHOLE = re.compile("|".join(map(re.escape, (clock.FILE, cores.FILE, code_samples.MAPS))))
 
 
 def copy(folder: Folder, out: Path) -> None:

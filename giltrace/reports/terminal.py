@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.measure.native_code import functions_text
 from giltrace.analysis.results import (
     Convoy,
     EventLoop,
@@ -242,21 +243,11 @@ def _print_patterns(process: ProcessReport, console: Console, detail: Detail) ->
 
 def _hog(hog: Hog) -> str:
     called = f", {hog.expression}," if hog.expression else ""
+    native = f" In C: {functions_text(hog.functions, hog.samples)}." if hog.samples else ""
     return (
         f"Hog: {site_name(hog.site)}{called} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
-        f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{_in_c(hog)}"
+        f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{native}"
     )
-
-
-def _in_c(hog: Hog) -> str:
-    """What py-spy saw of its native code, if it looked."""
-    if not hog.samples:
-        return ""
-    if hog.c_file is None:
-        return f" In C: the interpreter's own code, or now this and now that ({plural(hog.samples, 'sample')})."
-    function = hog.c_function or "a function without a symbol"
-    file = hog.c_file.rpartition("/")[2]
-    return f" In C: {function} ({file}), in {hog.c_samples} of {plural(hog.samples, 'sample')}."
 
 
 def _convoy(convoy: Convoy) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import Sampling, Spans, StackTable
+from giltrace.recording.events import NativeCode, Sampling, Spans, StackTable
 from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
@@ -147,7 +147,8 @@ class Process:
     It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
     are asked about, None for all: what they waited and held is told, and whoever made them wait. `cores` is how much of
     the machine it might use, None if that was not recorded. `end` is the end of the process, or that of the recording
-    or of the window which it outlived: `end_of`.
+    or of the window which it outlived: `end_of`. `native_code` has the samples of what native code threads ran, those
+    of the other processes too.
     """
 
     pid: int
@@ -181,6 +182,7 @@ class Process:
     chosen: Bools | None = None
     cores: Cores | None = None
     end_of: EndOf = "process"
+    native_code: NativeCode = field(default_factory=NativeCode)
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""
@@ -300,7 +302,7 @@ class Timeline:
         if any(not process.has_sched and len(process.holds) for process in self.processes):
             told.append(
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
-                "told from native code, and a hog shows only from 50 ms on"
+                "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
             )
         if self.sampling is not None:
             told.append("observed: which lines waited and held is not known; the trace has py-spy's samples, if any")

@@ -18,6 +18,7 @@ import pytest
 from giltrace.collectors import LIGHT, NAMES, _perf, choose
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import UsageError
+from giltrace.recording.native_code import read_native_code
 from giltrace.recording.sched import read_sched
 from tests.collecting import record, script
 
@@ -152,15 +153,17 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 @pytest.mark.skipif(int(_perf._PARANOID.read_text()) > 2, reason="needs kernel.perf_event_paranoid <= 2")
 def test_sched_needs_no_privileges(open_folder: Path) -> None:
-    import giltrace.recording.sched  # noqa: F401 - nobody may not be able to import it later
+    import giltrace.collectors._code_names
+    import giltrace.recording.sched  # noqa: F401 - nobody may not be able to import them later
 
     def work() -> str:
         collector = SchedCollector()
         assert collector.available(None) is None
-        _, (report,) = record(open_folder, [collector], ["/bin/sh", "-c", "/bin/true; exit"])
+        _, (report,) = record(open_folder, [collector], ["/bin/sh", "-c", "/bin/true; seq 3000000 >/dev/null; exit"])
         return json.dumps([report.status, sorted(read_sched(open_folder).names.values())])
 
-    assert json.loads(as_nobody(work)) == ["ok", ["sh", "true"]]
+    assert json.loads(as_nobody(work)) == ["ok", ["seq", "sh", "true"]]
+    assert any(one.file.startswith("/") for one in read_native_code(open_folder).functions)
 
 
 def test_sched_that_is_refused_says_so_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

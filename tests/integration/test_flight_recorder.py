@@ -117,7 +117,7 @@ def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:
         while not open_files(written.path)[0].header["overwritten"]:
             time.sleep(0.001)  # the recording itself says when its ring is full
         for number in range(12):
-            dump(written.folder, tmp_path / f"dump-{number}.giltrace", Trigger("request", "test", 0))
+            dump(written.folder, tmp_path / f"dump-{number}.giltrace", Trigger("request", "test", 0), os.getpid())
         assert under_way.process.stdout is not None
         assert under_way.process.stdout.readline() == "done\n"
         under_way.end()
@@ -162,7 +162,12 @@ def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"giltrace: error: process {other.pid} is not Python\n  ")
     with pytest.raises(OutputError, match="cannot write"):
-        dump(Folder.own(tmp_path / "app.giltrace"), tmp_path / "no" / "where.giltrace", Trigger("request", "test", 0))
+        dump(
+            Folder.own(tmp_path / "app.giltrace"),
+            tmp_path / "no" / "where.giltrace",
+            Trigger("request", "test", 0),
+            os.getpid(),
+        )
 
 
 @pytest.mark.parametrize(

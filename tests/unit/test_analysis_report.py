@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from giltrace.analysis.findings.verdict import KINDS
 from giltrace.analysis.report import analyse
+from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
 from giltrace.reports.json import to_json
 from giltrace.timeline.model import CollectorReport, Process
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
-from tests.unit.gil_events import process, timeline
+from tests.unit.gil_events import MS, process, timeline
 from tests.unit.test_analysis_findings import LOOP, STEP
 from tests.unit.test_summary_verdict import convoy, hog
 
@@ -30,6 +33,8 @@ def full() -> dict[str, Any]:
         with_stacks(process(*parts), [LOOP, [STEP]], wait={1: 1, 2: 0}, hold={0: 1, 1: 1, 2: 0})
         for parts in (convoy(), hog())
     ]
+    samples = np.array([(100 * MS, 101, 0)], NATIVE_SAMPLE)
+    made = [replace(one, native_code=NativeCode((NativeFunction("sort", "/a.so"),), samples)) for one in made]
     result: dict[str, Any] = json.loads(to_json(analyse(make_timeline(*made, collectors=COLLECTORS))))
     return result
 
@@ -71,6 +76,7 @@ def test_small_objects_are_documented_where_they_occur() -> None:
     page = PAGE.read_text()
     one = max(full()["processes"], key=lambda p: len(p["convoys"]))
     small = [one["blame"][0]["victim"], one["victims"][0], one["convoys"][0]["estimates"][0]]
+    small += [one["hogs"][0]["functions"][0] for one in full()["processes"] if one["hogs"]]
     small += [one["what_if"]["by_cores"][0], one["verdict"]["evidence"][0], one["quality"]["collectors"][0]]
     for entry in small:
         assert [name for name in entry if f"`{name}`" not in page] == []

@@ -67,7 +67,6 @@ def test_two_reports_cannot_share_stdout(folder: Path, capsys: pytest.CaptureFix
         (("record", "--ring", "1MiB", "--with", "py-spy", "-c", "pass"), "--ring cannot go with py-spy"),
         (("record", "--ring", "1kB", "-o", "single", "-c", "pass"), "a ring of 1kB is too small"),
         (("record", "--dump-on", "USR1", "-o", "single", "-c", "pass"), "--dump-on needs a ring"),
-        (("record", "--native", "--light", "-o", "single", "-c", "pass"), "--native needs py-spy"),
         (("attach", "999999999", "--without", "perf", "-o", "single"), "no collector is called perf"),
         (("attach", "--observe", "999999999", "--stacks", "full", "-o", "single"), "that --stacks could be for"),
         (("attach", "--observe", "999999999", "--allow-seccomp", "-o", "single"), "that --allow-seccomp could be for"),

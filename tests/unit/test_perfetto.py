@@ -15,11 +15,14 @@ from giltrace.exporters import EXPORTERS
 from giltrace.exporters.perfetto import slices as slice_module
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.exporters.perfetto.colours import hue_and_lightness
-from giltrace.recording.events import SPAN, Spans
+from giltrace.recording.events import NATIVE_SAMPLE, SPAN, NativeCode, NativeFunction, Spans
 from giltrace.timeline.model import CollectorReport, Flag, Process, Thread, Timeline
 from giltrace.views.trace_processor import QueryError, TraceProcessor, unavailable
 from tests.synthetic import REALTIME_OFFSET, START, make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
+from tests.unit.gil_events import MS
+from tests.unit.gil_events import process as scripted
+from tests.unit.test_summary_verdict import hog
 
 _WHY_NOT = unavailable()
 pytestmark = pytest.mark.skipif(_WHY_NOT is not None, reason=str(_WHY_NOT))
@@ -259,6 +262,18 @@ def test_details_say_the_own_line_first_and_how_a_stack_is_known(tmp_path: Path)
         ("give (app.py:9)", None, None),
         ("take (app.py)", None, None),
     }
+
+
+def test_details_say_which_native_code_a_hog_was_in(tmp_path: Path) -> None:
+    # Thread 101 holds for 300 ms from 20 us on, again and again.
+    samples = np.array([(time, 101, time // MS % 2) for time in range(100 * MS, 110 * MS, MS)], NATIVE_SAMPLE)
+    functions = (NativeFunction("sort", "/lib/a.so"), NativeFunction("compare", "/lib/a.so"))
+    hogs = replace(scripted(*hog()), native_code=NativeCode(functions, samples))
+    trace = load(make_timeline(hogs), tmp_path)
+    text = "extract_arg(arg_set_id, 'debug.in C')"
+    assert trace.query(f"select dur, {text} as told from slice where {text} is not null") == [
+        {"dur": 300 * MS, "told": "compare 50.0%, sort 50.0% (a.so, 10 samples)"}
+    ]
 
 
 def test_spans_are_nested_slices_of_their_threads(tmp_path: Path) -> None:

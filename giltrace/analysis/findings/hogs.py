@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from giltrace.analysis.durations import duration
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.expressions import Expressions
-from giltrace.analysis.measure.native_code import NativeCode, find_native_code
+from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
-from giltrace.analysis.results import Hog, Verdict
+from giltrace.analysis.results import Hog, SampledFunction, Site, Verdict
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Flag, Process
 
 #: Hogs decide the verdict if they overstay for this share of the time that the threads had in all: 50 ms of each second
@@ -41,7 +45,7 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
     holds = process.holds[over.hold]
     kinds = sites.classify(holds["thread"], stack)
     held = usage.lengths(holds)
-    in_c = find_native_code(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
+    native = native_functions(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
     expressions = Expressions(process, recorded_ns)
     hogs = []
     for kind, site in enumerate(kinds.sites):
@@ -56,10 +60,32 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
                 held_ns=int(held[mine].sum()),
                 stack=sites.stack(int(stack[worst])),
                 expression=expressions.at(int(stack[worst])),
-                **in_c.get(kind, NativeCode())._asdict(),
+                **_native(native.get(kind, Seen())),
             )
         )
     return tuple(sorted(hogs, key=lambda hog: -hog.ns)[:MOST_HOGS])
+
+
+def advice(functions: Sequence[SampledFunction] = (), samples: int = 0) -> str:
+    """What to do about code that was found in these native functions."""
+    named = f", {functions_text(functions, samples)}," if samples else ""
+    return f"Let that native code{named} release the GIL around its work, or hand it smaller pieces."
+
+
+def _native(seen: Seen) -> dict[str, Any]:
+    """The fields of a hog that tell of its native code."""
+    if not seen.functions:
+        return {}
+    first = seen.functions[0]
+    stack = [(first.name, first.file)] + [(first.caller, first.caller_file)] * bool(first.caller)
+    return {
+        "functions": seen.functions,
+        "samples": seen.samples,
+        "c_function": first.name or None,
+        "c_file": first.file,
+        "c_samples": first.samples,
+        "c_stack": tuple(f"{name or '[no symbol]'} ({file})" for name, file in stack),
+    }
 
 
 def hog(f: Figures) -> Verdict | None:
@@ -72,7 +98,7 @@ def hog(f: Figures) -> Verdict | None:
         "hog",
         f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
         f"{duration(longest)}{_at(f)}, where Python code takes microseconds.",
-        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+        advice(*_seen(f)),
         evidence,
     )
 
@@ -131,11 +157,25 @@ def _worst(f: Figures) -> tuple[str, int, str]:
 
 def _at(f: Figures) -> str:
     """The line of the longest hog, as far as it is known."""
-    over, sites = f.overstays, Sites(f.process)
-    worst = over.hold[[int(over.length.argmax())]]
-    (site,) = sites.classify(f.process.holds["thread"][worst], sites.hold_stacks()[worst]).sites
+    site, _ = _longest_site(f)
     if site.function:
         return f" at {site.where}"
-    middle = int((f.process.holds["start"][worst[0]] + f.process.holds["end"][worst[0]]) // 2)
-    sampled = where_sampled(f.process, int(f.process.holds["thread"][worst[0]]), middle)
+    hold = f.process.holds[f.overstays.hold[int(f.overstays.length.argmax())]]
+    sampled = where_sampled(f.process, int(hold["thread"]), int((hold["start"] + hold["end"]) // 2))
     return f" at {sampled}" if sampled else ""
+
+
+def _seen(f: Figures) -> Seen:
+    """The native functions that the hogs at that line were in, as far as they are known."""
+    _, mine = _longest_site(f)
+    hold, asked = f.overstays.hold[mine], f.overstays.asked[mine]
+    thread, end = f.process.holds["thread"][hold], f.process.holds["end"][hold]
+    return native_functions(f.process, thread, asked, end, np.zeros(len(hold), np.int64)).get(0, Seen())
+
+
+def _longest_site(f: Figures) -> tuple[Site, Ints]:
+    """The line of the longest hog, and which of the hogs are there."""
+    over, sites = f.overstays, Sites(f.process)
+    found = sites.classify(f.process.holds["thread"][over.hold], sites.hold_stacks()[over.hold])
+    longest = int(found.of_row[over.length.argmax()])
+    return found.sites[longest], np.flatnonzero(found.of_row == longest)

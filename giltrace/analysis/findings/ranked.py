@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
+from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Finding, Site
+from giltrace.analysis.results import Finding, Hog, Site
 from giltrace.timeline.model import Process
 
 #: What costs less than this share of all waiting is left out: nobody would mend it, and rounding makes such rows.
@@ -33,7 +36,7 @@ _TOLD = {
     Cause.HOG: (
         "hog",
         "while native code kept the GIL past a switch request",
-        "Let that native code release the GIL around its work, or hand it smaller pieces.",
+        hog_advice(),
     ),
     Cause.COLLECTION: (
         "collection",
@@ -68,10 +71,11 @@ _TOLD = {
 }
 
 
-def find_findings(process: Process, figures: Costed | None = None) -> tuple[Finding, ...]:
+def find_findings(process: Process, figures: Costed | None = None, hogs: Sequence[Hog] = ()) -> tuple[Finding, ...]:
     """What each cause of waiting cost those threads that are asked about, where, whom and since when.
 
-    The first are those that the end hung on, or, if that was hardly any, those to which the threads lost most.
+    The first are those that the end hung on, or, if that was hardly any, those to which the threads lost most. Of the
+    `hogs`, those at the same lines tell in which functions they were.
     """
     if len(process.waits) == 0:
         return ()
@@ -83,6 +87,10 @@ def find_findings(process: Process, figures: Costed | None = None) -> tuple[Find
     found = []
     for cause in causes:
         name, summary, advice = _TOLD[cause]
+        culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause)
+        if cause is Cause.HOG:
+            mine = next((hog for hog in hogs if culprit is not None and hog.site.where == culprit.where), None)
+            advice = hog_advice(mine.functions, mine.samples) if mine is not None else advice
         waits = np.flatnonzero(costs.ns[:, cause])
         found.append(
             Finding(
@@ -95,7 +103,7 @@ def find_findings(process: Process, figures: Costed | None = None) -> tuple[Find
                 max_ns=int(costs.ns[:, cause].max()),
                 since_ns=int(process.waits["start"][waits].min()) - process.start,
                 victim=sides.victim(cause),
-                culprit=None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause),
+                culprit=culprit,
             )
         )
     ns = costs.deciding(list(Cause), max(process.end - process.start, 1))

@@ -26,7 +26,7 @@ _CORE = 2
 _LED_TO = 1
 _STACK = 2
 _OWN_LINE = 4
-_CULPRIT_OWN_LINE = 8
+_CULPRIT_OWN_LINE = _IN_C = 8
 _SOURCE_SHIFT, _SOURCES = 4, 7
 #: How many held the GIL during a wait.
 _HOLDERS_SHIFT, _HOLDERS = 7, 3
@@ -83,6 +83,9 @@ def _holds(
     flow = first_flow + np.arange(len(holds), dtype=np.int64)
     uuid = tracks[holds["thread"], holds["gil"]]
     own_line = texts.own_line[texts.places.hold_stack]
+    native = texts.places.native
+    in_c = np.zeros(len(holds), np.int64)
+    in_c[list(native)] = sink.argument_values(list(native.values()))
 
     @cache
     def shape(kind: int) -> Shape:
@@ -99,6 +102,7 @@ def _holds(
             flow=flow[rows],
             stack=texts.hold[rows],
             own_line=own_line[rows],
+            in_c=in_c[rows],
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
@@ -110,6 +114,7 @@ def _holds(
         | _ARROW * relations.arrow_in
         | _CORE * (holds["core"] >= 0)
         | _OWN_LINE * (own_line > 0)
+        | _IN_C * (in_c > 0)
         | (stack_kinds(texts.places.hold_source, texts.hold) << _SOURCE_SHIFT)
     )
     return Slices(holds["start"], holds["end"], kind, relations.arrow_out.astype(np.int64), begin, finish)
@@ -210,6 +215,8 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("own line", string_value_iid=value["own_line"]))
         if stack_name:
             notes.append(sink.annotation(stack_name, string_value_iid=value["stack"]))
+        if kind & _IN_C:
+            notes.append(sink.annotation("in C", string_value_iid=value["in_c"]))
         event = _begin(sink, value["uuid"], "holds GIL", colours.GREEN, notes + _partial(sink, flags))
         if kind & _ARROW:
             event.terminating_flow_ids.append(value["flow"])
@@ -219,6 +226,7 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
     columns |= {"core": Field.SMALL} if kind & _CORE else {}
     columns |= {"own_line": Field.IID} if kind & _OWN_LINE else {}
     columns |= {"stack": Field.IID} if stack_name else {}
+    columns |= {"in_c": Field.IID} if kind & _IN_C else {}
     return Shape(build, columns | ({"flow": Field.FLOW} if kind & _ARROW else {}))
 
 

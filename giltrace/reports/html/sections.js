@@ -255,18 +255,25 @@ function blameCard(process) {
   return made;
 }
 
+function nativeName(one) {
+  if (one.name) return `${one.name} (${file(one.file)})`;
+  if (one.file === "//anon") return "code that the program made as it ran";
+  if (!one.file) return "code of an unknown file";
+  const where = one.caller_file === one.file ? "" : ` of ${file(one.caller_file)}`;
+  return `a function without a name of ${file(one.file)}${one.caller ? `, called from ${one.caller}${where}` : ""}`;
+}
+
 function inC(hog) {
   if (!hog.samples) return "";
-  if (hog.c_file === null) return `; in C: the interpreter's own code, or now this and now that (${plural(hog.samples, "sample")})`;
-  const name = `${hog.c_function ?? "a function without a symbol"} (${file(hog.c_file)})`;
-  return `; in C: ${name}, in ${whole(hog.c_samples)} of ${plural(hog.samples, "sample")}`;
+  const told = hog.functions.slice(0, 3).map((one) => `${nativeName(one)} ${percent(one.samples / hog.samples)}`);
+  return `; in C: ${told.join(", ")} (${plural(hog.samples, "sample")})`;
 }
 
 function patternsCard(process) {
   const found = [
     ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}${hog.expression ? `, ${hog.expression}` : ""}`,
       `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`,
-      [...hog.c_stack, ...hog.stack]]),
+      hog.stack]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
       `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
       + `${convoy.steps_per_s.toFixed(1)} steps per second`
