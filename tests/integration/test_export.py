@@ -295,9 +295,9 @@ def test_what_is_there_stays_without_force(recorded: Recorded) -> None:
             ("convoy", "--to", "collapsed", "--what", "holding", "--by", "culprit", "-o", "x"),
             "only waiting has culprits",
         ),
-        (("convoy", "--to", "chrome", "-o", "absent/x.json"), "cannot write absent/x.json"),
+        (("convoy", "--to", "chrome", "-o", "convoy.giltrace/meta.json/x"), "cannot write convoy.giltrace/meta.json/x"),
         (("convoy", "--to", "perfetto", "-o", "x", "--window", "900s.."), "nothing from 900 s on the recording is "),
-        (("convoy",), "Missing option '--to'"),
+        (("convoy",), "missing option '--to'"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )

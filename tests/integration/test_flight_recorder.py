@@ -161,10 +161,11 @@ def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
         other.kill()
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"giltrace: error: process {other.pid} is not Python\n  ")
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         dump(
             Folder.own(tmp_path / "app.giltrace"),
-            tmp_path / "no" / "where.giltrace",
+            tmp_path / "file" / "where.giltrace",
             Trigger("request", "test", 0),
             os.getpid(),
         )
