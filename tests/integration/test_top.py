@@ -190,7 +190,7 @@ def test_the_command_ends_with_it(code: str, tmp_path: Path) -> None:
         (["999999999"], "there is no process 999999999"),
         (["no-such-command-anywhere"], "there is no file, bundled workload or command"),
         (["-d", "soon", "-c", "pass"], "is no duration"),
-        (["--interval", "1m", "-c", "pass"], "between every 100ms and every 2s"),
+        (["--interval", "1m", "-c", "pass"], "is no time between refreshes\n  give 100ms to 2s"),
         ([], "nothing to look at\n  give a PID, a script or a command: `giltrace top 4242`"),
     ],
 )
