@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from giltrace.collectors.sched import SchedCollector
 from giltrace.launch.attach.heads import Heads
 from giltrace.process.folder import Folder
 from giltrace.recording.code_samples import MAPS, read_code_samples
+from giltrace.recording.events import NativeFunction
 from giltrace.recording.native_code import read_native_code
 from giltrace.recording.sched import read_sched
 from tests.collecting import record as record_with
@@ -145,14 +147,20 @@ def test_a_ring_that_has_turned_over_knows_what_was_mapped_before(tmp_path: Path
     folder = tmp_path / "x.giltrace"
     folder.mkdir()
     library = build(tmp_path, "plain")
-    collector = SchedCollector(ring=1 << 16)
-    command = [sys.executable, PROGRAM, library, "20000", "exported:here", "20000"]
+    collector = SchedCollector(ring=1 << 18)
+    # On one core, so that all its records are in one ring.
+    core = str(min(os.sched_getaffinity(0)))
+    program = [sys.executable, PROGRAM, library, "40000", "exported:here", "40000", "exported:here"]
+    command = ["taskset", "--cpu-list", core, *program]
     # Nobody writes that it is a Python: its name among the files of the tracer says so.
     status, (said,) = record_with(folder, [collector], command, lambda pid: (folder / f"gil-{pid}-0.bin").touch())
     assert (status, said.status) == (0, "ok")
     whole = b"".join(path.read_bytes() for path in folder.glob("sched-*.bin"))
     assert str(library).encode() not in whole
     assert str(library).encode() in (folder / MAPS).read_bytes()
+    seen = read_native_code(folder)
+    counts = Counter(seen.functions[one] for one in seen.samples["function"].tolist())
+    assert counts[NativeFunction("exported", str(library))] > 10
 
 
 def test_dumps_of_the_flight_recorder_have_names(tmp_path: Path) -> None:
