@@ -71,7 +71,7 @@ def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) ->
     assert re.search(r"test_holds_it_failed held the GIL for [\d.]+ m?s at a time; max_hold is 5\.00 ms", held)
     assert "re.match(" in held
     waited = message(found["test_waits_failed"])
-    assert re.search(r"waited [\d.]+ m?s for the GIL; max_wait is 15\.0 ms\s+for hog in `json\.loads\(TEXT\)`", waited)
+    assert re.search(r"waited [\d.]+ m?s for the GIL; max_wait is 3\.00 ms\s+for hog in `json\.loads\(TEXT\)`", waited)
     assert "KeyError" in message(found["test_its_own_outcome_counts_failed"])
     refused = message(found["test_a_wrong_mark_of_parameters[1]"])
     assert "@pytest.mark.gil(max_hold=5): 5 is no duration" in refused

@@ -86,12 +86,14 @@ for t in threads: t.join()
     asked = of_kind(process.events, layout.Kind.TIMEOUT)
     asked = asked[asked["flags"] & layout.RecordFlag.SWITCH_REQUEST != 0]
     sampled = asked[asked["stack"] >= 0]
-    assert sampled.size >= 0.9 * asked.size > 0
+    assert sampled.size >= 0.9 * asked.size > 0, (sampled.size, asked.size)
     tops = [frames(process, int(stack))[0] for stack in sampled["stack"]]
-    assert all(name in ("spin", "<module>", "run", "_bootstrap_inner", "start", "join", "wait") for name, _, _ in tops)
     inside = [line for name, _, line in tops if name == "spin"]
-    assert len(inside) >= 0.8 * len(tops)
-    assert set(inside) <= {4, 5, 6}
+    others = {(name, Path(file).name) for name, file, _ in tops if name != "spin"}
+    # The main thread starts the others and joins them, and both take what threading takes.
+    assert {file for _, file in others} <= {"<string>", "threading.py"}, others
+    assert len(inside) >= 0.8 * len(tops), (len(inside), len(tops), others)
+    assert set(inside) <= {3, 4, 5, 6}  # the function begins with its first line
 
 
 @pytest.mark.parametrize(("depth", "most"), [(0, 0), (1, 1), (5, 5)])

@@ -176,7 +176,7 @@ def test_other_threads_do_not_count_passed(hogged):
     time.sleep(0.05)
 
 
-@pytest.mark.gil(max_wait="15ms")
+@pytest.mark.gil(max_wait="3ms")
 def test_waits_failed(hogged):
     while hogged() < 10:  # on a busy machine the other thread may come late
         time.sleep(0.001)
