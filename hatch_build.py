@@ -156,7 +156,7 @@ class Build:
 
     def libraries(self, kind: Kind) -> None:
         """Build the tracer, and what the recorder observes with where it is itself of this kind."""
-        tracer = [p for p in self._sources("**") if p.parts[-2] not in ("preload", "observer")]
+        tracer = self._sources("tracer", "*.[cS]")
         # ziglang adds what describes its own libraries to debuggers.
         libraries = [*LIBRARIES, *(["-Wl,--strip-debug"] if kind.is_zig else [])]
         flags = [*TRACER_FLAGS[kind.libc], *libraries]

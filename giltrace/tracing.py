@@ -48,6 +48,7 @@ def trace(
     All threads are followed, those that run already too: exactly from the first time on that each takes the GIL. What
     is recorded is the GIL with the core at each acquire, and up to `stacks` Python frames per release (0: none). Core
     switches need a recorder outside of the process (`giltrace record`): what threads do off the GIL is not known here.
+    If the process puts a seccomp filter on itself meanwhile, the recording is left as it is, which reads the same.
     Raises `OutputError` if it cannot be written, `TargetError` if tracing cannot start.
     """
     if callable(name):

@@ -79,7 +79,7 @@ class Build:
         rounds = self.folder / "rounds.h"
         rounds.write_text(_ROUNDS if self.kind == "tsan" else "")
         # All but the stub, which is to do without any library.
-        sources = sorted(path for path in SOURCES.rglob("*.c") if path.parent.name != "preload")
+        sources = sorted(path for path in SOURCES.rglob("*.[cS]") if path.parent.name != "preload")
         self._cc(self.library, *_LIBRARY_FLAGS, "-include", rounds, *sources)
         self._cc(self.host, "-std=gnu11", "-rdynamic", HOST)
 

@@ -16,6 +16,7 @@ import giltrace
 from giltrace import native
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
+from giltrace.process.ways import find_ways
 from giltrace.recording import clock
 from giltrace.recording.cores import CoresLog
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
@@ -54,7 +55,7 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     for thread in threading.enumerate():
         if thread.ident is not None:
             library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
-    refused = library.giltrace_start(os.fsencode(path.absolute()), ctypes.c_uint(stacks))
+    refused = library.giltrace_start(os.fsencode(path.absolute()), ctypes.c_uint(stacks), find_ways(os.getpid(), 0))
     if refused:
         folder.abandon()
         raise TargetError(*_REFUSALS[refused])
@@ -66,12 +67,14 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
         yield path
     finally:
         library.giltrace_stop()
-        cores.look(now=True)
-        clock.append_pair(path)
-        meta.end_ns = time.monotonic_ns()
-        meta.collectors = [asdict(GilCollector().report(path))]
-        meta.state = "complete"
-        meta.write(path)
+        # Else the process has put a seccomp filter on itself, which may kill it for that.
+        if not library.giltrace_is_confined():
+            cores.look(now=True)
+            clock.append_pair(path)
+            meta.end_ns = time.monotonic_ns()
+            meta.collectors = [asdict(GilCollector().report(path))]
+            meta.state = "complete"
+            meta.write(path)
 
 
 def own_name() -> str:

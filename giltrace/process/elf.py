@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 #: Reads so many bytes at an address; fewer, or an OSError, where there is no memory.
 Read = Callable[[int, int], bytes]
 
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
-_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_GNU_RELRO = 1, 2, 3, 0x6474E552
+_DT_PLTRELSZ, _DT_PLTGOT, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 2, 3, 5, 6, 0x6FFFFEF5
 _EXECUTABLE = 1
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
+_VALUE = 8  # where a symbol has its value
+_RELOCATION = 24  # bytes
 _STT_GNU_IFUNC = 10
 _PAGE = 4096
 
@@ -49,11 +51,17 @@ class LoadedObject:
         dynamic = [(segment[3], segment[6]) for segment in segments if segment[0] == _PT_DYNAMIC]
         if not loads or not dynamic:
             raise NotElf
+        self.start = start
         self.base = start - loads[0][1] // _PAGE * _PAGE
         #: Where its code lies.
         self.text = [(self.base + a, self.base + a + length) for flags, a, length in loads if flags & _EXECUTABLE]
         self.dynamically_linked = any(segment[0] == _PT_INTERP for segment in segments)
         self._tables = self._read_dynamic(*dynamic[0])
+        #: Where it has the addresses of what it imports, (start, end) each.
+        self.slots = [(self.base + s[3], self.base + s[3] + s[6]) for s in segments if s[0] == _PT_GNU_RELRO]
+        if _DT_PLTGOT in self._tables:
+            first, calls = self._tables[_DT_PLTGOT], self._tables.get(_DT_PLTRELSZ, 0) // _RELOCATION
+            self.slots.append((first, first + 8 * (3 + calls)))
 
     def read(self, address: int, size: int) -> bytes:
         """Read memory of the same process, all of it."""
@@ -77,19 +85,28 @@ class LoadedObject:
         for tag in (_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH):
             if tag not in entries:
                 raise NotElf
-            entries[tag] += self.base if entries[tag] < self.base else 0
+        for tag in (_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH, _DT_PLTGOT):
+            if tag in entries:
+                entries[tag] += self.base if entries[tag] < self.base else 0
         return entries
+
+    def is_code(self, address: int) -> bool:
+        """Tell whether its code is there."""
+        return any(start <= address < end for start, end in self.text)
 
     def address(self, name: str) -> int | None:
         """Return the address that it defines the function or variable `name` at, None if it does not."""
-        for kind, section, value in self._hashed(name):
+        return next((self.base + value for value, _ in self.definitions(name)), None)
+
+    def definitions(self, name: str) -> Iterator[tuple[int, int]]:
+        """The value of each symbol that defines `name`, less `base`, and the address of the word that says so."""
+        for kind, section, value, place in self._hashed(name):
             if section and value and kind != _STT_GNU_IFUNC:
-                return int(self.base + value)
-        return None
+                yield value, place
 
     def imports(self, name: str) -> bool:
         """Tell whether it uses `name` from another object."""
-        if any(section == 0 for _, section, _ in self._hashed(name)):
+        if any(section == 0 for _, section, _, _ in self._hashed(name)):
             return True  # as an address that is the same in all objects
         # Other imports are not hashed and come first.
         first = self._word(self._tables[_DT_GNU_HASH] + 4)
@@ -103,8 +120,8 @@ class LoadedObject:
         except NotElf:
             return False  # a shorter name, at the very end of the memory
 
-    def _hashed(self, name: str) -> Iterator[tuple[int, int, int]]:
-        """The kind, section and value of each symbol of that name in the hash table."""
+    def _hashed(self, name: str) -> Iterator[tuple[int, int, int, int]]:
+        """The kind, section and value of each symbol of that name in the hash table, and where its value stands."""
         table = self._tables[_DT_GNU_HASH]
         buckets, first, bloom, _ = struct.unpack("<4I", self.read(table, 16))
         if buckets == 0:
@@ -117,10 +134,10 @@ class LoadedObject:
         for index in range(begin, begin + _CHAIN_MAX):
             entry = self._word(table + (buckets + index - first) * 4)
             if entry | 1 == wanted | 1:
-                symbol = self.read(self._tables[_DT_SYMTAB] + index * _SYMBOL.size, _SYMBOL.size)
-                text, info, _, section, value, _ = _SYMBOL.unpack(symbol)
+                place = self._tables[_DT_SYMTAB] + index * _SYMBOL.size
+                text, info, _, section, value, _ = _SYMBOL.unpack(self.read(place, _SYMBOL.size))
                 if self._is_named(text, name):
-                    yield info & 15, section, value
+                    yield info & 15, section, value, place + _VALUE
             if entry & 1:
                 return
         raise NotElf

@@ -134,6 +134,7 @@ class Control(IntFlag):
     """What the recorder asks of a tracer."""
 
     CONTROL_STOP = 1  #: leave the process as it was, at the next use of a GIL
+    CONTROL_CONFINED = 2  #: the process has put a seccomp filter on: make no more system calls
 
 
 class Trigger(IntEnum):

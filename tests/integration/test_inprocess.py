@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,32 @@ def test_refuses_where_giltrace_record_is_at_work(tmp_path: Path) -> None:
     assert ran.returncode != 0
     assert "this process is traced already" in ran.stderr
     assert not (tmp_path / "run-0.giltrace").exists()
+
+
+CONFINED = f"""
+import sys, giltrace
+code = open({str(TARGETS / "hosts" / "confining.py")!r}).read()
+exec(code[: code.index("gate = ")])
+with giltrace.trace(sys.argv[3]):
+    confine()
+    for thread in run(contend, 100):
+        thread.join()
+print("alive", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names x86-64's system calls")
+@pytest.mark.parametrize("way", ["prctl", "tsync", "kept"])
+def test_a_process_that_confines_itself_meanwhile(way: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-W", "ignore", "-c", CONFINED, way, "0", str(tmp_path / "x")]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "alive\n", "")
+    timeline = giltrace.load(tmp_path / "x").timeline
+    (process,) = timeline.processes
+    assert timeline.lost == 0
+    assert not timeline.violations
+    assert len(process.holds) > 300
 
 
 @pytest.mark.parametrize(

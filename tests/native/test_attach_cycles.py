@@ -54,11 +54,11 @@ def test_a_lease_that_ran_out_ends_the_tracer(interpreter: Interpreter, tmp_path
         library = ctypes.CDLL({str(native.LIBRARY)!r})
         result = ctypes.c_int(-1)
         none, long_ago = ctypes.c_uint64(0), ctypes.c_uint64(1)
-        library.giltrace_attach({str(tmp_path).encode()!r}, 0, long_ago, none, ctypes.byref(result))
+        library.giltrace_attach({str(tmp_path).encode()!r}, 0, long_ago, none, ctypes.byref(result), None)
         assert result.value == 0
         for _ in range(1000):
             time.sleep(0)
-        library.giltrace_attach({str(tmp_path).encode()!r}, 0, none, none, ctypes.byref(result))
+        library.giltrace_attach({str(tmp_path).encode()!r}, 0, none, none, ctypes.byref(result), None)
         assert result.value == 0, "the first recording should have ended by itself"
         for _ in range(1000):
             time.sleep(0)
@@ -86,7 +86,7 @@ def test_a_ring_keeps_the_last_events_of_every_thread(interpreter: Interpreter, 
         gate = threading.Event()
         sleeper = threading.Thread(target=idle, args=(gate,), name="sleeper")
         none, ring = ctypes.c_uint64(0), ctypes.c_uint64(1 << 20)
-        library.giltrace_attach({str(tmp_path).encode()!r}, 128, none, ring, ctypes.byref(result))
+        library.giltrace_attach({str(tmp_path).encode()!r}, 128, none, ring, ctypes.byref(result), None)
         assert result.value == 0
         sleeper.start()
         for _ in range(3):
@@ -124,7 +124,7 @@ def test_a_ring_with_more_threads_than_room_counts_what_it_loses(interpreter: In
         library = ctypes.CDLL({str(native.LIBRARY)!r})
         result = ctypes.c_int(-1)
         none, ring = ctypes.c_uint64(0), ctypes.c_uint64(1 << 20)
-        library.giltrace_attach({str(tmp_path).encode()!r}, 0, none, ring, ctypes.byref(result))
+        library.giltrace_attach({str(tmp_path).encode()!r}, 0, none, ring, ctypes.byref(result), None)
         assert result.value == 0
         gate = threading.Event()
         idle = [threading.Thread(target=gate.wait, name="idle") for _ in range(300)]
@@ -164,7 +164,7 @@ def test_a_wait_that_outlives_its_recording_ends_unseen(interpreter: Interpreter
         none, result = ctypes.c_uint64(0), ctypes.c_int(-1)
         def attach(folder):
             os.mkdir(folder)
-            library.giltrace_attach(folder.encode(), 64, none, none, ctypes.byref(result))
+            library.giltrace_attach(folder.encode(), 64, none, none, ctypes.byref(result), None)
             assert result.value == 0
         running = True
         def step():
@@ -220,7 +220,7 @@ def test_threads_that_end_in_a_later_recording_leave_both_whole(
                for name in ("Ensure", "Release")]
         def attach(folder):
             os.mkdir(folder)
-            library.giltrace_attach(folder.encode(), 0, none, none, ctypes.byref(result))
+            library.giltrace_attach(folder.encode(), 0, none, none, ctypes.byref(result), None)
             assert result.value == 0
         attach({str(first)!r})
         outlive.launch(*api, ctypes.c_long(200), 49)
@@ -264,7 +264,7 @@ def test_a_child_whose_fork_had_begun_before_the_recording(interpreter: Interpre
         none, parent = ctypes.c_uint64(0), os.getpid()
         def attach(folder):
             result = ctypes.c_int(-1)
-            library.giltrace_attach(folder, 0, none, none, ctypes.byref(result))
+            library.giltrace_attach(folder, 0, none, none, ctypes.byref(result), None)
             return result.value
         @ctypes.CFUNCTYPE(None)
         def prepare():

@@ -69,10 +69,10 @@ for number in range(cycles):
     os.mkdir(where)
     result = ctypes.c_int(-1)
     ring = 1 << 20 if number % 2 else 0
-    library.giltrace_attach(where.encode(), 128, NS(0), NS(ring), ctypes.byref(result))
+    library.giltrace_attach(where.encode(), 128, NS(0), NS(ring), ctypes.byref(result), None)
     assert result.value == 0, result.value
     again = ctypes.c_int(-1)
-    library.giltrace_attach(where.encode(), 128, NS(0), NS(0), ctypes.byref(again))
+    library.giltrace_attach(where.encode(), 128, NS(0), NS(0), ctypes.byref(again), None)
     assert again.value == 1, again.value
     time.sleep(0.004)
     stop(where)

@@ -32,7 +32,7 @@ def steps():
 def attach(where):
     os.mkdir(where)
     result = ctypes.c_int(-1)
-    library.giltrace_attach(where.encode(), 64, NS(0), NS(0), ctypes.byref(result))
+    library.giltrace_attach(where.encode(), 64, NS(0), NS(0), ctypes.byref(result), None)
     return result.value
 
 

@@ -178,8 +178,9 @@ static void fork_once(void) {
     }
 }
 
-static void run_round(int number, const char *folder, int (*start)(const char *, unsigned),
-                      void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *), void (*stop)(void)) {
+static void run_round(int number, const char *folder, int (*start)(const char *, unsigned, const void *),
+                      void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *, const void *),
+                      void (*stop)(void)) {
     char where[512];
     pthread_t passing;
     int result = -1;
@@ -188,10 +189,10 @@ static void run_round(int number, const char *folder, int (*start)(const char *,
     must(pthread_create(&passing, NULL, brief, NULL));
     if (number % 2 == 0) { /* as through ctypes: holding the GIL */
         take_gil();
-        result = start(where, 0);
+        result = start(where, 0, NULL);
         drop_gil();
     } else {
-        attach(where, 0, 0, number % 4 == 1 ? 1 << 20 : 0, &result);
+        attach(where, 0, 0, number % 4 == 1 ? 1 << 20 : 0, &result, NULL);
     }
     must(result == 0 ? 0 : EBUSY);
     for (unsigned long enough = GET(takes) + ROUND_TAKES; GET(takes) < enough;) {
@@ -207,8 +208,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "host: %s\n", argc == 5 ? dlerror() : "wrong arguments");
         return 2;
     }
-    int (*start)(const char *, unsigned);
-    void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *);
+    int (*start)(const char *, unsigned, const void *);
+    void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *, const void *);
     void (*stop)(void);
     *(void **)&start = dlsym(library, "giltrace_start");
     *(void **)&attach = dlsym(library, "giltrace_attach");

@@ -45,7 +45,7 @@ for number in range(recordings):
     where = os.path.join(folder, str(number))
     os.mkdir(where)
     result = ctypes.c_int(-1)
-    library.giltrace_attach(where.encode(), 128, NONE, NONE, ctypes.byref(result))
+    library.giltrace_attach(where.encode(), 128, NONE, NONE, ctypes.byref(result), None)
     assert result.value == 0, result.value
     before = list(counts)
     time.sleep(pause)

@@ -30,7 +30,7 @@ static void hook(void) {
     store_check(&self);
     store_number(&self, clock_ticks(), GT_STACK, 1);
     store_emit(&self, clock_ticks(), GT_ACQUIRE, 0, GT_NO_CORE, 0);
-    if (store_stop_wanted()) { /* which reads the head */
+    if (store_control() != 0) { /* which reads the head */
         abort();
     }
 }

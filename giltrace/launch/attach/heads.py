@@ -22,7 +22,7 @@ RENEW_NS = 1_000_000_000
 _NAME = re.compile(r"gil-(\d{1,9})-\d{1,9}\.bin")
 _LOCKED = "clock.bin"
 
-_WORDS = {"status": "<I", "lease_ns": "<Q", "control": "<I"}
+_WORDS = {"status": "<I", "lease_ns": "<Q", "control": "<I", "confined": "<I"}
 
 
 class Head:
@@ -34,14 +34,17 @@ class Head:
     def __init__(self, folder: Folder, name: str, process: int) -> None:
         self.process = process
         self._folder, self._name = folder, name
+        self._said = Control(0)
 
     @property
     def status(self) -> Status:
         """What the tracer says; nothing, where there is no such file any more."""
-        kind, at = _place("status")
-        with contextlib.suppress(OSError, struct.error), self._folder.opened(self._name) as file:
-            return Status(struct.unpack(kind, os.pread(file, struct.calcsize(kind), at))[0])
-        return Status(0)
+        return Status(self._read("status"))
+
+    @property
+    def confined(self) -> bool:
+        """Tell whether the tracer has given system calls up, as the process has put a seccomp filter on."""
+        return self._read("confined") != 0
 
     @property
     def at_work(self) -> bool:
@@ -53,9 +56,16 @@ class Head:
         """Say that somebody still listens."""
         self._write("lease_ns", time.monotonic_ns() + LEASE_NS)
 
-    def ask_to_stop(self) -> None:
-        """Ask the tracer to leave at the next use of a GIL."""
-        self._write("control", Control.CONTROL_STOP)
+    def say(self, control: Control) -> None:
+        """Say something that is heard at the next use of a GIL, besides what was said before."""
+        self._said |= control
+        self._write("control", self._said)
+
+    def _read(self, field: str) -> int:
+        kind, at = _place(field)
+        with contextlib.suppress(OSError, struct.error), self._folder.opened(self._name) as file:
+            return int(struct.unpack(kind, os.pread(file, struct.calcsize(kind), at))[0])
+        return 0
 
     def _write(self, field: str, value: int) -> None:
         kind, at = _place(field)

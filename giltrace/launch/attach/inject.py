@@ -12,6 +12,7 @@ from giltrace.errors import TargetError
 from giltrace.launch.attach.call import Visit
 from giltrace.launch.attach.footprint import Footprint
 from giltrace.launch.attach.heads import LEASE_NS
+from giltrace.launch.attach.inherited import InheritedLock
 from giltrace.launch.attach.moment import Kind, Moment, expected, moment
 from giltrace.launch.attach.own_thread import OwnThread
 from giltrace.launch.attach.process import Process
@@ -19,6 +20,7 @@ from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memor
 from giltrace.launch.attach.refusals import Trace, active_trace
 from giltrace.launch.attach.target import Target, object_at
 from giltrace.process.elf import NotElf
+from giltrace.process.ways import find_ways
 from giltrace.recording import layout
 from giltrace.recording.layout import Control
 
@@ -48,26 +50,29 @@ def inject(
     footprint: Footprint,
     stopped: Callable[[], bool] = lambda: False,
     ring: int = 0,
-) -> None:
+) -> InheritedLock | None:
     """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
     With `ring` (bytes) it keeps its newest events only. `stopped` is asked whether to give up waiting for a moment, or
-    for the process's loader. Raises `TargetError`, with the process as it was but for the library, which may be loaded
-    and idle.
+    for the process's loader. Returns what is to be looked after for a while, if the library was loaded. Raises
+    `TargetError`, with the process as it was but for the library, which may be loaded and idle.
     """
-    data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4)]
     pid = target.process.pid
+    ways = find_ways(pid, target.interpreter.loaded.start)
+    data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4), ways]
     # As much as can be is found out before a thread is stopped for it. Once loaded, the library stays.
-    start = _loaded_at(target.process, library)
+    start, inherited = _loaded_at(target.process, library), None
+    _refuse(target.filters.grew(), target)
     with visiting(target, data, footprint, stopped) as own:
         deadline = time.monotonic() + CALL_SECONDS
         if start is None:
-            _load(target, own, deadline, stopped)
+            inherited = InheritedLock(target, own.inside, footprint)
+            _load(target, own, inherited, deadline, stopped)
             start = _loaded_at(target.process, library)
         result = _PENDING
         if start is not None:
             lease, tracer = time.monotonic_ns() + LEASE_NS, _function(pid, start, "giltrace_attach")
-            own.call(tracer, own.at[1], depth, lease, ring, own.at[2], deadline=deadline)
+            own.call(tracer, own.at[1], depth, lease, ring, own.at[2], own.at[3], deadline=deadline)
             result = read_memory(pid, own.at[2], 1)[0]
     if start is None:
         raise TargetError(
@@ -81,9 +86,12 @@ def inject(
             f"the tracer could not start in process {pid}: it could not write {folder}, or found no interpreter",
             "choose another place with -o",
         )
+    return inherited
 
 
-def _load(target: Target, own: OwnThread, deadline: float, stopped: Callable[[], bool]) -> None:
+def _load(
+    target: Target, own: OwnThread, inherited: InheritedLock, deadline: float, stopped: Callable[[], bool]
+) -> None:
     """Have the library loaded, whose path is the first of the thread's data."""
     library = target.library
     try:
@@ -97,6 +105,8 @@ def _load(target: Target, own: OwnThread, deadline: float, stopped: Callable[[],
             "a thread of it is in the other one's constructor",
             f"try again when that has ended, or look from outside: giltrace attach --observe {pid}",
         ) from None
+    finally:
+        inherited.look()
 
 
 def eject(target: Target, footprint: Footprint) -> None:
@@ -165,10 +175,19 @@ def visiting(
         raise TargetError(f"process {pid} could not be changed: {error}", f"giltrace doctor --pid {pid}") from None
 
 
+def _refuse(filtered: bool, target: Target) -> None:
+    if filtered:
+        raise TargetError(
+            f"process {target.process.pid} has just put a seccomp filter on, which may kill it for this",
+            f"look at it from outside: giltrace attach --observe {target.process.pid}",
+        )
+
+
 def _start_thread(target: Target, footprint: Footprint, stopped: Callable[[], bool]) -> Thread:
     """Stop a thread, have it start one of ours, and let it go on."""
     own = None
     with contextlib.ExitStack() as unless_done, _stopped(target, footprint, stopped) as (thread, found):
+        _refuse(target.filters.grew_at(thread.tid), target)
         visit = Visit(target, thread, found)
         try:
             own = visit.start_thread(target.library.sched_yield, time.monotonic() + _START_SECONDS)

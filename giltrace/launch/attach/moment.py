@@ -143,8 +143,7 @@ def moment(target: Target, tid: int, registers: Registers) -> Moment | None:
     if number >= 0:
         return _in_call(target, tid, number, registers)
     interpreter = target.interpreter
-    inside = any(start <= registers.rip < end for start, end in interpreter.loaded.text)
-    if not inside or not _may_run(target) or _handles_a_signal(target, tid):
+    if not interpreter.loaded.is_code(registers.rip) or not _may_run(target) or _handles_a_signal(target, tid):
         return None
     return Moment(Kind.RUNS, registers.copy(), False)
 

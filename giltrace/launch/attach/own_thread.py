@@ -28,12 +28,14 @@ _STOP_SECONDS = 1.0
 class OwnThread:
     """The thread `thread`, just started with `sched_yield` to run; `data` are texts and words for calls to point to.
 
-    `at` has the addresses of `data`. `leave` ends it. Raises Gone, Late or OSError, OSError too if its stack is small.
+    `at` has the addresses of `data`, `inside` the thread's id as the process sees it. `leave` ends it. Raises Gone,
+    Late or OSError, OSError too if its stack is small.
     """
 
     def __init__(self, target: Target, thread: Thread, data: list[bytes]) -> None:
         self.thread = thread
         self._target = target
+        _, self.inside = target.process.ids(thread.tid)
         thread.await_birth(time.monotonic() + _BEGIN_SECONDS)
         self._come_by(0, time.monotonic() + _BEGIN_SECONDS, None)
         thread.set_signal_mask(quiet_mask(target.library))
@@ -86,8 +88,7 @@ class OwnThread:
         if registers.rax != _INTERRUPTED:
             return False  # it was woken, and nobody else is in its place
         words = memoryview(ptrace.read_memory(pid, area[0], area[1] - area[0])).cast("I")
-        _, inside = self._target.process.ids(self.thread.tid)
-        return inside not in words
+        return self.inside not in words
 
     def leave(self) -> None:
         """Let it end, and wait for that as long as it should take."""

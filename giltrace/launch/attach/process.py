@@ -66,6 +66,14 @@ class Process:
         except OSError:
             return []
 
+    def children(self) -> list[int]:
+        """Return the ids of its children, ended ones too; empty once it is gone."""
+        found: list[int] = []
+        for tid in self.tids():
+            with contextlib.suppress(OSError):
+                found += map(int, (self.folder / "task" / str(tid) / "children").read_text().split())
+        return found
+
     def comm(self, tid: int) -> str:
         """Return the kernel's name of a thread: 15 bytes at most. Raises OSError."""
         return (self.folder / "task" / str(tid) / "comm").read_text(errors="replace").rstrip("\n")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from giltrace.errors import TargetError
+from giltrace.launch.attach.filters import Filters
 from giltrace.launch.attach.process import Mapping, Process
 from giltrace.launch.attach.ptrace import read_memory
 from giltrace.process.elf import LoadedObject, NotElf
@@ -70,8 +71,9 @@ def object_at(pid: int, start: int) -> LoadedObject:
 class Target:
     """One process as it is now. The properties raise `TargetError` if it is none that can be attached to."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, filters: Filters | None = None) -> None:
         self.process = process
+        self.filters = filters or Filters(process)
         self.maps = process.maps()
 
     @functools.cached_property

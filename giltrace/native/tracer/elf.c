@@ -135,10 +135,9 @@ void *elf_symbol(const struct elf_object *object, const char *name, size_t *size
     return (void *)(object->base + symbol->st_value);
 }
 
-/* What is looked for: the object that defines `symbol`, or else the one whose code is at `address`. */
+/* What is looked for: the object that defines `symbol`. */
 struct search {
     const char *symbol;
-    uintptr_t address;
     struct elf_object *object;
 };
 
@@ -168,22 +167,33 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     if (object.dynamic == NULL || strstr(info->dlpi_name, "vdso") != NULL) {
         return 0;
     }
-    bool found = search->symbol != NULL ? elf_symbol(&object, search->symbol, NULL) != NULL
-                                        : elf_in_text(&object, search->address);
+    bool found = elf_symbol(&object, search->symbol, NULL) != NULL;
     if (found) {
         *search->object = object;
     }
     return found;
 }
 
+/* The loader's list is locked meanwhile, and stays so for ever in a child that another thread forks then: nothing for a
+ * process that does as it likes. */
 bool elf_find_defining(const char *symbol, struct elf_object *object) {
     struct search search = {.symbol = symbol, .object = object};
     return dl_iterate_phdr(visit, &search) == 1;
 }
 
-bool elf_find_containing(const void *address, struct elf_object *object) {
-    struct search search = {.address = (uintptr_t)address, .object = object};
-    return dl_iterate_phdr(visit, &search) == 1;
+/* The object whose ELF header is loaded at this address; false if it is none. */
+bool elf_at(uintptr_t header, struct elf_object *object) {
+    const ElfW(Ehdr) *head = (const void *)header;
+    const ElfW(Phdr) *segments = (const void *)(header + head->e_phoff);
+    *object = (struct elf_object){0};
+    for (int i = head->e_phnum; i-- > 0;) {
+        object->base =
+            segments[i].p_type == PT_LOAD ? header - segments[i].p_vaddr + segments[i].p_offset : object->base;
+    }
+    for (int i = 0; i < head->e_phnum; i++) {
+        read_segment(object, &segments[i]);
+    }
+    return object->dynamic != NULL;
 }
 
 /* The slot that a stub in a procedure linkage table jumps through; 0 if the ELF_STUB_SIZE bytes of `code`, which lie at
@@ -238,7 +248,7 @@ static bool is_writable(void **place) {
 }
 
 /* Most objects' slots are read-only once they are relocated. The page is left as it was found. */
-static bool write_slot(void **place, void *value) {
+bool elf_write(void **place, void *value) {
     uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
     void *page = (void *)((uintptr_t)place & ~(page_size - 1));
     bool closed = !is_writable(place);
@@ -295,7 +305,7 @@ static bool take_slot(const struct elf_object *object, void **place, const struc
     slot->buried = false;
     slot->found = now;
     choose_next(object, hook);
-    return write_slot(place, hook->target);
+    return elf_write(place, hook->target);
 }
 
 static int hook_table(const struct elf_object *object, const struct dynamic *dynamic, uintptr_t table, size_t bytes,
@@ -334,7 +344,7 @@ void elf_unhook(const struct elf_hook *hook) {
         struct slot *slot = &slots[i];
         if (slot->hook == hook) {
             bool ours = __atomic_load_n(slot->place, __ATOMIC_ACQUIRE) == hook->target;
-            slot->buried = !ours || !write_slot(slot->place, slot->found);
+            slot->buried = !ours || !elf_write(slot->place, slot->found);
         }
     }
 }

@@ -26,11 +26,12 @@ struct elf_hook {
 enum { ELF_STUB_SIZE = 16 };
 
 bool elf_find_defining(const char *symbol, struct elf_object *object);
-bool elf_find_containing(const void *address, struct elf_object *object);
+bool elf_at(uintptr_t header, struct elf_object *object);
 void *elf_symbol(const struct elf_object *object, const char *symbol, size_t *size);
 uintptr_t elf_stub_slot(const uint8_t *code, uintptr_t address);
 int elf_hook(const struct elf_object *object, const struct elf_hook *hook);
 void elf_unhook(const struct elf_hook *hook);
+bool elf_write(void **place, void *value);
 
 static inline bool elf_in_text(const struct elf_object *object, uintptr_t address) {
     return address >= object->text_start && address < object->text_end;

@@ -87,9 +87,9 @@ void file_reserve(void) {
     }
 }
 
-/* It has not done so after all. */
-void file_release(void) {
-    atomic_store(&confined, false);
+/* It has confined itself unseen: call the kernel no more, with what there is. */
+void file_confine(void) {
+    atomic_store(&confined, true);
 }
 
 void file_after_fork(void) {

@@ -22,7 +22,7 @@ bool file_enter(void);
 void file_leave(void);
 void file_on_reserve(void (*take)(void));
 void file_reserve(void);
-void file_release(void);
+void file_confine(void);
 void file_after_fork(void);
 
 #endif

@@ -32,8 +32,8 @@ static struct {
 /* Is anything recorded? */
 static _Atomic bool active;
 
-/* Ends the recording, from within a hook. */
-void (*_Atomic gil_stop)(void);
+/* Does what the recorder has asked for, from within a hook. */
+void (*_Atomic gil_obey)(uint32_t control);
 
 /* Waits and holds that last longer are told to the recorder. */
 static _Atomic uint64_t wait_limit = UINT64_MAX, hold_limit = UINT64_MAX;
@@ -42,15 +42,14 @@ static _Atomic uint64_t wait_limit = UINT64_MAX, hold_limit = UINT64_MAX;
 
 /* The core that a thread is on: the kernel keeps it in the thread's rseq area where libc registered one (a load),
  * otherwise it costs a call, which the recorder asks for only if it has no scheduling data. */
+extern const ptrdiff_t __rseq_offset __attribute__((weak)); /* glibc's, from 2.35 on */
+extern const unsigned __rseq_size __attribute__((weak));
 static ptrdiff_t rseq_offset;
 static bool use_getcpu;
 
 static void choose_core_source(void) {
-    struct elf_object libc;
-    if (elf_find_defining("__rseq_offset", &libc)) {
-        const ptrdiff_t *offset = elf_symbol(&libc, "__rseq_offset", NULL);
-        const unsigned *size = elf_symbol(&libc, "__rseq_size", NULL);
-        rseq_offset = size != NULL && *size >= 8 ? *offset : 0;
+    if (&__rseq_offset != NULL && &__rseq_size != NULL) {
+        rseq_offset = __rseq_size >= 8 ? __rseq_offset : 0;
     }
     use_getcpu = rseq_offset == 0 && getenv("GILTRACE_CORE") != NULL;
 }
@@ -242,8 +241,9 @@ static inline int try_lock(pthread_mutex_t *mutex) {
 }
 
 static inline int lock_gil(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex) {
-    if (store_stop_wanted()) {
-        atomic_load_explicit(&gil_stop, memory_order_relaxed)();
+    uint32_t control = store_control();
+    if (unlikely(control != 0)) {
+        atomic_load_explicit(&gil_obey, memory_order_relaxed)(control);
     }
     if (unlikely(!follow_recording(thread))) {
         return NEXT(lock)(mutex);

@@ -12,7 +12,7 @@
 enum gil_hook { HOOK_DESTROY, HOOK_SIGNAL, HOOK_TIMEDWAIT, HOOK_CREATE, HOOK_LOCK, HOOK_COUNT };
 
 extern const struct elf_hook gil_hooks[HOOK_COUNT];
-extern void (*_Atomic gil_stop)(void);
+extern void (*_Atomic gil_obey)(uint32_t control);
 
 void gil_resolve(const struct elf_object *python);
 void gil_start(const struct plan *plan);

@@ -39,7 +39,7 @@ enum gt_status {
     GT_NOT_PYTHON = 32
 };
 
-enum gt_control { GT_CONTROL_STOP = 1 };
+enum gt_control { GT_CONTROL_STOP = 1, GT_CONTROL_CONFINED = 2 };
 
 enum gt_trigger { GT_TRIGGER_WAIT = 1, GT_TRIGGER_HOLD = 2 };
 

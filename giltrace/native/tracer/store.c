@@ -227,7 +227,12 @@ static void expire_lease(struct gt_header *head) {
 
 /* Until the interpreter has looked at the process's signals, so that SIGBUS can be watched, we look at each event. */
 static gt_record *open_window(struct thread *thread) {
-    thread->end = bus_watch() ? chunk_end(thread) : thread->cursor + 1;
+    bool watched = true;
+    if (file_enter()) {
+        watched = bus_watch();
+        file_leave();
+    }
+    thread->end = watched ? chunk_end(thread) : thread->cursor + 1;
     return thread->cursor;
 }
 

@@ -63,10 +63,19 @@ uint64_t store_start(void) {
     return head != NULL ? __atomic_load_n(&head->start_ticks, __ATOMIC_RELAXED) : 0;
 }
 
-/* Does the recorder want no more of it? */
-bool store_stop_wanted(void) {
-    struct gt_header *head = atomic_load_explicit(&header, memory_order_relaxed);
-    return head != NULL && (__atomic_load_n(&head->control, __ATOMIC_RELAXED) & GT_CONTROL_STOP) != 0;
+/* What the recorder says: bits of enum gt_control. */
+uint32_t store_control(void) {
+    const struct gt_header *head = atomic_load_explicit(&header, memory_order_relaxed);
+    return head != NULL ? __atomic_load_n(&head->control, __ATOMIC_RELAXED) : 0;
+}
+
+/* The recorder has seen a seccomp filter that nobody here has heard of. */
+void store_confined(void) {
+    struct gt_header *head = store_header();
+    file_confine();
+    if (head != NULL) {
+        head->confined = 1;
+    }
 }
 
 /* The path of this image's file whose name begins with `prefix` instead of "gil"; false if there is no image's file. */

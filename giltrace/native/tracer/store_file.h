@@ -34,7 +34,8 @@ void store_file_after_fork(bool goes_on);
 struct gt_header *store_header(void);
 void store_note(const char *text);
 uint64_t store_start(void);
-bool store_stop_wanted(void);
+uint32_t store_control(void);
+void store_confined(void);
 void store_took(uint64_t ticks);
 bool store_sibling(char *out, size_t size, const char *prefix);
 

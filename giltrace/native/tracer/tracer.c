@@ -1,5 +1,6 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
 #include "clock.h"
+#include "confine.h"
 #include "elf.h"
 #include "file.h"
 #include "gil.h"
@@ -61,6 +62,7 @@ static void uninstall(void) {
     for (int i = HOOK_COUNT; i-- > 0 && !file_confined();) {
         elf_unhook(&gil_hooks[i]);
     }
+    confine_stop();
 }
 
 /* The recording is over, or did not come about. What has been written stays as it is. */
@@ -88,23 +90,32 @@ static void after_fork_child(void) {
     }
 }
 
+static void obey(uint32_t control) {
+    if ((control & GT_CONTROL_CONFINED) != 0) {
+        store_confined();
+    }
+    if ((control & GT_CONTROL_STOP) != 0) {
+        giltrace_stop();
+    }
+}
+
 /* What stays true for as long as the process lives; the first recording finds it out, before there are hooks. */
-static bool resolve(void) {
+static bool resolve(uintptr_t interpreter) {
     static const struct store_callbacks callbacks = {stacks_end, after_fork_child};
     static bool resolved;
-    if (!resolved && elf_find_defining("_PyRuntime", &python)) {
+    if (!resolved && (interpreter != 0 ? elf_at(interpreter, &python) : elf_find_defining("_PyRuntime", &python))) {
         clock_choose();
         names_resolve(&python);
         gil_resolve(&python);
-        gil_stop = giltrace_stop;
+        gil_obey = obey;
         store_call_back(&callbacks);
         resolved = pthread_atfork(NULL, NULL, after_fork_child) == 0;
     }
     return resolved;
 }
 
-static bool begin(const char *folder, unsigned depth, struct plan *plan) {
-    if (!resolve()) {
+static bool begin(const char *folder, unsigned depth, struct plan *plan, const struct confine_found *found) {
+    if (!resolve(found != NULL ? found->interpreter : 0)) {
         return false;
     }
     describe_python(plan);
@@ -112,6 +123,7 @@ static bool begin(const char *folder, unsigned depth, struct plan *plan) {
         return false;
     }
     allow_recorder();
+    confine_start(found);
     stacks_start(&python, plan->python, depth);
     gil_start(plan);
     if (!install()) {
@@ -147,13 +159,13 @@ static bool claim(void) {
 }
 
 /* Trace this process from now on. Returns 0, or 1 if it is traced already, or 2, and nothing is changed, if it is none
- * that can be traced. */
-static int start(const char *folder, unsigned depth, struct plan *plan) {
+ * that can be traced. `found` is what was found in its memory, NULL if nobody has looked. */
+static int start(const char *folder, unsigned depth, struct plan *plan, const struct confine_found *found) {
     find_out_whose();
     if (!claim()) {
         return 1;
     }
-    bool begun = begin(folder, depth, plan);
+    bool begun = begin(folder, depth, plan, found);
     if (!begun) {
         end();
     }
@@ -177,24 +189,25 @@ __attribute__((constructor)) static void loaded(void) {
             .hold_limit = number_in("GILTRACE_HOLD_LIMIT"),
         };
         /* Without effect below the target where there is no Python. */
-        start(folder, (unsigned)number_in("GILTRACE_STACKS"), &plan);
+        start(folder, (unsigned)number_in("GILTRACE_STACKS"), &plan, NULL);
     }
 }
 
 /* For giltrace.trace(): called through ctypes with the GIL held. Returns 0, or 1 if tracing is already under way (by
  * `giltrace record`, for one), or 2 if it cannot be. */
-EXPORT int giltrace_start(const char *folder, unsigned depth) {
+EXPORT int giltrace_start(const char *folder, unsigned depth, const struct confine_found *found) {
     struct plan plan = {0};
-    return start(folder, depth, &plan);
+    return start(folder, depth, &plan, found);
 }
 
 /* For `giltrace attach`: called in a thread of the process at a moment when it may load libraries and allocate memory,
  * with or without the GIL. `result` is what giltrace_start would return. Without a recorder that goes on renewing the
  * lease, tracing ends by itself. */
-EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_ns, uint64_t ring_size, int *result) {
+EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_ns, uint64_t ring_size, int *result,
+                            const struct confine_found *found) {
     struct plan plan = {.lease_ns = lease_ns, .ring_size = ring_size};
     int saved_errno = errno;
-    *result = start(folder, depth, &plan);
+    *result = start(folder, depth, &plan, found);
     errno = saved_errno;
 }
 
@@ -216,9 +229,9 @@ EXPORT void giltrace_confining(void) {
     file_reserve();
 }
 
-/* It could not. */
-EXPORT void giltrace_not_confined(void) {
-    file_release();
+/* For giltrace.trace(): has the process put a filter on, which may kill it for files that are opened? */
+EXPORT bool giltrace_is_confined(void) {
+    return file_confined();
 }
 
 /* For giltrace.trace(): the name of a thread that runs already. */
@@ -317,6 +330,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_UNDER_WAY)},
         {CONSTANT(GT_SAMPLE)},
         {CONSTANT(GT_CONTROL_STOP)},
+        {CONSTANT(GT_CONTROL_CONFINED)},
         {CONSTANT(GT_TRIGGER_WAIT)},
         {CONSTANT(GT_TRIGGER_HOLD)},
         {CONSTANT(GT_POWER_BITS)},

@@ -21,9 +21,12 @@ static uintptr_t api[API_COUNT];
 static struct cfi_extent loop;
 static struct elf_object own, interpreter;
 
+/* Where this library is: the linker's. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+
 void unwind_resolve(const struct elf_object *python) {
     interpreter = *python;
-    elf_find_containing((const void *)(uintptr_t)unwind_meets_api, &own);
+    elf_at((uintptr_t)__ehdr_start, &own);
     for (int i = 0; i < API_COUNT; i++) {
         api[i] = (uintptr_t)elf_symbol(python, api_names[i], NULL);
     }
