@@ -27,15 +27,11 @@ def heed_interrupts() -> None:
 
 def descendants(root: int, known: frozenset[int] = frozenset()) -> list[int]:
     """Return the living processes below `root`, parents first; `known` ones and those below them are not."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        parent = _parent(folder)
-        if parent is not None:
-            children.setdefault(parent, []).append(int(folder.name))
     found: list[int] = []
     queue = [root]
     while queue:
-        below = [pid for pid in children.get(queue.pop(0), []) if pid not in known and not _is_kept(pid)]
+        children = " ".join(_read(task / "children") for task in Path(f"/proc/{queue.pop(0)}/task").glob("*")).split()
+        below = [pid for pid in map(int, children) if pid not in known and _lives(pid) and not _is_kept(pid)]
         found += below
         queue += below
     return found
@@ -96,11 +92,10 @@ def _python_stacks(pid: int) -> str:
     return dump.stdout or dump.stderr
 
 
-def _parent(folder: Path) -> int | None:
-    """Return the parent of the process in `folder`, None if it has ended or is a zombie."""
+def _lives(pid: int) -> bool:
     # The name, in brackets, may itself hold spaces and brackets.
-    fields = _read(folder / "stat").rpartition(")")[2].split()
-    return int(fields[1]) if fields and fields[0] not in "ZX" else None
+    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2][1:2]
+    return state not in ("", "Z", "X")
 
 
 def _is_kept(pid: int) -> bool:

@@ -24,6 +24,7 @@ from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
 from giltrace.integrations.cores import Absence
 from giltrace.integrations.seen import Edges, Seen
+from giltrace.process.ways import find_ways
 from giltrace.recording.door import Times
 from giltrace.recording.gil import read_process
 from giltrace.recording.gil_file import open_file
@@ -133,7 +134,7 @@ class _Tape:
         for thread in threading.enumerate():
             if thread.ident is not None:
                 library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
-        refused = library.giltrace_start(os.fsencode(folder), ctypes.c_uint(_STACKS))
+        refused = library.giltrace_start(os.fsencode(folder), ctypes.c_uint(_STACKS), find_ways(os.getpid(), 0))
         self._folder = None if refused else folder
         if refused:
             shutil.rmtree(folder, ignore_errors=True)

@@ -39,11 +39,16 @@ MOST_LINES = 450
 MOST_FUNCTION_LINES = 70
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in ("errors", "text"))
+TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.c"), *PACKAGE.rglob("*.h"), *ROOT.glob("tests/**/*.py")])
 
 
 def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE / "analysis").parts[0].removesuffix(".py")
 
 
 def imported_layers(tree: ast.AST) -> Iterator[str]:
@@ -62,51 +67,57 @@ def imported_layers(tree: ast.AST) -> Iterator[str]:
 
 
 def test_there_is_something_to_check() -> None:
+    assert {room_of(p) for p in MODULES if layer_of(p) == "analysis"} == {*ROOMS, "__init__"}
     assert {layer_of(p) for p in MODULES} <= set(LAYERS)
     assert len(MODULES) > 20
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    allowed = LAYERS[: LAYERS.index(layer_of(path)) + 1]
-    wrong = [layer for layer in imported_layers(ast.parse(path.read_text())) if layer not in allowed]
-    assert wrong == [], f"{layer_of(path)} must not import from {', '.join(wrong)}"
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "analysis").rglob("*.py")), ids=lambda p: p.stem)
-def test_the_rooms_of_analysis_import_one_way(path: Path) -> None:
-    room = path.relative_to(PACKAGE / "analysis").parts[0].removesuffix(".py")
-    if room == "__init__":
-        return
-    allowed = ROOMS[: ROOMS.index(room) + 1]
-    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
-    used = {n.module.split(".")[2] for n in nodes if n.module and n.module.startswith("giltrace.analysis.")}
-    assert used <= set(allowed)
-
-
-@pytest.mark.parametrize("path", sorted(IN_TARGET.rglob("*.py")), ids=lambda p: p.name)
-def test_what_runs_in_the_target_imports_nothing_of_ours(path: Path) -> None:
-    assert list(imported_layers(ast.parse(path.read_text()))) == []
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_relative_imports(path: Path) -> None:
-    nodes = ast.walk(ast.parse(path.read_text()))
-    assert [n.lineno for n in nodes if isinstance(n, ast.ImportFrom) and n.level] == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_stay_small(path: Path) -> None:
-    assert len(path.read_text().splitlines()) < MOST_LINES
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_functions_stay_small(path: Path) -> None:
-    functions = [
-        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+def test_imports_run_one_way() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} must not import from {layer}"
+        for path in MODULES
+        for layer in imported_layers(TREES[path])
+        if LAYERS.index(layer) > LAYERS.index(layer_of(path))
     ]
-    long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= MOST_FUNCTION_LINES]
-    assert long == []
+    assert wrong == []
+
+
+def test_the_rooms_of_analysis_import_one_way() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} must not import from {used}"
+        for path in MODULES
+        if layer_of(path) == "analysis" and (room := room_of(path)) != "__init__"
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("giltrace.analysis.")
+        if ROOMS.index(used := node.module.split(".")[2]) > ROOMS.index(room)
+    ]
+    assert wrong == []
+
+
+def test_what_runs_in_the_target_imports_nothing_of_ours() -> None:
+    found = sorted(IN_TARGET.rglob("*.py"))
+    assert found
+    assert [path.name for path in found if list(imported_layers(TREES[path]))] == []
+
+
+def test_no_relative_imports() -> None:
+    nodes = [(path.name, node) for path in MODULES for node in ast.walk(TREES[path])]
+    assert [(name, n.lineno) for name, n in nodes if isinstance(n, ast.ImportFrom) and n.level] == []
+
+
+def test_files_stay_small() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length >= MOST_LINES} == {}
+
+
+def test_functions_stay_small() -> None:
+    functions = [
+        (path.name, node.name, (node.end_lineno or 0) - node.lineno)
+        for path in MODULES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [one for one in functions if one[2] >= MOST_FUNCTION_LINES] == []
 
 
 @pytest.mark.parametrize("name", [c.name for c in COMMANDS])
