@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from giltrace.process.elf import LoadedObject, NotElf
 from giltrace.process.memory import Memory, loaded_objects
 
@@ -85,16 +87,7 @@ def _slots(objects: Iterable[LoadedObject], functions: dict[int, int]) -> Iterat
     for each in objects:
         for start, end in each.slots:
             with contextlib.suppress(NotElf):
-                data = each.read(start, end - start)
+                words = np.frombuffer(each.read(start, (end - start) // 8 * 8), "<u8")
                 for address, number in functions.items():
-                    at = _found(data, address) if address else ()
-                    yield from ((start + offset, address, 0, number) for offset in at)
-
-
-def _found(data: bytes, address: int) -> Iterator[int]:
-    word = address.to_bytes(8, "little")
-    at = data.find(word)
-    while at >= 0:
-        if at % 8 == 0:
-            yield at
-        at = data.find(word, at + 1)
+                    at = np.flatnonzero(words == address).tolist() if address else ()
+                    yield from ((start + 8 * index, address, 0, number) for index in at)
