@@ -10,10 +10,11 @@ from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.blame import find_main_culprits
+from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
@@ -136,7 +137,9 @@ def summarise(timeline: Timeline) -> Summary:
         processes=tuple(
             replace(
                 summarise_process(process, machine),
-                culprits=find_main_culprits(process, TOP_CULPRITS),
+                culprits=CulpritSites(process, Sites(process), own_lines=True).ranked(
+                    process.of_chosen(process.waits), TOP_CULPRITS
+                ),
                 phases=find_phases(process, timeline),
             )
             for process in timeline.processes

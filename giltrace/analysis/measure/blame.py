@@ -89,16 +89,6 @@ def find_blame(process: Process) -> BlameTables:
     )
 
 
-def find_main_culprits(process: Process, most: int) -> tuple[BlameTotal, ...]:
-    """The user's lines for which all threads together waited longest, `most` of them at most; without stacks."""
-    sites, held = Sites(process), stretches(process)
-    lines = sites.own_lines(sites.classify(held.holds["thread"], held.stack))
-    nobody: Ints = np.zeros(len(process.waits), np.int64)
-    shares = attribute(replace(process, holds=held.holds), nobody, lines.of_row, process.of_chosen(process.waits))
-    rows = _rows(shares.rows(np.arange(min(most, len(shares.ns)))))
-    return tuple(BlameTotal(lines.sites[line], ns, waits, longest) for _, line, ns, waits, longest, _ in rows)
-
-
 def _by_function(
     process: Process, victim: Classes, culprit: Classes, by_line: tuple[Blame, ...]
 ) -> tuple[FunctionBlame, ...]:
