@@ -94,11 +94,12 @@ def hog(f: Figures) -> Verdict | None:
     if not evidence or f.collecting_share >= COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f)
+    site, mine = _longest_site(f)
     return Verdict(
         "hog",
         f"GIL hog: {times}, a thread kept the GIL after it was asked to drop it; thread {name!r} for up to "
-        f"{duration(longest)}{_at(f)}, where Python code takes microseconds.",
-        advice(*_seen(f)),
+        f"{duration(longest)}{_at(f, site)}, where Python code takes microseconds.",
+        advice(*_seen(f, mine)),
         evidence,
     )
 
@@ -109,13 +110,12 @@ def asleep(f: Figures) -> Verdict | None:
     if not evidence or f.asleep_share < ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f)
-    hold = f.process.holds[f.overstays.hold[int(f.overstays.length.argmax())]]
-    goes_on = f.process.end_of != "process" and hold["flags"] & np.uint8(Flag.PARTIAL_END)
+    goes_on = f.process.end_of != "process" and _longest(f)["flags"] & np.uint8(Flag.PARTIAL_END)
     deadlock = " It has not given it up: if it wants a lock that a waiting thread has, that is a deadlock."
     return Verdict(
         "hog",
         f"GIL hog, asleep: {times}, a thread kept the GIL after it was asked to drop it, and slept in the kernel with "
-        f"it; thread {name!r} for up to {duration(longest)}{_at(f)}.{deadlock if goes_on else ''}",
+        f"it; thread {name!r} for up to {duration(longest)}{_at(f, _longest_site(f)[0])}.{deadlock if goes_on else ''}",
         "What waits in native code should release the GIL around that: ctypes.CDLL does and PyDLL does not; in C, "
         "Py_BEGIN_ALLOW_THREADS. A lock in native code that is taken with the GIL held is waited for in the same way.",
         {**evidence, "asleep_share": f.asleep_share},
@@ -150,24 +150,27 @@ def _evidence(f: Figures) -> dict[str, float]:
 def _worst(f: Figures) -> tuple[str, int, str]:
     """Whose hog was the longest, how long it was, and how many there were, in words."""
     over = f.overstays
-    worst = int(over.length.argmax())
     times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
-    return f.name(int(f.process.holds["thread"][over.hold[worst]])), int(over.length[worst]), times
+    return f.name(int(_longest(f)["thread"])), int(over.length.max()), times
 
 
-def _at(f: Figures) -> str:
-    """The line of the longest hog, as far as it is known."""
-    site, _ = _longest_site(f)
+def _longest(f: Figures) -> np.void:
+    """The hold that is the longest hog."""
+    hold: np.void = f.process.holds[f.overstays.hold[f.overstays.length.argmax()]]
+    return hold
+
+
+def _at(f: Figures, site: Site) -> str:
+    """The line of the longest hog, which is at `site`, as far as it is known."""
     if site.function:
         return f" at {site.where}"
-    hold = f.process.holds[f.overstays.hold[int(f.overstays.length.argmax())]]
+    hold = _longest(f)
     sampled = where_sampled(f.process, int(hold["thread"]), int((hold["start"] + hold["end"]) // 2))
     return f" at {sampled}" if sampled else ""
 
 
-def _seen(f: Figures) -> Seen:
-    """The native functions that the hogs at that line were in, as far as they are known."""
-    _, mine = _longest_site(f)
+def _seen(f: Figures, mine: Ints) -> Seen:
+    """The native functions that these of the hogs were in, as far as they are known."""
     hold, asked = f.overstays.hold[mine], f.overstays.asked[mine]
     thread, end = f.process.holds["thread"][hold], f.process.holds["end"][hold]
     return native_functions(f.process, thread, asked, end, np.zeros(len(hold), np.int64)).get(0, Seen())
