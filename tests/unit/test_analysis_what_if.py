@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.replay import program
+from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
 from giltrace.timeline.model import HOLD, STATE, Cores, Process, State, Thread
@@ -88,7 +89,7 @@ def test_joining_threads_shortens_with_them() -> None:
 def test_a_thread_starts_when_its_parent_gets_there() -> None:
     main: list[Row] = [(0, 100, W), (100, 150, HR), (150, 160, OR)]
     child: list[Row] = [(120, 160, HR)]
-    code = read_program(lives(main, child, holds=((100, 150, 0),)), 2)
+    code = read_program(lives(main, child, holds=((100, 150, 0),)), 2, Wakes.none())
     assert list(code.roots) == [0]
     # Without the wait main reaches that point after 20 ms.
     assert replay(code, 2) == 60 * MS
@@ -98,7 +99,7 @@ def test_a_thread_starts_when_its_parent_gets_there() -> None:
 def test_a_short_step_does_not_wait_for_a_long_one_to_end() -> None:
     long: list[Row] = [(0, 500, HR)]
     short: list[Row] = [(0, 1, HR), (1, 200, OB), (200, 201, HR), (201, 400, OB), (400, 401, HR)]
-    code = read_program(lives(long, short), 1)
+    code = read_program(lives(long, short), 1, Wakes.none())
     assert 503 * MS <= replay(code, 1) <= 504 * MS
 
 
@@ -170,9 +171,9 @@ def test_many_steps_are_coarsened_and_say_the_same(monkeypatch: pytest.MonkeyPat
     script, kernel = convoy(300)
     made = process(script, kernel)
     fine = what_if(made, 2)
-    steps = len(read_program(made, 2).cpu)
+    steps = len(read_program(made, 2, Wakes.none()).cpu)
     monkeypatch.setattr(program, "MOST_STEPS", 50)
-    assert len(read_program(made, 2).cpu) < 150 < steps
+    assert len(read_program(made, 2, Wakes.none()).cpu) < 150 < steps
     assert what_if(made, 2).makespan_ns == pytest.approx(fine.makespan_ns, rel=0.05)
 
 
@@ -241,7 +242,8 @@ def test_who_is_woken_late_is_woken_all_the_same() -> None:
 
 
 def test_a_circle_of_waits_comes_to_an_end() -> None:
-    code = read_program(lives([(0, 5, HR), (5, 10, OB), (10, 15, HR)], [(0, 5, HR), (5, 10, OB), (10, 15, HR)]), 2)
+    one = [(0, 5, HR), (5, 10, OB), (10, 15, HR)]
+    code = read_program(lives(one, one), 2, Wakes.none())
     circle = replace(code, awaits=np.array([-1, 3, -1, 1]))
     assert len(code.cpu) == 4
     assert replay(circle, 2) == 10 * MS

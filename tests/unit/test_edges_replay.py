@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, wait_causes
 from giltrace.analysis.replay import critical_path as paths
 from giltrace.analysis.replay import program
@@ -153,5 +154,5 @@ def test_a_call_has_a_lock_of_its_own_if_others_ran_in_it_for_half_of_a_delay(by
         kernel.ended(120 * MS, tid)
     ask = [[("ask", "/srv/app.py", 9)]]
     made = with_stacks(process(script, kernel), ask, hold={1: 0, 2: 0})
-    wakes = native_wakes(made)
+    wakes = native_wakes(off_gil(made))
     assert (wakes.time.tolist(), wakes.waker.tolist()) == (([102 * MS], [1]) if found else ([], []))

@@ -206,7 +206,7 @@ def handed(ns: int) -> Process:
 
 
 def test_what_is_waited_for_less_than_a_tenth_of_a_millisecond_is_a_hand_off() -> None:
-    found = [find_costs(Figures(handed(figures.TURN_NS + by))).of_threads() for by in AROUND]
+    found = [find_costs(Costed(handed(figures.TURN_NS + by))).of_threads() for by in AROUND]
     assert [int(lost[Cause.HAND_OFFS]) for lost in found] == [figures.TURN_NS - 1, 0, 0]
     assert [int(lost[Cause.CONTENTION]) for lost in found] == [0, figures.TURN_NS, figures.TURN_NS + 1]
     lasting = [with_figures(handed(figures.TURN_NS + by), had=10**9).lasting_share for by in AROUND]

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from giltrace.analysis.findings.costs import find_costs
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.costs import Costed, find_costs
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
@@ -65,7 +64,7 @@ def serial(*, together: bool = False, lines: int = 1) -> Process:
 @pytest.mark.parametrize("sched", [True, False])
 def test_the_causes_of_each_wait_add_up_to_it(seed: int, sched: bool) -> None:
     made = make_process(threads=5, holds=400, gils=1 + seed % 2, sched=sched, seed=seed)
-    costs = find_costs(Figures(made))
+    costs = find_costs(Costed(made))
     assert (costs.ns >= 0).all()
     assert (costs.ns.sum(axis=1) == usage.lengths(made.waits)).all()
     assert ((costs.on_path >= 0) & (costs.on_path <= 1)).all()

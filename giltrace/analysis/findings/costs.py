@@ -72,16 +72,16 @@ class Costed(Figures):
     @cached_property
     def costs(self) -> Costs:
         """See `find_costs`."""
-        return find_costs(self, self.native)
+        return find_costs(self)
 
     @cached_property
     def native(self) -> Wakes:
         """See `native_wakes`."""
-        return native_wakes(self.process)
+        return native_wakes(self.calls)
 
 
-def find_costs(f: Figures, native: Wakes | None = None) -> Costs:
-    """Find the causes of every wait of a process; `native_wakes` are worked out if they are not given."""
+def find_costs(f: Costed) -> Costs:
+    """Find the causes of every wait of a process."""
     process, waits = f.process, f.process.waits
     python, in_c, no_core, asleep, free = f.causes.T
     ns = np.zeros((len(waits), len(Cause)), np.int64)
@@ -95,7 +95,7 @@ def find_costs(f: Figures, native: Wakes | None = None) -> Costs:
     ns[:, Cause.WAKE_UP] = free
     # What rounding took from imports was Python.
     ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)
-    share = on_path(process, critical_path(process, native), waits) / np.maximum(usage.lengths(waits), 1)
+    share = on_path(process, critical_path(process, f.native), waits) / np.maximum(usage.lengths(waits), 1)
     return Costs(ns, share)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import hold_at
+from giltrace.analysis.measure.off_gil import OffGil, off_gil
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
@@ -155,6 +156,11 @@ class Figures:
     def overstays(self) -> usage.Overstays:
         """The hogs' holds."""
         return hogs(self.process)
+
+    @cached_property
+    def calls(self) -> OffGil:
+        """See `off_gil`."""
+        return off_gil(self.process)
 
     @cached_property
     def collecting_share(self) -> float:

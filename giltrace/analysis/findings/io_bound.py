@@ -8,7 +8,6 @@ from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
-from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import State
 
@@ -76,10 +75,9 @@ def _why_waited(f: Costed) -> str:
 
 def blocked_at(f: Figures) -> str:
     """The line of the user's where threads were blocked most, if one stands out; a main thread that joins is not."""
-    calls = off_gil(f.process)
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
-    joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
-    calls = calls.without((calls.states["thread"] == main) & joins[calls.place])
+    joins = np.array([site.file.endswith("/threading.py") for site in f.calls.sites], np.bool_)
+    calls = f.calls.without((f.calls.states["thread"] == main) & joins[f.calls.place])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

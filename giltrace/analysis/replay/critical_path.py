@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.measure.intervals import covered
-from giltrace.analysis.replay.native_locks import Wakes
+from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Array, Flag, Process
@@ -31,12 +32,15 @@ class CriticalPath(NamedTuple):
 
 
 def critical_path(process: Process, native: Wakes | None = None) -> CriticalPath:
-    """Find the path. It begins in the main thread, or, where that is over, in the one that held a GIL last."""
+    """Find the path. It begins in the main thread, or, where that is over, in the one that held a GIL last.
+
+    The `native_wakes` are worked out if they are not given.
+    """
     threads = process.threads
     if not threads:
         none = np.empty(0, np.int64)
         return CriticalPath(none, none, none)
-    edges = dependencies(process, native)
+    edges = dependencies(process, native or native_wakes(off_gil(process)))
     axis = LifeAxis.of_threads(threads)
     order = np.argsort(axis.place(edges.thread, edges.time), kind="stable")
     place, waker = axis.place(edges.thread, edges.time)[order], edges.waker[order]

@@ -8,9 +8,9 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import covered
-from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.analysis.measure.off_gil import OffGil
 from giltrace.timeline.axis import Ints, union
-from giltrace.timeline.model import Process, State
+from giltrace.timeline.model import State
 
 #: A call off the GIL has a lock of its own if others ran in it for this share of a delay there: who waits for the
 #: world, in a call that others compute in, waits as long whether they do or not.
@@ -32,12 +32,11 @@ class Wakes(NamedTuple):
         return cls(*(np.empty(0, np.int64) for _ in cls._fields))
 
 
-def native_wakes(process: Process) -> Wakes:
+def native_wakes(calls: OffGil) -> Wakes:
     """Delays in a call off the GIL that others were running in: native code with a lock of its own lets one in.
 
     Whoever ran in it last before a delay ended has let the delayed one in.
     """
-    calls = off_gil(process)
     slept = np.flatnonzero(calls.states["state"] == State.OFF_BLOCKED)
     ran = np.flatnonzero(calls.states["state"] != State.OFF_BLOCKED)
     if len(slept) == 0 or not calls.total(State.OFF_RUNNING).any():

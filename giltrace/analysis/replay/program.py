@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
-from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes, native_wakes
+from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import HOLD, Process, State
 
@@ -77,7 +77,7 @@ class _Rows:
         return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
 
-def read_program(process: Process, cores: int, native: Wakes | None = None, *, woken: bool = False) -> Program:
+def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = False) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
     A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
@@ -86,7 +86,7 @@ def read_program(process: Process, cores: int, native: Wakes | None = None, *, w
 
     Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
-    Of locks in native code off the GIL the `native_wakes` are told, worked out if they are not given.
+    Of locks in native code off the GIL the `native` wakes are told.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
@@ -94,7 +94,7 @@ def read_program(process: Process, cores: int, native: Wakes | None = None, *, w
     rows = _without_tails(rows, len(starts))
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    wakes = _wakes(process, rows, axis, native_wakes(process) if native is None else native, everywhere=woken)
+    wakes = _wakes(process, rows, axis, native, everywhere=woken)
     rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
     spawner = _last_row(rows, axis, parent[child], starts[child])
     awaited = _joins(rows, starts, ends)
@@ -121,15 +121,12 @@ class Dependencies(NamedTuple):
     parent: Ints
 
 
-def dependencies(process: Process, native: Wakes | None = None) -> Dependencies:
-    """Which threads waited for which others, as far as it is known: starts, joins, locks and queues.
-
-    The `native_wakes` are worked out if they are not given.
-    """
+def dependencies(process: Process, native: Wakes) -> Dependencies:
+    """Which threads waited for which others, as far as it is known: starts, joins, locks, queues, and `native` ones."""
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
     rows = _without_tails(rows, len(axis.starts))
-    woken = _wakes(process, rows, axis, native_wakes(process) if native is None else native, everywhere=False)
+    woken = _wakes(process, rows, axis, native, everywhere=False)
     awaited = _joins(rows, axis.starts, axis.ends)
     joined = np.flatnonzero(awaited >= 0)
     row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
@@ -39,8 +40,7 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
     machine = max(machine, 1) if machine else int(process.runs["core"].max(initial=0)) + 1
     had = process.cores or Cores(machine)
     cores = min(had.at_once, machine)
-    if native is None:
-        native = native_wakes(process)
+    native = native or native_wakes(off_gil(process))
     program, other = (read_program(process, cores, native, woken=woken) for woken in (False, True))
     bound = _Bound(process, cores, program)
     # Where no delay is one that a lock written in C may have made, that is the same program.
