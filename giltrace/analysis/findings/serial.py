@@ -9,7 +9,6 @@ from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
-from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, State
 
 #: Several threads were in the same call for this share of the time that they had, and one of them ran: as much as makes
@@ -52,15 +51,7 @@ def _alone(rows: Array) -> tuple[int, int]:
 
     On a busy machine, who let another one in and that one are both ready for a while: three at least could have run.
     """
-    runs = (rows["state"] == State.OFF_RUNNING).astype(np.int64)
-    ready = runs + (rows["state"] == State.OFF_RUNNABLE)
-    time = np.concatenate([rows["start"], rows["end"]])
-    order = np.argsort(time, kind="stable")
-    length = np.diff(time[order])
-
-    def level(one: Ints) -> Ints:
-        return np.cumsum(np.concatenate([one, -one])[order])[:-1]
-
-    there, run, could = level(np.ones(len(rows), np.int64)), level(runs), level(ready)
+    running = (State.OFF_RUNNING,)
+    length, (there, run, could) = usage.levels(rows, (tuple(State), running, (*running, State.OFF_RUNNABLE)))
     alone = (there >= 2) & (run == 1) & (could == 1)
     return int(length[alone].sum()), int(length[(run >= 2) | ((could >= 3) & (run >= 1))].sum())

@@ -279,7 +279,7 @@ def used_share(process: Process) -> float:
     states = process.states.copy()
     np.clip(states["start"], begin, end, out=states["start"])
     np.clip(states["end"], begin, end, out=states["end"])
-    length, (had, ran, ready) = _levels(states, (_HAD, _RUNNING, _READY))
+    length, (had, ran, ready) = levels(states, (_HAD, _RUNNING, _READY))
     starved = (ready > 0) & (ran == 0)
     return float(length[(had > 0) & ~starved].sum() / max(end - begin - int(length[starved].sum()), 1))
 
@@ -295,19 +295,19 @@ def _starved_ns(states: Array) -> int:
 
 def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
     """Wall time in which so many threads were in one of the `chosen` states."""
-    length, (level,) = _levels(states[np.isin(states["state"], chosen)], (chosen,))
+    length, (level,) = levels(states[np.isin(states["state"], chosen)], (chosen,))
     return int(length[level >= at_least].sum())
 
 
-def _levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Ints]]:
+def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Ints]]:
     """Cut time where a thread's state changes: the length of each piece, and how many were in each kind of states."""
     time = np.concatenate([states["start"], states["end"]])
     order = np.argsort(time, kind="stable")
-    levels = []
+    found = []
     for kind in kinds:
         one = np.isin(states["state"], kind).astype(np.int64)
-        levels.append(np.cumsum(np.concatenate([one, -one])[order])[:-1])
-    return np.diff(time[order]), levels
+        found.append(np.cumsum(np.concatenate([one, -one])[order])[:-1])
+    return np.diff(time[order]), found
 
 
 class Steps(NamedTuple):
