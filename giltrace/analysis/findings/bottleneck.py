@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE
 from giltrace.analysis.findings.single import ALONE_SHARE
@@ -21,27 +20,25 @@ def bottleneck(f: Costed) -> Verdict | None:
 
     The stages of a pipeline beside the one that computes wait for the GIL most of their lives, and hold nobody up.
     """
-    top = int(f.held.argmax())
-    share = float(f.held[top] / max(f.held_ns, 1))
-    alone = f.holders > 1 and share >= ALONE_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had
-    if not alone or f.waited[top] > QUIET_SHARE * f.lives[top]:
+    alone = f.holders > 1 and f.top_share >= ALONE_SHARE and f.held_much
+    if not alone or f.waited[f.top] > QUIET_SHARE * f.lives[f.top]:
         return None
-    if f.costs.of_path().sum() > QUIET_SHARE * f.wall or not (served := _served(f, top)).any():
+    if f.costs.of_path().sum() > QUIET_SHARE * f.wall or not (served := _served(f)).any():
         return None
     if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had:
         return None
-    waited = int(f.waited.sum() - f.waited[top])
+    waited = int(f.waited.sum() - f.waited[f.top])
     return Verdict(
         "single-threaded",
-        f"One thread is what all hangs on: {f.name(top)!r} had {percent(share)} of the held time and hardly waited. "
-        f"The others waited {duration(waited)} for the GIL, but for what that thread had woken them up for.",
+        f"One thread is what all hangs on: {f.name(f.top)!r} had {percent(f.top_share)} of the held time and hardly "
+        f"waited. The others waited {duration(waited)} for the GIL, but for what that thread had woken them up for.",
         "The GIL costs nothing here: make that thread's code faster, or do its work in several processes.",
-        {"top_held_share": share, "contended_share": f.contended_share, "waited_ns": waited},
+        {"top_held_share": f.top_share, "contended_share": f.contended_share, "waited_ns": waited},
     )
 
 
-def _served(f: Costed, top: int) -> Bools:
-    """Which waits are of threads that `top` had woken up since they last had the GIL."""
+def _served(f: Costed) -> Bools:
+    """Which waits are of threads that the top one had woken up since they last had the GIL."""
     process, waits = f.process, f.process.waits
     edges = dependencies(process, f.native)
     axis = LifeAxis.of_threads(process.threads)
@@ -52,5 +49,5 @@ def _served(f: Costed, top: int) -> Bools:
     last = order[np.maximum(np.searchsorted(place[order], axis.place(waits["thread"], waits["start"]), "right") - 1, 0)]
     released = last_released(process, axis, waits["thread"], waits["start"])
     since = np.where(released >= 0, process.holds["end"][released], process.start)
-    served: Bools = (edges.thread[last] == waits["thread"]) & (edges.waker[last] == top)
+    served: Bools = (edges.thread[last] == waits["thread"]) & (edges.waker[last] == f.top)
     return served & (edges.time[last] >= since) & (edges.time[last] <= waits["start"])

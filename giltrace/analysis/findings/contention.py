@@ -11,15 +11,14 @@ from giltrace.text import plural
 #: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in
 #: which the threads that could run had no core. With less, a GIL that is gone would save less than a quarter ...
 CONTENDED_SHARE = 0.3
-#: ... the GIL is held for half of the time, else waiting for something else is what most of the time goes to ...
-CONTENDED_HELD_SHARE = 0.5
-#: ... and so many threads wait for `CONTENDER_SHARE` of their lives: what one alone loses to others is its own story.
+#: ... the GIL is held for much of it, and so many threads wait for `CONTENDER_SHARE` of their lives: what one loses
+#: to others alone is its own story.
 CONTENDERS = 2
 
 
 def contended(f: Figures) -> Verdict | None:
     """Do two threads or more compete for the GIL most of the time?"""
-    much = f.competed_share >= CONTENDED_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had
+    much = f.competed_share >= CONTENDED_SHARE and f.held_much
     return contention(f) if much and f.contenders >= CONTENDERS else None
 
 

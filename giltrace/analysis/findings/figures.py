@@ -34,6 +34,8 @@ CONVOY_WAITED_SHARE = 0.25
 #: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
 #: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
 TURN_NS = 100_000
+#: The GIL is held for much of the time if for half of it: else most of it goes to waiting for something else.
+HELD_SHARE = 0.5
 #: Threads hardly compete if somebody waits for a running one for at most this share of the time: what that costs is
 #: hardly seen beside what runs differ by.
 QUIET_SHARE = 0.1
@@ -116,6 +118,21 @@ class Figures:
         """How long each wait went on while another thread ran with the GIL."""
         competed: Ints = self.causes[:, :2].sum(axis=1)
         return competed
+
+    @property
+    def held_much(self) -> bool:
+        """Whether a GIL was used for `HELD_SHARE` of the time that the threads had."""
+        return self.used_ns >= HELD_SHARE * self.had
+
+    @property
+    def top(self) -> int:
+        """The number of the thread that had the GIL longest."""
+        return int(self.held.argmax())
+
+    @property
+    def top_share(self) -> float:
+        """Of the time that the GIL was held, that in which `top` had it."""
+        return float(self.held[self.top] / max(self.held_ns, 1))
 
     @property
     def one_core(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.contention import CONTENDED_HELD_SHARE, CONTENDED_SHARE
+from giltrace.analysis.findings.contention import CONTENDED_SHARE
 from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, WANTED_CORE, Figures
 from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.unused import IDLE_SHARE
@@ -21,21 +21,19 @@ TURNS_SHARE = 0.5
 
 def single(f: Figures) -> Verdict | None:
     """Does one thread run at a time, without anybody waiting for it?"""
-    top = int(f.held.argmax())
-    share = float(f.held[top] / max(f.held_ns, 1))
     busy = f.busy_share * f.wall >= IDLE_SHARE * f.had
-    alone = share >= ALONE_SHARE and f.used_ns >= CONTENDED_HELD_SHARE * f.had and f.competed_share < CONTENDED_SHARE
+    alone = f.top_share >= ALONE_SHARE and f.held_much and f.competed_share < CONTENDED_SHARE
     quiet = f.competed_share <= QUIET_SHARE
     in_turns = quiet and f.used_share >= TURNS_SHARE and f.turn_ns >= TURN_NS
     if f.holders > 1 and not (busy and (alone or in_turns)):
         return None
     evidence = {
-        "top_held_share": share,
+        "top_held_share": f.top_share,
         "running_share": f.busy_share,
         "coreless_share": f.coreless_share,
         "contended_share": f.contended_share,
     }
-    if f.holders > 1 and share < ALONE_SHARE:
+    if f.holders > 1 and f.top_share < ALONE_SHARE:
         return Verdict(
             "single-threaded",
             f"One thread at a time: {f.holders} threads took turns with the GIL, which one of them had for "
@@ -51,7 +49,7 @@ def single(f: Figures) -> Verdict | None:
     if lacked:
         advice = f"The GIL costs nothing here, but a core does: {WANTED_CORE}."
     if not quiet and f.holders > 1:
-        most = int(np.where(np.arange(len(f.waited)) == top, 0, f.waited).argmax())
+        most = int(np.where(np.arange(len(f.waited)) == f.top, 0, f.waited).argmax())
         advice += (
             f" Thread {f.name(most)!r} waited for it, {duration(int(f.waited[most]))} in all: if that one must answer "
             "at once, let another process do one of the two."
@@ -59,7 +57,7 @@ def single(f: Figures) -> Verdict | None:
         advice = advice.replace("costs nothing here", "costs this thread nothing", 1)
     return Verdict(
         "single-threaded",
-        f"Single-threaded: thread {f.name(top)!r} had {percent(share)} of the held time; the process ran for "
+        f"Single-threaded: thread {f.name(f.top)!r} had {percent(f.top_share)} of the held time; the process ran for "
         f"{percent(f.busy_share)} of {duration(f.wall)}{coreless}.",
         advice,
         evidence,
