@@ -5,21 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from giltrace.analysis import results, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_Same = TypeVar("_Same", bound="_Shown")
 
-class Report(results.Report):
-    """A report that prints what `giltrace report` does."""
 
+class _Shown:
     @classmethod
-    def showing(cls, told: results.Report) -> Report:
-        """The same results."""
+    def showing(cls: type[_Same], told: Any) -> _Same:
+        """The same results as those `told`, which do not show themselves."""
         return cls(**{field.name: getattr(told, field.name) for field in fields(told)})
+
+
+class Report(_Shown, results.Report):
+    """A report that prints what `giltrace report` does."""
 
     def __str__(self) -> str:
         from giltrace.reports.terminal import print_report
@@ -32,13 +36,8 @@ class Report(results.Report):
         return of_report(self)
 
 
-class Summary(summary.Summary):
+class Summary(_Shown, summary.Summary):
     """A summary that prints what `giltrace record` does at its end."""
-
-    @classmethod
-    def showing(cls, told: summary.Summary) -> Summary:
-        """The same results."""
-        return cls(**{field.name: getattr(told, field.name) for field in fields(told)})
 
     def __str__(self) -> str:
         from giltrace.reports.summary import print_summary
@@ -53,8 +52,8 @@ class Summary(summary.Summary):
 
 def _printed(show: Callable[[Console], None]) -> str:
     """What `show` prints on a terminal as wide as this one, without colour and without the last line's end."""
-    from rich.console import Console
+    from giltrace.reports.console import console
 
     text = io.StringIO()
-    show(Console(file=text, width=Console().width, color_system=None))
+    show(console(file=text, width=console().width, color_system=None))
     return text.getvalue().rstrip("\n")

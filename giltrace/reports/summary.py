@@ -14,6 +14,7 @@ from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.names import site_name
 from giltrace.reports.threads import thread_table
+from giltrace.reports.tree import weight
 from giltrace.text import plural
 
 #: So many are printed; the rest is folded into one line.
@@ -27,7 +28,7 @@ LEAST_CULPRIT = 0.05
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Print each process (those that used a GIL most come first), then the quality of the measurement."""
-    processes = sorted(summary.processes, key=_weight, reverse=True)
+    processes = sorted(summary.processes, key=weight, reverse=True)
     for process in processes[:TOP_PROCESSES]:
         _print_process(process, console)
     _print_folded(processes[TOP_PROCESSES:], console)
@@ -50,10 +51,6 @@ def print_table(table: Table, console: Console) -> None:
         line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
         line.rstrip()
         console.print(line)
-
-
-def _weight(process: ProcessSummary) -> int:
-    return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
 
 
 def _print_process(process: ProcessSummary, console: Console) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from giltrace.analysis.measure.commands import words_of
 from giltrace.analysis.results import ProcessReport, ThreadReport
+from giltrace.analysis.summary import ProcessSummary
 
 _NUMBER = re.compile(r"\d+")
 
@@ -63,7 +64,7 @@ class Branch:
         return f"{kind} +{len(others)}" if others else kind
 
 
-def weight(process: ProcessReport) -> int:
+def weight(process: ProcessReport | ProcessSummary) -> int:
     """How much it used the GIL: the time held and waited, in ns."""
     return sum(thread.held_ns + thread.waited_ns for thread in process.threads)
 

@@ -40,6 +40,14 @@ def test_printed_results_are_those_of_the_command_line(width: int, monkeypatch: 
     assert f"{one.summary()}\n" == shown.getvalue()
 
 
+def test_a_width_that_cannot_be_meant_is_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recording(timeline(*convoy()))
+    monkeypatch.setenv("COLUMNS", "80")
+    expected = str(one.report()), str(one.summary())
+    monkeypatch.setenv("COLUMNS", "0")
+    assert (str(one.report()), str(one.summary())) == expected
+
+
 def test_no_colour_reaches_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b" not in str(recording(timeline(*convoy())).report())

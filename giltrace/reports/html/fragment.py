@@ -10,8 +10,9 @@ from html import escape
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
-from giltrace.analysis.summary import ProcessSummary, Summary, ThreadSummary
+from giltrace.analysis.summary import ProcessSummary, Summary
 from giltrace.reports.names import site_name
+from giltrace.reports.thread_rows import ThreadRow, thread_rows
 from giltrace.reports.tree import weight
 from giltrace.text import plural
 
@@ -35,20 +36,12 @@ def of_report(report: Report) -> str:
 
 def of_summary(summary: Summary) -> str:
     """The verdicts, with what each thread held and waited."""
-    shown = sorted(summary.processes, key=_weight, reverse=True)
+    shown = sorted(summary.processes, key=weight, reverse=True)
     parts = []
     for process in shown[:MOST_PROCESSES]:
         parts.append(_verdict(process.pid, process.python, process.wall_ns, len(process.threads), process.verdict))
         parts.append(_threads(process))
     return _whole([*parts, _more(shown)])
-
-
-def _weight(process: ProcessSummary) -> int:
-    return sum(map(_use, process.threads))
-
-
-def _use(thread: ThreadSummary) -> int:
-    return thread.held_ns + thread.waited_ns
 
 
 def _whole(parts: Iterable[str]) -> str:
@@ -80,20 +73,15 @@ def _findings(process: ProcessReport) -> str:
 
 
 def _threads(process: ProcessSummary) -> str:
-    shown = sorted(process.threads, key=_use, reverse=True)[:MOST_THREADS]
-    rows = (
-        (
-            thread.name or f"tid {thread.tid}",
-            duration(thread.held_ns),
-            percent(thread.held_share),
-            duration(thread.waited_ns),
-            percent(thread.waited_share),
-            duration(thread.longest_wait_ns),
-        )
-        for thread in shown
-    )
+    def cells(row: ThreadRow) -> Iterator[str]:
+        life = max(row.life_ns, 1)
+        yield from (row.name, duration(row.held_ns), percent(row.held_ns / life))
+        yield from (duration(row.waited_ns), percent(row.waited_ns / life), duration(row.longest_wait_ns or 0))
+
+    shown = thread_rows(process.threads, single=True)[:MOST_THREADS]
     rest = len(process.threads) - len(shown)
-    table = _table(("thread", " held", " of its life", " waited", " of its life", " longest wait"), rows)
+    heads = ("thread", " held", " of its life", " waited", " of its life", " longest wait")
+    table = _table(heads, map(cells, shown))
     return table + (f"<p>{plural(rest, 'more thread')}</p>" if rest else "")
 
 
