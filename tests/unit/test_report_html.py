@@ -18,6 +18,8 @@ from giltrace.reports.html.lanes import BUDGET
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
+from tests.unit.gil_events import MS
+from tests.unit.test_analysis_native_code import CALLED, SORT, made
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 
@@ -83,6 +85,14 @@ def test_functions_have_all_of_their_time_however_many_lines_there_are(tmp_path:
     assert sent["more_blame"] > 0
     assert sum(row["ns"] for row in sent["blame"]) < sum(row["ns"] for row in sent["blame_by_function"]) == lost
     assert lost == told.wait_decomposition_ns.total_ns - told.wait_decomposition_ns.wake_up_ns
+
+
+def test_native_functions_are_sent_in_words(tmp_path: Path) -> None:
+    process = made([(10 * MS, 200 * MS, SORT), (200 * MS, 300 * MS, CALLED)])
+    (sent,) = data_of(page(make_timeline(process), tmp_path))["processes"]
+    assert [[one["told"] for one in hog["functions"]] for hog in sent["hogs"]] == [
+        ["list_sort_impl (libpython.so)", "a function without a name of fast.so, called from run of slow.so"]
+    ]
 
 
 def test_unwritable_places_are_an_error_with_a_remedy(tmp_path: Path) -> None:

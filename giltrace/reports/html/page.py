@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from giltrace import __version__
-from giltrace.analysis.results import ProcessReport, Report
+from giltrace.analysis.results import Hog, ProcessReport, Report
 from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
@@ -32,6 +32,7 @@ MOST_GILS = 8
 MOST_BLAME = 400
 MOST_EXAMPLES = 50
 MOST_FRAMES = 40
+MOST_FUNCTIONS = 3
 MOST_LINES = 200
 
 SCRIPTS = ("format.js", "decode.js", "lanes.js", "charts.js", "sections.js", "page.js")
@@ -165,8 +166,9 @@ def _told(report: ProcessReport) -> Json:
     threads = [dataclasses.asdict(report.threads[at]) for at in of_page]
     return {
         **dataclasses.asdict(
-            dataclasses.replace(report, blame=(), blame_by_function=(), victims=(), culprits=(), threads=())
+            dataclasses.replace(report, blame=(), blame_by_function=(), victims=(), culprits=(), threads=(), hogs=())
         ),
+        "hogs": [{**dataclasses.asdict(hog), "functions": _functions(hog)} for hog in report.hogs],
         "threads": threads,
         "thread_rows": _thread_rows(report, of_page),
         "more_threads": len(report.threads) - len(threads),
@@ -199,6 +201,14 @@ def _thread_rows(report: ProcessReport, of_page: dict[int, int]) -> list[Json]:
             "cores": row.cores,
         }
         for row in thread_rows(summaries)
+    ]
+
+
+def _functions(hog: Hog) -> list[Json]:
+    """The native functions that a hog was in most, in words."""
+    return [
+        {"told": f"{one} ({one.library})" if one.name else str(one), "samples": one.samples}
+        for one in hog.functions[:MOST_FUNCTIONS]
     ]
 
 

@@ -255,17 +255,9 @@ function blameCard(process) {
   return made;
 }
 
-function nativeName(one) {
-  if (one.name) return `${one.name} (${file(one.file)})`;
-  if (one.file === "//anon") return "code that the program made as it ran";
-  if (!one.file) return "code of an unknown file";
-  const where = one.caller_file === one.file ? "" : ` of ${file(one.caller_file)}`;
-  return `a function without a name of ${file(one.file)}${one.caller ? `, called from ${one.caller}${where}` : ""}`;
-}
-
 function inC(hog) {
   if (!hog.samples) return "";
-  const told = hog.functions.slice(0, 3).map((one) => `${nativeName(one)} ${percent(one.samples / hog.samples)}`);
+  const told = hog.functions.map((one) => `${one.told} ${percent(one.samples / hog.samples)}`);
   return `; in C: ${told.join(", ")} (${plural(hog.samples, "sample")})`;
 }
 
