@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -65,7 +64,7 @@ class Watch:
         if reason is not None:
             raise TargetError(f"the GIL cannot be watched here: {reason}")
         if not _origin:
-            _origin.append(_mark())
+            _origin.append(native.clock_pair()[:2])
         with self._stack as undo:
             undo.enter_context(_tape)
             if self._asked:
@@ -73,13 +72,13 @@ class Watch:
             self._file = _own_file()
             self._absence = undo.enter_context(Absence(threading.get_native_id()))
             self._stack = undo.pop_all()
-        self._begin = _mark()
+        self._begin = native.clock_pair()[:2]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        end = _mark()
+        end = native.clock_pair()[:2]
         with self._stack:
             if kind is not None:
                 return
@@ -92,13 +91,6 @@ class Watch:
             self.seen = Seen.of(read_process(file, None, stacks=False), edges, tid, _tape.askers, away)
             if self._lines(self.seen):
                 self.seen = Seen.of(read_process(file, None), edges, tid, _tape.askers, away)
-
-
-def _mark() -> tuple[int, int]:
-    """Read the tracer's clock without the GIL: (ticks, ns)."""
-    out = (ctypes.c_uint64 * 3)()
-    native.library().giltrace_clock_pair(out)
-    return out[0], out[1]
 
 
 class _Tape:
@@ -125,16 +117,12 @@ class _Tape:
         with self._change:
             self._users -= 1
             if not self._users and self._folder is not None:
-                _library().giltrace_stop()
+                native.stop()
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _begin(self) -> None:
         folder = tempfile.mkdtemp(prefix="giltrace-")
-        library = _library()
-        for thread in threading.enumerate():
-            if thread.ident is not None:
-                library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
-        refused = library.giltrace_start(os.fsencode(folder), ctypes.c_uint(_STACKS), find_ways(os.getpid(), 0))
+        refused = native.start(Path(folder), _STACKS, find_ways(os.getpid(), 0))
         self._folder = None if refused else folder
         if refused:
             shutil.rmtree(folder, ignore_errors=True)
@@ -150,14 +138,9 @@ class _Tape:
 _tape = _Tape()
 
 
-def _library() -> ctypes.PyDLL:
-    # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.
-    return ctypes.PyDLL(str(native.LIBRARY))
-
-
 def _own_file() -> Path:
     """The file that the tracer writes of this process: it is mapped."""
-    _mark()  # a GIL is recognised, and a file is begun, when it is taken
+    native.clock_pair()  # a GIL is recognised, and a file is begun, when it is taken
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         paths = {line[line.index("/") :].rstrip("\n") for line in maps if "/gil-" in line}
     found = [(int(one[2]), path) for path in paths if (one := _FILE.search(path)) and int(one[1]) == os.getpid()]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -49,13 +47,8 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     path = folder.path
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
-    # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.
-    library = ctypes.PyDLL(str(native.LIBRARY))
     clock.append_pair(path)
-    for thread in threading.enumerate():
-        if thread.ident is not None:
-            library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
-    refused = library.giltrace_start(os.fsencode(path.absolute()), ctypes.c_uint(stacks), find_ways(os.getpid(), 0))
+    refused = native.start(path, stacks, find_ways(os.getpid(), 0))
     if refused:
         folder.abandon()
         raise TargetError(*_REFUSALS[refused])
@@ -66,9 +59,8 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     try:
         yield path
     finally:
-        library.giltrace_stop()
         # Else the process has put a seccomp filter on itself, which may kill it for that.
-        if not library.giltrace_is_confined():
+        if native.stop():
             cores.look(now=True)
             clock.append_pair(path)
             meta.end_ns = time.monotonic_ns()

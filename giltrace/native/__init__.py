@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from pathlib import Path
 
 from giltrace.errors import TargetError
@@ -64,13 +65,38 @@ def library() -> ctypes.CDLL:
 
 
 @functools.cache
+def _with_gil() -> ctypes.PyDLL:
+    # PyDLL keeps the GIL during a call: nobody else comes or goes while the hooks are put in place.
+    return ctypes.PyDLL(str(LIBRARY))
+
+
+def start(folder: Path, stacks: int, ways: bytes) -> int:
+    """Trace this process into `folder`, with so many frames per stack: 0, 1 if it is traced already, or 2 if it cannot.
+
+    `ways` are those by which it may put a seccomp filter on itself (`process.ways`).
+    """
+    library = _with_gil()
+    for thread in threading.enumerate():
+        if thread.ident is not None:
+            library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
+    return int(library.giltrace_start(os.fsencode(folder.absolute()), ctypes.c_uint(stacks), ways))
+
+
+def stop() -> bool:
+    """End what `start` began; False if the process has put a seccomp filter on itself meanwhile."""
+    library = _with_gil()
+    library.giltrace_stop()
+    return not library.giltrace_is_confined()
+
+
+@functools.cache
 def observer() -> ctypes.CDLL:
     """Load the library that reads GILs from outside. Raises `OSError` as `library`."""
     return ctypes.CDLL(str(FOLDER / f"observer-{MACHINE}-{LIBC}.so"))
 
 
 def clock_pair() -> tuple[int, int, int]:
-    """Read the tracer's clock and CLOCK_MONOTONIC at one instant: (ticks, ns, error in ns)."""
+    """Read the tracer's clock and CLOCK_MONOTONIC at one instant, without the GIL: (ticks, ns, error in ns)."""
     out = (ctypes.c_uint64 * 3)()
     library().giltrace_clock_pair(out)
     return out[0], out[1], out[2]
