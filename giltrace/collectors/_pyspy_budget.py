@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+
+from giltrace.process.stat import stat_fields
 
 #: py-spy may use this share of the processes' CPU time, or so many seconds if that is more.
 SHARE = 0.1
@@ -79,7 +80,7 @@ class Budget:
 def cpu_seconds(pid: int) -> float | None:
     """Return the CPU time that process `pid` has taken, in seconds; None if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(pid)
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -21,6 +21,7 @@ from giltrace import native
 from giltrace.errors import TargetError
 from giltrace.native.observe import End, Sampler, Setup, Stats
 from giltrace.process.interpreter import find_interpreter, steadily
+from giltrace.process.stat import stat_fields
 from giltrace.process.thread_names import ThreadNames
 from giltrace.recording import layout
 from giltrace.timeline.model import CollectorReport
@@ -250,8 +251,7 @@ def _describe(observer: Observer) -> npt.NDArray[np.void]:
     # Of one that has just ended, what was seen still counts.
     with contextlib.suppress(OSError):
         header["cmdline"] = Path(f"/proc/{observer.pid}/cmdline").read_bytes()[:2047]
-        stat = Path(f"/proc/{observer.pid}/stat").read_text(errors="replace")
-        header["ppid"] = int(stat.rpartition(")")[2].split()[1])
+        header["ppid"] = int(stat_fields(observer.pid)[1])
     return header
 
 

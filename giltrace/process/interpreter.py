@@ -17,6 +17,7 @@ from typing import TypeVar
 from giltrace.errors import TargetError
 from giltrace.process.elf import LoadedObject, NotElf
 from giltrace.process.memory import Memory, loaded_objects
+from giltrace.process.stat import stat_fields
 
 #: A process that runs changes while it is read: something wrong this often in a row is none of that.
 _TRIES = 20
@@ -302,10 +303,10 @@ def _looks_wrong(memory: Memory, gil: int, states: set[int]) -> str:
 
 def _check_exists(pid: int) -> None:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        state = stat_fields(pid)[0]
     except (OSError, IndexError):
         raise TargetError(f"there is no process {pid}", "`pgrep -a python` lists those that run Python") from None
-    if state in "ZX":
+    if state in b"ZX":
         raise TargetError(f"process {pid} has ended; its parent has not yet taken note (a zombie)", "")
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from giltrace import native
 from giltrace.errors import RecordingError
+from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
 from giltrace.recording.door import Times
@@ -93,8 +94,7 @@ class Successor:
 
     def _is_child(self) -> bool:
         """In a container, the numbers are those of others: it is ours if its parent's is right too."""
-        stat = Path(f"/proc/{self._pid}/stat").read_bytes()
-        return int(stat.rpartition(b")")[2].split()[1]) == self._ppid
+        return int(stat_fields(self._pid)[1]) == self._ppid
 
 
 class LiveReader:
