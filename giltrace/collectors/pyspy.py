@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from giltrace.collectors._pyspy_budget import WORTH_SECONDS, Budget
 from giltrace.collectors._pyspy_process import PySpyProcess
 from giltrace.collectors._thread_stacks import ThreadStacks
+from giltrace.recording.gil import GIL_NAME
 from giltrace.text import plural
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ MAX_PROCESSES = 8
 #: Attempts per process: one that has only just started may not be recognisable as Python yet.
 _ATTEMPTS = 3
 _STOP_SECONDS = 10.0
-_GIL_FILE = re.compile(r"gil-(\d+)-(\d+)\.bin")
 
 
 class PySpyCollector:
@@ -117,7 +116,7 @@ class PySpyCollector:
         """Return the number of the newest program image of each Python process: a pid may execute several."""
         images: dict[int, int] = {}
         for name in os.listdir(self._folder):
-            match = _GIL_FILE.fullmatch(name)
+            match = GIL_NAME.fullmatch(name)
             if match:
                 pid = int(match[1])
                 images[pid] = max(images.get(pid, 0), int(match[2]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import select
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from giltrace.collectors import _perf
 from giltrace.process.program_files import ProgramFiles
 from giltrace.recording.code_samples import DEPTH, MapsFile
+from giltrace.recording.gil import GIL_NAME
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Session
@@ -30,8 +30,6 @@ _BIRTH_SECONDS = 0.002
 
 #: How often code is looked at, in time that a thread runs: a hog of 50 ms has ten samples or so.
 PERIOD_NS = 5_000_000
-
-_GIL_FILE = re.compile(r"gil-(\d{1,7})-\d+\.bin")
 
 
 class SchedCollector:
@@ -159,7 +157,7 @@ class SchedCollector:
         turns = sum(ring.turns for ring in self._rings)
         if turns != self._turns and self._maps is not None:
             self._turns = turns
-            names = map(_GIL_FILE.fullmatch, os.listdir(self._folder))
+            names = map(GIL_NAME.fullmatch, os.listdir(self._folder))
             self._maps.look({self._pid, *(int(name[1]) for name in names if name)}, time.monotonic_ns())
 
     def stop(self) -> CollectorReport:

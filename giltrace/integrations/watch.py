@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -25,13 +24,12 @@ from giltrace.integrations.cores import Absence
 from giltrace.integrations.seen import Edges, Seen
 from giltrace.process.ways import find_ways
 from giltrace.recording.door import Times
-from giltrace.recording.gil import read_process
+from giltrace.recording.gil import GIL_NAME, read_process
 from giltrace.recording.gil_file import open_file
 
 _STACKS = 128
 #: The first reading of the clocks in this process: the longer ago, the better is the clock's rate known.
 _origin: list[tuple[int, int]] = []
-_FILE = re.compile(r"/gil-(\d+)-(\d+)\.bin$")
 #: So long (seconds) the thread that asks for the GIL is away from it between two times.
 _PACE = 0.001
 
@@ -143,7 +141,8 @@ def _own_file() -> Path:
     native.clock_pair()  # a GIL is recognised, and a file is begun, when it is taken
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         paths = {line[line.index("/") :].rstrip("\n") for line in maps if "/gil-" in line}
-    found = [(int(one[2]), path) for path in paths if (one := _FILE.search(path)) and int(one[1]) == os.getpid()]
+    names = ((GIL_NAME.fullmatch(os.path.basename(path)), path) for path in paths)
+    found = [(int(name[2]), path) for name, path in names if name and int(name[1]) == os.getpid()]
     if not found:
         raise TargetError("the GIL cannot be watched here: this process is recorded by another giltrace, out of reach")
     return Path(max(found)[1])

@@ -18,8 +18,8 @@ from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file,
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
 
-#: What the tracer's files are called.
-GIL_NAME = re.compile(r"gil-\d{1,10}-\d{1,10}\.bin", re.ASCII)
+#: What the tracer's files are called: by process, and by which of its program images.
+GIL_NAME = re.compile(r"gil-(\d{1,9})-(\d{1,10})\.bin", re.ASCII)
 _EVER = Times()
 _MOST_STACKS = (1 << 31) - 1
 

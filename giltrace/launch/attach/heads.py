@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import struct
 import time
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from pathlib import Path
 
 from giltrace.process.folder import Folder
 from giltrace.recording import layout
+from giltrace.recording.gil import GIL_NAME
 from giltrace.recording.layout import Control, Status
 
 #: How long a tracer goes on without hearing of its recorder, and how often it hears.
 LEASE_NS = 10_000_000_000
 RENEW_NS = 1_000_000_000
 
-_NAME = re.compile(r"gil-(\d{1,9})-\d{1,9}\.bin")
 _LOCKED = "clock.bin"
 
 _WORDS = {"status": "<I", "lease_ns": "<Q", "control": "<I", "confined": "<I"}
@@ -89,8 +88,8 @@ class Heads:
     def look(self) -> list[Head]:
         """Take in the files that are new and return all heads."""
         with contextlib.suppress(OSError):
-            for name in self._folder.names(_NAME):
-                match = _NAME.fullmatch(name)
+            for name in self._folder.names(GIL_NAME):
+                match = GIL_NAME.fullmatch(name)
                 if match and name not in self._known:
                     self._known[name] = Head(self._folder, name, int(match[1]))
         return list(self._known.values())

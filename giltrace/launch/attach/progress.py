@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import struct
 
 from giltrace.process.folder import Folder
+from giltrace.recording.gil import GIL_NAME
 from giltrace.recording.layout import CHUNK, CHUNK_MAGIC, HEADER_SIZE, RECORD
 
 _PAGE = 4096
-_NAME = re.compile(r"gil-\d{1,9}-\d{1,9}\.bin")
 
 
 class EventCount:
@@ -24,7 +23,7 @@ class EventCount:
     def count(self) -> int:
         """Return how many there are now."""
         with contextlib.suppress(OSError):
-            for name in self._folder.names(_NAME):
+            for name in self._folder.names(GIL_NAME):
                 self._files.setdefault(name, _File(self._folder, name))
         return sum(file.count() for file in self._files.values())
 
