@@ -19,7 +19,7 @@ import numpy as np
 
 from giltrace.recording import layout
 from giltrace.recording.clock import PAIR
-from giltrace.recording.events import NATIVE_SAMPLE, SPAN
+from giltrace.recording.events import NATIVE_SAMPLE, SPAN, Array
 
 Chance = random.Random
 
@@ -346,13 +346,17 @@ def _meta_whole(path: Path, chance: Chance) -> None:
     )
 
 
+def _rows(kind: np.dtype[np.void], chance: Chance) -> Array:
+    rows = np.zeros(chance.choice((1, 100)), kind)
+    for name in kind.names or ():
+        high = int(np.iinfo(kind[name]).max)
+        rows[name] = [chance.choice((0, 1, high, chance.randrange(high))) for _ in range(len(rows))]
+    return rows
+
+
 def _spans(path: Path, chance: Chance) -> None:
     """Rows and descriptions of the right form, with other contents."""
-    count = chance.choice((1, 100))
-    rows = np.zeros(count, SPAN)
-    for name in SPAN.names or ():
-        high = np.iinfo(SPAN[name]).max
-        rows[name] = [chance.choice((0, 1, int(high), chance.randrange(int(high)))) for _ in range(count)]
+    rows = _rows(SPAN, chance)
     about: dict[str, Any] = {"version": 1, "collector": "py-spy", "pid": 21316, "sampled": True, "names": ["\x1b[1m"]}
     about |= {"clock_error_ns": 5, "lost": 0}
     if chance.random() < 0.7:
@@ -368,11 +372,7 @@ def _spans(path: Path, chance: Chance) -> None:
 
 def _native(path: Path, chance: Chance) -> None:
     """Samples and functions of the right form, with other contents."""
-    count = chance.choice((1, 100))
-    rows = np.zeros(count, NATIVE_SAMPLE)
-    for name in NATIVE_SAMPLE.names or ():
-        high = np.iinfo(NATIVE_SAMPLE[name]).max
-        rows[name] = [chance.choice((0, 1, int(high), chance.randrange(int(high)))) for _ in range(count)]
+    rows = _rows(NATIVE_SAMPLE, chance)
     functions: Any = [[chance.choice(TEXTS) for _ in range(4)] for _ in range(chance.choice((0, 1, 5)))]
     about: dict[str, Any] = {"version": 1, "functions": functions}
     if chance.random() < 0.5:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,19 @@ def environment(folder: Path) -> dict[str, str]:
 
 def traced_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, **environment(folder)}
+
+
+@contextlib.contextmanager
+def waiting(*words: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that says "ready", to be told what to do, until the end of the block."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, **options) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

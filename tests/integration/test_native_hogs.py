@@ -10,8 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from giltrace.recording.sched import read_sched
 from tests.collecting import record as record_with
 from tests.interpreters import Interpreter
 from tests.native_hogs import PROGRAM, build
-from tests.tracing import TARGETS
+from tests.tracing import TARGETS, waiting
 
 pytestmark = pytest.mark.skipif(_perf.why_not() is not None, reason=f"needs perf: {_perf.why_not()}")
 
@@ -93,20 +91,6 @@ def test_what_has_no_symbol_is_called_nothing_else(tmp_path: Path, kind: str, ca
     assert "nearest" not in page
 
 
-@contextmanager
-def waiting(python: Path | str, library: Path) -> Iterator[subprocess.Popen[str]]:
-    """The program, to be told what to do."""
-    pipe = subprocess.PIPE
-    command = [str(python), str(PROGRAM), str(library)]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def tell(process: subprocess.Popen[str], word: str) -> None:
     """Have it do something, and wait until that is done."""
     assert process.stdin is not None
@@ -126,7 +110,7 @@ def is_at_work(folder: Path) -> bool:
 
 def test_attaching_knows_what_was_mapped_before(tmp_path: Path, interpreter: Interpreter) -> None:
     library = build(tmp_path, "plain")
-    with waiting(interpreter.path, library) as process:
+    with waiting(interpreter.path, PROGRAM, library) as process:
         words = [*GILTRACE, "attach", str(process.pid), "--light", "-o", str(tmp_path / "x")]
         attached = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         while not is_at_work(tmp_path / "x.giltrace"):

@@ -27,7 +27,7 @@ from giltrace.timeline.model import Timeline
 from tests import uprobes
 from tests.attaching import ROOT, Running, die_on_the_way
 from tests.interpreters import Interpreter
-from tests.tracing import TARGETS, of_kind, read
+from tests.tracing import TARGETS, of_kind, read, waiting
 
 THREADS = ("MainThread", "worker-0", "worker-1", "worker-2")
 
@@ -134,19 +134,13 @@ loop()
 
 
 def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Path) -> None:
-    words = [str(interpreter.path), "-c", SPINNERS]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            for number in range(4):
-                timeline = record(process.pid, tmp_path / f"{number}.giltrace")
-                (found,) = timeline.processes
-                assert len(found.holds) > 1
-                assert find_hogs(found) == ()
-                assert judge(found).kind != "hog"
-        finally:
-            process.kill()
+    with waiting(interpreter.path, "-c", SPINNERS) as process:
+        for number in range(4):
+            timeline = record(process.pid, tmp_path / f"{number}.giltrace")
+            (found,) = timeline.processes
+            assert len(found.holds) > 1
+            assert find_hogs(found) == ()
+            assert judge(found).kind != "hog"
 
 
 @pytest.mark.parametrize("kind", ["spin", "malloc", "many", "ids"])

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from giltrace.launch.attach.session import attach
 from giltrace.recording import layout
 from giltrace.timeline.load import load
 from tests.attaching import ROOT
-from tests.tracing import TARGETS
+from tests.tracing import TARGETS, waiting
 
 NOBODY = 65534
 #: One that other users may run.
@@ -44,27 +44,10 @@ def roots(tmp_path: Path) -> Path:
     return folder
 
 
-@contextmanager
-def somebodys(*words: str | Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def somebodys(*words: str | Path, env: dict[str, str] | None = None) -> AbstractContextManager[subprocess.Popen[str]]:
     """A program of another user, which says "ready", until the end of the block."""
-    process = subprocess.Popen(
-        [str(PYTHON), *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        env={**os.environ, **(env or {})},
-        cwd="/",
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=60)
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    return waiting(str(PYTHON), *words, env={**os.environ, **(env or {})}, cwd="/", **user)
 
 
 def giltrace(*words: str | int | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
