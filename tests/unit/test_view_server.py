@@ -224,7 +224,7 @@ def counts() -> tuple[int, int]:
     return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
 
-def test_ten_thousand_requests_leave_nothing_behind(server: TraceServer) -> None:
+def test_three_thousand_requests_leave_nothing_behind(server: TraceServer) -> None:
     paths = ("/", "/status", f"/{server.token}/alive.js", "/../../etc/passwd", f"/{server.token}/x.pftrace")
 
     def one(number: int) -> int:
@@ -235,8 +235,8 @@ def test_ten_thousand_requests_leave_nothing_behind(server: TraceServer) -> None
 
     before = counts()
     with ThreadPoolExecutor(8) as pool:
-        statuses = list(pool.map(one, range(10_000)))
-    assert {status: statuses.count(status) for status in set(statuses)} == {200: 2667, 404: 3999, 405: 3334}
+        statuses = list(pool.map(one, range(3_000)))
+    assert {status: statuses.count(status) for status in set(statuses)} == {200: 800, 404: 1200, 405: 1000}
     end = time.monotonic() + 30
     while counts() != before and time.monotonic() < end:
         time.sleep(0.01)
