@@ -65,6 +65,8 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": _has_program("chromedriver"),
     "tmux": _has_program("tmux"),
+    "zsh": _has_program("zsh"),
+    "fish": _has_program("fish"),
     "uprobes": _can_probe_kernel,
     "namespaces": _can_make_containers,
     "speedscope": viewers.has_speedscope,

@@ -6,6 +6,7 @@ Only the command that is called is imported; for the others this table has what 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ import typer
 from typer.core import TyperCommand
 
 from giltrace import __version__
+from giltrace.cli.completion.shells import VARIABLE, Shell, install, script
 from giltrace.cli.parsing import TargetCommand
 from giltrace.cli.stdout import written_out
 from giltrace.cli.telling import tell
 from giltrace.errors import GiltraceError
+from giltrace.text import visible
 
 #: What Typer raises for a command line that it does not understand; newer ones have a click of their own.
 _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -85,6 +88,13 @@ COMMANDS: tuple[Command, ...] = (
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line `argv` (default: ``sys.argv[1:]``) and exit with its status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    shell = os.environ.get(VARIABLE)
+    if shell is not None:
+        from giltrace.cli.completion.answer import answer
+
+        with written_out():
+            answer(application(arguments[:-1]), shell, arguments)
+        sys.exit(0)
     try:
         with written_out():
             status = application(arguments)(args=arguments, prog_name="giltrace", standalone_mode=False)
@@ -149,11 +159,44 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _print_completion(shell: Shell | None) -> None:
+    if shell is not None:
+        print(script(shell), end="")
+        raise typer.Exit
+
+
+def _install_completion(shell: Shell | None) -> None:
+    if shell is not None:
+        path, rest = install(shell)
+        print(f"giltrace: wrote {visible(str(path))}; {visible(rest, keep=chr(10))}", file=sys.stderr)
+        raise typer.Exit
+
+
 def giltrace(
     version: Annotated[
         bool,
         typer.Option("--version", "-V", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
+    install_completion: Annotated[
+        Shell | None,
+        typer.Option(
+            "--install-completion",
+            help="Let this shell complete giltrace's command lines, and exit.",
+            is_eager=True,
+            callback=_install_completion,
+            show_default=False,
+        ),
+    ] = None,
+    show_completion: Annotated[
+        Shell | None,
+        typer.Option(
+            "--show-completion",
+            help="Print the script that does so, and exit.",
+            is_eager=True,
+            callback=_print_completion,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show who held the GIL, on which core, for how long, and what every other thread lost to it.
 

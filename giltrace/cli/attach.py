@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import one_of, processes
 from giltrace.cli.options import Force, Light, NoTrace, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_length
@@ -16,7 +17,12 @@ from giltrace.errors import UsageError
 
 
 def attach(
-    pid: Annotated[int, typer.Argument(metavar="PID", help="The process to record.", show_default=False, min=1)],
+    pid: Annotated[
+        int,
+        typer.Argument(
+            metavar="PID", help="The process to record.", show_default=False, min=1, autocompletion=processes
+        ),
+    ],
     observe: Annotated[
         bool, typer.Option("--observe", help="Only look from outside: sampled, and nothing in the process is touched.")
     ] = False,
@@ -36,7 +42,12 @@ def attach(
     light: Light = False,
     without: Annotated[
         list[str] | None,
-        typer.Option("--without", metavar="COLLECTOR", help="Leave out sched or py-spy; repeatable."),
+        typer.Option(
+            "--without",
+            metavar="COLLECTOR",
+            help="Leave out sched or py-spy; repeatable.",
+            autocompletion=one_of("sched", "py-spy"),
+        ),
     ] = None,
     allow_seccomp: Annotated[
         bool, typer.Option("--allow-seccomp", help="Attach although a seccomp filter might kill the process for it.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from giltrace.cli.completion.candidates import files, one_of, recordings
 from giltrace.cli.config import KEYS, settings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window, chosen
 from giltrace.cli.stdout import print_if_read
@@ -33,8 +34,32 @@ class Format(str, Enum):
     markdown = "markdown"
 
 
-def _limit(option: str, text: str, metavar: str, parser: Any = None, least: int | None = None) -> Any:
-    return typer.Option(option, metavar=metavar, help=text, parser=parser, min=least, show_default=False)
+def _limit(
+    option: str, text: str, metavar: str, parser: Any = None, least: int | None = None, completion: Any = None
+) -> Any:
+    return typer.Option(
+        option,
+        metavar=metavar,
+        help=text,
+        parser=parser,
+        min=least,
+        show_default=False,
+        autocompletion=completion,
+    )
+
+
+#: Those of `giltrace.analysis.findings.verdict`: importing it here would make `--help` wait for numpy.
+KINDS = (
+    "cpu-bound-contention",
+    "io-bound-handoff",
+    "convoy",
+    "hog",
+    "parallel",
+    "single-threaded",
+    "idle",
+    "free-threaded",
+    "not-recorded",
+)
 
 
 _MaxWait = Annotated[int | None, _limit("--max-wait", "Longest wait of any thread.", "TIME", parse_duration)]
@@ -46,8 +71,10 @@ _MaxHold = Annotated[int | None, _limit("--max-hold", "Longest hold.", "TIME", p
 _PAST = "Longest hold past a switch request."
 _MaxOverstay = Annotated[int | None, _limit("--max-overstay", _PAST, "TIME", parse_duration)]
 _MaxLost = Annotated[int | None, _limit("--max-lost", "Lost events.", "N", least=0)]
-_Verdict = Annotated[list[str] | None, _limit("--verdict", "Wanted verdict; repeat to allow several.", "KIND")]
-_VerdictNot = Annotated[list[str] | None, _limit("--verdict-not", "Verdict that fails; repeatable.", "KIND")]
+_WANTED = "Wanted verdict; repeat to allow several."
+_Verdict = Annotated[list[str] | None, _limit("--verdict", _WANTED, "KIND", completion=one_of(*KINDS))]
+_UNWANTED = "Verdict that fails; repeatable."
+_VerdictNot = Annotated[list[str] | None, _limit("--verdict-not", _UNWANTED, "KIND", completion=one_of(*KINDS))]
 _Config = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +82,7 @@ _Config = Annotated[
         metavar="FILE",
         help="Rules of this TOML file's [tool.giltrace.check]. [default: the nearest pyproject.toml with such]",
         show_default=False,
+        autocompletion=files,
     ),
 ]
 _Format = Annotated[
@@ -64,7 +92,13 @@ _Format = Annotated[
 
 def check(
     names: Annotated[
-        list[Path], typer.Argument(metavar="NAME...", help="The recordings, or patterns for them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="NAME...",
+            help="The recordings, or patterns for them.",
+            show_default=False,
+            autocompletion=recordings,
+        ),
     ],
     max_wait: _MaxWait = None,
     max_wait_p99: _MaxWaitP99 = None,

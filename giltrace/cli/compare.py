@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window, chosen
 
 
@@ -27,8 +28,14 @@ class FailOn(str, Enum):
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="BEFORE", help="The first recording.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="AFTER", help="The second recording.", show_default=False)],
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="BEFORE", help="The first recording.", show_default=False, autocompletion=recordings),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(metavar="AFTER", help="The second recording.", show_default=False, autocompletion=recordings),
+    ],
     window: Window = None,
     after: After = None,
     process: Processes = None,

@@ -9,13 +9,21 @@ from typing import Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import processes
 from giltrace.cli.options import Python
 
 
 def doctor(
     python: Python = None,
     pid: Annotated[
-        int | None, typer.Option("--pid", metavar="PID", min=1, help="Say what can be captured of a running process.")
+        int | None,
+        typer.Option(
+            "--pid",
+            metavar="PID",
+            min=1,
+            help="Say what can be captured of a running process.",
+            autocompletion=processes,
+        ),
     ] = None,
 ) -> None:
     """Say what can be captured here, for which interpreter or running process, and how to get the rest.

@@ -7,14 +7,25 @@ from typing import Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import files, recorded
+
 
 def dump(
     pid: Annotated[
-        int, typer.Argument(metavar="PID", help="A process that is being recorded.", show_default=False, min=1)
+        int,
+        typer.Argument(
+            metavar="PID", help="A process that is being recorded.", show_default=False, min=1, autocompletion=recorded
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="NAME", help="Write NAME.giltrace. [default: RECORDING-at-TIME]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="NAME",
+            help="Write NAME.giltrace. [default: RECORDING-at-TIME]",
+            autocompletion=files,
+        ),
     ] = None,
 ) -> None:
     """Write out what the recording of a running process holds by now; the recording goes on.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import files, one_of, recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
 from giltrace.cli.outcome import need_force
 from giltrace.errors import UsageError
@@ -20,26 +21,63 @@ if TYPE_CHECKING:
 
 #: The registry's names: importing it here would make `--help` wait for numpy.
 FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
+#: Those of `giltrace.exporters.tables`, for the same reason.
+TABLES = ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")
 
 
 def export(
     name: Annotated[
-        Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False, autocompletion=recordings
+        ),
     ],
-    to: Annotated[str, typer.Option("--to", metavar=FORMATS, help="The format.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar=FORMATS, help="The format.", show_default=False, autocompletion=one_of(*FORMATS.split("|"))
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout. [default: by NAME and format]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to; - is stdout. [default: by NAME and format]",
+            autocompletion=files,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export of that name.")] = False,
     table: Annotated[
-        str, typer.Option("--table", metavar="TABLE", help="csv, parquet: only this table.", show_default=False)
+        str,
+        typer.Option(
+            "--table",
+            metavar="TABLE",
+            help="csv, parquet: only this table.",
+            show_default=False,
+            autocompletion=one_of(*TABLES),
+        ),
     ] = "",
     what: Annotated[
-        str, typer.Option("--what", metavar="waiting|holding", help="collapsed: time spent how.", show_default=False)
+        str,
+        typer.Option(
+            "--what",
+            metavar="waiting|holding",
+            help="collapsed: time spent how.",
+            show_default=False,
+            autocompletion=one_of("waiting", "holding"),
+        ),
     ] = "",
     by: Annotated[
-        str, typer.Option("--by", metavar="victim|culprit", help="collapsed: by whose stacks.", show_default=False)
+        str,
+        typer.Option(
+            "--by",
+            metavar="victim|culprit",
+            help="collapsed: by whose stacks.",
+            show_default=False,
+            autocompletion=one_of("victim", "culprit"),
+        ),
     ] = "",
     window: Window = None,
     after: After = None,

@@ -8,6 +8,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from giltrace.cli.completion.candidates import files, one_of
+from giltrace.cli.values import SIGNALS
+from giltrace.collectors import NAMES
 from giltrace.errors import UsageError
 
 FormatOf = TypeVar("FormatOf", bound=Enum)
@@ -61,6 +64,7 @@ Own = Annotated[
         metavar="PATH",
         help="What is below this path is your own code, and all else a library's; repeatable.",
         show_default=False,
+        autocompletion=files,
     ),
 ]
 TopWaits = Annotated[
@@ -80,6 +84,7 @@ Python = Annotated[
         "--python",
         metavar="PATH",
         help="Interpreter for scripts, modules and code. [default: the active environment's, else giltrace's own]",
+        autocompletion=files,
     ),
 ]
 
@@ -90,6 +95,7 @@ Output = Annotated[
         "-o",
         metavar="NAME",
         help="Write NAME.giltrace and NAME.pftrace. [default: the target's, or attach-PID; numbered if taken]",
+        autocompletion=files,
     ),
 ]
 
@@ -105,12 +111,22 @@ Spans = Annotated[
 
 With = Annotated[
     list[str] | None,
-    typer.Option("--with", metavar="COLLECTOR", help="Also gil, sched, py-spy or viztracer; repeatable."),
+    typer.Option(
+        "--with",
+        metavar="COLLECTOR",
+        help="Also gil, sched, py-spy or viztracer; repeatable.",
+        autocompletion=one_of(*NAMES),
+    ),
 ]
 
 Without = Annotated[
     list[str] | None,
-    typer.Option("--without", metavar="COLLECTOR", help="Leave out gil, sched, py-spy or viztracer; repeatable."),
+    typer.Option(
+        "--without",
+        metavar="COLLECTOR",
+        help="Leave out gil, sched, py-spy or viztracer; repeatable.",
+        autocompletion=one_of(*NAMES),
+    ),
 ]
 
 Ring = Annotated[
@@ -124,7 +140,12 @@ Ring = Annotated[
 
 DumpOn = Annotated[
     list[str] | None,
-    typer.Option("--dump-on", metavar="RULE", help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable."),
+    typer.Option(
+        "--dump-on",
+        metavar="RULE",
+        help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable.",
+        autocompletion=one_of(*SIGNALS),
+    ),
 ]
 
 MaxDumps = Annotated[int, typer.Option("--max-dumps", metavar="N", min=1, help="Write no more dumps than this.")]

@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 #: What names the program to run; all that follows is that program's.
-_LAST_OPTIONS = ("-m", "-c")
+LAST_OPTIONS = ("-m", "-c")
 
 
 class TargetCommand(TyperCommand):
@@ -35,7 +35,7 @@ def set_off(words: list[str], with_value: frozenset[str]) -> list[str]:
         at += 2 if word in with_value else 1
         if at > len(words):
             return words  # its value is missing
-        if word.startswith(_LAST_OPTIONS):
+        if word.startswith(LAST_OPTIONS):
             # `-mMODULE` carries its value itself.
             at_end = words[at : at + 1] == ["--"]
             return words if at_end else [*words[:at], "--", *words[at:]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import files, traces
 from giltrace.cli.options import After, Processes, Window
 
 if TYPE_CHECKING:
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 
 def query(
     name: Annotated[
-        Path, typer.Argument(metavar="NAME", help="The recording, or a .pftrace file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="NAME", help="The recording, or a .pftrace file.", show_default=False, autocompletion=traces
+        ),
     ],
     sql: Annotated[
         str | None, typer.Argument(metavar="SQL", help="What to ask. [default: a prompt]", show_default=False)
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the SQL from a file.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="Read the SQL from a file.", show_default=False, autocompletion=files
+        ),
     ] = None,
     window: Window = None,
     after: After = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import files, recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window
 from giltrace.cli.outcome import need_force
 from giltrace.errors import UsageError
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 
 def report(
     name: Annotated[
-        Path, typer.Argument(metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False, autocompletion=recordings
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page for a browser that works offline; - is stdout."),
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a page for a browser that works offline; - is stdout.",
+            autocompletion=files,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier page of that name.")] = False,
     window: Window = None,

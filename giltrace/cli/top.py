@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import files, live_targets
 from giltrace.cli.options import Python
 from giltrace.cli.outcome import need_force
 from giltrace.cli.values import Mistyped, parse_duration, parse_length
@@ -31,6 +32,7 @@ def top(
             metavar="PID | [--] SCRIPT|WORKLOAD|COMMAND [ARGS]...",
             help="What to look at: a process that runs, or what to run.",
             show_default=False,
+            autocompletion=live_targets,
         ),
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
@@ -52,6 +54,7 @@ def top(
             "--output",
             metavar="FILE",
             help="Write what the command prints here. [default: its last lines are shown at the end]",
+            autocompletion=files,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file of the name of --output.")] = False,

@@ -29,6 +29,8 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SHARE = re.compile(_NUMBER + r"\s*(%?)")
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
+#: Those that a flight recorder dumps on.
+SIGNALS = ("USR1", "USR2", "HUP", "QUIT")
 _LIMIT = re.compile(r"(wait|hold)\s*>\s*(.+)")
 
 
@@ -77,7 +79,7 @@ def parse_rule(text: str) -> Rule:
     if found is not None:
         return Rule(found[1], text, limit_ns=parse_duration(found[2], "--dump-on"))
     name = text.strip().upper().removeprefix("SIG")
-    if name not in ("USR1", "USR2", "HUP", "QUIT"):
+    if name not in SIGNALS:
         raise Mistyped(
             f"{text!r} is no reason to dump", "write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT", "--dump-on"
         )

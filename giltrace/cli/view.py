@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import one_of, traces
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
 from giltrace.cli.values import parse_duration
 from giltrace.errors import UsageError
@@ -32,9 +33,17 @@ def _parse_at(text: str) -> str | int:
 
 def view(
     name: Annotated[
-        Path, typer.Argument(metavar="NAME", help="The recording, or a .pftrace file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="NAME", help="The recording, or a .pftrace file.", show_default=False, autocompletion=traces
+        ),
     ],
-    at: Annotated[str, typer.Option("--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.")] = "worst",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.", autocompletion=one_of("worst")
+        ),
+    ] = "worst",
     window: Window = None,
     after: After = None,
     top_waits: TopWaits = None,

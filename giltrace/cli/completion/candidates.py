@@ -1,0 +1,131 @@
+"""What can be completed: recordings, workloads, processes, files and names, of which parameters say which they take.
+
+Each function takes the word as far as it is typed and returns what it may become, with a description or "". They are
+called between two key strokes: nothing large is imported or read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from giltrace.text import visible
+
+Candidates = list[tuple[str, str]]
+
+_RECORDING, _TRACE = ".giltrace", ".pftrace"
+_PYTHON = re.compile(r"python[\d.]*t?d?")
+#: What the tracer in a process that is being recorded has mapped.
+_TRACED = re.compile(r"\.giltrace/gil-\d+-\d+\.bin$", re.M)
+_LONGEST_COMMAND = 60
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return what completes one of these names."""
+
+    def named(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return named
+
+
+def recordings(incomplete: str) -> Candidates:
+    """Recordings, by the short names that commands take, and the folders on the way to them."""
+    found = []
+    for typed, entry in _entries(incomplete):
+        if entry.name.endswith(_RECORDING) and entry.name != _RECORDING and _is_folder(entry):
+            short = typed.removesuffix(_RECORDING)
+            found.append((short if short.startswith(incomplete) else typed, "recording"))
+        elif _is_folder(entry):
+            found.append((f"{typed}/", ""))
+    return found
+
+
+def traces(incomplete: str) -> Candidates:
+    """Recordings, and traces that have none beside them."""
+    found = recordings(incomplete)
+    known = {name.removesuffix(_RECORDING) for name, _ in found}
+    alone = [typed for typed, entry in _entries(incomplete) if entry.name.endswith(_TRACE) and entry.name != _TRACE]
+    return found + [(typed, "trace") for typed in alone if typed.removesuffix(_TRACE) not in known]
+
+
+def files(incomplete: str) -> Candidates:
+    """Files and folders."""
+    return [(f"{typed}/" if _is_folder(entry) else typed, "") for typed, entry in _entries(incomplete)]
+
+
+def targets(ctx: Any, incomplete: str) -> Candidates:
+    """What `record` and `top` run: workloads, scripts and folders on the way to them; then the program's own files."""
+    if ctx.params["words"]:
+        return files(incomplete)
+    from giltrace.launch.bundled import bundled, header
+
+    workloads = [(name, path) for name, path in bundled().items() if name.startswith(incomplete)]
+    found = [(name, header(path).description) for name, path in workloads]
+    scripts = [one for one in files(incomplete) if one[0].endswith(("/", ".py"))]
+    return found + [one for one in scripts if not one[0].endswith(f"{_RECORDING}/")]
+
+
+def live_targets(ctx: Any, incomplete: str) -> Candidates:
+    """What `top` looks at: a process, or what `targets` are."""
+    return ([] if ctx.params["words"] else processes(incomplete)) + targets(ctx, incomplete)
+
+
+def processes(incomplete: str) -> Candidates:
+    """Python processes that may be looked at, by pid."""
+    return _processes(incomplete, _runs_python)
+
+
+def recorded(incomplete: str) -> Candidates:
+    """Processes that are being recorded, by pid."""
+    return _processes(incomplete, lambda pid: _TRACED.search(_maps(pid)) is not None)
+
+
+def _entries(incomplete: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What is in the folder that was typed and begins so: as it would be typed on, and its entry; hidden if typed."""
+    folder, slash, begun = incomplete.rpartition("/")
+    with contextlib.suppress(OSError), os.scandir(os.path.expanduser(folder + slash) or ".") as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            # A shell reads a line per name; one that does not show would not be recognised either.
+            shown = entry.name.isprintable() and (begun or not entry.name.startswith("."))
+            if shown and entry.name.startswith(begun):
+                yield folder + slash + entry.name, entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _processes(incomplete: str, wanted: Callable[[int], bool]) -> Candidates:
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal() and name.startswith(incomplete))
+    return [(str(pid), _command(pid)) for pid in pids if pid != os.getpid() and wanted(pid)]
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()[:512].decode(errors="replace").rstrip("\0").split("\0")
+        text = visible(" ".join([os.path.basename(words[0]), *words[1:]]))
+        return text if len(text) <= _LONGEST_COMMAND else f"{text[: _LONGEST_COMMAND - 1]}…"
+    return ""
+
+
+def _runs_python(pid: int) -> bool:
+    try:
+        program = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False  # another user's, or the kernel's
+    return _PYTHON.match(os.path.basename(program)) is not None or "/libpython" in _maps(pid)
+
+
+def _maps(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    except OSError:
+        return ""
