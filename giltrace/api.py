@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from giltrace import installation
 from giltrace.errors import UsageError
 from giltrace.recording.locate import locate
 from giltrace.text import plural
@@ -231,7 +232,7 @@ class Frames:
         try:
             import pandas
         except ImportError:
-            raise UsageError("pandas is not installed", "pip install 'giltrace[pandas]'") from None
+            raise UsageError("pandas is not installed", installation.with_extra("pandas")) from None
         self._pandas: Any = pandas
         self._recording = recording
 

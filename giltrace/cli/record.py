@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli.completion.candidates import targets
 from giltrace.cli.options import (
     DumpOn,
     Force,
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 def record(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[--] SCRIPT|WORKLOAD|COMMAND [ARGS]...", help="What to run.", show_default=False),
+        typer.Argument(
+            metavar="[--] SCRIPT|WORKLOAD|COMMAND [ARGS]...",
+            help="What to run.",
+            show_default=False,
+            autocompletion=targets,
+        ),
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
@@ -92,9 +98,19 @@ def record(
     wanted = [*(also or []), *(["viztracer"] if spans else [])]
     collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
+    _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force)
     _finish(folder, trace, status, no_trace=no_trace)
+
+
+def _refuse_without_tracer(collectors: list[Collector]) -> None:
+    """Raise `TargetError`, before anything is started, if no GIL can be traced here and that was not left out."""
+    from giltrace.collectors.gil import GilCollector
+
+    for collector in collectors:
+        if isinstance(collector, GilCollector):
+            collector.refuse()
 
 
 def _finish(folder: Path, trace: Path, status: int, *, no_trace: bool) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from giltrace import native
+from giltrace import installation, native
 from giltrace.collectors.base import Session
+from giltrace.errors import TargetError
 from giltrace.native.preloading import preload_path
 from giltrace.recording import clock, gil, layout
 from giltrace.recording.gil_file import GilFile, note_of
@@ -46,15 +47,25 @@ class GilCollector:
 
     def available(self, python: str | None) -> str | None:
         """See `Collector.available`."""
+        try:
+            self.refuse()
+        except TargetError as error:
+            return ": ".join(filter(None, (error.message, error.remedy)))
+        return None
+
+    def refuse(self) -> None:
+        """Raise `TargetError` where no GIL can be traced here: for want of a library, or on a platform without one."""
         if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-            return f"exact capture is made for Linux on x86-64 and aarch64, not {sys.platform} {platform.machine()}"
+            here = f"{sys.platform} {platform.machine()}"
+            raise TargetError(
+                f"exact capture is made for Linux on x86-64 and aarch64, not {here}", "use such a machine"
+            )
         if not native.LIBRARY.exists():
-            return "the tracer library was not built: install a C compiler (cc), then install giltrace again"
+            raise TargetError(installation.UNBUILT, installation.how_to_build())
         try:
             native.library()
         except OSError as error:
-            return f"the tracer library does not load ({error}): install giltrace again on this machine"
-        return None
+            raise TargetError(f"the tracer does not load here ({error})", installation.again()) from None
 
     def prepare(self, folder: Path, env: dict[str, str]) -> None:
         """See `Collector.prepare`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from giltrace import native
+from giltrace import installation, native
 from giltrace.errors import TargetError
 from giltrace.native.observe import End, Sampler, Setup, Stats
 from giltrace.process.interpreter import find_interpreter, steadily
@@ -260,7 +260,7 @@ def unavailable() -> str | None:
     if sys.platform != "linux" or sys.maxsize < 1 << 32:
         return "observing is made for 64-bit Linux"
     if not native.LIBRARY.exists():
-        return "the native library was not built: install a C compiler (cc), then install giltrace again"
+        return f"{installation.UNBUILT}: {installation.how_to_build()}"
     if not Path("/proc/self/syscall").exists():
         return "the kernel was built without /proc/PID/syscall, which says who waits: use `giltrace record`"
     return None

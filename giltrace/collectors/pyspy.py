@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from giltrace import installation
 from giltrace.collectors._pyspy_budget import WORTH_SECONDS, Budget
 from giltrace.collectors._pyspy_process import PySpyProcess
 from giltrace.collectors._thread_stacks import ThreadStacks
@@ -59,7 +60,7 @@ class PySpyCollector:
 
     def available(self, python: str | None) -> str | None:
         """Say whether py-spy is there to be run."""
-        return None if find_program() else f"py-spy is not installed: {sys.executable} -m pip install py-spy"
+        return None if find_program() else f"py-spy is not installed: {installation.with_package('py-spy')}"
 
     def prepare(self, folder: Path, env: dict[str, str]) -> None:
         """Nothing to do: py-spy looks at the target from outside."""

@@ -76,9 +76,7 @@ def launched(target: Target, output: Output) -> Iterator[Source]:
     started or traced.
     """
     collector = GilCollector(ring=RING_BYTES)
-    reason = collector.available(target.python)
-    if reason is not None:
-        raise TargetError(f"this cannot be traced: {reason}")
+    collector.refuse()
     with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
         folder = Path(temporary)
         env = {**os.environ, "GILTRACE_CORE": "1"}

