@@ -65,6 +65,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": _has_program("chromedriver"),
     "tmux": _has_program("tmux"),
+    "less": _has_program("less"),
     "zsh": _has_program("zsh"),
     "fish": _has_program("fish"),
     "uprobes": _can_probe_kernel,

@@ -23,7 +23,9 @@ class Terminal:
     def __init__(self, command: list[str], folder: Path, columns: int, rows: int, **changes: str) -> None:
         self._folder = folder
         self._socket = str(folder / "tmux")
-        script = f"stty -a >before; {shlex.join(command)} 2>errors; s=$?; stty -a >after; echo $s >status; exec cat"
+        # Ctrl-C is the program's: the shell, in whose group it is, goes on.
+        script = f"trap : INT; stty -a >before; {shlex.join(command)} 2>errors; s=$?; "
+        script += "stty -a >after; echo $s >status; exec cat"
         self._environment = {**os.environ, "LC_ALL": "C.UTF-8", **changes}
         size = ("-x", str(columns), "-y", str(rows))
         self._run("-f", "/dev/null", "new-session", "-d", "-s", "test", *size, "-c", str(folder), script)
@@ -64,6 +66,10 @@ class Terminal:
             assert time.monotonic() < deadline, f"waited for {what}; on the screen:\n{text}\n{self.errors()}"
             time.sleep(0.05)
         return text
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until it `holds`; `what` names that."""
+        self._wait(self.lines, lambda _: holds(), what)
 
     def status(self) -> int:
         """Wait for the program's end; its exit status."""

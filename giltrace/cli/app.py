@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from giltrace import __version__
+from giltrace import __version__, installation
 from giltrace.cli.completion.shells import VARIABLE, Shell, install, script
 from giltrace.cli.parsing import TargetCommand
 from giltrace.cli.stdout import written_out
@@ -30,6 +30,9 @@ _Refused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name_
 #: What it says of a name like another, and of which option's value it speaks.
 _MEANT = re.compile(r"[. ]+\(?(?:Did you mean|Possible options:) (.+?)[?)]*$")
 _ABOUT = re.compile(r"Invalid value for ((?:'[^']*'(?: / )?)+): ")
+
+#: What one types who has just installed it.
+_LOOKS = ("-h", "--help", "-V", "--version")
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -95,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         with written_out():
             answer(application(arguments[:-1]), shell, arguments)
         sys.exit(0)
+    if not arguments or arguments[0] in _LOOKS:
+        _warn_without_tracer()
     try:
         with written_out():
             status = application(arguments)(args=arguments, prog_name="giltrace", standalone_mode=False)
@@ -108,6 +113,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             tell(GiltraceError(*_in_words(refused, _called(arguments))))
         sys.exit(refused.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn_without_tracer() -> None:
+    """Say what pip did not: it shows nothing of a build that ends well."""
+    from giltrace import native
+
+    if sys.platform == "linux" and not native.tracers():
+        tell(GiltraceError(installation.UNBUILT, installation.how_to_build()), kind="warning")
 
 
 def _in_words(refused: Any, called: str | None) -> tuple[str, str]:

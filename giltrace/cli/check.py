@@ -13,6 +13,7 @@ import typer
 from giltrace.cli.completion.candidates import files, one_of, recordings
 from giltrace.cli.config import KEYS, settings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window, chosen
+from giltrace.cli.progress import working
 from giltrace.cli.stdout import print_if_read
 from giltrace.cli.telling import tell
 from giltrace.cli.values import parse_duration, parse_share
@@ -153,8 +154,9 @@ def _run(names: Sequence[Path], asked: dict[str, Any], form: Format) -> None:
     rules = _rules(asked)
     refuse_wrong(rules)
     part = ("window", "after", "process", "thread", "role", "own")
-    checked = list(_check_all(names, Selection.of(**{key: asked.get(key) for key in part}), rules))
-    lines = list(writer(checked))
+    with working("checking"):
+        checked = list(_check_all(names, Selection.of(**{key: asked.get(key) for key in part}), rules))
+        lines = list(writer(checked))
     if lines:
         print_if_read("\n".join(lines))
     for one in checked:
@@ -209,8 +211,9 @@ def _check(folder: Path, selection: Selection, rules: Sequence[Rule]) -> Checked
     from giltrace.reports.check.checked import Checked
 
     try:
-        (timeline,) = select([load(folder)], selection)
-        return Checked(str(folder), run(timeline, rules))
+        with working(f"checking {folder}"):
+            (timeline,) = select([load(folder)], selection)
+            return Checked(str(folder), run(timeline, rules))
     except GiltraceError as error:
         return Checked(str(folder), None, error)
 

@@ -10,6 +10,8 @@ import typer
 
 from giltrace.cli.completion.candidates import recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window, chosen
+from giltrace.cli.pager import NoPager, paged
+from giltrace.cli.progress import working
 
 
 class Format(str, Enum):
@@ -43,6 +45,7 @@ def compare(
     role: Roles = None,
     own: Own = None,
     everything: Annotated[bool, typer.Option("--all", help="Also print what did not change.")] = False,
+    no_pager: NoPager = False,
     form: Annotated[
         Format | None, typer.Option("--format", help="How to print it. [default: text]", show_default=False)
     ] = None,
@@ -78,19 +81,20 @@ def compare(
     from giltrace.recording.locate import locate
     from giltrace.reports.compare import as_json as json_of
     from giltrace.reports.compare import markdown, print_comparison
-    from giltrace.reports.console import console
 
     form = chosen(form, Format, as_json=as_json)
     selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
     folders = locate(first), locate(second)
     names = str(folders[0]), str(folders[1])
-    old, new = select([load(folder) for folder in folders], selection)
-    found = run(old, new)
+    with working("comparing"):
+        old, new = select([load(folder) for folder in folders], selection)
+        found = run(old, new)
     if form is Format.json:
         print(json_of(found, names))
     elif form is Format.markdown:
         print(*markdown(found, names, everything=everything), sep="\n")
     else:
-        print_comparison(found, names, console(), everything=everything)
+        with paged(no_pager=no_pager) as console:
+            print_comparison(found, names, console, everything=everything)
     if fail_on is not None and (found.worse if fail_on is FailOn.worse else found.changed):
         raise typer.Exit(1)

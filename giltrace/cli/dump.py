@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from giltrace.cli.completion.candidates import files, recorded
+from giltrace.cli.progress import working
 
 
 def dump(
@@ -64,5 +65,6 @@ def dump(
         milliseconds = (now - Meta.read(written.path).start_ns) // 1_000_000
         name = written.path.with_name(f"{written.path.name.removesuffix(SUFFIX)}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
-    write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid)
+    with working(f"writing {out}"):
+        write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid)
     print(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from giltrace.cli.completion.candidates import files, one_of, recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
 from giltrace.cli.outcome import need_force
+from giltrace.cli.progress import working
 from giltrace.errors import UsageError
 from giltrace.text import visible
 
@@ -119,9 +121,11 @@ def export(
     path = output or exporter.path(folder.with_name(folder.name.removesuffix(".giltrace")), **options)
     if not piped:
         need_force(path, force=force)
-    timeline = load(folder)
-    require_something(timeline, folder)
-    exporter.write(_part(timeline, to, selection, top_waits), path, **options)
+    # What goes to a terminal would get in the way of the line that tells how it goes.
+    with contextlib.nullcontext() if piped else working(f"writing {path}"):
+        timeline = load(folder)
+        require_something(timeline, folder)
+        exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:
         print(f"giltrace: wrote {visible(str(path))}", file=sys.stderr)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from giltrace.cli.progress import working
+
 if TYPE_CHECKING:
     from giltrace.timeline.model import Timeline
 
@@ -19,7 +21,8 @@ def load(folder: Path) -> Timeline:
     from giltrace.timeline.load import load as read
 
     _keep_freed_memory()
-    return read(folder)
+    with working(f"reading {folder}"):
+        return read(folder)
 
 
 def require_something(timeline: Timeline, folder: Path) -> None:

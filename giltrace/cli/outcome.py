@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from giltrace.cli.progress import working
+
 
 def outputs(asked: Path | None, usual: str, *, force: bool) -> tuple[Path, Path]:
     """Return the recording's folder and the trace: those `asked` for, else of the `usual` name.
@@ -75,13 +77,15 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     from giltrace.reports.summary import print_summary
     from giltrace.text import visible
 
-    timeline = load(folder)
-    if no_trace:
-        trace.unlink(missing_ok=True)
-    else:
-        write(timeline, trace)
+    with working(f"writing {trace}"):
+        timeline = load(folder)
+        if no_trace:
+            trace.unlink(missing_ok=True)
+        else:
+            write(timeline, trace)
+        summary = summarise(timeline)
     console = new_console(stderr=True)
-    print_summary(summarise(timeline), console)
+    print_summary(summary, console)
     lines = [f"recording {visible(str(folder))}"]
     if not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")

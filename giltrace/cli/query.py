@@ -10,6 +10,7 @@ import typer
 
 from giltrace.cli.completion.candidates import files, traces
 from giltrace.cli.options import After, Processes, Window
+from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
     from giltrace.views.trace_processor import Rows
@@ -64,12 +65,15 @@ def query(
     subject = Subject.find(name)
     changed = None
     if selection != Selection():
-        (changed,) = select([subject.need_timeline("asking about a part")], selection)
-    with subject.as_trace(changed) as trace:
+        with working(f"reading {name}"):
+            (changed,) = select([subject.need_timeline("asking about a part")], selection)
+    with working(f"reading {name}"), subject.as_trace(changed) as trace:
         processor = GilTraceProcessor(trace)
 
     def run(statement: str) -> None:
-        _print(processor.run(statement), as_csv, as_json)
+        with working("answering"):
+            rows = processor.run(statement)
+        _print(rows, as_csv, as_json)
 
     if asked is None and not sys.stdin.isatty():
         asked = sys.stdin.read()

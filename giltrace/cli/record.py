@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ from giltrace.cli.options import (
     Without,
 )
 from giltrace.cli.outcome import exit_like, outputs, show
+from giltrace.cli.progress import say, working
 from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
 
@@ -100,7 +102,7 @@ def record(
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
-    status = run(target, folder, collectors, force=force)
+    status = run(target, folder, collectors, force=force, ending=partial(working, "finishing the recording"))
     _finish(folder, trace, status, no_trace=no_trace)
 
 
@@ -155,6 +157,6 @@ def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
     from giltrace.collectors.flight import FlightRecorder
 
     def announce(what: str) -> None:
-        print(f"giltrace: {what}", file=sys.stderr, flush=True)
+        say(f"giltrace: {what}")
 
     return [FlightRecorder([parse_rule(text) for text in rules], most, announce)]

@@ -11,11 +11,14 @@ import typer
 from giltrace.cli.completion.candidates import files, recordings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window
 from giltrace.cli.outcome import need_force
+from giltrace.cli.pager import NoPager, paged
+from giltrace.cli.progress import working
 from giltrace.errors import UsageError
 from giltrace.text import visible
 
 if TYPE_CHECKING:
     from giltrace.analysis.results import Report
+    from giltrace.timeline.model import Timeline
 
 
 def report(
@@ -49,6 +52,7 @@ def report(
     everything: Annotated[
         bool, typer.Option("--all", help="All rows, processes and threads, each by itself, not only the largest.")
     ] = False,
+    no_pager: NoPager = False,
 ) -> None:
     """Say what a recording means: the verdict, what the GIL cost, and which line made which line wait.
 
@@ -80,25 +84,29 @@ def report(
     if html is not None and not piped:
         need_force(html, force=force, option="--html")
     folder = locate(name)
-    (timeline,) = select([load(folder)], selection)
-    told = analyse(timeline)
+    with working(f"analysing {folder}"):
+        (timeline,) = select([load(folder)], selection)
+        told = analyse(timeline)
+        if html is not None and not piped:
+            _write_page(timeline, told, html, folder)
     if html is not None:
-        from giltrace.reports.html import write_html
-
-        write_html(timeline, told, html, folder.name.removesuffix(".giltrace"))
-        if not piped:
+        if piped:
+            _write_page(timeline, told, html, folder)
+        else:
             print(f"giltrace: wrote {visible(str(html))}", file=sys.stderr)
     if as_json:
         from giltrace.reports.json import to_json
 
         print(to_json(told))
     elif html is None:
-        _print(told, lines=lines or library, library=library, everything=everything)
+        from giltrace.reports.blame import Detail
+        from giltrace.reports.terminal import print_report
+
+        with paged(no_pager=no_pager) as console:
+            print_report(told, console, Detail(lines or library, library, everything))
 
 
-def _print(told: Report, *, lines: bool, library: bool, everything: bool) -> None:
-    from giltrace.reports.blame import Detail
-    from giltrace.reports.console import console
-    from giltrace.reports.terminal import print_report
+def _write_page(timeline: Timeline, told: Report, page: Path, folder: Path) -> None:
+    from giltrace.reports.html import write_html
 
-    print_report(told, console(), Detail(lines, library, everything))
+    write_html(timeline, told, page, folder.name.removesuffix(".giltrace"))

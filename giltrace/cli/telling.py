@@ -10,9 +10,9 @@ from giltrace.text import visible
 _LINES = "\n"
 
 
-def tell(error: GiltraceError, about: str = "") -> None:
-    """Print an error and its remedy to stderr; `about` leads it, where it is one of several."""
+def tell(error: GiltraceError, about: str = "", kind: str = "error") -> None:
+    """Print an error, or another `kind` of news, and its remedy to stderr; `about` leads one of several."""
     # They quote names; the line breaks are those of SQL's messages.
-    print(f"giltrace: error: {visible(about + error.message, keep=_LINES)}", file=sys.stderr)
+    print(f"giltrace: {kind}: {visible(about + error.message, keep=_LINES)}", file=sys.stderr)
     if error.remedy:
         print(f"  {visible(error.remedy)}", file=sys.stderr)

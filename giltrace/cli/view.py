@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import typer
 
 from giltrace.cli.completion.candidates import one_of, traces
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
+from giltrace.cli.progress import working
 from giltrace.cli.values import parse_duration
 from giltrace.errors import UsageError
 
@@ -88,21 +90,25 @@ def view(
     where = _parse_at(at)
     selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role)
     subject = Subject.find(name)
-    if subject.timeline is not None and subject.folder is not None:
-        require_something(subject.timeline, subject.folder)
+    with working(f"reading {name}"):
+        if subject.timeline is not None and subject.folder is not None:
+            require_something(subject.timeline, subject.folder)
     # Ended by the system or by a closed terminal: leave nothing behind then either.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` wants it
             signal.signal(ending, lambda *_: sys.exit(0))
     changed = None
     if selection != Selection() or top_waits is not None:
-        changed = narrow(subject.need_timeline("cutting a trace"), selection, top_waits)
-    with (
-        subject.as_trace(changed) as trace,
-        TraceServer(trace, subject.title, online=online, port=port) as server,
-    ):
+        with working(f"cutting {name}"):
+            changed = narrow(subject.need_timeline("cutting a trace"), selection, top_waits)
+    with contextlib.ExitStack() as stack:
+        with working(f"writing a trace of {name}"):
+            trace = stack.enter_context(subject.as_trace(changed))
+            server = stack.enter_context(TraceServer(trace, subject.title, online=online, port=port))
         try:
-            address = page_address(server.page_url, server.trace_url, _moment(subject, changed, where))
+            with working("looking for where to begin"):
+                moment = _moment(subject, changed, where)
+            address = page_address(server.page_url, server.trace_url, moment)
             _announce(server, address, print_url)
             server.run()
         except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -74,8 +75,17 @@ class Crew:
         self._each(lambda collector: collector.stop())
 
 
-def record(target: Target, path: Path, collectors: Sequence[Collector], *, force: bool = False) -> int:
+def record(
+    target: Target,
+    path: Path,
+    collectors: Sequence[Collector],
+    *,
+    force: bool = False,
+    ending: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> int:
     """Record `target` into the new folder `path`; returns its exit status, negative for a signal's number.
+
+    The block that `ending` gives is around what is left to do once the target has ended.
 
     Raises `OutputError` or `TargetError`, in which case nothing was started and `path` is as it was.
     """
@@ -106,7 +116,8 @@ def record(target: Target, path: Path, collectors: Sequence[Collector], *, force
         status = child.wait(POLL_SECONDS, crew.look)
     meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
-    crew.stop()
+    with ending():
+        crew.stop()
     meta.collectors = [asdict(report) for report in crew.reports.values()]
     meta.state = "complete"
     meta.write(path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import giltrace
+from giltrace import installation
 from giltrace.analysis.summary import summarise
 from giltrace.api import Recording, analyse
 from giltrace.errors import UsageError
@@ -117,4 +118,4 @@ def test_without_pandas_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UsageError, match="pandas is not installed") as raised:
         two().to_pandas()
-    assert raised.value.remedy == "pip install 'giltrace[pandas]'"
+    assert raised.value.remedy == installation.with_extra("pandas")

@@ -39,7 +39,9 @@ IN_TARGET = PACKAGE / "collectors" / "target"
 MOST_LINES = 450
 MOST_FUNCTION_LINES = 70
 
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in ("errors", "installation", "text"))
+MODULES = sorted(
+    p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in ("errors", "installation", "text")
+)
 TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.c"), *PACKAGE.rglob("*.h"), *ROOT.glob("tests/**/*.py")])
 

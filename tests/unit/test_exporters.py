@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from giltrace import installation
 from giltrace.api import Recording
 from giltrace.cli import export
 from giltrace.errors import OutputError, UsageError
@@ -304,7 +305,7 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pyarrow is not installed") as raised:
         format_of("parquet").write(ONE, tmp_path / "x")
-    assert "giltrace[parquet]" in raised.value.remedy
+    assert installation.with_extra("parquet") in raised.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,75 @@
+"""What takes long says on the terminal what it is doing; nobody else sees anything of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from giltrace.text import visible
+
+#: Nothing is said before; then this often.
+_SILENT_SECONDS = 2.0
+_EVERY_SECONDS = 0.5
+
+
+class _Line:
+    """The line on stderr, while anything is done: a thread of its own writes it, again and again."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._done = threading.Event()
+        self._shown = False
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        wait = _SILENT_SECONDS
+        with contextlib.suppress(OSError):
+            while not self._done.wait(wait):
+                self._write()
+                wait = _EVERY_SECONDS
+
+    def _write(self) -> None:
+        seconds = f"  {time.monotonic() - self._begun:.0f} s"
+        room = shutil.get_terminal_size().columns - len(seconds) - 1
+        what = f"giltrace: {visible(_doing[-1])}" if _doing else ""
+        text = what if len(what) <= room else f"{what[: max(room - 1, 0)]}…"
+        self._shown = True
+        print(f"\r{text}{seconds}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the line away."""
+        self._done.set()
+        self._thread.join()
+        if self._shown:
+            with contextlib.suppress(OSError):
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+#: What is being done, the innermost last.
+_doing: list[str] = []
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show, once the outermost of such blocks has lasted 2 s, `what` is done in the innermost, and for how long.
+
+    Only where stderr is a terminal. What is printed within goes by `say`.
+    """
+    line = _Line() if not _doing and sys.stderr.isatty() else None
+    _doing.append(what)
+    try:
+        yield
+    finally:
+        _doing.pop()
+        if line is not None:
+            line.end()
+
+
+def say(text: str) -> None:
+    """Print a line to stderr from within such a block."""
+    print(f"\r\x1b[K{text}" if _doing and sys.stderr.isatty() else text, file=sys.stderr, flush=True)
