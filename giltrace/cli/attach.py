@@ -15,14 +15,23 @@ from giltrace.cli.outcome import outputs, show
 from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
 
+_Pid = Annotated[
+    int,
+    typer.Argument(metavar="PID", help="The process to record.", show_default=False, min=1, autocompletion=processes),
+]
+_Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="COLLECTOR",
+        help="Leave out sched or py-spy; repeatable.",
+        autocompletion=one_of("sched", "py-spy"),
+    ),
+]
+
 
 def attach(
-    pid: Annotated[
-        int,
-        typer.Argument(
-            metavar="PID", help="The process to record.", show_default=False, min=1, autocompletion=processes
-        ),
-    ],
+    pid: _Pid,
     observe: Annotated[
         bool, typer.Option("--observe", help="Only look from outside: sampled, and nothing in the process is touched.")
     ] = False,
@@ -40,15 +49,7 @@ def attach(
     force: Force = False,
     no_trace: NoTrace = False,
     light: Light = False,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--without",
-            metavar="COLLECTOR",
-            help="Leave out sched or py-spy; repeatable.",
-            autocompletion=one_of("sched", "py-spy"),
-        ),
-    ] = None,
+    without: _Without = None,
     allow_seccomp: Annotated[
         bool, typer.Option("--allow-seccomp", help="Attach although a seccomp filter might kill the process for it.")
     ] = False,

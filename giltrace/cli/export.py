@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.completion.candidates import files, one_of, recordings
-from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
+from giltrace.cli.completion.candidates import files, one_of
+from giltrace.cli.options import After, Own, Processes, Recording, Roles, Threads, TopWaits, Window
 from giltrace.cli.outcome import need_force
 from giltrace.cli.progress import working
 from giltrace.errors import UsageError
@@ -27,60 +27,62 @@ FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
 TABLES = ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")
 
 
+_To = Annotated[
+    str,
+    typer.Option(
+        "--to", metavar=FORMATS, help="The format.", show_default=False, autocompletion=one_of(*FORMATS.split("|"))
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where to; - is stdout. [default: by NAME and format]",
+        autocompletion=files,
+    ),
+]
+_Table = Annotated[
+    str,
+    typer.Option(
+        "--table",
+        metavar="TABLE",
+        help="csv, parquet: only this table.",
+        show_default=False,
+        autocompletion=one_of(*TABLES),
+    ),
+]
+_What = Annotated[
+    str,
+    typer.Option(
+        "--what",
+        metavar="waiting|holding",
+        help="collapsed: time spent how.",
+        show_default=False,
+        autocompletion=one_of("waiting", "holding"),
+    ),
+]
+_By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="victim|culprit",
+        help="collapsed: by whose stacks.",
+        show_default=False,
+        autocompletion=one_of("victim", "culprit"),
+    ),
+]
+
+
 def export(
-    name: Annotated[
-        Path,
-        typer.Argument(
-            metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False, autocompletion=recordings
-        ),
-    ],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar=FORMATS, help="The format.", show_default=False, autocompletion=one_of(*FORMATS.split("|"))
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where to; - is stdout. [default: by NAME and format]",
-            autocompletion=files,
-        ),
-    ] = None,
+    name: Recording,
+    to: _To,
+    output: _Output = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export of that name.")] = False,
-    table: Annotated[
-        str,
-        typer.Option(
-            "--table",
-            metavar="TABLE",
-            help="csv, parquet: only this table.",
-            show_default=False,
-            autocompletion=one_of(*TABLES),
-        ),
-    ] = "",
-    what: Annotated[
-        str,
-        typer.Option(
-            "--what",
-            metavar="waiting|holding",
-            help="collapsed: time spent how.",
-            show_default=False,
-            autocompletion=one_of("waiting", "holding"),
-        ),
-    ] = "",
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            metavar="victim|culprit",
-            help="collapsed: by whose stacks.",
-            show_default=False,
-            autocompletion=one_of("victim", "culprit"),
-        ),
-    ] = "",
+    table: _Table = "",
+    what: _What = "",
+    by: _By = "",
     window: Window = None,
     after: After = None,
     top_waits: TopWaits = None,

@@ -8,12 +8,25 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from giltrace.cli.completion.candidates import files, one_of
+from giltrace.cli.completion.candidates import files, one_of, recordings, traces
 from giltrace.cli.values import SIGNALS
 from giltrace.collectors import NAMES
 from giltrace.errors import UsageError
 
 FormatOf = TypeVar("FormatOf", bound=Enum)
+
+Recording = Annotated[
+    Path,
+    typer.Argument(
+        metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False, autocompletion=recordings
+    ),
+]
+RecordingOrTrace = Annotated[
+    Path,
+    typer.Argument(
+        metavar="NAME", help="The recording, or a .pftrace file.", show_default=False, autocompletion=traces
+    ),
+]
 
 # Which part of a recording is asked about, in the same words everywhere: `giltrace.analysis.selection` gives them their
 # meaning. A command that cannot do it for an option says so.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.completion.candidates import files, traces
-from giltrace.cli.options import After, Processes, Window
+from giltrace.cli.completion.candidates import files
+from giltrace.cli.options import After, Processes, RecordingOrTrace, Window
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def query(
-    name: Annotated[
-        Path,
-        typer.Argument(
-            metavar="NAME", help="The recording, or a .pftrace file.", show_default=False, autocompletion=traces
-        ),
-    ],
+    name: RecordingOrTrace,
     sql: Annotated[
         str | None, typer.Argument(metavar="SQL", help="What to ask. [default: a prompt]", show_default=False)
     ] = None,

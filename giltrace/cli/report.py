@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from giltrace.cli.completion.candidates import files, recordings
-from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window
+from giltrace.cli.completion.candidates import files
+from giltrace.cli.options import After, Own, Processes, Recording, Roles, Threads, Window
 from giltrace.cli.outcome import need_force
 from giltrace.cli.pager import NoPager, paged
 from giltrace.cli.progress import working
 from giltrace.errors import UsageError
 from giltrace.text import visible
 
-if TYPE_CHECKING:
-    from giltrace.analysis.results import Report
-    from giltrace.timeline.model import Timeline
+_Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write a page for a browser that works offline; - is stdout.",
+        autocompletion=files,
+    ),
+]
+_Everything = Annotated[
+    bool, typer.Option("--all", help="All rows, processes and threads, each by itself, not only the largest.")
+]
 
 
 def report(
-    name: Annotated[
-        Path,
-        typer.Argument(
-            metavar="NAME", help="The recording: NAME or NAME.giltrace.", show_default=False, autocompletion=recordings
-        ),
-    ],
+    name: Recording,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead.")] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html",
-            metavar="FILE",
-            help="Write a page for a browser that works offline; - is stdout.",
-            autocompletion=files,
-        ),
-    ] = None,
+    html: _Html = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier page of that name.")] = False,
     window: Window = None,
     after: After = None,
@@ -49,9 +45,7 @@ def report(
     library: Annotated[
         bool, typer.Option("--library", help="By lines, with the calls from each into the libraries.")
     ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All rows, processes and threads, each by itself, not only the largest.")
-    ] = False,
+    everything: _Everything = False,
     no_pager: NoPager = False,
 ) -> None:
     """Say what a recording means: the verdict, what the GIL cost, and which line made which line wait.
@@ -87,13 +81,12 @@ def report(
     with working(f"analysing {folder}"):
         (timeline,) = select([load(folder)], selection)
         told = analyse(timeline)
-        if html is not None and not piped:
-            _write_page(timeline, told, html, folder)
-    if html is not None:
-        if piped:
-            _write_page(timeline, told, html, folder)
-        else:
-            print(f"giltrace: wrote {visible(str(html))}", file=sys.stderr)
+        if html is not None:
+            from giltrace.reports.html import write_html
+
+            write_html(timeline, told, html, folder.name.removesuffix(".giltrace"))
+    if html is not None and not piped:
+        print(f"giltrace: wrote {visible(str(html))}", file=sys.stderr)
     if as_json:
         from giltrace.reports.json import to_json
 
@@ -104,9 +97,3 @@ def report(
 
         with paged(no_pager=no_pager) as console:
             print_report(told, console, Detail(lines or library, library, everything))
-
-
-def _write_page(timeline: Timeline, told: Report, page: Path, folder: Path) -> None:
-    from giltrace.reports.html import write_html
-
-    write_html(timeline, told, page, folder.name.removesuffix(".giltrace"))

@@ -6,13 +6,12 @@ import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.completion.candidates import one_of, traces
-from giltrace.cli.options import After, Own, Processes, Roles, Threads, TopWaits, Window
+from giltrace.cli.completion.candidates import one_of
+from giltrace.cli.options import After, Own, Processes, RecordingOrTrace, Roles, Threads, TopWaits, Window
 from giltrace.cli.progress import working
 from giltrace.cli.values import parse_duration
 from giltrace.errors import UsageError
@@ -33,19 +32,19 @@ def _parse_at(text: str) -> str | int:
     return text if is_wait_id(text) else parse_duration(text, "--at")
 
 
+_At = Annotated[
+    str,
+    typer.Option("--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.", autocompletion=one_of("worst")),
+]
+_Port = Annotated[
+    int,
+    typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen on. [default: any]", show_default=False),
+]
+
+
 def view(
-    name: Annotated[
-        Path,
-        typer.Argument(
-            metavar="NAME", help="The recording, or a .pftrace file.", show_default=False, autocompletion=traces
-        ),
-    ],
-    at: Annotated[
-        str,
-        typer.Option(
-            "--at", metavar="WORST|TIME|WAIT-ID", help="Where the view begins.", autocompletion=one_of("worst")
-        ),
-    ] = "worst",
+    name: RecordingOrTrace,
+    at: _At = "worst",
     window: Window = None,
     after: After = None,
     top_waits: TopWaits = None,
@@ -57,12 +56,7 @@ def view(
     print_url: Annotated[
         bool, typer.Option("--print-url", help="Print the address and open no browser: for ssh and containers.")
     ] = False,
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", metavar="N", min=0, max=65535, help="Port to listen on. [default: any]", show_default=False
-        ),
-    ] = 0,
+    port: _Port = 0,
 ) -> None:
     """Open a recording in the Perfetto UI, where threads lost most to the GIL.
 
