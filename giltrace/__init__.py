@@ -28,6 +28,7 @@ _HOMES = {
     "analyse": "giltrace.api",
     "assert_releases_gil": "giltrace.integrations.releases",
     "load": "giltrace.api",
+    "load_ipython_extension": "giltrace.integrations.notebook",
     "trace": "giltrace.tracing",
 }
 

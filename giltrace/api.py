@@ -70,9 +70,11 @@ class Recording:
         return f"<Recording {str(self.path)!r}: {told}>"
 
     def _repr_html_(self) -> str | None:
-        """The verdict and the threads, for a notebook; None while it cannot be read."""
+        """The verdict and the threads, also over time, for a notebook; None while it cannot be read."""
+        from giltrace.reports.html.fragment import of_summary
+
         try:
-            return self.summary()._repr_html_()
+            return of_summary(self.summary(), self.timeline)
         except UsageError:
             return None
 

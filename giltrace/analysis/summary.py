@@ -22,6 +22,9 @@ from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timel
 
 #: So many lines are told for which threads waited.
 TOP_CULPRITS = 3
+#: They are told where threads waited for that share of the process's time, and each of them made up that share of it.
+LEAST_WAITED = 0.01
+LEAST_CULPRIT = 0.05
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,19 @@ class ProcessSummary:
     limits: str = ""
     culprits: tuple[BlameTotal, ...] = ()
     phases: tuple[Phase, ...] = ()
+
+    @property
+    def waited_ns(self) -> int:
+        """How long its threads waited for the GIL, all together."""
+        return sum(thread.waited_ns for thread in self.threads)
+
+    @property
+    def told_culprits(self) -> tuple[BlameTotal, ...]:
+        """Those of the culprits that it is worth to tell of."""
+        waited = self.waited_ns
+        if waited < LEAST_WAITED * self.wall_ns:
+            return ()
+        return tuple(row for row in self.culprits if row.ns >= LEAST_CULPRIT * waited and row.site.function)
 
 
 @dataclass(frozen=True)

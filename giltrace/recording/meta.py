@@ -41,7 +41,8 @@ class Meta:
     later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
     here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
     has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
-    free), both by their ids here, and the address of its mutex.
+    free), both by their ids here, and the address of its mutex. `files` has, by the name that the interpreter has for
+    a piece of code, what people call it: a notebook's cells.
     """
 
     giltrace: str
@@ -60,6 +61,7 @@ class Meta:
     stops: list[list[int]] = field(default_factory=list)
     own_threads: list[list[int]] = field(default_factory=list)
     holders: list[list[int]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION
 
@@ -219,6 +221,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "stops": _are_stretches,
     "own_threads": _are_stretches,
     "holders": _are_holders,
+    "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "start_ns": is_int,
     "realtime_offset_ns": _is_offset,

@@ -10,8 +10,11 @@ _NARROWEST, _USUAL = 20, 80
 
 
 def console(**options: Any) -> Console:
-    """Return Rich's console with these `options`; a width that cannot be meant (``COLUMNS=0``) becomes 80."""
-    made = Console(**options)
+    """Return Rich's console with these `options`; a width that cannot be meant (``COLUMNS=0``) becomes 80.
+
+    What is printed goes where it is to go in a notebook, too, where Rich would show it.
+    """
+    made = Console(**options, force_jupyter=False)
     if made.width < _NARROWEST:
         made.width = _USUAL
     return made

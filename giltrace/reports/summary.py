@@ -21,9 +21,6 @@ from giltrace.text import plural
 TOP_PROCESSES = 8
 TOP_GILS = 4
 TOP_VIOLATIONS = 5
-#: Lines are named for which threads waited so much of the process's time, each of this share of all waiting.
-LEAST_WAITED = 0.01
-LEAST_CULPRIT = 0.05
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -85,16 +82,15 @@ def _phase(phase: Phase) -> str:
 
 def _print_culprits(process: ProcessSummary, console: Console) -> None:
     """The lines for which threads waited, if that was for long."""
-    waited = sum(thread.waited_ns for thread in process.threads)
-    shown = [row for row in process.culprits if row.ns >= LEAST_CULPRIT * waited and row.site.function]
-    if waited < LEAST_WAITED * process.wall_ns or not shown:
+    if not process.told_culprits:
         return
+    waited = process.waited_ns
     paragraph(f"Threads waited {duration(waited)}; meanwhile these lines had the GIL:", console)
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for _ in range(2):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
-    for row in shown:
+    for row in process.told_culprits:
         table.add_row(f"    {duration(row.ns)}", percent(row.ns / waited), Text(site_name(row.site), style="red"))
     print_table(table, console)
 

@@ -115,7 +115,7 @@ def _until(process: ProcessEvents, end: int) -> ProcessEvents:
 
 
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
-    """Give a process the ids that it has here, and threads that are older than the recording their names."""
+    """Give a process the ids that it has here, and old threads and pieces of code the names that people know."""
     names = dict(meta.thread_names)
     # Seen from outside, they have these ids already.
     ids = meta.ids if process.sampling is None else {}
@@ -125,7 +125,10 @@ def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
         # Once only: a later thread that has the same id has its own name.
         threads.append(replace(thread, tid=tid, name=names.pop(str(tid), thread.name)))
     pid = ids.get(str(process.pid), process.pid)
-    return replace(process, pid=pid, threads=tuple(threads))
+    stacks = process.stacks
+    if stacks is not None and meta.files:
+        stacks = replace(stacks, strings=tuple(meta.files.get(text, text) for text in stacks.strings))
+    return replace(process, pid=pid, threads=tuple(threads), stacks=stacks)
 
 
 def _spans_as_seen_here(spans: Spans, meta: Meta) -> Spans:

@@ -153,4 +153,4 @@ def test_all_advice_on_installing_comes_from_here() -> None:
     package = Path(installation.__file__).parent
     files = [path for path in package.rglob("*.py") if path.name != "installation.py"]
     found = {str(path.relative_to(package)) for path in files if "pip install" in path.read_text()}
-    assert found == {"collectors/viztracer.py", "launch/attach/checkup.py"}
+    assert found == {"collectors/viztracer.py"}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from giltrace import installation
 from giltrace.collectors import _perf
 from giltrace.collectors.gil import GilCollector
 from giltrace.collectors.pyspy import find_program
@@ -14,8 +15,6 @@ from giltrace.launch.attach import refusals
 from giltrace.launch.attach.moment import expected
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.target import Target
-
-_PYSPY_MISSING = "py-spy is not installed: python -m pip install py-spy"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def check_up(pid: int) -> tuple[str, Sequence[Finding]]:
     findings.append(Finding("observe", "to read its memory", readable or _problem(lambda: _is_python(process))))
     findings.append(Finding("sched", "perf events", _sched(pid)))
     unread = readable or _problem(lambda: Target(process).interpreter)
-    findings.append(Finding("py-spy", "to read its memory", _PYSPY_MISSING if find_program() is None else unread))
+    missing = f"py-spy is not installed: {installation.with_package('py-spy')}" if find_program() is None else unread
+    findings.append(Finding("py-spy", "to read its memory", missing))
     return _describe(process, target), findings
 
 

@@ -11,10 +11,12 @@ from html import escape
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
 from giltrace.analysis.summary import ProcessSummary, Summary
+from giltrace.reports.html.strip import strip
 from giltrace.reports.names import site_name
 from giltrace.reports.thread_rows import ThreadRow, thread_rows
 from giltrace.reports.tree import weight
 from giltrace.text import plural
+from giltrace.timeline.model import Process, Timeline
 
 #: So many are shown, those that used the GIL most; the rest is counted.
 MOST_PROCESSES = 4
@@ -34,14 +36,24 @@ def of_report(report: Report) -> str:
     return _whole([*parts, _more(shown)])
 
 
-def of_summary(summary: Summary) -> str:
-    """The verdicts, with what each thread held and waited."""
-    shown = sorted(summary.processes, key=weight, reverse=True)
+def of_summary(summary: Summary, timeline: Timeline | None = None) -> str:
+    """The verdicts, with what each thread held and waited; drawn over time, too, if the `timeline` is there."""
+    drawn = timeline.processes if timeline is not None else (None,) * len(summary.processes)
+    pairs = sorted(zip(summary.processes, drawn, strict=True), key=lambda pair: -weight(pair[0]))
     parts = []
-    for process in shown[:MOST_PROCESSES]:
+    for process, model in pairs[:MOST_PROCESSES]:
         parts.append(_verdict(process.pid, process.python, process.wall_ns, len(process.threads), process.verdict))
-        parts.append(_threads(process))
-    return _whole([*parts, _more(shown)])
+        parts += [_culprits(process), _threads(process)]
+        if model is not None and timeline is not None:
+            parts.append(strip(model, _busiest(process, model), timeline.start, timeline.end))
+    return _whole([*parts, _more(pairs)])
+
+
+def _busiest(summary: ProcessSummary, process: Process) -> list[int]:
+    """The numbers of the threads that used the GIL most, in the process's order."""
+    use = [-(thread.held_ns + thread.waited_ns) for thread in summary.threads]
+    busiest = sorted(range(len(use)), key=use.__getitem__)[:MOST_THREADS]
+    return sorted(process.chosen_threads[at] for at in busiest)
 
 
 def _whole(parts: Iterable[str]) -> str:
@@ -70,6 +82,14 @@ def _findings(process: ProcessReport) -> str:
 
     heads = ("lost to", " lost", " of all", " on the path", "by", "to")
     return _table(heads, map(cells, process.findings)) if process.findings else ""
+
+
+def _culprits(process: ProcessSummary) -> str:
+    """The lines for which threads waited, if that was for long."""
+    waited = process.waited_ns
+    rows = ((site_name(row.site), duration(row.ns), percent(row.ns / waited)) for row in process.told_culprits)
+    heads = ("what had the GIL while threads waited", " waited", " of all")
+    return _table(heads, rows) if process.told_culprits else ""
 
 
 def _threads(process: ProcessSummary) -> str:
