@@ -45,10 +45,11 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
         path = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
         folder = RecordingFolder(path, force=force, remedies=_REMEDIES)
     path = folder.path
+    ways = find_ways(os.getpid(), 0)
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
     clock.append_pair(path)
-    refused = native.start(path, stacks, find_ways(os.getpid(), 0))
+    refused = native.start(path, stacks, ways)
     if refused:
         folder.abandon()
         raise TargetError(*_REFUSALS[refused])
@@ -61,9 +62,9 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     finally:
         # Else the process has put a seccomp filter on itself, which may kill it for that.
         if native.stop():
+            meta.end_ns = time.monotonic_ns()
             cores.look(now=True)
             clock.append_pair(path)
-            meta.end_ns = time.monotonic_ns()
             meta.collectors = [asdict(GilCollector().report(path))]
             meta.state = "complete"
             meta.write(path)

@@ -66,7 +66,7 @@ def test_cells_statements_results_and_errors(folder: Path) -> None:
         LOAD,
         SPIN,
         f"%%giltrace\n{TWO}spin(3)",
-        "%giltrace -s 5 spin(30_000)",
+        "%giltrace -s 5 spin(3_000_000)",
         "%%giltrace\nspin(3)\n1/0",
         "2+2",
     )
