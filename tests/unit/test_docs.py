@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(p for top in ("docs", "giltrace", "traces") for p in (ROOT / top).rglob("*.md"))])
+PAGES = sorted([*ROOT.glob("*.md"), *(p for top in ("docs", "giltrace", "traces") for p in (ROOT / top).rglob("*.md"))])
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.M)
