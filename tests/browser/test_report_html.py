@@ -87,11 +87,27 @@ class Page:
         )
         return LEFT + share * (wide - LEFT) - wide / 2, HEAD + (lane + 0.4) * STEP - high / 2
 
-    def wheel(self, share: float, by: int) -> None:
+    def wheel(self, share: float, by: int, *, control: bool = True) -> None:
+        from selenium.webdriver import Keys
         from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
         x, y = self.place(share)
-        self.chain().scroll_from_origin(ScrollOrigin.from_element(self.canvas, round(x), round(y)), 0, by).perform()
+        origin = ScrollOrigin.from_element(self.canvas, round(x), round(y))
+        chain = self.chain().key_down(Keys.CONTROL) if control else self.chain()
+        chain.scroll_from_origin(origin, 0, by)
+        (chain.key_up(Keys.CONTROL) if control else chain).perform()
+
+    def drag(self, since: float, until: float, *keys: str) -> None:
+        """With the mouse over the first lane, between two shares of the view."""
+        (x, y), (end, _) = self.place(since), self.place(until)
+        chain = self.chain().move_to_element_with_offset(self.canvas, round(x), round(y))
+        for key in keys:
+            chain.key_down(key)
+        half = round((end - x) / 2)
+        chain.click_and_hold().move_by_offset(half, 0).move_by_offset(round(end - x) - half, 0).release()
+        for key in keys:
+            chain.key_up(key)
+        chain.perform()
 
     def chain(self) -> Any:
         from selenium.webdriver import ActionChains
@@ -207,13 +223,16 @@ def test_the_wheel_zooms_at_the_pointer(page: Page) -> None:
     assert page.view() == first
 
 
-def test_the_wheel_scrolls_the_page_where_there_is_nothing_to_zoom_out_of(page: Page) -> None:
+def test_a_wheel_alone_scrolls_the_page_down_and_up(page: Page) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    first = page.view()
-    page.wheel(0.5, 300)
+    page.wheel(0.5, -800)
+    closer = page.view()
+    page.wheel(0.5, 300, control=False)
     WebDriverWait(page.driver, 60).until(lambda d: d.execute_script("return scrollY") > 0)
-    assert page.view() == first
+    page.wheel(0.5, -300, control=False)
+    WebDriverWait(page.driver, 60).until(lambda d: d.execute_script("return scrollY") == 0)
+    assert page.view() == closer
 
 
 def test_zooming_stops_at_a_few_ticks_and_stays_where_it_is(page: Page) -> None:
@@ -227,15 +246,49 @@ def test_zooming_stops_at_a_few_ticks_and_stays_where_it_is(page: Page) -> None:
     assert page.view() == closest
 
 
-def test_a_drag_moves_what_is_in_view(page: Page) -> None:
+def test_a_drag_selects_what_comes_into_view(page: Page) -> None:
+    from selenium.webdriver import Keys
+
+    first = page.view()
+    span = first[1] - first[0]
+    page.drag(0.25, 0.5)
+    closer = page.view()
+    assert closer == (about(0.25 * span, first), about(0.5 * span, first))
+    page.hover(0.2, 0)
+    assert page.view() == closer, "the pointer still selects after the button was let go"
+    page.drag(0.75, 0.25)
+    closest = page.view()
+    assert closest == (about(0.3125 * span, closer), about(0.4375 * span, closer))
+    page.canvas.send_keys(Keys.BACKSPACE)
+    assert page.view() == closer
+    page.find("button[aria-label^=Back]").click()
+    assert page.view() == first
+    page.find("button[aria-label^=Back]").click()
+    assert page.view() == first
+
+
+def test_a_selection_can_be_given_up(page: Page) -> None:
+    from selenium.webdriver import Keys
+
+    first = page.view()
+    page.driver.execute_script("arguments[0].focus()", page.canvas)
+    _, untouched = page.drawn(PIXELS)
+    x, y = page.place(0.3)
+    chain = page.chain().move_to_element_with_offset(page.canvas, round(x), round(y)).click_and_hold()
+    chain.move_by_offset(150, 0).move_by_offset(150, 0).perform()
+    assert page.drawn(PIXELS)[1] != untouched
+    page.chain().send_keys(Keys.ESCAPE).release().perform()
+    assert page.view() == first
+
+
+def test_a_drag_with_shift_moves_what_is_in_view(page: Page) -> None:
+    from selenium.webdriver import Keys
+
     page.wheel(0.5, -800)
     before = page.view()
-    x, y = page.place(0.6)
-    wide = page.canvas.size["width"] - LEFT
-    chain = page.chain().move_to_element_with_offset(page.canvas, round(x), round(y)).click_and_hold()
-    chain.move_by_offset(-100, 0).move_by_offset(-100, 0).release().perform()
+    page.drag(0.6, 0.4, Keys.SHIFT)
     after = page.view()
-    moved = 200 / wide * (before[1] - before[0])
+    moved = 0.2 * (before[1] - before[0])
     assert after == (about(before[0] + moved, before), about(before[1] + moved, before))
     page.hover(0.2, 0)
     assert page.view() == after, "the pointer still moves the lanes after the button was let go"

@@ -26,6 +26,9 @@ class Lanes {
     this.pointers = new Map();
     this.tap = null;
     this.cross = null;
+    // What a mouse has drawn over, as two places on the canvas, and where that led from.
+    this.chosen = null;
+    this.earlier = [];
     this.listen();
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(canvas);
@@ -55,6 +58,22 @@ class Lanes {
     const span = Math.min(Math.max(to - from, this.least), this.length);
     const start = Math.min(Math.max(from, 0), this.length - span);
     this.view = [start, start + span];
+    this.schedule();
+  }
+
+  // As `show`, and `back` leads to where one was.
+  look(from, to) {
+    this.earlier.push(this.view);
+    this.show(from, to);
+  }
+
+  back() {
+    this.show(...(this.earlier.pop() || [0, this.length]));
+  }
+
+  cancel() {
+    this.chosen = null;
+    this.pointers.clear();
     this.schedule();
   }
 
@@ -99,13 +118,14 @@ class Lanes {
       this.pan((((event.deltaX || event.deltaY) * unit) / this.width) * 1.5);
       return;
     }
-    // With everything in view there is nothing to zoom out of: the page scrolls on.
-    if (event.deltaY > 0 && this.view[1] - this.view[0] >= this.length) return;
+    // A wheel alone scrolls the page. Two fingers on a touch pad that move apart come as a wheel with the control key.
+    if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     this.zoom(Math.exp(-event.deltaY * unit * 0.0022), this.timeAt(event.offsetX));
   }
 
   pressed(event) {
+    if (event.pointerType === "mouse" && event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.tap = this.pointers.size ? null : event.offsetX;
     this.pointers.set(event.pointerId, event.offsetX);
@@ -122,6 +142,12 @@ class Lanes {
     if (this.tap !== null && Math.abs(event.offsetX - this.tap) < 4) return;
     const from = this.tap === null ? middle(before) : this.tap;
     this.tap = null;
+    if (event.pointerType === "mouse" && (this.chosen || !event.shiftKey)) {
+      this.chosen = [this.chosen ? this.chosen[0] : Math.max(from, this.left), Math.max(event.offsetX, this.left)];
+      this.schedule();
+      tip.hide();
+      return;
+    }
     this.pan((from - middle(after)) / this.width);
     if (after.length === 2) this.zoom(apart(after) / apart(before), this.timeAt(middle(after)));
     tip.hide();
@@ -129,6 +155,8 @@ class Lanes {
 
   lifted(event) {
     this.pointers.delete(event.pointerId);
+    if (this.chosen && event.type === "pointerup") this.look(...this.chosen.map((x) => this.timeAt(x)).sort((one, other) => one - other));
+    this.chosen = null;
     if (this.tap !== null && event.type === "pointerup") this.hover(event);
     this.tap = null;
   }
@@ -139,6 +167,7 @@ class Lanes {
       "-": () => this.zoom(1 / 1.6), s: () => this.zoom(1 / 1.6), ArrowDown: () => this.zoom(1 / 1.6),
       ArrowLeft: () => this.pan(-0.2), a: () => this.pan(-0.2), ArrowRight: () => this.pan(0.2), d: () => this.pan(0.2),
       0: () => this.show(0, this.length), Home: () => this.show(0, this.length),
+      Backspace: () => this.back(), Escape: () => this.cancel(),
     };
     if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -171,6 +200,13 @@ class Lanes {
     this.drawAxis(context);
     this.rows.forEach((row, at) => this.drawRow(context, row, this.head + at * this.step));
     this.drawPosition(context);
+    if (this.chosen) {
+      const [from, to] = [Math.min(...this.chosen), Math.max(...this.chosen)];
+      context.globalAlpha = 0.25;
+      context.fillStyle = this.paint.accent;
+      context.fillRect(from, this.head - 4, to - from, this.rows.length * this.step + 4);
+      context.globalAlpha = 1;
+    }
     if (this.cross !== null) {
       context.fillStyle = this.paint.ink;
       context.fillRect(Math.round(this.cross), this.head - 4, 1, this.rows.length * this.step + 4);

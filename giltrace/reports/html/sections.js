@@ -119,7 +119,7 @@ function viewTable(lanes) {
 function lanesCard(data, process) {
   const shown = process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"];
   const canvas = element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "timeline", "aria-describedby": "view",
-    "aria-label": "Who held the GIL and what each thread did. Plus and minus zoom, arrow keys move, 0 shows everything." });
+    "aria-label": "Who held the GIL and what each thread did. Plus and minus zoom, arrow keys move, Backspace leads back, 0 shows everything." });
   const lanes = new Lanes(canvas, data, process);
   const button = (text, label, act) => element("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
   const legend = shown.map((state) => element("li", {}, element("i", { style: { background: `var(--${state})` } }), STATE_TEXT[state]));
@@ -132,7 +132,7 @@ function lanesCard(data, process) {
     view.textContent = text;
     inView.tell();
   };
-  const about = element("p", { class: "soft small" }, element("span", { class: "fine" }, "Wheel or + − to zoom, drag or arrows to move, 0 for everything"),
+  const about = element("p", { class: "soft small" }, element("span", { class: "fine" }, "Drag over what to look at, Backspace leads back; Ctrl+wheel or + − to zoom, Shift+drag or arrows to move, 0 for everything"),
     element("span", { class: "coarse" }, "Pinch to zoom, drag to move, tap to ask"), `; resolution ${duration(data.tick_ns)}`,
     left ? `; ${plural(left, "thread")} that used the GIL less left out` : "");
   const made = card("Timeline", "", { id: "timeline" }, element("div", { class: "lanes" }, canvas), view,
@@ -140,7 +140,7 @@ function lanesCard(data, process) {
   made.firstChild.append(about, element("div", { class: "buttons" },
     button("+", "Zoom in", () => lanes.zoom(2)), button("−", "Zoom out", () => lanes.zoom(0.5)),
     button("←", "Earlier", () => lanes.pan(-0.3)), button("→", "Later", () => lanes.pan(0.3)),
-    button("All", "Show everything", () => lanes.show(0, lanes.length))));
+    button("Back", "Back to what was looked at before", () => lanes.back()), button("All", "Show everything", () => lanes.show(0, lanes.length))));
   made.lanes = lanes;
   return made;
 }
