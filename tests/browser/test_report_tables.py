@@ -13,7 +13,8 @@ from giltrace.analysis.report import analyse
 from giltrace.reports.html import write_html
 from giltrace.timeline.model import Timeline
 from tests.browser.chromium import browser
-from tests.browser.test_report_html import Page, open_page, pytestmark
+from tests.browser.report_page import Page, open_page
+from tests.browser.test_report_html import pytestmark
 from tests.synthetic import make_process, make_timeline
 
 __all__ = ["pytestmark"]
