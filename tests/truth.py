@@ -41,7 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from giltrace.analysis.findings.verdict import KINDS, judge
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.measure.usage import switch_interval
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 

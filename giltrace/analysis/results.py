@@ -16,7 +16,7 @@ SCHEMA = "giltrace-report-1"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is one of `findings.verdict.KINDS`; `summary` says it in a sentence, `advice` what to do.
+    """`kind` is one of `kinds.KINDS`; `summary` says it in a sentence, `advice` what to do.
 
     `evidence` holds the figures; their names end in the unit: `_ns`, `_share` (of 1), `_ratio`; the others are counts.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from giltrace.analysis.kinds import KINDS
 from giltrace.cli.completion.candidates import files, one_of, recordings
 from giltrace.cli.config import KEYS, settings
 from giltrace.cli.options import After, Own, Processes, Roles, Threads, Window, chosen
@@ -47,20 +48,6 @@ def _limit(
         show_default=False,
         autocompletion=completion,
     )
-
-
-#: Those of `giltrace.analysis.findings.verdict`: importing it here would make `--help` wait for numpy.
-KINDS = (
-    "cpu-bound-contention",
-    "io-bound-handoff",
-    "convoy",
-    "hog",
-    "parallel",
-    "single-threaded",
-    "idle",
-    "free-threaded",
-    "not-recorded",
-)
 
 
 _MaxWait = Annotated[int | None, _limit("--max-wait", "Longest wait of any thread.", "TIME", parse_duration)]

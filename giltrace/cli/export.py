@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,25 +15,25 @@ from giltrace.cli.options import After, Own, Processes, Recording, Roles, Thread
 from giltrace.cli.outcome import need_force
 from giltrace.cli.progress import working
 from giltrace.errors import UsageError
+from giltrace.exporters import EXPORTERS, Exporter, find
 from giltrace.text import visible
 
 if TYPE_CHECKING:
     from giltrace.analysis.selection import Selection
-    from giltrace.exporters import Exporter
     from giltrace.timeline.model import Timeline
 
-#: The registry's names: importing it here would make `--help` wait for numpy.
-FORMATS = "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
-#: Those of `giltrace.exporters.tables`, for the same reason.
-TABLES = ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")
+FORMATS = tuple(one.name for one in EXPORTERS)
+#: The values of each option that a format has.
+VALUES = {option: values for one in EXPORTERS for option, values in one.options.items()}
 
 
-_To = Annotated[
-    str,
-    typer.Option(
-        "--to", metavar=FORMATS, help="The format.", show_default=False, autocompletion=one_of(*FORMATS.split("|"))
-    ),
-]
+def _choice(option: str, names: Sequence[str], text: str, metavar: str = "") -> Any:
+    return typer.Option(
+        option, metavar=metavar or "|".join(names), help=text, show_default=False, autocompletion=one_of(*names)
+    )
+
+
+_To = Annotated[str, _choice("--to", FORMATS, "The format.")]
 _Output = Annotated[
     Path | None,
     typer.Option(
@@ -43,36 +44,9 @@ _Output = Annotated[
         autocompletion=files,
     ),
 ]
-_Table = Annotated[
-    str,
-    typer.Option(
-        "--table",
-        metavar="TABLE",
-        help="csv, parquet: only this table.",
-        show_default=False,
-        autocompletion=one_of(*TABLES),
-    ),
-]
-_What = Annotated[
-    str,
-    typer.Option(
-        "--what",
-        metavar="waiting|holding",
-        help="collapsed: time spent how.",
-        show_default=False,
-        autocompletion=one_of("waiting", "holding"),
-    ),
-]
-_By = Annotated[
-    str,
-    typer.Option(
-        "--by",
-        metavar="victim|culprit",
-        help="collapsed: by whose stacks.",
-        show_default=False,
-        autocompletion=one_of("victim", "culprit"),
-    ),
-]
+_Table = Annotated[str, _choice("--table", VALUES["table"], "csv, parquet: only this table.", "TABLE")]
+_What = Annotated[str, _choice("--what", VALUES["what"], "collapsed: time spent how.")]
+_By = Annotated[str, _choice("--by", VALUES["by"], "collapsed: by whose stacks.")]
 
 
 def export(
@@ -150,23 +124,14 @@ def _part(timeline: Timeline, to: str, selection: Selection, top_waits: int | No
 
 def _chosen(to: str, **given: str) -> tuple[Exporter, dict[str, str]]:
     """The format and those of its options that were given, each with a value that it knows."""
-    from giltrace.exporters import EXPORTERS, find
-
     exporter = find(to)
     if exporter is None:
-        raise UsageError(f"there is no format {to!r}", f"one of {', '.join(one.name for one in EXPORTERS)}")
+        raise UsageError(f"there is no format {to!r}", f"one of {', '.join(FORMATS)}")
     options = {option: value for option, value in given.items() if value}
     for option, value in options.items():
         if option not in exporter.options:
             users = " and ".join(one.name for one in EXPORTERS if option in one.options)
             raise UsageError(f"--{option} is not for {to}", f"it is an option of {users}")
-        if value not in _values(option):
-            raise UsageError(f"there is no --{option} {value!r}", f"one of {', '.join(_values(option))}")
+        if value not in VALUES[option]:
+            raise UsageError(f"there is no --{option} {value!r}", f"one of {', '.join(VALUES[option])}")
     return exporter, options
-
-
-def _values(option: str) -> tuple[str, ...]:
-    from giltrace.exporters.collapsed import BY, WHAT
-    from giltrace.exporters.tables.columns import TABLES
-
-    return {"table": tuple(TABLES), "what": WHAT, "by": BY}[option]

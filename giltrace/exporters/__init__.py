@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from giltrace.timeline.model import Timeline
+if TYPE_CHECKING:
+    from giltrace.timeline.model import Timeline
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format: its `name`, the `suffix` of its files, a line of `summary`, and the `options` that it understands.
+    """A format: its `name`, the `suffix` of its files, a line of `summary`, and the values of each of its `options`.
 
     `target` is its function as ``module:function``, the module below this one, imported when used:
     ``stream(timeline, file, **options)`` writes one file. A format with the option `table` is a folder of tables unless
@@ -23,7 +25,7 @@ class Exporter:
     suffix: str
     summary: str
     target: str
-    options: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def stream(self) -> Callable[..., None]:
         """Import the format's module and return its function."""
@@ -49,20 +51,24 @@ class Exporter:
         an optional package is missing.
         """
         from giltrace.exporters._output import output_file, output_folder
-        from giltrace.exporters.tables.columns import TABLES
 
         stream = self.stream()
         if not self.makes_folder(**options):
             with output_file(path) as file:
                 stream(timeline, file, **options)
             return
-        names = {table: f"{table}{self.suffix}" for table in TABLES}
+        names = {table: f"{table}{self.suffix}" for table in self.options["table"]}
         with output_folder(path, names.values()) as folder:
             for table, name in names.items():
                 with output_file(folder / name) as file:
                     stream(timeline, file, table=table)
 
 
+#: Those of `tables.columns.TABLES`.
+_TABLES = {"table": ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")}
+_FOLDED = {"what": ("waiting", "holding"), "by": ("victim", "culprit")}
+
+#: A command line names these before it needs any: importing this imports no format, and no numpy.
 EXPORTERS: tuple[Exporter, ...] = (
     Exporter("perfetto", ".pftrace", "all of it, for the Perfetto UI and its SQL", "perfetto.trace:stream"),
     Exporter("chrome", ".chrome.json", "GIL tracks and arrows, for chrome://tracing", "chrome:stream"),
@@ -73,9 +79,9 @@ EXPORTERS: tuple[Exporter, ...] = (
         "firefox.profile:stream",
     ),
     Exporter("speedscope", ".speedscope.json", "flame graphs of each thread", "speedscope:stream"),
-    Exporter("collapsed", ".folded", "folded stacks, ns each, for flame graphs", "collapsed:stream", ("what", "by")),
-    Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", ("table",)),
-    Exporter("parquet", ".parquet", "a folder of tables, for DuckDB and pandas", "tables.parquet:stream", ("table",)),
+    Exporter("collapsed", ".folded", "folded stacks, ns each, for flame graphs", "collapsed:stream", _FOLDED),
+    Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", _TABLES),
+    Exporter("parquet", ".parquet", "a folder of tables, for DuckDB and pandas", "tables.parquet:stream", _TABLES),
 )
 
 

@@ -12,9 +12,6 @@ from giltrace.errors import UsageError
 from giltrace.exporters._names import labels
 from giltrace.timeline.model import Process, Timeline
 
-WHAT = ("waiting", "holding")
-BY = ("victim", "culprit")
-
 #: The line for waits while nobody held the GIL.
 WAKE_UP = "(nobody held the GIL: wake-up)"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from giltrace.analysis.findings.verdict import KINDS
+from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.report import analyse
 from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
 from giltrace.reports.json import to_json

@@ -32,7 +32,7 @@ LAYERS = (
     "cli",
 )
 #: The rooms of `analysis`, with the same rule.
-ROOMS = ("durations", "results", "measure", "selection", "replay", "findings", "compare", "summary", "report")
+ROOMS = ("durations", "kinds", "results", "measure", "selection", "replay", "findings", "compare", "summary", "report")
 #: Run inside the target's interpreter, whatever that is: these may import the standard library only.
 IN_TARGET = PACKAGE / "collectors" / "target"
 

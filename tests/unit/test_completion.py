@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.analysis.findings.verdict import KINDS
-from giltrace.cli import app, check, export
+from giltrace.analysis.kinds import KINDS
+from giltrace.cli import app, export
 from giltrace.cli.completion.answer import candidates
 from giltrace.cli.completion.shells import VARIABLE, Shell, script
 from giltrace.exporters import EXPORTERS
-from giltrace.exporters.collapsed import BY, WHAT
 from giltrace.exporters.tables.columns import TABLES
 from giltrace.launch.bundled import bundled
 from tests.terminal import Terminal
@@ -81,13 +80,13 @@ def test_what_is_recorded_and_then_its_own_arguments(folder: Path) -> None:
 
 
 def test_values_that_are_fixed() -> None:
-    assert offered("check", "--verdict-not", "") == list(KINDS) == list(check.KINDS)
+    assert offered("check", "--verdict-not", "") == list(KINDS)
     assert offered("record", "--with", "v") == ["viztracer"]
     assert offered("record", "--stacks", "f") == ["full"]
     assert offered("export", "--to", "") == [one.name for one in EXPORTERS]
-    assert offered("export", "--table", "") == list(TABLES) == list(export.TABLES)
-    assert offered("export", "--what", "") == list(WHAT)
-    assert offered("export", "--by", "") == list(BY)
+    assert offered("export", "--table", "") == list(TABLES) == list(export.VALUES["table"])
+    assert offered("export", "--what", "") == ["waiting", "holding"]
+    assert offered("export", "--by", "") == ["victim", "culprit"]
     assert offered("--show-completion", "") == [shell.value for shell in Shell]
     assert offered("report", "--html", "n") == ["note.txt"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from giltrace.analysis.findings.verdict import KINDS, judge
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.kinds import KINDS
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.analysis.findings.verdict import KINDS
+from giltrace.analysis.kinds import KINDS
 from giltrace.launch.bundled import Header, bundled, header
 from giltrace.timeline.model import (
     HOLD,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from giltrace.analysis.compare.limits import LIMITS, Chosen, Measured, Unit
 from giltrace.analysis.compare.places import Places
-from giltrace.analysis.findings.verdict import KINDS, judge
+from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.results import Site
 from giltrace.errors import UsageError

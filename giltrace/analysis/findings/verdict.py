@@ -96,17 +96,3 @@ def _otherwise(f: Costed) -> Verdict:
         if verdict is not None:
             return verdict
     return contention(f) if f.lasting_share > QUIET_SHARE else io_bound(f)
-
-
-#: Every kind of verdict.
-KINDS = (
-    "cpu-bound-contention",
-    "io-bound-handoff",
-    "convoy",
-    "hog",
-    "parallel",
-    "single-threaded",
-    "idle",
-    "free-threaded",
-    "not-recorded",
-)

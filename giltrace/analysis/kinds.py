@@ -1,0 +1,16 @@
+"""What a verdict may be called; here by itself, so that a command line can name them before it needs an analysis."""
+
+from __future__ import annotations
+
+#: Every kind of verdict.
+KINDS = (
+    "cpu-bound-contention",
+    "io-bound-handoff",
+    "convoy",
+    "hog",
+    "parallel",
+    "single-threaded",
+    "idle",
+    "free-threaded",
+    "not-recorded",
+)
