@@ -27,6 +27,11 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text)
 
 
+def cut(text: str, most: int) -> str:
+    """Return `text` of at most so many characters, the last of which says whether there were more."""
+    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}\u2026"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Return `text` as a cell of CSV, led by an apostrophe where a spreadsheet would take it for a formula.
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from giltrace.text import visible
+from giltrace.text import cut, visible
 
 #: Nothing is said before; then this often.
 _SILENT_SECONDS = 2.0
@@ -37,9 +37,8 @@ class _Line:
         seconds = f"  {time.monotonic() - self._begun:.0f} s"
         room = shutil.get_terminal_size().columns - len(seconds) - 1
         what = f"giltrace: {visible(_doing[-1])}" if _doing else ""
-        text = what if len(what) <= room else f"{what[: max(room - 1, 0)]}…"
         self._shown = True
-        print(f"\r{text}{seconds}\x1b[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{cut(what, room)}{seconds}\x1b[K", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the line away."""

@@ -14,7 +14,7 @@ from giltrace import installation
 from giltrace.collectors._pyspy_budget import WORTH_SECONDS, Budget
 from giltrace.collectors._pyspy_process import PySpyProcess
 from giltrace.collectors._thread_stacks import ThreadStacks
-from giltrace.recording.gil import GIL_NAME
+from giltrace.recording.folder import GIL_NAME
 from giltrace.text import plural
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from giltrace.collectors import _perf
 from giltrace.process.program_files import ProgramFiles
 from giltrace.recording.code_samples import DEPTH, MapsFile
-from giltrace.recording.gil import GIL_NAME
+from giltrace.recording.folder import GIL_NAME
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Session

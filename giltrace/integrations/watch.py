@@ -24,7 +24,8 @@ from giltrace.integrations.cores import Absence
 from giltrace.integrations.seen import Edges, Seen
 from giltrace.process.ways import find_ways
 from giltrace.recording.door import Times
-from giltrace.recording.gil import GIL_NAME, read_process
+from giltrace.recording.folder import GIL_NAME
+from giltrace.recording.gil import read_process
 from giltrace.recording.gil_file import open_file
 
 _STACKS = 128

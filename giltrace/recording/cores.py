@@ -12,7 +12,7 @@ import numpy as np
 from giltrace.process.cores import Allowed, allowed
 from giltrace.recording.door import MAX_CPU, MAX_ID, Damaged, Times, leaving_out, read_data
 from giltrace.recording.events import Array
-from giltrace.recording.gil import GIL_NAME
+from giltrace.recording.folder import GIL_NAME
 
 FILE = "cores.bin"
 

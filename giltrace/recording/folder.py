@@ -14,6 +14,8 @@ from giltrace.errors import OutputError
 
 SUFFIX = ".giltrace"
 TRACE_SUFFIX = ".pftrace"
+#: What the tracer's files are called: by process, and by which of its program images.
+GIL_NAME = re.compile(r"gil-(\d{1,9})-(\d{1,10})\.bin", re.ASCII)
 # What is there before the description is, if the recorder was killed that early.
 _BEGUN = re.compile(r"clock\.bin|\.meta\.json\.\d+")
 

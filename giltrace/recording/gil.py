@@ -14,12 +14,11 @@ from giltrace.recording import layout
 from giltrace.recording.clock import TickClock, read_pairs
 from giltrace.recording.door import Damaged, Times, leaving_out, matching
 from giltrace.recording.events import GIL_EVENT, ProcessEvents, Sampling, StackTable, ThreadInfo
+from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
 
-#: What the tracer's files are called: by process, and by which of its program images.
-GIL_NAME = re.compile(r"gil-(\d{1,9})-(\d{1,10})\.bin", re.ASCII)
 _EVER = Times()
 _MOST_STACKS = (1 << 31) - 1
 

@@ -23,7 +23,8 @@ from giltrace.recording import layout
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
 from giltrace.recording.door import Times
 from giltrace.recording.events import GIL_EVENT, Array, ThreadInfo
-from giltrace.recording.gil import GIL_NAME, decode
+from giltrace.recording.folder import GIL_NAME
+from giltrace.recording.gil import decode
 from giltrace.recording.gil_file import open_file
 from giltrace.recording.live_file import LiveFile, Piece
 

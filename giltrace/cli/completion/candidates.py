@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from giltrace.text import visible
+from giltrace.recording.folder import GIL_NAME, SUFFIX, TRACE_SUFFIX
+from giltrace.text import cut, visible
 
 Candidates = list[tuple[str, str]]
 
-_RECORDING, _TRACE = ".giltrace", ".pftrace"
 _PYTHON = re.compile(r"python[\d.]*t?d?")
 #: What the tracer in a process that is being recorded has mapped.
-_TRACED = re.compile(r"\.giltrace/gil-\d+-\d+\.bin$", re.M)
+_TRACED = re.compile(rf"{re.escape(SUFFIX)}/{GIL_NAME.pattern}$", re.M | re.ASCII)
 _LONGEST_COMMAND = 60
 
 
@@ -37,8 +37,8 @@ def recordings(incomplete: str) -> Candidates:
     """Recordings, by the short names that commands take, and the folders on the way to them."""
     found = []
     for typed, entry in _entries(incomplete):
-        if entry.name.endswith(_RECORDING) and entry.name != _RECORDING and _is_folder(entry):
-            short = typed.removesuffix(_RECORDING)
+        if entry.name.endswith(SUFFIX) and entry.name != SUFFIX and _is_folder(entry):
+            short = typed.removesuffix(SUFFIX)
             found.append((short if short.startswith(incomplete) else typed, "recording"))
         elif _is_folder(entry):
             found.append((f"{typed}/", ""))
@@ -48,9 +48,13 @@ def recordings(incomplete: str) -> Candidates:
 def traces(incomplete: str) -> Candidates:
     """Recordings, and traces that have none beside them."""
     found = recordings(incomplete)
-    known = {name.removesuffix(_RECORDING) for name, _ in found}
-    alone = [typed for typed, entry in _entries(incomplete) if entry.name.endswith(_TRACE) and entry.name != _TRACE]
-    return found + [(typed, "trace") for typed in alone if typed.removesuffix(_TRACE) not in known]
+    known = {name.removesuffix(SUFFIX) for name, _ in found}
+    alone = [
+        typed
+        for typed, entry in _entries(incomplete)
+        if entry.name.endswith(TRACE_SUFFIX) and entry.name != TRACE_SUFFIX
+    ]
+    return found + [(typed, "trace") for typed in alone if typed.removesuffix(TRACE_SUFFIX) not in known]
 
 
 def files(incomplete: str) -> Candidates:
@@ -67,7 +71,7 @@ def targets(ctx: Any, incomplete: str) -> Candidates:
     workloads = [(name, path) for name, path in bundled().items() if name.startswith(incomplete)]
     found = [(name, header(path).description) for name, path in workloads]
     scripts = [one for one in files(incomplete) if one[0].endswith(("/", ".py"))]
-    return found + [one for one in scripts if not one[0].endswith(f"{_RECORDING}/")]
+    return found + [one for one in scripts if not one[0].endswith(f"{SUFFIX}/")]
 
 
 def live_targets(ctx: Any, incomplete: str) -> Candidates:
@@ -111,8 +115,7 @@ def _processes(incomplete: str, wanted: Callable[[int], bool]) -> Candidates:
 def _command(pid: int) -> str:
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes()[:512].decode(errors="replace").rstrip("\0").split("\0")
-        text = visible(" ".join([os.path.basename(words[0]), *words[1:]]))
-        return text if len(text) <= _LONGEST_COMMAND else f"{text[: _LONGEST_COMMAND - 1]}…"
+        return cut(visible(" ".join([os.path.basename(words[0]), *words[1:]])), _LONGEST_COMMAND)
     return ""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from giltrace.process.folder import Folder
 from giltrace.recording import layout
-from giltrace.recording.gil import GIL_NAME
+from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.layout import Control, Status
 
 #: How long a tracer goes on without hearing of its recorder, and how often it hears.

@@ -7,7 +7,7 @@ import os
 import struct
 
 from giltrace.process.folder import Folder
-from giltrace.recording.gil import GIL_NAME
+from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.layout import CHUNK, CHUNK_MAGIC, HEADER_SIZE, RECORD
 
 _PAGE = 4096

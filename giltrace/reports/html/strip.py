@@ -15,6 +15,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration
 from giltrace.reports.html.lanes import PER_GIL, Lane, Lanes
+from giltrace.text import cut
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
@@ -38,10 +39,9 @@ def strip(process: Process, threads: list[int], start: int, end: int) -> str:
         held = _heights(lane, state <= int(State.HOLDING_BLOCKED), end - start)
         both = np.maximum(_heights(lane, state <= int(State.WAITING), end - start), held)
         name = process.threads[thread].name or f"thread {process.threads[thread].tid}"
-        short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
         rows.append(
             f'<g transform="translate(0 {at * _ROW})"><title>{escape(name)}</title><text x="0" y="10" {_TEXT}>'
-            f"{escape(short)}</text>{_area(both, held, _WAITED)}{_area(held, np.zeros_like(held), _HELD)}</g>"
+            f"{escape(cut(name, _LONGEST_NAME))}</text>{_area(both, held, _WAITED)}{_area(held, np.zeros_like(held), _HELD)}</g>"
         )
     high = len(rows) * _ROW
     foot = (
