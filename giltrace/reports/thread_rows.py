@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from giltrace.analysis.results import ThreadReport
 from giltrace.analysis.summary import ThreadSummary
-from giltrace.timeline.model import State
+from giltrace.timeline.model import State, Thread
 
 #: Of more threads than this, those of a role share a row.
 MOST_SINGLE = 12
@@ -80,18 +80,25 @@ def thread_rows(threads: Sequence[ThreadSummary], *, single: bool = False) -> li
 
 def _rows(threads: Sequence[ThreadSummary], single: bool) -> list[ThreadRow]:
     if single:
-        return [ThreadRow(_name(one), (one,)) for one in threads]
+        return [ThreadRow(thread_name(one), (one,)) for one in threads]
     by_role = defaultdict[str, list[ThreadSummary]](list)
     for one in threads:
         by_role[one.role or one.name].append(one)
     return [
-        ThreadRow(f"{role} ({len(those)})" if len(those) > 1 else _name(those[0]), tuple(those))
+        ThreadRow(f"{role} ({len(those)})" if len(those) > 1 else thread_name(those[0]), tuple(those))
         for role, those in by_role.items()
     ]
 
 
-def _name(thread: ThreadSummary) -> str:
+def thread_name(thread: ThreadSummary | Thread) -> str:
+    """What people call a thread: by its id, if it has no name."""
     return thread.name or f"tid {thread.tid}"
+
+
+def busiest(threads: Sequence[ThreadSummary | ThreadReport], most: int) -> list[int]:
+    """The places of so many threads that used the GIL most, in the order that they are in."""
+    use = [-(thread.held_ns + thread.waited_ns) for thread in threads]
+    return sorted(sorted(range(len(use)), key=use.__getitem__)[:most])
 
 
 def as_summary(thread: ThreadReport) -> ThreadSummary:

@@ -54,7 +54,7 @@ def test_each_thread_has_a_row_with_its_name(timeline: Timeline) -> None:
     threads = tuple(replace(thread, name=name) for thread, name in zip(process.threads, names, strict=True))
     process = replace(process, threads=threads)
     titles = [one.text for one in drawn(process, timeline, [0, 1, 2, 4]).iter(f"{SVG}title")]
-    assert titles == ["a<b>&\"'", "x" * 60, f"thread {threads[2].tid}", "last"]
+    assert titles == ["a<b>&\"'", "x" * 60, f"tid {threads[2].tid}", "last"]
 
 
 def test_nothing_is_drawn_of_nothing(timeline: Timeline) -> None:

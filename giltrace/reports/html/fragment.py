@@ -13,10 +13,10 @@ from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
 from giltrace.analysis.summary import ProcessSummary, Summary
 from giltrace.reports.html.strip import strip
 from giltrace.reports.names import site_name
-from giltrace.reports.thread_rows import ThreadRow, thread_rows
+from giltrace.reports.thread_rows import ThreadRow, busiest, thread_rows
 from giltrace.reports.tree import weight
 from giltrace.text import plural
-from giltrace.timeline.model import Process, Timeline
+from giltrace.timeline.model import Timeline
 
 #: So many are shown, those that used the GIL most; the rest is counted.
 MOST_PROCESSES = 4
@@ -45,15 +45,9 @@ def of_summary(summary: Summary, timeline: Timeline | None = None) -> str:
         parts.append(_verdict(process.pid, process.python, process.wall_ns, len(process.threads), process.verdict))
         parts += [_culprits(process), _threads(process)]
         if model is not None and timeline is not None:
-            parts.append(strip(model, _busiest(process, model), timeline.start, timeline.end))
+            threads = [model.chosen_threads[at] for at in busiest(process.threads, MOST_THREADS)]
+            parts.append(strip(model, threads, timeline.start, timeline.end))
     return _whole([*parts, _more(pairs)])
-
-
-def _busiest(summary: ProcessSummary, process: Process) -> list[int]:
-    """The numbers of the threads that used the GIL most, in the process's order."""
-    use = [-(thread.held_ns + thread.waited_ns) for thread in summary.threads]
-    busiest = sorted(range(len(use)), key=use.__getitem__)[:MOST_THREADS]
-    return sorted(process.chosen_threads[at] for at in busiest)
 
 
 def _whole(parts: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
 from giltrace.reports.html.stacks import MOST, stack_names
 from giltrace.reports.html.waits import flame_graph, histogram
-from giltrace.reports.thread_rows import as_summary, thread_rows
+from giltrace.reports.thread_rows import as_summary, busiest, thread_rows
 from giltrace.reports.tree import Branch, process_tree, weight
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Timeline
@@ -136,14 +136,8 @@ def _branch(branch: Branch, place: dict[int, int]) -> Json:
     }
 
 
-def _busiest(report: ProcessReport) -> list[int]:
-    """Places in the report of the threads that get a lane: those that used the GIL most, in the timeline's order."""
-    use = [-(thread.held_ns + thread.waited_ns) for thread in report.threads]
-    return sorted(sorted(range(len(use)), key=use.__getitem__)[:MOST_THREADS])
-
-
 def _lanes(process: Process, report: ProcessReport, start: int, end: int) -> tuple[list[Lane], list[Lane]]:
-    chosen = [process.chosen_threads[at] for at in _busiest(report)]
+    chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
     lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
     lane_of[chosen] = np.arange(len(chosen))
     make = Lanes(process, start, end)
@@ -160,7 +154,7 @@ def _drawn(process: Process, gils: list[Lane], threads: list[Lane], tick: int, m
 
 def _told(report: ProcessReport) -> Json:
     """Everything but the lanes, cut to what a page shows; threads that have a lane come first, in its order."""
-    chosen = _busiest(report)
+    chosen = busiest(report.threads, MOST_THREADS)
     others = [at for at in range(len(report.threads)) if at not in set(chosen)]
     of_page = {at: number for number, at in enumerate(chosen + others[: 4 * MOST_THREADS])}
     threads = [dataclasses.asdict(report.threads[at]) for at in of_page]

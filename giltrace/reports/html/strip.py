@@ -14,7 +14,9 @@ from html import escape
 import numpy as np
 
 from giltrace.analysis.durations import duration
+from giltrace.analysis.measure.intervals import covered
 from giltrace.reports.html.lanes import PER_GIL, Lane, Lanes
+from giltrace.reports.thread_rows import thread_name
 from giltrace.text import cut
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
@@ -38,10 +40,11 @@ def strip(process: Process, threads: list[int], start: int, end: int) -> str:
         state = lane.value % PER_GIL
         held = _heights(lane, state <= int(State.HOLDING_BLOCKED), end - start)
         both = np.maximum(_heights(lane, state <= int(State.WAITING), end - start), held)
-        name = process.threads[thread].name or f"thread {process.threads[thread].tid}"
+        name = thread_name(process.threads[thread])
         rows.append(
-            f'<g transform="translate(0 {at * _ROW})"><title>{escape(name)}</title><text x="0" y="10" {_TEXT}>'
-            f"{escape(cut(name, _LONGEST_NAME))}</text>{_area(both, held, _WAITED)}{_area(held, np.zeros_like(held), _HELD)}</g>"
+            f'<g transform="translate(0 {at * _ROW})"><title>{escape(name)}</title>'
+            f'<text x="0" y="10" {_TEXT}>{escape(cut(name, _LONGEST_NAME))}</text>'
+            f"{_area(both, held, _WAITED)}{_area(held, np.zeros_like(held), _HELD)}</g>"
         )
     high = len(rows) * _ROW
     foot = (
@@ -58,9 +61,9 @@ def strip(process: Process, threads: list[int], start: int, end: int) -> str:
 
 def _heights(lane: Lane, chosen: Bools, length: int) -> Ints:
     """Of each column the share of its time that the chosen stretches of a lane take, in units of height."""
-    edges = np.linspace(0, length, _COLUMNS + 1)
-    spent = np.interp(edges, np.append(0, lane.ends), np.append(0, np.cumsum(np.where(chosen, lane.lengths, 0))))
-    heights: Ints = np.rint(np.diff(spent) * (_COLUMNS * _HIGH / length)).astype(np.int64)
+    edges = np.linspace(0, length, _COLUMNS + 1).astype(np.int64)
+    spent = np.diff(covered((lane.ends - lane.lengths)[chosen], lane.ends[chosen], edges))
+    heights: Ints = np.rint(spent * (_COLUMNS * _HIGH / length)).astype(np.int64)
     return heights
 
 
