@@ -63,14 +63,16 @@ class GiltraceMagics(Magics):
         if not stacks.isdecimal():
             raise UsageError(f"-s {stacks} is no number of frames: write one like 128")
         parts = list(_compiled(shell, code))
-        with _place(options.get("o")) as name, _told_plainly():
-            tracing = giltrace.trace(name, stacks=int(stacks), force="f" in options)
-            recording = tracing.__enter__()
+        with _place(options.get("o")) as name, contextlib.ExitStack() as traced:
+            try:
+                recording = traced.enter_context(giltrace.trace(name, stacks=int(stacks), force="f" in options))
+            except GiltraceError as error:
+                raise UsageError(str(error)) from None
             try:
                 for part in parts:
                     exec(part, shell.user_global_ns, shell.user_ns)
             finally:
-                tracing.__exit__(None, None, None)
+                traced.close()
                 _name_cells(shell, recording.path)
                 text = str(recording.summary()) + (f"\nrecording {recording.path}" if "o" in options else "")
                 display({"text/html": recording._repr_html_(), "text/plain": text}, raw=True)
@@ -99,15 +101,6 @@ def _place(name: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
         yield Path(folder) / "cell"
-
-
-@contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Turn what giltrace refuses into the one line that IPython makes of a magic's wrong use."""
-    try:
-        yield
-    except GiltraceError as error:
-        raise UsageError(str(error)) from None
 
 
 def _name_cells(shell: InteractiveShell, recording: Path) -> None:

@@ -102,6 +102,15 @@ def test_a_recording_that_is_kept_names_cells_too(folder: Path) -> None:
 
 
 @pytest.mark.timeout(110)
+def test_errors_of_giltrace_that_the_code_meets_are_the_codes_own(folder: Path) -> None:
+    code = "%%giltrace\nimport giltrace\ngiltrace.load('nowhere')"
+    _, failed = outputs(folder, LOAD, code)
+    assert "RecordingError" in error(failed)
+    assert "giltrace.load('nowhere')" in re.sub(r"\x1b\[[\d;]*m", "", error(failed))
+    assert "Verdict:" in shown(failed)["text/html"]
+
+
+@pytest.mark.timeout(110)
 def test_wrong_use_is_told_in_a_line(folder: Path) -> None:
     wrong = {
         "%giltrace": "there is no code to run",
