@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from giltrace import native
 from giltrace.launch.attach import ptrace, session
@@ -28,33 +28,46 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "targets" / "attached.py"
 
 _READ = 0  # the number of the system call
+_Program = TypeVar("_Program", bound="Running")
 
 #: What the library is asked to load: there is no such file, so that errno changes, too.
 NOWHERE = b"/nowhere/at/all.so\0"
 
 
 class Running:
-    """A program to attach to, by `kind` as `tests/targets/attached.py` has them."""
+    """A program to attach to, by `kind` as `tests/targets/attached.py` has them, or as another `target` has."""
 
     def __init__(
-        self, python: Path | str, kind: str, *words: Path | str, before: Callable[[], None] | None = None
+        self,
+        python: Path | str,
+        kind: str,
+        *words: Path | str | int,
+        target: Path = TARGET,
+        flags: tuple[str, ...] = (),
+        stderr: int | None = None,
+        before: Callable[[], None] | None = None,
     ) -> None:
         pipe = subprocess.PIPE
-        command = [str(python), str(TARGET), kind, *map(str, words)]
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, preexec_fn=before)
+        command = [str(python), *flags, str(target), kind, *map(str, words)]
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, preexec_fn=before)
         self.pid = self.process.pid
-        assert self._line() == "ready"
+        assert self.line() == "ready"
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """What it says next."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def answers(self) -> bool:
-        """Let it work and see whether it says so."""
+    def go_on(self) -> None:
+        """Let it work."""
         assert self.process.stdin is not None
         self.process.stdin.write("go on\n")
         self.process.stdin.flush()
-        return self._line() == "go on"
+
+    def answers(self) -> bool:
+        """Let it work and see whether it says so."""
+        self.go_on()
+        return self.line() == "go on"
 
     def waits(self) -> bool:
         """Wait until its main thread waits for the next line."""
@@ -78,7 +91,7 @@ class Running:
                 found += sum(any(low <= word < high for low, high in ranges) for word in words if word >> 40)
         return found
 
-    def __enter__(self) -> Running:
+    def __enter__(self: _Program) -> _Program:
         return self
 
     def __exit__(self, *_: object) -> None:

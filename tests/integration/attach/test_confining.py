@@ -27,6 +27,7 @@ from giltrace.launch.attach.inject import inject, visiting
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import Outcome, attach
 from giltrace.recording import layout
+from tests.attaching import Running
 from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, of_kind, read
 
@@ -44,24 +45,11 @@ int confine(void *program) {
 """
 
 
-class Confining:
+class Confining(Running):
     """The program, which waits to be told to confine itself by `words`."""
 
-    def __init__(self, python: Path | str, *words: Path | str | int) -> None:
-        command = [str(python), "-W", "ignore", str(CONFINING), *map(str, words)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        self.pid = self.process.pid
-        assert self.line() == "ready"
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go on\n")
-        self.process.stdin.flush()
+    def __init__(self, python: Path | str, way: str, *words: Path | str | int) -> None:
+        super().__init__(python, way, *words, target=CONFINING, flags=("-W", "ignore"), stderr=subprocess.PIPE)
 
     def confines(self) -> None:
         """Let it put the filter on."""
@@ -73,13 +61,6 @@ class Confining:
         self.go_on()
         out, errors = self.process.communicate(timeout=100)
         assert (self.process.returncode, out, errors) == (0, "alive\n", "")
-
-    def __enter__(self) -> Confining:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=60)
 
 
 def attached(program: Confining, folder: Path, then: Callable[[], None]) -> Outcome:
