@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -104,6 +103,8 @@ def _receipt() -> dict[str, Any] | None:
 
 def _source() -> tuple[str, bool]:
     """The folder or address that this was installed from, "" for an index, and whether it runs from there."""
+    from importlib import metadata
+
     try:
         origin = json.loads(metadata.distribution(NAME).read_text("direct_url.json") or "{}")
         url, info = str(origin.get("url", "")), origin.get("dir_info", {})
@@ -118,6 +119,8 @@ def _source() -> tuple[str, bool]:
 
 def _needed(extra: str) -> list[str]:
     """The requirements of the optional `extra`; its name within giltrace's where they are not on record."""
+    from importlib import metadata
+
     try:
         lines = metadata.requires(NAME) or []
     except metadata.PackageNotFoundError:

@@ -10,6 +10,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from giltrace.process.stat import stat_fields
+
 #: Helpers that the standard library keeps for the whole run.
 _KEPT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -93,9 +95,10 @@ def _python_stacks(pid: int) -> str:
 
 
 def _lives(pid: int) -> bool:
-    # The name, in brackets, may itself hold spaces and brackets.
-    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2][1:2]
-    return state not in ("", "Z", "X")
+    try:
+        return stat_fields(pid)[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
 
 
 def _is_kept(pid: int) -> bool:
