@@ -38,7 +38,8 @@ class Filters:
 
     def _count(self, tid: int) -> int:
         try:
-            found = _FILTERS.findall((self._process.folder / "task" / str(tid) / "status").read_bytes())
+            with open(f"{self._process.folder}/task/{tid}/status", "rb") as status:
+                found = _FILTERS.findall(status.read())
         except OSError:
             return 0  # it has ended
         return int(found[-1]) if found else 0

@@ -15,13 +15,12 @@ import time
 from giltrace.launch.attach.footprint import Footprint
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memory, write_memory
+from giltrace.launch.attach.sparing import Sparing
 from giltrace.launch.attach.target import Target
 
 #: A fork that had begun takes until its child is to be seen: long, where there is much memory to copy.
 _SECONDS = 2.0
 _STOP_SECONDS = 1.0
-#: Of a process with thousands of threads that takes long: it is not to be all that the recorder does.
-_SHARE = 0.1
 
 # pthread_mutex_t, in words of 4 bytes: lock, count, owner, users, kind.
 _OWNER, _KIND = 2, 4
@@ -38,15 +37,12 @@ class InheritedLock:
         self._target, self._owner, self._footprint = target, owner, footprint
         self._seen: set[int] = set()
         self._until = time.monotonic() + _SECONDS
-        self._next = 0.0
+        self._look_around = Sparing(lambda: self._look_below(target.process))
 
     def look(self) -> None:
         """Look at the children that are new; to be called many times a second."""
-        begin = time.monotonic()
-        if self._target.library.loader is not None and self._next <= begin < self._until:
-            self._look_below(self._target.process)
-            end = time.monotonic()
-            self._next = end + (end - begin) / _SHARE
+        if self._target.library.loader is not None and time.monotonic() < self._until:
+            self._look_around()
 
     def _look_below(self, process: Process) -> None:
         for child in process.children():

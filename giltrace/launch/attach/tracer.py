@@ -14,6 +14,7 @@ from giltrace.launch.attach.inherited import InheritedLock
 from giltrace.launch.attach.place import Place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone
+from giltrace.launch.attach.sparing import Sparing
 from giltrace.launch.attach.target import Target
 from giltrace.recording.layout import Control
 
@@ -36,6 +37,7 @@ class AttachedTracer:
         self._heads = Heads(place.files)
         self._inside, self._shares_ids = target.process.pid_inside, target.process.shares("pid")
         self._watched: dict[Head, Filters | None] = {}
+        self._look_at_some = Sparing(lambda: self._look_for_filters(self._heads.look(), Filters.grew_at_some))
         self._inherited: InheritedLock | None = None
         try:
             self._inherited = inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
@@ -50,10 +52,9 @@ class AttachedTracer:
     def poll(self) -> None:
         """Tell the tracer of seccomp filters, and once a second that somebody listens; to be called more often."""
         self._look_at_children()
-        heads = self._heads.look()
-        self._look_for_filters(heads, Filters.grew_at_some)
+        self._look_at_some()
         if time.monotonic_ns() >= self._renew_ns:
-            for head in heads:
+            for head in self._heads.look():
                 head.renew()
             self._renew_ns = time.monotonic_ns() + RENEW_NS
 
