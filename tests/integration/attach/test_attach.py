@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -135,12 +136,16 @@ loop()
 
 def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Path) -> None:
     with waiting(interpreter.path, "-c", SPINNERS) as process:
-        for number in range(4):
+        handed_over = 0
+        for number in itertools.count():
             timeline = record(process.pid, tmp_path / f"{number}.giltrace")
             (found,) = timeline.processes
-            assert len(found.holds) > 1
             assert find_hogs(found) == ()
             assert judge(found).kind != "hog"
+            # On a busy machine it may be over before both threads have had a core.
+            handed_over += len(found.holds) > 1
+            if handed_over == 4:
+                break
 
 
 @pytest.mark.parametrize("kind", ["spin", "malloc", "many", "ids"])
