@@ -71,6 +71,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "uprobes": _can_probe_kernel,
     "namespaces": _can_make_containers,
     "speedscope": viewers.has_speedscope,
+    "axe-core": viewers.has_axe,
     "profiler-cli": viewers.has_profiler_cli,
     "python3.14": _has_version(3, 14),
     "python3.15": _has_version(3, 15),

@@ -14,6 +14,11 @@ ROOT = Path(os.environ.get("GILTRACE_VIEWERS", "/opt/giltrace-viewers"))
 
 SPEEDSCOPE_SCHEMA = ROOT / "node_modules" / "speedscope" / "dist" / "release" / "file-format-schema.json"
 PROFILER_CLI = ROOT / "node_modules" / "@firefox-devtools" / "profiler-cli" / "dist" / "profiler-cli.js"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def has_axe() -> bool:
+    return AXE.is_file()
 
 
 def has_speedscope() -> bool:

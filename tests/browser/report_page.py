@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from giltrace.timeline.model import Process, Timeline
 
 #: Runs a script after the next frames are drawn, when what was done is to be seen.
@@ -40,6 +42,16 @@ class Page:
         return self.timeline.processes[0]
 
     @property
+    def start(self) -> int:
+        """Where the lanes begin, in ns."""
+        return self.timeline.recorded[0]
+
+    @property
+    def length(self) -> int:
+        """How long they are, in ns."""
+        return self.timeline.end - self.start
+
+    @property
     def canvas(self) -> Any:
         return self.find("canvas")
 
@@ -63,6 +75,58 @@ class Page:
             "const c = arguments[0]; return [c.clientWidth, c.clientHeight]", self.canvas
         )
         return LEFT + share * (wide - LEFT) - wide / 2, HEAD + (lane + 0.4) * STEP - high / 2
+
+    def all(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements("css selector", selector))
+
+    def button(self, text: str) -> Any:
+        return next(button for button in self.all("button") if button.text == text)
+
+    def wait(self, selector: str) -> Any:
+        """What comes to be there: the page follows what is in view once that is at rest."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, 60).until(lambda _: self.all(selector))[0]
+
+    def hash(self, name: str) -> str | None:
+        """A part of the link to what is selected."""
+        found: str | None = self.driver.execute_script(
+            "return new URLSearchParams(location.hash.slice(1)).get(arguments[0])", name
+        )
+        return found
+
+    def duration(self, ns: float) -> str:
+        return str(self.driver.execute_script("return duration(arguments[0])", ns))
+
+    def in_window(self, selector: str) -> float:
+        """How far below the window's upper edge something is (CSS pixels)."""
+        return float(self.driver.execute_script("return arguments[0].getBoundingClientRect().top", self.find(selector)))
+
+    def lanes(self) -> list[str]:
+        """The names of the lanes, as the table of what is in view has them."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        if not self.find("#in-view").get_attribute("open"):
+            self.find("#in-view summary").click()
+        WebDriverWait(self.driver, 60).until(lambda _: self.all("#in-view tbody tr"))
+        self.drawn("return 0")
+        return [cell.text for cell in self.all("#in-view tbody td:first-child")]
+
+    def flames(self) -> list[str]:
+        """What the flames are called, and how long each is."""
+        return [flame.get_attribute("aria-label") for flame in self.all(".flame button")]
+
+    def click_lane(self, lane: int) -> None:
+        """Click on the name of a lane."""
+        _, y = self.place(0, lane)
+        wide = self.driver.execute_script("return arguments[0].clientWidth", self.canvas)
+        self.chain().move_to_element_with_offset(self.canvas, round(40 - wide / 2), round(y)).click().perform()
+
+    def lane(self, thread: int) -> int:
+        """Of a thread of the first process: those that waited longest are first, below the GIL's."""
+        waits = self.process.waits
+        lost = np.bincount(waits["thread"], waits["end"] - waits["start"], len(self.process.threads))
+        return self.process.gils + int(np.argsort(-lost, kind="stable").tolist().index(thread))
 
     def wheel(self, share: float, by: int, *, control: bool = True) -> None:
         from selenium.webdriver import Keys

@@ -71,7 +71,7 @@ def test_it_draws_its_lanes(page: Page, tmp_path: Path) -> None:
     colours, _ = page.drawn(PIXELS)
     assert colours >= 3
     assert "</script>" in page.find("body").text
-    assert page.view() == (0, about(page.timeline.end - page.timeline.start, page.view()))
+    assert page.view() == (0, about(page.length, page.view()))
 
 
 def test_keys_zoom_move_and_reset(page: Page) -> None:
@@ -121,7 +121,7 @@ def test_a_wheel_alone_scrolls_the_page_down_and_up(page: Page) -> None:
 
 
 def test_zooming_stops_at_a_few_ticks_and_stays_where_it_is(page: Page) -> None:
-    middle = (page.timeline.end - page.timeline.start) / 2
+    middle = (page.length) / 2
     for _ in range(12):
         page.wheel(0.5, -2000)
     closest = page.view()
@@ -205,21 +205,21 @@ def test_a_tap_tells(page: Page) -> None:
 def test_a_hold_tells_its_line(page: Page) -> None:
     holds = page.process.holds
     hold = holds[np.argmax(holds["end"] - holds["start"])]
-    start, end = int(hold["start"]) - page.timeline.start, int(hold["end"]) - page.timeline.start
+    start, end = int(hold["start"]) - page.start, int(hold["end"]) - page.start
     share = page.zoom_to((start + end) // 2, 10 * (end - start))
     told = page.hover(share, 0).splitlines()
     name = page.process.threads[int(hold["thread"])].name
     assert told[0] == f"GIL holder: {name}"
     assert told[2:] == ["spin (convoy.py:28)", "run (threading.py:982)"]
-    assert "spin (convoy.py:28)" in page.hover(share, 1 + int(hold["thread"]))
+    assert "spin (convoy.py:28)" in page.hover(share, page.lane(int(hold["thread"])))
 
 
 def test_a_wait_tells_its_line_and_its_culprits(page: Page) -> None:
     waits = page.process.waits[page.process.waits["thread"] == 3]
     wait = waits[np.argmax(waits["end"] - waits["start"])]
-    start, end = int(wait["start"]) - page.timeline.start, int(wait["end"]) - page.timeline.start
+    start, end = int(wait["start"]) - page.start, int(wait["end"]) - page.start
     share = page.zoom_to((start + end) // 2, 10 * (end - start))
-    told = page.hover(share, 1 + 3).splitlines()
+    told = page.hover(share, page.lane(3)).splitlines()
     assert told[0] == "io: waits for the GIL"
     assert told[2:4] == ["step (convoy.py:35)", "run (threading.py:982)"]
     assert told[4].startswith("at this instant: ")
@@ -274,7 +274,7 @@ def test_the_chooser_shows_another_process(page: Page) -> None:
     choice.select_by_index(1)
     assert "process 5151" in page.find("#subtitle").text
     start, end = page.view()
-    assert (start, end) == (0, about(page.timeline.end - page.timeline.start, (start, end)))
+    assert (start, end) == (0, about(page.length, (start, end)))
     assert page.drawn(PIXELS)[1] != first
     assert page.hover(0.001, 1).startswith("GIL 1 holder")
     page.wheel(0.0, -400)
@@ -290,9 +290,11 @@ def test_what_is_in_view_is_there_as_text(page: Page) -> None:
     page.find("#in-view summary").click()
     # What is unfolded is filled by an event of its own, later than the click.
     rows = WebDriverWait(page.driver, 60).until(lambda _: table.find_elements("css selector", "tbody tr"))
-    assert [row.text.split()[0] for row in rows] == ["GIL", "main", "</script>", "b", "io"]
+    names = [thread.name for thread in page.process.threads]
+    lanes = sorted(range(len(names)), key=page.lane)
+    assert [row.text.split()[0] for row in rows] == ["GIL", *(names[thread] for thread in lanes)]
     held = page.process.holds[page.process.holds["thread"] == 1]
-    whole = page.timeline.end - page.timeline.start
+    whole = page.length
     share = 100 * int((held["end"] - held["start"]).sum()) / whole
     found = re.search(r"</script> ([\d.]+)%", rows[0].text)
     assert found is not None

@@ -10,22 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from giltrace.analysis.findings.costs import Costed
 from giltrace.reports.html import lanes as lanes_of
+from giltrace.reports.html import mixes as mixes_of
+from giltrace.reports.html import stacks as stacks_of
 from giltrace.reports.html.lanes import FINEST, FREE, PER_GIL, Lane, Lanes
+from giltrace.reports.html.mixes import PARTS, find_mixes
 from giltrace.reports.html.stacks import FIRST, LEFT_OUT, NONE, stack_names
 from giltrace.timeline.model import STATE, Process, State
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import with_stacks
 
 STACKS = [
-    [("count", "/srv/convoy.py", 28), ("run", "/usr/lib/threading.py", 982)],
+    [("count", "/srv/convoy.py", 28), ("run", "/usr/lib/python3.11/threading.py", 982)],
     [("steps", "/srv/convoy.py", 35)],
     [(f"deep_{at}", "/srv/deep.py", at) for at in range(30)],
 ]
 
 
 def lanes(process: Process) -> tuple[list[Lane], list[Lane]]:
-    make = Lanes(process, process.start, process.end)
+    make = Lanes(process, process.start, process.end, find_mixes(process).of_wait)
     everybody = np.arange(len(process.threads))
     return [make.gil(gil, everybody) for gil in range(process.gils)], make.threads(everybody.tolist())
 
@@ -33,7 +37,7 @@ def lanes(process: Process) -> tuple[list[Lane], list[Lane]]:
 def lane(*stretches: tuple[int, int, int]) -> Lane:
     """A lane of (length, value, stack)."""
     length, value, stack = (np.array(column) for column in zip(*stretches, strict=True))
-    return Lane(np.cumsum(length), value.astype(np.uint16), stack.astype(np.int32))
+    return Lane(np.cumsum(length), value.astype(np.uint16), stack.astype(np.int32), np.zeros(len(length), np.uint16))
 
 
 def at(one: Lane, time: int) -> tuple[int, int]:
@@ -65,13 +69,13 @@ def test_a_tick_shows_what_went_on_at_its_first_instant() -> None:
         assert all(at(thin, time)[0] == at(one, time * tick)[0] for time in range(int(thin.ends[-1])))
 
 
-def test_joined_stretches_have_the_stack_of_the_longest() -> None:
-    thin = lanes_of.thinned(lane((30, 1, 7), (5, 2, 8), (90, 1, 9), (40, 1, 3), (35, 2, 4)), 10)
+def test_neighbours_that_show_the_same_are_joined_and_those_with_another_stack_are_not() -> None:
+    thin = lanes_of.thinned(lane((30, 1, 7), (5, 2, 8), (90, 1, 9), (3, 1, 4), (36, 1, 9), (36, 1, 3)), 10)
     assert list(zip(thin.ends.tolist(), thin.value.tolist(), thin.stack.tolist(), strict=True)) == [
         (3, 1, 7),
         (4, 2, 8),
         (17, 1, 9),
-        (20, 2, 4),
+        (20, 1, 3),
     ]
 
 
@@ -116,9 +120,40 @@ def test_a_wait_says_for_which_gil() -> None:
         assert value == int(State.WAITING) + PER_GIL * int(wait["gil"])
 
 
+def test_the_parts_of_waits_add_up_to_what_they_were_lost_to() -> None:
+    process = make_process(threads=5, holds=3_000)
+    mixes = find_mixes(process)
+    told = np.array(mixes.told)
+    assert set(told.sum(axis=1).tolist()) == {PARTS[0]}
+    length = (process.waits["end"] - process.waits["start"]).astype(np.float64)
+    shown = (length @ (told[mixes.of_wait - 1] / PARTS[0])) / length.sum()
+    truth = Costed(process).costs.ns.sum(axis=0) / length.sum()
+    assert shown == pytest.approx(truth, abs=0.005)
+    assert np.count_nonzero(truth > 0.01) > 1
+    _, threads = lanes(process)
+    wait = process.waits[1000]
+    stretch = np.searchsorted(threads[int(wait["thread"])].ends, int(wait["start"]) - process.start, "right")
+    assert threads[int(wait["thread"])].mix[stretch] == mixes.of_wait[1000]
+
+
+def test_more_mixes_than_numbers_are_told_in_fewer_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixes_of, "_MOST", 12)
+    told = np.array(find_mixes(make_process(threads=5, holds=3_000)).told)
+    assert len(told) < 12
+    assert {int(told.sum(axis=1).max())} <= set(PARTS[1:])
+
+
+def test_without_waits_there_are_no_mixes() -> None:
+    none = find_mixes(make_process(holds=0))
+    assert (len(none.of_wait), none.told) == (0, [])
+
+
 def unpacked(sent: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count, columns = sent["count"], zlib.decompress(base64.b64decode(sent["columns"]))
-    cut = [np.frombuffer(columns, kind, count, count * at) for kind, at in (("<u4", 0), ("<u2", 4), ("<u2", 6))]
+    cut = [
+        np.frombuffer(columns, kind, count, count * at) for kind, at in (("<u4", 0), ("<u2", 4), ("<u2", 6), ("<u2", 8))
+    ]
+    assert not cut[3].any()
     return cut[0], cut[1], cut[2]
 
 
@@ -128,18 +163,32 @@ def test_a_page_has_each_frame_once_and_the_stacks_with_the_most_time() -> None:
     shown = lane((10, 0, 0), (50, 1, 2), (1, 0, 1), (20, 1, -1))
     names, numbers = stack_names(process.stacks, [shown], most=2)
     assert numbers.tolist() == [FIRST + 1, LEFT_OUT, FIRST, NONE]
-    told = [[names["frames"][frame] if frame >= 0 else "..." for frame in stack] for stack in names["stacks"]]
-    assert told[1] == ["count (convoy.py:28)", "run (threading.py:982)"]
-    # A line that is not known has no number.
-    assert told[0] == ["deep_0 (deep.py)", *(f"deep_{at} (deep.py:{at})" for at in range(1, 10)), "..."]
-    assert len(set(names["frames"])) == len(names["frames"]) == 12
+    deep, count = ([names["frames"][frame] for frame in stack] for stack in names["stacks"])
+    assert count == [["count", "/srv/convoy.py", 28], ["run", "/usr/lib/python3.11/threading.py", 982]]
+    assert deep == [[f"deep_{at}", "/srv/deep.py", at] for at in range(30)]
+    assert [names["frames"][at] for at in names["own"]] == [deep[0], count[0]]
+    assert [names["frames"][at] for at in names["library_frames"]] == [count[1]]
+    assert names["own_stacks"] == []
+    assert len(set(map(tuple, names["frames"]))) == len(names["frames"]) == 32
     lengths, values, stacks = unpacked(lanes_of.packed(shown, numbers))
     assert lengths.tolist() == [10, 50, 1, 20]
     assert values.tolist() == [0, 1, 0, 1]
     assert stacks.tolist() == [FIRST + 1, FIRST, LEFT_OUT, NONE]
 
 
+def test_a_stack_that_is_cut_keeps_the_line_it_is_told_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = [(f"inner_{at}", "/usr/lib/python3.11/json/decoder.py", at) for at in range(1, 9)]
+    own = [("mine", "/srv/app.py", 3), ("main", "/srv/app.py", 9)]
+    process = with_stacks(make_process(), [library + own, library[:2]], truncated=[1])
+    monkeypatch.setattr(stacks_of, "MOST_FRAMES", 4)
+    names, _ = stack_names(process.stacks, [lane((9, 0, 0), (3, 0, 1))])
+    first, second = ([names["frames"][at][0] if at >= 0 else "..." for at in stack] for stack in names["stacks"])
+    assert first == ["inner_1", "inner_2", "inner_3", "inner_4", "...", "mine"]
+    assert second == ["inner_1", "inner_2", "..."]
+    assert [at >= 0 and names["frames"][at][0] for at in names["own"]] == ["mine", False]
+
+
 def test_without_stacks_there_are_no_names() -> None:
     names, numbers = stack_names(None, [lane((10, 0, -1))])
-    assert names == {"frames": [], "stacks": []}
+    assert names == {"frames": [], "library_frames": [], "stacks": [], "own": [], "own_stacks": []}
     assert numbers.tolist() == [NONE]

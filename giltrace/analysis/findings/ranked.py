@@ -70,6 +70,9 @@ _TOLD = {
     ),
 }
 
+#: What they are called, by `Cause`.
+CAUSES = tuple(_TOLD[cause][0] for cause in Cause)
+
 
 def find_findings(process: Process, figures: Costed | None = None, hogs: Sequence[Hog] = ()) -> tuple[Finding, ...]:
     """What each cause of waiting cost those threads that are asked about, where, whom and since when.

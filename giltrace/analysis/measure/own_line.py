@@ -18,7 +18,7 @@ from giltrace.timeline.axis import Ints
 
 def innermost_own(table: StackTable) -> Ints:
     """Per stack the place in ``table.frames`` of its innermost frame in the user's code, -1 if it has none."""
-    place = np.append(np.flatnonzero(~_of_libraries(table)[table.frames["file"]]), len(table.frames))
+    place = np.append(np.flatnonzero(~of_libraries(table)[table.frames["file"]]), len(table.frames))
     found = place[np.searchsorted(place, table.offsets[:-1])]
     return np.where((found < table.offsets[1:]) & ~own_stacks(table), found, -1)
 
@@ -28,7 +28,7 @@ def is_under(file: str, paths: Sequence[str]) -> bool:
     return any(file == path or file.startswith(path.rstrip("/") + "/") for path in paths)
 
 
-def _of_libraries(table: StackTable) -> npt.NDArray[np.bool_]:
+def of_libraries(table: StackTable) -> npt.NDArray[np.bool_]:
     """Which strings, taken as files, are not the user's."""
     libraries, count = Libraries(), len(table.strings)
     result = np.zeros(count, np.bool_)

@@ -1,4 +1,4 @@
-// Charts that need no axis to move: bars, the blame matrix, the histogram of waits and the flame graph.
+// Charts that need no axis to move: bars, the blame matrix and the histogram of waits.
 
 function stackedBar(parts) {
   const total = parts.reduce((sum, part) => sum + part.ns, 0) || 1;
@@ -82,47 +82,4 @@ function histogram(bars) {
     }
   });
   return chart;
-}
-
-// Warm colours by name, so that the same function looks the same everywhere.
-function flameColour(name) {
-  let sum = 0;
-  for (const letter of name) sum = (sum * 31 + letter.charCodeAt(0)) >>> 0;
-  return `hsl(${12 + (sum % 38)} ${72 + (sum >> 8) % 18}% ${62 + (sum >> 16) % 12}%)`;
-}
-
-// A click on a flame makes it as wide as the graph; a click on what is below it in the stack goes back.
-function flameGraph(root) {
-  const graph = element("div", { class: "flame", role: "group", "aria-label": "Flame graph of the waited time" });
-  const show = (path) => {
-    graph.replaceChildren();
-    const buttons = new Map();
-    let deepest = 0;
-    const add = (flame, depth, left, share, above) => {
-      if (share < 0.0008) return;
-      deepest = Math.max(deepest, depth);
-      const made = element("button", { type: "button", style: { top: `${depth * 22}px`, left: `${left * 100}%`,
-        width: `calc(${share * 100}% - 1px)`, background: flameColour(flame.name),
-        padding: share < 0.02 ? "0" : "0 6px" }, onclick: () => { tip.hide(); show(above.concat(flame)).focus(); } },
-      share > 0.02 ? flame.name : "");
-      made.setAttribute("aria-label", `${flame.name}, ${duration(flame.ns)}`);
-      buttons.set(flame, made);
-      graph.append(tipped(made, flame.name, `${duration(flame.ns)}, ${percent(flame.ns / Math.max(root.ns, 1))} of all waiting`));
-    };
-    const below = (flame, depth, left, share, above) => {
-      let x = left;
-      for (const next of flame.below || []) {
-        const wide = (next.ns / Math.max(flame.ns, 1)) * share;
-        add(next, depth, x, wide, above);
-        if (wide >= 0.0008) below(next, depth + 1, x, wide, above.concat(next));
-        x += wide;
-      }
-    };
-    path.forEach((flame, depth) => add(flame, depth, 0, 1, path.slice(0, depth)));
-    below(path[path.length - 1], path.length, 0, 1, path);
-    graph.style.height = `${(deepest + 1) * 22}px`;
-    return buttons.get(path[path.length - 1]);
-  };
-  show([root]);
-  return graph;
 }

@@ -42,7 +42,9 @@ function duration(ns) {
 }
 
 const percent = (share) => `${(share * 100).toFixed(1)}%`;
-const whole = (number) => number.toLocaleString("en");
+const whole = (number) => (number === null ? "-" : number.toLocaleString("en"));
+// Whether a text has what is searched for.
+const has = (text, find) => !find || text.toLowerCase().includes(find.toLowerCase());
 const plural = (number, noun, several = `${noun}s`) => `${whole(number)} ${number === 1 ? noun : several}`;
 
 // Names of figures end in their unit: _ns, _share, _ratio; the others are counts.
@@ -62,7 +64,7 @@ function figure(name, value) {
 
 const file = (path) => path.slice(path.lastIndexOf("/") + 1);
 
-const frame = (name, path, line) => `${name} (${file(path)}${line > 0 ? `:${line}` : ""})`;
+const frame = (name, path, line) => (path ? `${name} (${file(path)}${line > 0 ? `:${line}` : ""})` : name);
 
 // The user's own line, and in brackets what that led to in a library.
 function place(site) {

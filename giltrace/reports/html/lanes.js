@@ -1,56 +1,84 @@
-// The lanes: one per GIL and per thread, on a canvas that zooms and pans. A view is [from, to] in ticks.
-
-const WAITING = 3;
-const FREE = 0xffff;
+// The lanes under a hand: which of them there are, what is in view, and what is told of a place that is pointed at.
 
 const middle = (xs) => xs.reduce((total, x) => total + x, 0) / xs.length;
 const apart = (xs) => Math.max(Math.abs(xs[0] - xs[1]), 8);
 
-class Lanes {
+// So many lanes of threads are there at first.
+const MOST_LANES = 24;
+
+class Lanes extends LaneDrawing {
   constructor(canvas, data, process) {
-    this.canvas = canvas;
-    this.process = process;
+    super(canvas, process, data.tick_ns, Math.max(Math.ceil(data.lanes_ns / data.tick_ns), 1));
     this.shown = () => {};
-    this.tick = data.tick_ns;
-    this.length = Math.max(Math.ceil(data.duration_ns / this.tick), 1);
-    this.view = [0, this.length];
-    this.threads = process.threads;
-    this.rows = [
-      ...process.gil_lanes.map((lane, at) => ({
-        ...lane, kind: "gil", label: process.gil_lanes.length > 1 ? `GIL ${at} holder` : "GIL holder",
-      })),
-      ...process.thread_lanes.map((lane, at) => ({
-        ...lane, kind: "thread", thread: at, label: this.name(at),
-      })),
-    ];
+    this.causeNames = data.causes;
     this.pointers = new Map();
     this.tap = null;
-    this.cross = null;
-    // What a mouse has drawn over, as two places on the canvas, and where that led from.
-    this.chosen = null;
+    // `chosen` is what a mouse has drawn over, as two places on the canvas; where that led from is in `earlier`.
     this.earlier = [];
+    // Which threads are asked about (lanes of `process`), which roles are unfolded, and whether all lanes are shown.
+    this.who = null;
+    this.unfolded = new Set();
+    this.all = false;
+    this.arrange();
     this.listen();
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(canvas);
   }
 
-  name(thread) {
-    const known = this.threads[thread];
-    return known ? known.name || `tid ${known.tid}` : "a thread without a lane";
+  // --- which lanes
+
+  // Those that lost most come first; threads of a role share a lane until it is unfolded.
+  arrange() {
+    const { gil_lanes: gils, thread_lanes: lanes, thread_rows: roles } = this.process;
+    const single = (at, below) => ({ kind: "thread", thread: at, label: this.name(at), below, lanes: [lanes[at]] });
+    const asked = roles.map((role) => ({ ...role, threads: role.threads.filter((at) => at < lanes.length && (!this.who || this.who.has(at))) }))
+      .filter((role) => role.threads.length).sort((one, other) => other.waited_ns - one.waited_ns || other.held_ns - one.held_ns);
+    const rows = asked.flatMap((role) => {
+      if (role.threads.length === 1) return [single(role.threads[0], false)];
+      const open = this.unfolded.has(role.name);
+      const folded = { kind: "role", role: role.name, label: `${open ? "▾" : "▸"} ${role.name}`, lanes: role.threads.map((at) => lanes[at]) };
+      return open ? [folded, ...role.threads.map((at) => single(at, true))] : [folded];
+    });
+    this.left_out = this.all ? 0 : Math.max(rows.length - MOST_LANES, 0);
+    this.foldable = asked.filter((role) => role.threads.length > 1).map((role) => role.name);
+    this.rows = [
+      ...gils.map((lane, at) => ({ kind: "gil", label: gils.length > 1 ? `GIL ${at} holder` : "GIL holder", lanes: [lane] })),
+      ...rows.slice(0, rows.length - this.left_out),
+    ];
+    this.schedule();
   }
 
-  get head() { return 24; }
-  get foot() { return 14; }
-  get step() { return 25; }
-  get left() { return this.canvas.clientWidth < 520 ? 84 : 148; }
-  get width() { return Math.max(this.canvas.clientWidth - this.left, 1); }
-  get height() { return this.head + this.rows.length * this.step + this.foot; }
+  ask(who) {
+    this.who = who;
+    this.arrange();
+  }
 
-  timeAt(x) {
-    return this.view[0] + ((x - this.left) / this.width) * (this.view[1] - this.view[0]);
+  fold(role) {
+    if (!this.unfolded.delete(role)) this.unfolded.add(role);
+    this.arrange();
+  }
+
+  foldAll(open) {
+    this.unfolded = new Set(open ? this.foldable : []);
+    this.arrange();
+  }
+
+  draw() {
+    super.draw();
+    this.shown();
   }
 
   // --- moving
+
+  get whole() {
+    return this.view[0] <= 0 && this.view[1] >= this.length;
+  }
+
+  // What is in view, as `--window` takes it.
+  windowText() {
+    const [from, to] = this.view.map((time) => time * this.tick);
+    return [from, to].map((ns) => this.instant(ns, (to - from) / 1000).replace(/(\.\d*?)0+ /, "$1 ").replace(/\.? /, "")).join("..");
+  }
 
   get least() { return Math.min(20, this.length); }
 
@@ -126,6 +154,11 @@ class Lanes {
 
   pressed(event) {
     if (event.pointerType === "mouse" && event.button !== 0) return;
+    const row = this.rows[Math.floor((event.offsetY - this.head) / this.step)];
+    if (event.offsetX < this.left && row && row.kind === "role") {
+      this.fold(row.role);
+      return;
+    }
     this.canvas.setPointerCapture(event.pointerId);
     this.tap = this.pointers.size ? null : event.offsetX;
     this.pointers.set(event.pointerId, event.offsetX);
@@ -167,179 +200,11 @@ class Lanes {
       "-": () => this.zoom(1 / 1.6), s: () => this.zoom(1 / 1.6), ArrowDown: () => this.zoom(1 / 1.6),
       ArrowLeft: () => this.pan(-0.2), a: () => this.pan(-0.2), ArrowRight: () => this.pan(0.2), d: () => this.pan(0.2),
       0: () => this.show(0, this.length), Home: () => this.show(0, this.length),
-      Backspace: () => this.back(), Escape: () => this.cancel(),
+      Backspace: () => this.back(), Escape: () => this.cancel(), u: () => this.foldAll(!this.unfolded.size),
     };
     if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     moves[event.key]();
-  }
-
-  // --- drawing
-
-  schedule() {
-    if (this.pending) return;
-    this.pending = requestAnimationFrame(() => { this.pending = 0; this.draw(); });
-  }
-
-  draw() {
-    const { canvas } = this;
-    const ratio = devicePixelRatio || 1;
-    canvas.style.height = `${this.height}px`;
-    const size = [Math.round(canvas.clientWidth * ratio), Math.round(this.height * ratio)];
-    if (canvas.width !== size[0]) canvas.width = size[0];
-    if (canvas.height !== size[1]) canvas.height = size[1];
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.fillStyle = colour("card");
-    context.fillRect(0, 0, canvas.clientWidth, this.height);
-    this.paint = {
-      thread: [...STATES.map(colour)], gil: this.threads.map((_, at) => colour(threadColour(at))), ink: colour("ink"),
-      soft: colour("soft"), line: colour("line"), free: colour("faint"), accent: colour("accent"),
-      on: colour("on-thread"),
-    };
-    this.drawAxis(context);
-    this.rows.forEach((row, at) => this.drawRow(context, row, this.head + at * this.step));
-    this.drawPosition(context);
-    if (this.chosen) {
-      const [from, to] = [Math.min(...this.chosen), Math.max(...this.chosen)];
-      context.globalAlpha = 0.25;
-      context.fillStyle = this.paint.accent;
-      context.fillRect(from, this.head - 4, to - from, this.rows.length * this.step + 4);
-      context.globalAlpha = 1;
-    }
-    if (this.cross !== null) {
-      context.fillStyle = this.paint.ink;
-      context.fillRect(Math.round(this.cross), this.head - 4, 1, this.rows.length * this.step + 4);
-    }
-    this.shown();
-  }
-
-  colourOf(row, value) {
-    if (row.kind === "gil") return this.paint.gil[value] || (value === FREE ? this.paint.free : this.paint.soft);
-    return this.paint.thread[value % 16];
-  }
-
-  drawAxis(context) {
-    const span = (this.view[1] - this.view[0]) * this.tick;
-    const rough = span / Math.max(this.width / 110, 1);
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
-    context.font = "11px system-ui, sans-serif";
-    context.textBaseline = "middle";
-    const first = Math.ceil((this.view[0] * this.tick) / step);
-    for (let at = first; at * step <= this.view[1] * this.tick; at++) {
-      const x = this.left + ((at * step) / this.tick - this.view[0]) / (this.view[1] - this.view[0]) * this.width;
-      context.fillStyle = this.paint.line;
-      context.fillRect(Math.round(x), this.head - 6, 1, this.rows.length * this.step + 6);
-      context.fillStyle = this.paint.soft;
-      const text = this.instant(at * step, step);
-      context.textAlign = x + context.measureText(text).width > this.canvas.clientWidth ? "right" : "left";
-      context.fillText(text, x + (context.textAlign === "right" ? -3 : 3), 8);
-    }
-  }
-
-  // The stretch in view, with digits enough for a thousandth of it.
-  range() {
-    const [from, to] = this.view.map((time) => time * this.tick);
-    const told = [from, to].map((ns) => this.instant(ns, (to - from) / 1000));
-    return `${told[0]} to ${told[1]} (${duration(to - from)})`;
-  }
-
-  // An instant with as many digits as tell it from one `step` (ns) later.
-  instant(ns, step = this.tick) {
-    const [unit, size] = this.length * this.tick >= 1e9 ? ["s", 1e9] : ["ms", 1e6];
-    return `${(ns / size).toFixed(Math.max(0, Math.ceil(-Math.log10(step / size) - 1e-9)))} ${unit}`;
-  }
-
-  drawRow(context, row, y) {
-    const high = this.step - 5;
-    context.textAlign = "left";
-    context.textBaseline = "middle";
-    context.font = `${row.kind === "gil" ? "600 " : ""}12px system-ui, sans-serif`;
-    let x = 0;
-    if (row.kind === "thread") {
-      context.fillStyle = this.paint.gil[row.thread];
-      context.fillRect(0, y + high / 2 - 5, 10, 10);
-      x = 16;
-    }
-    context.fillStyle = this.paint.ink;
-    context.fillText(this.fitted(context, row.label, this.left - x - 8), x, y + high / 2 + 0.5);
-    const first = stretchAt(row, this.view[0]);
-    const last = Math.min(stretchAt(row, this.view[1]), row.ends.length - 1);
-    if (last - first > this.width / 3) this.drawShares(context, row, y, high, first);
-    else this.drawStretches(context, row, y, high, first, last);
-  }
-
-  fitted(context, text, room) {
-    if (context.measureText(text).width <= room) return text;
-    let kept = text.length;
-    while (kept > 1 && context.measureText(`${text.slice(0, kept)}…`).width > room) kept--;
-    return `${text.slice(0, kept)}…`;
-  }
-
-  drawStretches(context, row, y, high, first, last) {
-    const scale = this.width / (this.view[1] - this.view[0]);
-    for (let at = first; at <= last; at++) {
-      const fill = this.colourOf(row, row.values[at]);
-      if (!fill) continue;
-      const from = Math.max(at ? row.ends[at - 1] : 0, this.view[0]);
-      const to = Math.min(row.ends[at], this.view[1]);
-      const x = this.left + (from - this.view[0]) * scale;
-      const wide = (to - from) * scale;
-      const state = row.values[at] % 16;
-      const thin = row.kind === "thread" && state >= 5 && state <= 7;
-      context.fillStyle = fill;
-      // What sleeps is drawn low, so that what happens stands out.
-      context.fillRect(x, thin ? y + high * 0.36 : y, Math.max(wide - (wide > 4 ? 0.75 : 0), 0.4), thin ? high * 0.28 : high);
-      if (row.kind === "gil" && wide > 46 && row.values[at] < this.threads.length) {
-        context.fillStyle = this.paint.on;
-        context.font = "11px system-ui, sans-serif";
-        context.fillText(this.fitted(context, this.name(row.values[at]), wide - 10), x + 5, y + high / 2 + 0.5);
-      }
-    }
-  }
-
-  // Too many stretches to tell apart: each column is divided by their shares of its time.
-  drawShares(context, row, y, high, first) {
-    const column = 2;
-    const span = ((this.view[1] - this.view[0]) / this.width) * column;
-    // Values are small, or the two largest there are.
-    const sums = new Float64Array(256);
-    const seen = [];
-    let at = first;
-    for (let x = 0; x < this.width; x += column) {
-      const from = this.view[0] + (x / column) * span;
-      const to = from + span;
-      for (; at < row.ends.length; at++) {
-        const inside = Math.min(row.ends[at], to) - Math.max(at ? row.ends[at - 1] : 0, from);
-        if (inside > 0) {
-          const value = row.values[at] & 255;
-          if (!sums[value]) seen.push(value);
-          sums[value] += inside;
-        }
-        if (row.ends[at] >= to) break;
-      }
-      let top = y + high;
-      for (const value of seen.sort((one, other) => one - other)) {
-        const fill = this.colourOf(row, value > 253 ? value | 0xff00 : value);
-        const tall = (sums[value] / span) * high;
-        sums[value] = 0;
-        top -= tall;
-        if (!fill) continue;
-        context.fillStyle = fill;
-        context.fillRect(this.left + x, top, column, tall);
-      }
-      seen.length = 0;
-    }
-  }
-
-  drawPosition(context) {
-    const y = this.height - 7;
-    context.fillStyle = this.paint.free;
-    context.fillRect(this.left, y, this.width, 5);
-    context.fillStyle = this.paint.accent;
-    const scale = this.width / this.length;
-    context.fillRect(this.left + this.view[0] * scale, y, Math.max((this.view[1] - this.view[0]) * scale, 3), 5);
   }
 
   // --- telling
@@ -347,38 +212,50 @@ class Lanes {
   hover(event) {
     const row = this.rows[Math.floor((event.offsetY - this.head) / this.step)];
     this.cross = event.offsetX >= this.left ? event.offsetX : null;
+    this.canvas.classList.toggle("folds", this.cross === null && row !== undefined && row.kind === "role");
     this.schedule();
     if (!row || event.offsetY < this.head) { tip.hide(); return; }
-    if (this.cross === null) { tip.show(event, row.label, []); return; }
+    if (this.cross === null) { tip.show(event, row.label, [row.kind === "role" ? "click to fold or unfold" : null]); return; }
     const time = this.timeAt(event.offsetX);
-    const at = stretchAt(row, time);
-    if (at >= row.ends.length) { tip.hide(); return; }
     const pixel = (this.view[1] - this.view[0]) / this.width;
-    const start = at ? row.ends[at - 1] : 0;
     const when = `at ${this.instant(time * this.tick, pixel * this.tick)}`;
-    if (row.ends[at] - start < 2 * pixel) {
-      tip.show(event, row.label, [when, ...this.shares(row, time - 2 * pixel, time + 2 * pixel, 5), "zoom in to tell them apart"]);
+    const [lane] = row.lanes;
+    const at = stretchAt(lane, time);
+    if (at >= lane.ends.length) { tip.hide(); return; }
+    const [first, last] = sameValue(lane, at);
+    const [start, end] = [first ? lane.ends[first - 1] : 0, lane.ends[last]];
+    if (row.lanes.length > 1 || end - start < 2 * pixel) {
+      const zoom = row.lanes.length > 1 ? "click on the name to tell them apart" : "zoom in to tell them apart";
+      tip.show(event, row.label, [when, ...this.shares(row, time - 2 * pixel, time + 2 * pixel, 5), zoom]);
       return;
     }
-    const lines = [`for ${duration((row.ends[at] - start) * this.tick)}, ${when}`, this.stack(row.stacks[at])];
-    if (row.kind === "thread" && row.values[at] % 16 === WAITING) {
-      const holder = this.rows.filter((other) => other.kind === "gil")[row.values[at] >> 4];
-      if (holder) {
-        const now = stretchAt(holder, time);
-        lines.push(element("b", {}, `at this instant: ${this.valueText(holder, holder.values[now])}`), this.stack(holder.stacks[now]),
-          element("b", {}, "during the whole wait"), ...this.shares(holder, start, row.ends[at], 4));
-      }
-    }
-    tip.show(event, `${row.label}: ${this.valueText(row, row.values[at])}`, lines);
+    const lines = [`for ${duration((end - start) * this.tick)}, ${when}`, this.stack(lane.stacks[at])];
+    if (row.kind === "thread" && lane.values[at] % 16 === WAITING) lines.push(...this.whyWaiting(lane, at, start, end, time));
+    tip.show(event, `${row.label}: ${this.valueText(row, lane.values[at])}`, lines);
+  }
+
+  whyWaiting(lane, at, start, end, time) {
+    const holder = this.rows.filter((other) => other.kind === "gil")[lane.values[at] >> 4];
+    if (!holder) return [];
+    const now = stretchAt(holder.lanes[0], time);
+    return [element("b", {}, `at this instant: ${this.valueText(holder, holder.lanes[0].values[now])}`), this.stack(holder.lanes[0].stacks[now]),
+      element("b", {}, "during the whole wait"), ...this.shares(holder, start, end, 4), `lost to: ${this.causes(lane.mixes[at])}`];
+  }
+
+  causes(mix) {
+    const parts = mix ? this.process.mixes[mix - 1] : [];
+    const all = parts.reduce((total, part) => total + part, 0);
+    const told = parts.map((part, cause) => [part, this.causeNames[cause]]).filter(([part]) => part).sort((one, other) => other[0] - one[0]);
+    return told.map(([part, cause]) => `${cause} ${Math.round((100 * part) / all)}%`).join(", ") || "not known";
   }
 
   valueText(row, value) {
-    if (row.kind === "thread") return STATE_TEXT[STATES[value % 16]] || "not alive";
+    if (row.kind !== "gil") return STATE_TEXT[STATES[value % 16]] || "not alive";
     return value === FREE ? "the GIL is free" : this.name(value);
   }
 
   shares(row, from, to, most) {
-    const found = sharesIn(row, from, to, true);
+    const found = sharesIn(row.lanes, from, to, true);
     const told = found.slice(0, most).map(({ value, stack, share }) => {
       const [site] = framesOf(this.process, stack);
       return `${percent(share)} ${this.valueText(row, value)}${site ? `: ${site}` : ""}`;

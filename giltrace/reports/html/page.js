@@ -1,13 +1,18 @@
-// The page: one process at a time, light or dark.
+// The page: one process at a time, and of that what is selected; light or dark.
 
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const main = document.getElementById("main");
+  const selection = new Selection(data);
+  // What stands above the lanes, and below: it follows the selection.
+  const [above, below] = [element("div", { class: "room above" }), element("div", { class: "room" })];
   let chosen = null;
   let lanes = null;
   let tree = null;
+  let asking = null;
+  let waiting = 0;
 
   function paint() {
     root.dataset.theme = chosen || (dark.matches ? "dark" : "light");
@@ -17,23 +22,76 @@
     button.setAttribute("aria-pressed", String(root.dataset.theme === "dark"));
   }
 
+  const process = () => data.processes[selection.process];
+
+  // What the lanes show becomes what is selected, once they are at rest.
+  function moved() {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const before = selection.window;
+      selection.window = lanes.whole ? null : lanes.windowText();
+      if (selection.window !== before) follow();
+    }, 150);
+  }
+
+  // The lanes stay where they are on the screen, however much more or less is told above them.
+  function follow(stay = true) {
+    const at = lanes.canvas.getBoundingClientRect().top;
+    const [from, to] = lanes.view;
+    const who = selection.who(process());
+    const asked = [...(who || process().thread_lanes.keys())];
+    const shown = { ...(selection.narrowed ? selected(data, process(), from, to, asked) : process()),
+      whole: !selection.narrowed, find: selection.find, own_only: selection.own };
+    const pathsOf = (byHolder) => waitedPaths(data, process(), from, to, asked, byHolder);
+    above.replaceChildren(...[shown.whole ? verdictCard(shown) : selectionCard(selection, shown, process()), tiles(shown)]);
+    below.replaceChildren(...[costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown), patternsCard(shown),
+      histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
+    asking.show();
+    const link = selection.link();
+    history.replaceState(null, "", link ? `#${link}` : location.pathname + location.search);
+    above.style.minHeight = `${above.offsetHeight}px`;
+    if (stay) scrollBy(0, lanes.canvas.getBoundingClientRect().top - at);
+  }
+
+  function ask(thread) {
+    const { name, tid } = process().threads[thread];
+    Object.assign(selection, { role: null, thread: name || `tid ${tid}` });
+    apply();
+  }
+
+  // Shows what is selected, whoever selected it.
+  function apply(stay = true) {
+    lanes.ask(selection.who(process()));
+    const range = windowOf(selection.window);
+    if (range) lanes.show(...range.map((ns) => ns / data.tick_ns));
+    else lanes.show(0, lanes.length);
+    follow(stay);
+  }
+
   function show(at) {
-    const process = data.processes[at];
+    selection.process = at;
     // What was drawn before must not be drawn again.
     if (lanes) lanes.observer.disconnect();
+    const one = process();
     document.getElementById("subtitle").textContent =
-      [`process ${process.pid}`, process.python ? `Python ${process.python.split(" ")[0]}` : "", duration(process.duration_ns),
-        plural(process.threads.length + process.more_threads, "thread"),
-        process.limits, process.became ? `then became ${process.became}` : "", process.cmdline].filter(Boolean).join("  ·  ");
-    const timeline = lanesCard(data, process);
+      [`process ${one.pid}`, one.python ? `Python ${one.python.split(" ")[0]}` : "", duration(one.duration_ns),
+        plural(one.threads.length + one.more_threads, "thread"),
+        one.limits, one.became ? `then became ${one.became}` : "", one.cmdline].filter(Boolean).join("  ·  ");
+    const timeline = lanesCard(data, one, moved);
     lanes = timeline.lanes;
+    asking.fill(one);
     document.getElementById("process").value = String(at);
     for (const row of tree ? tree.querySelectorAll("[data-at]") : []) row.toggleAttribute("data-shown", Number(row.dataset.at) === at);
-    main.replaceChildren(...[tree, verdictCard(process), tiles(process), timeline, costCard(process), whatIfCard(process), findingsCard(process),
-      threadsCard(process), blameCard(process), patternsCard(process), ...waitsCards(process), qualityCard(data)]
-      .filter(Boolean));
+    above.style.minHeight = "";
+    main.replaceChildren(...[tree, asking.made, above, timeline, below].filter(Boolean));
+    apply(false);
     lanes.draw();
-    return process;
+  }
+
+  // Another process is shown as a whole.
+  function choose(at) {
+    Object.assign(selection, { window: null, role: null, thread: null });
+    show(at);
   }
 
   function start() {
@@ -44,12 +102,18 @@
       return;
     }
     const choice = document.getElementById("process");
-    choice.append(...data.processes.map((process, at) =>
-      element("option", { value: at }, `${process.pid} · ${KIND_TEXT[process.verdict.kind] || process.verdict.kind}`)));
+    choice.append(...data.processes.map((one, at) =>
+      element("option", { value: at }, `${one.pid} · ${KIND_TEXT[one.verdict.kind] || one.verdict.kind}`)));
     document.getElementById("choose").hidden = data.processes.length < 2;
-    choice.addEventListener("change", () => show(Number(choice.value)));
-    if (data.process_count > 1) tree = processesCard(data, show);
-    show(0);
+    choice.addEventListener("change", () => choose(Number(choice.value)));
+    if (data.process_count > 1) tree = processesCard(data, choose);
+    asking = controls(selection, () => apply());
+    selection.read(location.hash);
+    show(selection.process);
+    addEventListener("hashchange", () => {
+      selection.read(location.hash);
+      show(selection.process);
+    });
   }
 
   document.getElementById("theme").addEventListener("click", () => {
@@ -57,6 +121,7 @@
     paint();
     if (lanes) lanes.draw();
   });
+  addEventListener("resize", () => { above.style.minHeight = ""; });
   dark.addEventListener("change", () => { paint(); if (lanes) lanes.draw(); });
   paint();
   unpackAll(data).then(start, (error) => {

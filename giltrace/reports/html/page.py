@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from giltrace import __version__
+from giltrace.analysis.findings.ranked import CAUSES
 from giltrace.analysis.results import Hog, ProcessReport, Report
 from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.lanes import FREE, Lane, Lanes
+from giltrace.reports.html.mixes import Mixes, find_mixes
 from giltrace.reports.html.stacks import MOST, stack_names
-from giltrace.reports.html.waits import flame_graph, histogram
+from giltrace.reports.html.waits import histogram
 from giltrace.reports.thread_rows import as_summary, busiest, thread_rows
 from giltrace.reports.tree import Branch, process_tree, weight
 from giltrace.timeline.axis import Ints
@@ -27,7 +29,7 @@ from giltrace.timeline.model import Process, Timeline
 
 #: So much is put into a page; what is left out is counted there.
 MOST_PROCESSES = 24
-MOST_THREADS = 64
+MOST_THREADS = 256
 MOST_GILS = 8
 MOST_BLAME = 400
 MOST_EXAMPLES = 50
@@ -35,7 +37,10 @@ MOST_FRAMES = 40
 MOST_FUNCTIONS = 3
 MOST_LINES = 200
 
-SCRIPTS = ("format.js", "decode.js", "lanes.js", "charts.js", "sections.js", "page.js")
+SCRIPTS = (
+    *("format.js", "decode.js", "drawing.js", "lanes.js", "charts.js", "figures.js", "flames.js", "tables.js"),
+    *("sections.js", "timeline.js", "selection.js", "page.js"),
+)
 
 Json = dict[str, Any]
 
@@ -88,16 +93,19 @@ def _json(data: Json) -> str:
 def _data(timeline: Timeline, report: Report, title: str) -> Json:
     pairs = sorted(zip(timeline.processes, report.processes, strict=True), key=lambda pair: -weight(pair[1]))
     shown = pairs[:MOST_PROCESSES]
-    made = [_lanes(process, told, timeline.start, timeline.end) for process, told in shown]
+    begin = _begin(timeline)
+    mixes = [find_mixes(process) for process, _ in shown]
+    made = [_lanes(process, told, mix, begin, timeline.end) for (process, told), mix in zip(shown, mixes, strict=True)]
     tick = lanes_of.resolution([lane for gils, threads in made for lane in gils + threads])
     return {
         "title": title,
         "version": __version__,
         "schema": report.schema,
-        "duration_ns": report.duration_ns,
+        "lanes_ns": timeline.end - begin,
         "part": "; ".join(report.part),
         "tick_ns": tick,
         "machine": timeline.machine,
+        "causes": CAUSES,
         "process_count": len(pairs),
         "tree": _tree(report, [told for _, told in shown]),
         "gils_at_once": report.gils_at_once,
@@ -106,12 +114,17 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
             {
                 **_told(told),
                 "histogram": histogram(process),
-                "flame": flame_graph(process, told),
+                "mixes": mix.told,
                 **_drawn(process, gils, threads, tick, MOST // len(shown)),
             }
-            for (process, told), (gils, threads) in zip(shown, made, strict=True)
+            for (process, told), mix, (gils, threads) in zip(shown, mixes, made, strict=True)
         ],
     }
+
+
+def _begin(timeline: Timeline) -> int:
+    """Where the lanes begin: a recording's times count from its first instant, for --window as in the trace."""
+    return timeline.start if timeline.part else timeline.recorded[0]
 
 
 def _tree(report: Report, shown: Sequence[ProcessReport]) -> list[Json]:
@@ -136,11 +149,13 @@ def _branch(branch: Branch, place: dict[int, int]) -> Json:
     }
 
 
-def _lanes(process: Process, report: ProcessReport, start: int, end: int) -> tuple[list[Lane], list[Lane]]:
+def _lanes(
+    process: Process, report: ProcessReport, mixes: Mixes, start: int, end: int
+) -> tuple[list[Lane], list[Lane]]:
     chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
     lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
     lane_of[chosen] = np.arange(len(chosen))
-    make = Lanes(process, start, end)
+    make = Lanes(process, start, end, mixes.of_wait)
     return [make.gil(gil, lane_of) for gil in range(min(process.gils, MOST_GILS))], make.threads(chosen)
 
 

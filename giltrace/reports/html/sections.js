@@ -1,4 +1,4 @@
-// The sections of the page for one process, in the order in which a report answers.
+// The sections of the page, in the order in which a report answers: of a process, or of what is selected of it.
 
 const GOOD = ["parallel", "single-threaded", "io-bound-handoff", "idle", "free-threaded"];
 const KIND_TEXT = {
@@ -6,21 +6,6 @@ const KIND_TEXT = {
   parallel: "Parallel", "single-threaded": "Single-threaded", idle: "Idle", "free-threaded": "Free-threaded",
   "not-recorded": "Not recorded",
 };
-
-function card(title, about, options, ...children) {
-  const head = title ? element("header", {}, element("h2", {}, title), about ? element("p", { class: "soft small" }, about) : null) : null;
-  return element("section", { ...options, class: `card ${options.class || ""}` }, head, ...children);
-}
-
-// A table that scrolls by itself where it is too wide; headings are text, or text and a class.
-function table(headings, rows, options = {}) {
-  const head = headings.map((heading) => [heading].flat()).map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
-  const body = element("tbody", {}, ...rows);
-  return { body, made: element("div", { class: "scroll" },
-    element("table", options, element("thead", {}, element("tr", {}, ...head)), body)) };
-}
-
-const cells = (texts) => texts.map((text) => element("td", {}, text));
 
 const narrow = () => matchMedia("(max-width: 560px)").matches;
 
@@ -43,17 +28,20 @@ function verdictCard(process) {
     element("dl", { class: "evidence" }, ...told)));
 }
 
+// How long the threads that are asked about waited, all together.
+const waitedOf = (process) => (process.waited_ns === undefined ? sum(process.threads, "waited_ns") : process.waited_ns);
+
 function tiles(process) {
   const { threads, gils, what_if: whatIf } = process;
-  const longest = Math.max(0, ...threads.map((thread) => thread.wait_max_ns));
+  const longest = process.longest_wait_ns === undefined ? Math.max(0, ...threads.map((thread) => thread.wait_max_ns)) : process.longest_wait_ns;
   const all = [
-    [duration(sum(threads, "waited_ns")), "waited, all threads together"],
+    [duration(waitedOf(process)), "waited, all threads together"],
     [share(sum(gils, "contended_ns"), process.duration_ns * Math.max(gils.length, 1)), "of the time somebody waited"],
     [share(sum(gils, "held_ns"), process.duration_ns * Math.max(gils.length, 1)), "of the time it was held"],
     [duration(longest), "the longest wait"],
     [whole(sum(gils, "handoffs")), "hand-offs"],
-    [whole(sum(gils, "switch_requests")), "switch requests"],
-    [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`],
+    ...(whatIf ? [[whole(sum(gils, "switch_requests")), "switch requests"],
+      [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`]] : []),
   ];
   return element("div", { class: "tiles" },
     ...all.map(([value, about]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, about))));
@@ -61,6 +49,7 @@ function tiles(process) {
 
 function costCard(process) {
   const parts = process.wait_decomposition_ns;
+  if (!parts) return null;
   const past = process.has_sched ? "the holder was in C, past a switch request" : "past a switch request: in C, or no core";
   const offCore = [
     { name: "the holder was ready, but had no core", ns: parts.holder_no_core_ns, colour: "off-core" },
@@ -76,18 +65,20 @@ function costCard(process) {
 
 function findingsCard(process) {
   if (!process.findings.length) return null;
-  const total = Math.max(sum(process.threads, "waited_ns"), 1);
+  const total = Math.max(waitedOf(process), 1);
+  const onPath = process.findings[0].path_ns !== null;
   const row = (found) => element("tr", {}, element("td", { class: "left" }, tipped(element("b", {}, found.cause), found.cause, found.summary, found.advice)),
-    ...cells([duration(found.ns), percent(found.ns / total), duration(found.path_ns), duration(found.since_ns)]),
+    ...cells([duration(found.ns), percent(found.ns / total), ...(onPath ? [duration(found.path_ns), duration(found.since_ns)] : [])]),
     element("td", { class: "left wrap" }, siteName(found.victim) + (found.culprit ? `, to ${siteName(found.culprit)}` : "")));
-  return card("What it was lost to", `and how much of that the end of the ${process.end_of} hung on (the critical path)`, { id: "findings" },
-    table([["cause", "left"], "lost", "%", "critical path", "since", ["most of it by", "left"]], process.findings.map(row)).made);
+  return card("What it was lost to", onPath ? `and how much of that the end of the ${process.end_of} hung on (the critical path)` : "", { id: "findings" },
+    table([["cause", "left"], "lost", "%", ...(onPath ? ["critical path", "since"] : []), ["most of it by", "left"]], process.findings.map(row), { label: "what waits were lost to" }).made);
 }
 
 const allowedText = (whatIf) => (whatIf.quota === null ? plural(whatIf.cores, "core") : `${whatIf.quota} CPUs`);
 
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
+  if (!whatIf) return null;
   const pointRow = (name, point) => [name, duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`];
   const points = whatIf.by_cores.map((point, at) =>
     pointRow(at === whatIf.by_cores.length - 1 ? allowedText(whatIf) : plural(point.cores, "core"), point));
@@ -97,52 +88,7 @@ function whatIfCard(process) {
     + "thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.") : null;
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
-      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row)))).made, woken);
-}
-
-// What the lanes show, as text: for those who cannot see the colours, and for the sums of what is in view.
-function viewTable(lanes) {
-  const room = element("div");
-  const details = element("details", { id: "in-view" }, element("summary", {}, "What is in view, as a table"), room);
-  const tell = () => {
-    if (!details.open) return;
-    const [from, to] = lanes.view;
-    const rows = lanes.rows.map((row) => element("tr", {}, element("td", {}, row.label), element("td", { class: "left wrap" },
-      sharesIn(row, from, to).slice(0, 8).map(({ value, share }) =>
-        `${lanes.valueText(row, value)} ${percent(share)} (${duration(share * (to - from) * lanes.tick)})`).join(", "))));
-    room.replaceChildren(table(["lane", ["shares of the time in view", "left"]], rows).made);
-  };
-  details.addEventListener("toggle", tell);
-  return { details, tell };
-}
-
-function lanesCard(data, process) {
-  const shown = process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"];
-  const canvas = element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "timeline", "aria-describedby": "view",
-    "aria-label": "Who held the GIL and what each thread did. Plus and minus zoom, arrow keys move, Backspace leads back, 0 shows everything." });
-  const lanes = new Lanes(canvas, data, process);
-  const button = (text, label, act) => element("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
-  const legend = shown.map((state) => element("li", {}, element("i", { style: { background: `var(--${state})` } }), STATE_TEXT[state]));
-  const left = process.threads.length + process.more_threads - process.thread_lanes.length;
-  const view = element("p", { id: "view", class: "soft small", role: "status" });
-  const inView = viewTable(lanes);
-  lanes.shown = () => {
-    const text = `In view: ${lanes.range()}`;
-    if (view.textContent === text) return;
-    view.textContent = text;
-    inView.tell();
-  };
-  const about = element("p", { class: "soft small" }, element("span", { class: "fine" }, "Drag over what to look at, Backspace leads back; Ctrl+wheel or + − to zoom, Shift+drag or arrows to move, 0 for everything"),
-    element("span", { class: "coarse" }, "Pinch to zoom, drag to move, tap to ask"), `; resolution ${duration(data.tick_ns)}`,
-    left ? `; ${plural(left, "thread")} that used the GIL less left out` : "");
-  const made = card("Timeline", "", { id: "timeline" }, element("div", { class: "lanes" }, canvas), view,
-    element("ul", { class: "legend" }, ...legend), inView.details);
-  made.firstChild.append(about, element("div", { class: "buttons" },
-    button("+", "Zoom in", () => lanes.zoom(2)), button("−", "Zoom out", () => lanes.zoom(0.5)),
-    button("←", "Earlier", () => lanes.pan(-0.3)), button("→", "Later", () => lanes.pan(0.3)),
-    button("Back", "Back to what was looked at before", () => lanes.back()), button("All", "Show everything", () => lanes.show(0, lanes.length))));
-  made.lanes = lanes;
-  return made;
+      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row))), { label: "without a GIL" }).made, woken);
 }
 
 function stateBar(name, states) {
@@ -153,20 +99,8 @@ function stateBar(name, states) {
     { style: { width: `${(ns / total) * 100}%`, background: `var(--${state})` } }))), name, ...told);
 }
 
-// Rows that come below `row` once its button is pressed, and go when it is pressed again.
-function unfolding(row, text, below) {
-  const button = element("button", { type: "button", class: "fold", "aria-expanded": "false", onclick: () => {
-    const open = button.getAttribute("aria-expanded") === "true";
-    button.setAttribute("aria-expanded", String(!open));
-    if (open) for (const one of rows) one.remove();
-    else row.after(...rows);
-  } }, text);
-  const rows = below();
-  row.firstChild.append(button);
-  return row;
-}
-
-function threadsCard(process) {
+// `ask` is called with the number of a thread whose name is clicked.
+function threadsCard(process, ask) {
   const names = ["thread", "holds", "held", "% of life", "waits", "waited", "% of life", "median", "p99", "longest", "forced", ["states", "left"], ["cores", "left"]];
   const row = (one, name, longest) => element("tr", {}, name,
     ...[whole(one.holds), duration(one.held_ns), (100 * one.held_ns / Math.max(one.life_ns, 1)).toFixed(0),
@@ -177,13 +111,16 @@ function threadsCard(process) {
   const single = (at, kind) => {
     const thread = process.threads[at];
     const swatch = element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } });
-    return row(thread, element("td", { class: kind }, swatch, thread.name || `tid ${thread.tid}`), thread.waits ? thread.wait_max_ns : null);
+    const name = thread.name || `tid ${thread.tid}`;
+    const asked = at < process.thread_lanes.length ? element("button", { type: "button", class: "link", title: `Show ${name} only`, onclick: () => ask(at) }, name) : name;
+    return row(thread, element("td", { class: kind }, swatch, asked), thread.waits ? thread.wait_max_ns : null);
   };
-  const rows = process.thread_rows.filter((one) => one.threads.length).map((one) => (one.number === 1 ? single(one.threads[0])
+  const rows = process.thread_rows.filter((one) => one.threads.length && (has(one.name, process.find) || one.threads.some((at) => has(process.threads[at].name, process.find)))).map((one) => (one.number === 1 ? single(one.threads[0])
     : unfolding(row(one, element("td"), one.wait_max_ns), one.name, () => one.threads.map((at) => single(at, "below")))));
   const more = process.more_threads ? `${plural(process.more_threads, "thread")} more have no row of their own` : "";
+  if (!rows.length) return card("Threads", "", { id: "threads" }, element("p", { class: "soft" }, `No thread's name has "${process.find}".`));
   const together = rows.length < process.threads.length ? "those that do the same work in one row" : "";
-  return card("Threads", [together, more].filter(Boolean).join("; "), { id: "threads" }, table(names, rows, { class: "sticky" }).made);
+  return card("Threads", [together, more].filter(Boolean).join("; "), { id: "threads" }, table(names, rows, { class: "sticky", label: "threads" }).made);
 }
 
 // Who started whom; `show` shows a process by its place on the page.
@@ -197,7 +134,7 @@ function processesCard(data, show) {
   };
   const first = 16;
   const { body, made } = table(["process", ["verdict", "left"], "threads", "held", "waited", "longest wait"],
-    data.tree.slice(0, first).map((one) => row(one, one.depth, one.which)));
+    data.tree.slice(0, first).map((one) => row(one, one.depth, one.which)), { label: "processes" });
   const rest = data.tree.slice(first);
   const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
     body.append(...rest.map((one) => row(one, one.depth, one.which)));
@@ -225,7 +162,7 @@ function blameTable(blame) {
   const row = (one) => element("tr", {}, siteCell(one.victim, one.victim_stack, "who waited"), siteCell(one.culprit, one.culprit_stack, "who held the GIL"),
     ...[duration(one.ns), whole(one.waits), duration(one.max_ns)].map((text, at) => element("td", { "data-label": names[at] }, text)));
   const first = narrow() ? 5 : 12;
-  const { body, made } = table(["who waited", ["who held the GIL", "left"], ...names], blame.slice(0, first).map(row), { class: "blame" });
+  const { body, made } = table(["who waited", ["who held the GIL", "left"], ...names], blame.slice(0, first).map(row), { class: "blame", label: "who made whom wait" });
   const rest = blame.slice(first);
   const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
     body.append(...rest.map(row));
@@ -234,24 +171,34 @@ function blameTable(blame) {
   return [made, more];
 }
 
+const found = (row, find) => [row.victim, row.culprit].some((site) => has(siteName(site), find))
+  || [...(row.victim_stack || []), ...(row.culprit_stack || [])].some((text) => has(text, find));
+
+// What a person chose to see stays chosen when the selection changes.
+const chosenView = { blame: null, flame: "who waited", inverted: false };
+
 function blameCard(process) {
-  const { blame } = process;
-  if (!blame.length) {
-    return card("Who made whom wait", "", { id: "blame" }, element("p", { class: "soft" }, "Nobody waited for anybody."));
+  const own = process.own_only ? ownSite : (site) => site;
+  const rows = merged(process.blame, own, siteName).filter((row) => found(row, process.find));
+  if (!rows.length) {
+    return card("Who made whom wait", "", { id: "blame" }, element("p", { class: "soft" }, process.blame.length ? `Nothing here has "${process.find}".` : "Nobody waited for anybody."));
   }
-  const room = element("div", { class: "scroll", id: "matrix" });
-  const choices = [["threads", (site) => site.thread, blame]];
-  if (process.has_stacks) choices.push(["lines", siteName, blame], ["functions", functionName, process.blame_by_function]);
-  const buttons = choices.map(([text, name, rows]) => element("button", { type: "button", class: "choice", onclick: (event) => {
+  const room = element("div", { class: "scroll", id: "matrix", tabindex: "0", role: "region", "aria-label": "Who made whom wait, as a matrix" });
+  const choices = [["threads", (site) => site.thread, rows]];
+  if (process.has_stacks) choices.push(["lines", siteName, rows], ["functions", functionName, merged(process.blame_by_function, own, functionName).filter((row) => found(row, process.find))]);
+  const buttons = choices.map(([text, name, shown]) => element("button", { type: "button", class: "choice", onclick: (event) => {
+    chosenView.blame = text;
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
-    room.replaceChildren(blameMatrix(rows, name));
+    room.replaceChildren(blameMatrix(shown, name));
   } }, text));
-  const about = process.has_stacks ? `by line; those that waited took ${whole(process.holder_samples)} samples of what holders did` : "by thread; recorded without stacks";
+  const seen = process.whole ? `; those that waited took ${whole(process.holder_samples)} samples of what holders did` : "";
+  const about = process.has_stacks ? `by line${seen}` : "by thread; recorded without stacks";
   const made = card("Who made whom wait", process.more_blame ? `${about}; ${whole(process.more_blame)} smaller pairs left out` : about,
-    { id: "blame" }, room, element("h3", {}, "Largest first"), ...blameTable(blame));
+    { id: "blame" }, room, element("h3", {}, "Largest first"), ...blameTable(rows));
   if (buttons.length > 1) made.firstChild.append(element("div", { class: "buttons" }, ...buttons));
   // Lines need room: a phone shows threads first.
-  buttons[narrow() ? 0 : buttons.length - 1].click();
+  const at = choices.findIndex(([text]) => text === chosenView.blame);
+  buttons[at >= 0 ? at : narrow() ? 0 : buttons.length - 1].click();
   return made;
 }
 
@@ -280,18 +227,31 @@ function patternsCard(process) {
     ...found.slice(0, 20).map(([title, text, stack]) => element("li", {}, element("b", {}, title), element("div", { class: "soft" }, text), stackOf("stack", stack)))));
 }
 
-function waitsCards(process) {
-  if (!process.histogram.length) return [];
+function histogramCard(process) {
+  if (!process.histogram.length) return null;
   const legend = element("ul", { class: "legend" },
     element("li", {}, element("i", { style: { background: "var(--off-running)" } }), "share of the waits"),
     element("li", {}, element("i", { style: { background: "var(--waiting)" } }), "share of the waited time"));
-  return [
-    card("How long the waits were", "logarithmic", { class: "half", id: "histogram" }, legend, histogram(process.histogram),
-      element("details", {}, element("summary", {}, "As a table"), table(["from", "to", "waits", "waited"], process.histogram.map((bar) =>
-        element("tr", {}, ...cells([duration(bar.low), duration(bar.high), whole(bar.waits), duration(bar.ns)])))).made)),
-    card("Waiting", process.has_stacks ? "by thread and the stack that waited; click to enlarge"
-      : "by thread and by who held the GIL; click to enlarge", { class: "half", id: "flame" }, flameGraph(process.flame)),
-  ];
+  return card("How long the waits were", "logarithmic", { class: "half", id: "histogram" }, legend, histogram(process.histogram),
+    element("details", {}, element("summary", {}, "As a table"), table(["from", "to", "waits", "waited"], process.histogram.map((bar) =>
+      element("tr", {}, ...cells([duration(bar.low), duration(bar.high), whole(bar.waits), duration(bar.ns)]))), { label: "how long waits were" }).made));
+}
+
+// `pathsOf(byHolder)` returns the waited time by stack (`waitedPaths`).
+function flamesCard(process, pathsOf) {
+  if (!process.histogram.length) return null;
+  const room = element("div");
+  const paint = () => {
+    for (const button of [...buttons, inverted]) button.setAttribute("aria-pressed", String(button === inverted ? chosenView.inverted : button.textContent === chosenView.flame));
+    room.replaceChildren(flameGraph(flameTree(process, pathsOf(chosenView.flame !== "who waited"), { own: process.own_only, inverted: chosenView.inverted }), process.find));
+  };
+  const button = (text, act) => element("button", { type: "button", class: "choice", onclick: () => { act(); paint(); } }, text);
+  const buttons = ["who waited", "who held"].map((text) => button(text, () => { chosenView.flame = text; }));
+  const inverted = button("inverted", () => { chosenView.inverted = !chosenView.inverted; });
+  const made = card("Waiting", process.has_stacks ? "by role and stack; click to enlarge" : "by role; recorded without stacks", { class: "half", id: "flame" }, room);
+  made.firstChild.append(element("div", { class: "buttons" }, ...buttons, inverted));
+  paint();
+  return made;
 }
 
 function qualityCard(data) {
