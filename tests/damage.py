@@ -12,6 +12,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,8 @@ def _meta_field(path: Path, chance: Chance) -> None:
                     del at[key]
                     at[chance.choice(("extra", *TEXTS))] = inner
                 else:
-                    at[key] = chance.choice(VALUES)
+                    # A copy: what is damaged next may be this value.
+                    at[key] = deepcopy(chance.choice(VALUES))
                 break
             at = inner
     _dump(path, told)
