@@ -190,6 +190,15 @@ def test_a_server_is_told_in_its_own_words() -> None:
         assert other in judge(served).advice
 
 
+def test_a_server_within_another_is_told_as_the_outer_one() -> None:
+    site = "/usr/lib/python3.12/site-packages"
+    worker, tornado = ("run", f"{site}/distributed/worker.py", 9), ("start", f"{site}/tornado/httpserver.py", 4)
+    stacks = [[WORK, tornado], [WORK, worker]]
+    dask = judge(with_stacks(process(*cpu_bound()), stacks, hold={1: 0, 2: 1}, wait={1: 0, 2: 1}))
+    assert "threads_per_worker=1" in dask.advice
+    assert "tornado" not in dask.advice
+
+
 def test_findings_say_what_each_cause_cost_whom_and_since_when() -> None:
     found, asked = find_findings(process(*hog()))
     assert (asked.cause, asked.ns) == ("contention", 5 * 5 * MS)

@@ -10,12 +10,17 @@ _SERVERS = (
     ("/uvicorn/server.py", "uvicorn --workers N"),
     ("/hypercorn/", "hypercorn --workers N"),
     ("/celery/worker/", "celery worker --pool prefork --concurrency N"),
+    ("/dramatiq/worker.py", "dramatiq --processes N"),
+    ("/huey/consumer.py", "huey_consumer --worker-type process --workers N"),
+    ("/distributed/worker.py", "workers of one thread each: threads_per_worker=1, or dask worker --nthreads 1"),
+    ("/daphne/server.py", "several daphne processes behind a proxy"),
     ("/grpc/_server.py", "several server processes on one port, with the option grpc.so_reuseport"),
     ("/grpc/aio/_server.py", "several server processes on one port, with the option grpc.so_reuseport"),
     ("/waitress/task.py", "several waitress processes behind a proxy, or gunicorn --workers N"),
     ("/aiohttp/web_", "several processes on one port: web.run_app(..., reuse_port=True)"),
     ("/tornado/httpserver.py", "several processes: tornado.process.fork_processes(N)"),
     ("/werkzeug/serving.py", "a server for production, such as gunicorn --workers N"),
+    ("/django/core/servers/basehttp.py", "a server for production, such as gunicorn --workers N"),
 )
 
 
