@@ -2,7 +2,7 @@
 
     python -m docs.site.pictures [NAME]...
 
-NAME is a workload, or `tutorial`: the tutorial's program is recorded anew for its picture.
+NAME is a workload, or `tutorial`: the tutorial's program is recorded anew for its picture; or `report`: the report's page.
 
 Needs Chromium with its driver, and the extra `docs`. Look at each picture before it is committed.
 """
@@ -30,6 +30,9 @@ from traces.regenerate import unpack
 WIDTH, HEIGHT = 1400, 760
 LARGEST = 150_000
 TUTORIAL = "tutorial"
+REPORT = "report"
+#: Of what the report's page is shown, and what is selected on it.
+REPORTED, SELECTED = "convoy", "#t=0.25s..0.45s"
 _PACKED = ".giltrace.tar.gz"
 #: Where there is more to see than at the worst wait, which the command begins with: what is in sight, in seconds
 #: from the start of the recording, with every process unfolded.
@@ -67,17 +70,39 @@ def main() -> None:
     samples = sorted(path.name.removesuffix(_PACKED) for path in SAMPLES.glob(f"*{_PACKED}"))
     with tempfile.TemporaryDirectory(prefix="giltrace-pictures-") as name:
         work = Path(name)
-        names = sys.argv[1:] or [*samples, TUTORIAL]
+        names = sys.argv[1:] or [*samples, TUTORIAL, REPORT]
         # Before there is a browser, which would take the cores away from what is recorded.
-        recordings = {name: _recorded(work) if name == TUTORIAL else unpack(name, work) for name in names}
+        recordings = {name: _recording(name, work) for name in names}
         with browser(work / "profile", WIDTH, HEIGHT) as page:
             for name, recording in recordings.items():
-                with _viewed(recording) as address:
-                    picture = _compressed(_screenshot(page, address, _range(recording, name)))
+                if name == REPORT:
+                    picture = _compressed(_report(page, recording))
+                else:
+                    with _viewed(recording) as address:
+                        picture = _compressed(_screenshot(page, address, _range(recording, name)))
                 if len(picture) > LARGEST:
                     sys.exit(f"the picture of {name} has {len(picture)} bytes; {LARGEST} are allowed")
                 (DOCS / "pictures" / f"{name}.png").write_bytes(picture)
                 print(f"{len(picture):7} {name}")
+
+
+def _recording(name: str, work: Path) -> Path:
+    """What a picture is made of."""
+    if name == TUTORIAL:
+        return _recorded(work)
+    return unpack(REPORTED, work / REPORT) if name == REPORT else unpack(name, work)
+
+
+def _report(page: Any, recording: Path) -> bytes:
+    """The report's page, with a part selected."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    path = recording.with_name(f"{REPORTED}.html")
+    command = [sys.executable, "-m", "giltrace", "report", str(recording), "--html", str(path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    page.get(path.as_uri() + SELECTED)
+    WebDriverWait(page, 60).until(lambda driver: driver.find_elements("css selector", "#selected"))
+    return bytes(page.get_screenshot_as_png())
 
 
 def _recorded(work: Path) -> Path:
