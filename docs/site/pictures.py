@@ -2,7 +2,7 @@
 
     python -m docs.site.pictures [NAME]...
 
-NAME is a workload, or `tutorial`: the tutorial's program is recorded anew for its picture; or `report`: the report's page.
+NAME is a workload; `tutorial`, whose program is recorded anew for its picture; or `report`, for the report's page.
 
 Needs Chromium with its driver, and the extra `docs`. Look at each picture before it is committed.
 """

@@ -93,6 +93,7 @@ function whatIfCard(process) {
 
 function stateBar(name, states) {
   const parts = Object.entries(states).filter(([, ns]) => ns > 0);
+  if (!parts.length) return "-";
   const total = Math.max(parts.reduce((all, [, ns]) => all + ns, 0), 1);
   const told = parts.map(([state, ns]) => `${STATE_TEXT[state]}: ${duration(ns)}, ${percent(ns / total)}`);
   return tipped(element("div", { class: "states", role: "img", "aria-label": told.join("; ") }, ...parts.map(([state, ns]) => element("span",
