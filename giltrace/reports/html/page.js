@@ -47,10 +47,16 @@
     below.replaceChildren(...[costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown), patternsCard(shown),
       histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
     asking.show();
-    const link = selection.link();
-    history.replaceState(null, "", link ? `#${link}` : location.pathname + location.search);
+    tellAddress(selection.link());
     above.style.minHeight = `${above.offsetHeight}px`;
     if (stay) scrollBy(0, lanes.canvas.getBoundingClientRect().top - at);
+  }
+
+  // In the address, where there is one: a page within another, as editors show it, has none of its own.
+  function tellAddress(link) {
+    try {
+      history.replaceState(null, "", link ? `#${link}` : location.pathname + location.search);
+    } catch { /* It is there without. */ }
   }
 
   function ask(thread) {
