@@ -244,6 +244,14 @@ def test_of_many_threads_those_of_a_role_share_a_row() -> None:
     assert len({one.ident for one in rows}) == len(rows)
 
 
+def test_long_names_are_told_apart() -> None:
+    names = [f"ThreadPoolExecutor-0_{at}" for at in range(12)]
+    told = replace(snapshot(), threads=tuple(row(at, name) for at, name in enumerate(names)))
+    for view in (View("app.py"), View("app.py", single=True)):
+        text = "\n".join(line.plain for line in main_page(told, view, Ink(), 80, 40))
+        assert all(f"_{at} " in text for at in range(12))
+
+
 def test_few_threads_and_those_that_are_wanted_singly_have_rows_of_their_own() -> None:
     assert listed(many(12), Sort.WAITING) == many(12)
     assert listed(many(20), Sort.WAITING, single=True) == many(20)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.reports.names import shortened
 from giltrace.reports.thread_rows import MOST_SINGLE
 from giltrace.text import visible
 from giltrace.views.top.graph import Ink, draw, spark
@@ -217,13 +218,15 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
     span = f"line, last {snapshot.span_ns / 1e9:.0f} s"
     lines = [Text(f"{header}{span:<{max(width - len(header), 0)}}", "reverse")]
     rows = view.rows(snapshot)
+    # What tells the threads of a pool apart stands at the end of their names.
+    short = shortened([visible(row.name) for row in rows], name)
     first = 0
     chosen = next((at for at, row in enumerate(rows) if row.ident == view.selected), None)
     if chosen is not None and chosen >= room:
         first = chosen - room + 1
     for row in rows[first : first + room]:
         line = Text(">", "bold") if row.ident == view.selected else Text(" ")
-        line.append(f"{_cut(row.name, name):<{name}} ")
+        line.append(f"{_cut(short[visible(row.name)], name):<{name}} ")
         line.append(f"{row.pid:>7} " if several else "")
         line.append_text(_state(row))
         line.append(f"{percent(row.held):>6} {percent(row.waiting):>7} {duration(row.worst_ns or None):>8}")
