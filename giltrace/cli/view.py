@@ -102,7 +102,7 @@ def view(
         try:
             with working("looking for where to begin"):
                 moment = _moment(subject, changed, where)
-            address = page_address(server.page_url, server.trace_url, moment)
+            address = server.shorten(page_address(server.page_url, server.trace_url, moment))
             _announce(server, address, print_url)
             server.run()
         except KeyboardInterrupt:

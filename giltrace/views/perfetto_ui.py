@@ -24,7 +24,7 @@ def page_address(page: str, trace: str, moment: Moment | None) -> str:
 
 
 def _commands(moment: Moment | None) -> list[dict[str, object]]:
-    commands = [("PinTracksByRegex", f"^(holder|{TRACK})$")]
+    commands = [("PinTracksByRegex", f"^holder(,|$)|^{TRACK}$")]
     if moment is not None and moment.pid is not None:
         pid = moment.pid
         # Every process's group ends in its pid, and so do those of its GILs, in brackets.

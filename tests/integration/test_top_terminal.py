@@ -65,6 +65,44 @@ def test_keys_in_80x24(tmp_path: Path) -> None:
     assert "hello from the command" in terminal.errors()
 
 
+def test_roles_share_rows_and_what_is_typed_is_found(tmp_path: Path) -> None:
+    code = ENDLESS.replace("range(2)", "range(16)").replace("count-%d", "pool_%d")
+    with top(tmp_path, "-c", code, columns=90) as terminal:
+        terminal.wait_for(r"pool_\* \(16\) +\w+ +\d")
+        terminal.press("t")
+        terminal.wait_for(r"pool_1\d +\w+ +\d")
+        terminal.press("/")
+        terminal.wait_for(r"\n/_")
+        terminal.press("p", "o", "q", "BSpace", "o", "l", "_", "1", "5")
+        terminal.wait_for(r"\n/pool_15_")
+        terminal.press("Enter")
+        shown = terminal.wait_for(r"^.* /pool_15")
+        assert re.findall(r"\n.(pool_\d+|MainThread)", shown) == ["pool_15"]
+        terminal.press("Escape")
+        terminal.press("t")
+        terminal.wait_for(r"pool_\* \(16\)")
+        terminal.press("Down", "Up", "Enter")
+        shown = terminal.wait_for(r"^.* pool_\* only")
+        assert "MainThread" not in shown
+        terminal.press("Escape")
+        terminal.wait_for(r"pool_\* \(16\)")
+        terminal.press("q")
+        assert terminal.status() == 0, terminal.errors()
+
+
+def test_help_in_60_columns_is_read_to_its_end(tmp_path: Path) -> None:
+    with top(tmp_path, columns=60) as terminal:
+        terminal.wait_for(r"count-1 +\w+ +\d")
+        terminal.press("h")
+        terminal.wait_for("any key goes on")
+        terminal.press("x")
+        assert "q, Ctrl-C  quit" in terminal.wait_for("any key goes back")
+        terminal.press("x")
+        terminal.wait_for("culprit: held the GIL meanwhile")
+        terminal.press("q")
+        assert terminal.status() == 0, terminal.errors()
+
+
 def test_starts_and_stops_a_recording(tmp_path: Path) -> None:
     with top(tmp_path) as terminal:
         terminal.wait_for(r"count-1 +\w+ +\d")
@@ -132,7 +170,8 @@ def test_an_error_puts_the_terminal_back_first(tmp_path: Path) -> None:
 
 def test_goes_on_after_the_command_has_ended(tmp_path: Path) -> None:
     with top(tmp_path, str(TARGETS / "contend.py")) as terminal:
-        terminal.wait_for(r"the command has ended with status 0; q quits")
+        shown = terminal.wait_for(r"the command has ended with status 0; q quits(.*\n)+.* ended ")
+        assert not re.search(r" (holding|waiting|off) +\d", shown)
         terminal.press("q")
         assert terminal.status() == 0, terminal.errors()
 

@@ -20,8 +20,9 @@ from giltrace.views.top.model import (
     ThreadRow,
     ThreadState,
 )
-from giltrace.views.top.page import View, detail_page, help_page, main_page
+from giltrace.views.top.page import HELP, View, detail_page, help_page, help_pages, main_page
 from giltrace.views.top.plain import print_snapshot, to_json
+from giltrace.views.top.rows import listed, role_of
 
 SIZES = [(80, 24), (40, 10), (132, 50), (250, 80), (20, 6)]
 GRAPH = Graph((0.0, 0.5, 1.0, 1.0) * 30, (0.0, 0.0, 0.5, 1.0) * 30)
@@ -115,7 +116,7 @@ def test_the_column_that_sorts_stands_in_capitals() -> None:
 
 
 def test_a_chosen_thread_far_down_is_in_sight() -> None:
-    view = View("app.py", selected=300)
+    view = View("app.py", selected=300, single=True)
     lines = [line.plain for line in main_page(snapshot(400), view, Ink(), 80, 24)]
     assert any(line.startswith(">worker-300") for line in lines)
 
@@ -200,4 +201,91 @@ def test_one_snapshot_as_json() -> None:
 def test_80x24_shows_the_help_to_its_end() -> None:
     page = [line.plain.strip() for line in help_page(80, 24)]
     assert "q, Ctrl-C  quit" in page
-    assert "One that did not use the GIL meanwhile is not listed." in page
+    assert page[-1] == "any key goes back"
+    assert "One that did not use the GIL meanwhile is not listed." in " ".join(page)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (60, 15), (40, 10), (250, 80), (20, 6)])
+def test_the_help_is_wrapped_and_comes_whole_page_by_page(width: int, height: int) -> None:
+    pages = [[line.plain for line in help_page(width, height, first)] for first in help_pages(width, height)]
+    assert all(len(page) == height for page in pages)
+    assert [page[-1] for page in pages] == ["any key goes on"] * (len(pages) - 1) + ["any key goes back"]
+    words = " ".join(line for page in pages for line in page[:-1]).split()
+    whole = " ".join(" ".join(pair) for pair in HELP).split()
+    if width >= 40:
+        assert words == whole
+        assert all(len(line) <= width for page in pages for line in page)
+
+
+def many(threads: int) -> tuple[ThreadRow, ...]:
+    """A MainThread and a pool, of two processes alike, sorted as the window does."""
+    rows = []
+    for pid in (100, 200):
+        for at in range(threads // 2):
+            name = f"pool_{at}" if at else "MainThread"
+            state = ThreadState.HOLDING if at == 3 else ThreadState.BLOCKED
+            one = replace(row(pid + at, name), pid=pid, state=state)
+            rows.append(replace(one, held=at / 100, waiting=at / 10, worst_ns=1000 * at))
+    return tuple(sorted(rows, key=lambda one: -one.waiting))
+
+
+def test_of_many_threads_those_of_a_role_share_a_row() -> None:
+    rows = listed(many(20), Sort.WAITING)
+    assert [(one.pid, one.name) for one in rows] == [
+        (100, "pool_* (9)"),
+        (200, "pool_* (9)"),
+        (100, "MainThread"),
+        (200, "MainThread"),
+    ]
+    pool = rows[0]
+    assert (pool.held, pool.waiting) == pytest.approx((0.45, 4.5))
+    assert (pool.worst_ns, pool.holds, pool.state, pool.core) == (9000, 900, ThreadState.HOLDING, -1)
+    assert [one.name for one in listed(many(20), Sort.NAME)][:2] == ["MainThread", "MainThread"]
+    assert len({one.ident for one in rows}) == len(rows)
+
+
+def test_long_names_are_told_apart() -> None:
+    names = [f"ThreadPoolExecutor-0_{at}" for at in range(12)]
+    told = replace(snapshot(), threads=tuple(row(at, name) for at, name in enumerate(names)))
+    for view in (View("app.py"), View("app.py", single=True)):
+        text = "\n".join(line.plain for line in main_page(told, view, Ink(), 80, 40))
+        assert all(f"_{at} " in text for at in range(12))
+
+
+def test_few_threads_and_those_that_are_wanted_singly_have_rows_of_their_own() -> None:
+    assert listed(many(12), Sort.WAITING) == many(12)
+    assert listed(many(20), Sort.WAITING, single=True) == many(20)
+
+
+def test_a_role_is_opened_and_stays_itself() -> None:
+    threads = many(20)
+    pool = listed(threads, Sort.WAITING)[1]
+    role = role_of(threads, pool.ident)
+    assert role == (200, "pool_*")
+    opened = listed(threads, Sort.WAITING, role=role)
+    assert [one.name for one in opened] == [f"pool_{at}" for at in range(9, 0, -1)]
+    assert {one.pid for one in opened} == {200}
+    assert role_of(threads, opened[0].ident) is None
+    page = main_page(replace(snapshot(), threads=threads), View("x", role=role), Ink(), 80, 24)
+    text = "\n".join(line.plain for line in page)
+    assert "pool_* only" in text
+    assert "pool_* (" not in text
+
+
+@pytest.mark.parametrize(
+    ("sought", "names"),
+    [("main", ["MainThread"] * 2), ("POOL_7", ["pool_7"] * 2), ("203", ["pool_3"]), ("nothing", []), ("do_get", None)],
+)
+def test_only_what_is_sought_is_listed(sought: str, names: list[str] | None) -> None:
+    threads = tuple(replace(one, tid=one.ident) for one in many(20))
+    found = listed(threads, Sort.WAITING, sought=sought, single=True)
+    assert [one.name for one in found] == (names if names is not None else [one.name for one in threads])
+    view = View("app.py", sought=sought, single=True)
+    page = [line.plain for line in main_page(replace(snapshot(), threads=threads), view, Ink(), 80, 60)]
+    assert f"/{sought}" in page[0]
+    assert sum(" pool_" in line or " MainThread" in line for line in page) == len(found)
+
+
+def test_what_is_being_typed_is_at_the_bottom() -> None:
+    page = main_page(snapshot(), View("app.py", sought="wor", typing=True), Ink(), 60, 24)
+    assert page[-1].plain.startswith("/wor_ ")

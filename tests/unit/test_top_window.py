@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +17,7 @@ from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile, Piece
 from giltrace.views.top.buckets import Buckets, split
+from giltrace.views.top.kernel import ask_kernel
 from giltrace.views.top.model import BUCKET_NS, MINUTE_NS, Snapshot, Sort, ThreadState
 from giltrace.views.top.window import Window
 from tests.unit.gil_events import MS, Script
@@ -237,6 +241,27 @@ def test_the_kernel_is_asked_for_threads_off_the_gil() -> None:
     assert (rows[101].state, rows[101].core) == (ThreadState.BLOCKED, 7)
     assert (rows[102].state, rows[102].core) == (ThreadState.HOLDING, 7)
     assert {row.core for row in window.snapshot().threads} >= {3}
+
+
+def test_what_the_kernel_has_no_more_has_ended() -> None:
+    window = Window(0)
+    window.feed([update(Script().hold(0, MS, 1).acquire(2 * MS, 2).events().events)], 3 * MS)
+    never = {row.tid: row.state for row in window.snapshot(ask=lambda pid, tid: None).threads}
+    assert never == {101: ThreadState.OFF, 102: ThreadState.HOLDING}
+    window.snapshot(ask=lambda pid, tid: (ThreadState.BLOCKED, 7))
+    gone = [(row.state, row.core) for row in window.snapshot(ask=lambda pid, tid: None).threads]
+    assert gone == [(ThreadState.ENDED, -1)] * 2
+    window.feed([], MINUTE_NS + 5 * SECOND)
+    assert [row.tid for row in window.snapshot(ask=lambda pid, tid: None).threads] == [102]
+
+
+def test_a_thread_that_nobody_has_waited_for_yet_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        told = ask_kernel(process.pid, process.pid)
+        assert told is not None
+        assert told[0] is ThreadState.ENDED
+    assert ask_kernel(process.pid, process.pid) is None
 
 
 def test_intervals_are_cut_at_buckets() -> None:

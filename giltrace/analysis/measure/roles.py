@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from giltrace.timeline.model import Process
 
@@ -15,9 +16,14 @@ def roles(process: Process) -> tuple[str, ...]:
 
     A pool's "worker-1" and "worker-2" are both "worker-*"; a thread without a namesake keeps its name.
     """
-    patterns = [_NUMBER.sub("*", thread.name) for thread in process.threads]
-    shared = Counter(patterns)
+    shared = roles_of([thread.name for thread in process.threads])
     return tuple(
-        pattern if thread.name and shared[pattern] > 1 else thread.name or f"tid {thread.tid}"
-        for pattern, thread in zip(patterns, process.threads, strict=True)
+        role if thread.name else f"tid {thread.tid}" for role, thread in zip(shared, process.threads, strict=True)
     )
+
+
+def roles_of(names: Sequence[str]) -> list[str]:
+    """The role of each of the names of a process's threads."""
+    patterns = [_NUMBER.sub("*", name) for name in names]
+    shared = Counter(patterns)
+    return [pattern if shared[pattern] > 1 else name for pattern, name in zip(patterns, names, strict=True)]

@@ -8,7 +8,7 @@ from giltrace.timeline.model import Timeline
 
 #: The group, its only track, and the name of that track's slices. A track without a group would be hidden in the UI's
 #: own group for such.
-GROUP, TRACK, SLICE = "cut", "left out", "left out of this trace"
+GROUP, TRACK, SLICE = "Cut", "left out", "left out of this trace"
 
 
 def write_cut(sink: Sink, timeline: Timeline) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.exporters._names import command_words
 from giltrace.exporters._relations import Relations, waiting_counts
 from giltrace.exporters.perfetto import colours
 from giltrace.exporters.perfetto.gil_threads import end_shape
@@ -18,6 +19,9 @@ from giltrace.exporters.perfetto.sink import Sink
 from giltrace.exporters.perfetto.slices import PIECE, Slices, write_slices
 from giltrace.exporters.perfetto.stacks import StackTexts
 from giltrace.timeline.model import Process, Timeline
+
+#: Characters of a command that the name of a track has.
+_COMMAND = 24
 
 
 def group_track(sink: Sink, process: Process, gil: int) -> int:
@@ -29,11 +33,22 @@ def group_track(sink: Sink, process: Process, gil: int) -> int:
 
 
 def write_group(
-    sink: Sink, process: Process, gil: int, names: list[str], labels: Ints, relations: Relations, texts: StackTexts
+    sink: Sink,
+    process: Process,
+    gil: int,
+    names: list[str],
+    labels: Ints,
+    relations: Relations,
+    texts: StackTexts,
+    *,
+    alone: bool,
 ) -> None:
-    """Write the tracks of one GIL. `names` has each thread's name, `labels` its interned annotation value."""
+    """Write the tracks of one GIL. `names` has each thread's name, `labels` its interned annotation value.
+
+    If the process is not `alone` in the trace, the holder's track names it: that is looked at without its group.
+    """
     group = group_track(sink, process, gil)
-    _write_holder(sink, process, gil, group, sink.names(names))
+    _write_holder(sink, process, gil, group, _holder_title(process, gil, alone), sink.names(names))
     _write_waiting(sink, process, gil, group)
     _write_requests(sink, process, gil, group, labels, relations)
     _write_culprits(sink, process, gil, group, texts)
@@ -86,10 +101,15 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
         sink.write(packet(timestamp=trigger.time_ns, track_event=told))
 
 
-def _write_holder(sink: Sink, process: Process, gil: int, group: int, names: Ints) -> None:
+def _holder_title(process: Process, gil: int, alone: bool) -> str:
+    title = "holder" if process.gils <= 1 else f"holder, GIL {gil}"
+    return title if alone else f"{title}, pid {process.pid} {' '.join(command_words(process))[:_COMMAND]}".rstrip()
+
+
+def _write_holder(sink: Sink, process: Process, gil: int, group: int, title: str, names: Ints) -> None:
     """One slice per hold, named and coloured by its thread."""
     holds = process.holds[process.holds["gil"] == gil]
-    track = sink.track(("holder", group), group, name="holder", rank=0)
+    track = sink.track(("holder", group), group, name=title, rank=0)
     palette = [colours.correlation_id("thread ", *colour) for colour in colours.HOLDERS[: len(process.threads)]]
     colour = sink.colours(palette)[holds["thread"] % max(len(palette), 1)]
     _write_named(sink, track, holds["start"], holds["end"], names[holds["thread"]], colour)

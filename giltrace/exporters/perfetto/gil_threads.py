@@ -43,6 +43,7 @@ def write_thread_tracks(
     sink: Sink,
     process: Process,
     threads: Ints,
+    names: list[str],
     labels: Ints,
     relations: Relations,
     texts: StackTexts,
@@ -50,20 +51,22 @@ def write_thread_tracks(
 ) -> Ints:
     """Write the holds and waits of all threads of a process; the uuids of their tracks, shape (threads, gils).
 
-    `threads` has the uuid and `labels` the interned annotation value of each thread, shape (threads,). The arrow into
-    hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
+    `threads` has the uuid, `names` the name and `labels` that as interned annotation value of each thread. The arrow
+    into hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
     """
-    tracks = _tracks(sink, process, threads)
+    tracks = _tracks(sink, process, threads, names)
     waits = _waits(sink, process, tracks, labels, texts)
     holds = _holds(sink, process, tracks, relations, texts, first_flow)
     write_slices(sink, (waits, holds))
     return tracks
 
 
-def _tracks(sink: Sink, process: Process, threads: Ints) -> Ints:
+def _tracks(sink: Sink, process: Process, threads: Ints, names: list[str]) -> Ints:
     """Describe the GIL tracks.
 
-    The UI shows the first nine of a trace above their threads' Running tracks, later ones below.
+    The UI numbers those of all threads and the groups of all GILs on end, by name, and shows what has a number above 50
+    below the processes: these names come after those of groups. What has one above 10 it shows below a thread's
+    Running track, but where `giltrace view` serves the UI.
     """
     tracks = np.zeros((len(process.threads), max(process.gils, 1)), np.int64)
     met = np.zeros(tracks.shape, bool)
@@ -71,7 +74,7 @@ def _tracks(sink: Sink, process: Process, threads: Ints) -> Ints:
         met[table["thread"], table["gil"]] = True
     for thread, gil in np.argwhere(met):
         parent = int(threads[thread])
-        name = "GIL" if process.gils == 1 else f"GIL {gil}"
+        name = f"GIL of {names[thread]}" if process.gils == 1 else f"GIL of {names[thread]}, GIL {gil}"
         tracks[thread, gil] = sink.track(("gil", parent, int(gil)), parent, name=name, rank=int(gil))
     return tracks
 
@@ -240,17 +243,17 @@ def _wait_shape(sink: Sink, kind: int) -> Shape:
     holders = kind >> _HOLDERS_SHIFT & _HOLDERS
 
     def build(value: Mapping[str, int]) -> Any:
-        notes = [sink.annotation("timeouts", uint_value=value["timeouts"])]
-        if kind & _LED_TO:
-            notes.append(sink.annotation("led to hold", uint_value=value["hold"]))
+        # In the order of the UI's details, of which the first few lines are in sight.
+        notes = []
         if holders:
             notes.append(sink.annotation("culprit", string_value_iid=value["holder 0"]))
             notes.append(sink.annotation("culprit share", string_value_iid=value["share 0"]))
-            notes.append(sink.annotation("culprit ns", uint_value=value["ns 0"]))
         if kind & _CULPRIT_OWN_LINE:
             notes.append(sink.annotation("culprit own line", string_value_iid=value["culprit_own_line"]))
         if stack_name:
             notes.append(sink.annotation(f"culprit {stack_name}", string_value_iid=value["culprit_stack"]))
+        if holders:
+            notes.append(sink.annotation("culprit ns", uint_value=value["ns 0"]))
         if holders > 1:
             others = [_holder(sink, value, place) for place in range(1, holders)]
             notes.append(sink.annotation("also held by", array_values=others))
@@ -258,6 +261,9 @@ def _wait_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("own line", string_value_iid=value["own_line"]))
         if kind & _STACK:
             notes.append(sink.annotation("stack", string_value_iid=value["stack"]))
+        notes.append(sink.annotation("timeouts", uint_value=value["timeouts"]))
+        if kind & _LED_TO:
+            notes.append(sink.annotation("led to hold", uint_value=value["hold"]))
         notes += _partial(sink, kind >> _FLAGS_SHIFT)
         event = _begin(sink, value["uuid"], "waits for GIL", colours.RED, notes)
         return packet(timestamp=value["time"], track_event=event)

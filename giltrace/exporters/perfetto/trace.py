@@ -1,7 +1,8 @@
 """A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
 
-From top to bottom it shows CPU scheduling, a group per GIL (holder, waiting threads, switch requests), then the
-processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and samples.
+From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests), CPU scheduling,
+then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and
+samples. Other UIs begin with CPU scheduling.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     sink.write(*_preamble(timeline))
     write_cut(sink, timeline)
     describe_others(sink, timeline)
+    alone = len({process.pid for process in timeline.processes if process.gils}) <= 1
     flow = 1
     for process in timeline.processes:
-        _write_process(sink, timeline, process, flow)
+        _write_process(sink, timeline, process, flow, alone)
         flow += len(process.holds)
     write_sched(sink, timeline)
 
@@ -72,7 +74,7 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
     return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
 
 
-def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> None:
+def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool) -> None:
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process)
     above = threads
@@ -82,8 +84,8 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
         relations = relate(process)
         texts = stack_texts(sink, Places(process, relations))
         for gil in range(process.gils):
-            write_group(sink, process, gil, names, values, relations, texts)
-        tracks = write_thread_tracks(sink, process, threads, values, relations, texts, first_flow)
+            write_group(sink, process, gil, names, values, relations, texts, alone=alone)
+        tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow)
         above = _above_spans(threads, tracks)
     by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:

@@ -8,6 +8,7 @@ from giltrace.views.top.model import ThreadState
 # The state is the first of the fields, the core the 37th.
 _CORE = 36
 _STATES = {"R": ThreadState.RUNNING, "S": ThreadState.BLOCKED, "D": ThreadState.BLOCKED, "T": ThreadState.BLOCKED}
+_STATES |= dict.fromkeys("ZXx", ThreadState.ENDED)
 
 
 def ask_kernel(pid: int, tid: int) -> tuple[ThreadState, int] | None:

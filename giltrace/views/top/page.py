@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.reports.names import shortened
+from giltrace.reports.thread_rows import MOST_SINGLE
 from giltrace.text import visible
 from giltrace.views.top.graph import Ink, draw, spark
 from giltrace.views.top.model import Culprit, Detail, Line, Snapshot, Sort, ThreadRow, ThreadState
+from giltrace.views.top.rows import Role, listed
 
 #: The spans that the figures may cover.
 SPANS_NS = (5_000_000_000, 15_000_000_000, 60_000_000_000)
@@ -27,7 +31,10 @@ _LEAST_LEAF = 12
 
 @dataclass
 class View:
-    """What the person looking on has chosen; `selected` is the ident of a thread, `pid` None for all processes."""
+    """What the person looking on has chosen; `selected` is the ident of a row, `pid` None for all processes.
+
+    Rows are those of `rows.listed`; what is `sought` is being typed, or in force.
+    """
 
     title: str
     sort: Sort = Sort.WAITING
@@ -37,31 +44,50 @@ class View:
     pid: int | None = None
     recording: str = ""
     notice: str = ""
+    single: bool = False
+    role: Role | None = None
+    sought: str = ""
+    typing: bool = False
+
+    def rows(self, snapshot: Snapshot) -> tuple[ThreadRow, ...]:
+        """The rows of threads that are to be listed."""
+        return listed(snapshot.threads, self.sort, sought=self.sought, role=self.role, single=self.single)
 
 
-HELP = """\
-graph     share of the last minute in which the GIL was held; red (the solid
-          part without colours): somebody waited for it. Of several GILs, the
-          busiest counts at each moment.
-threads   held, waiting: shares of the span (w changes it). worst: the longest
-          wait for the GIL. forced: releases that a waiter's switch request
-          forced. line: where the thread stood when it last gave the GIL up,
-          or was read while it holds the GIL.
-          One that did not use the GIL meanwhile is not listed.
-state     holding, waiting: the GIL. Off it: running (or ready for a core),
-          blocked (asleep). They are a tenth of a second old; the rest of the
-          figures is exact.
-culprits  lines that held the GIL while others waited, by the time they cost
-
-  s          sort by waiting, held, worst wait, name
-  w          span of the figures: 5 s, 15 s, 60 s
-  up, down   choose a thread (also k, j; page up and down)
-  Enter      look at it closely; Esc goes back
-  p          one process after the other, then all
-  f, space   freeze the screen, go on
-  r          start a recording, stop it
-  h, ?       this page
-  q, Ctrl-C  quit"""
+#: Terms and what they mean.
+HELP = (
+    (
+        "graph",
+        "share of the last minute in which the GIL was held; red (the solid part without colours): somebody waited for "
+        "it. Of several GILs, the busiest counts at each moment.",
+    ),
+    (
+        "threads",
+        "held, waiting: shares of the span (w changes it). worst: the longest wait for the GIL. line: where the thread "
+        "stood when it last gave the GIL up, or was read while it holds it. One that did not use the GIL meanwhile is "
+        f"not listed. Of more than {MOST_SINGLE}, those of a role share a row: sums, the worst wait.",
+    ),
+    (
+        "state",
+        "holding, waiting: the GIL. Off it: running (or ready for a core), blocked (asleep); ended. 0.1 s old; all "
+        "other figures are exact.",
+    ),
+    ("culprits", "lines that held the GIL while others waited, by the time they cost"),
+    ("", ""),
+    ("s", "sort by waiting, held, worst wait, name"),
+    ("w", "span of the figures: 5 s, 15 s, 60 s"),
+    ("up, down", "choose a row (also k, j; page up and down)"),
+    ("Enter", "look at a thread closely, or list the threads of a role; Esc: back"),
+    ("t", "each thread in a row of its own, or roles"),
+    ("/", "list only what has a text in its name, line or id; Esc: all"),
+    ("p", "one process after the other, then all"),
+    ("f, space", "freeze the screen, go on"),
+    ("r", "start a recording, stop it"),
+    ("h, ?", "this page"),
+    ("q, Ctrl-C", "quit"),
+)
+#: Columns that a term takes.
+_TERM = 11
 
 
 def main_page(snapshot: Snapshot, view: View, ink: Ink, width: int, height: int) -> list[Text]:
@@ -105,11 +131,27 @@ def detail_page(detail: Detail, view: View, ink: Ink, width: int, height: int) -
     return [_fit(line, width) for line in [*lines, _keys(view, width)]]
 
 
-def help_page(width: int, height: int) -> list[Text]:
-    """The keys and the words; cut at the end where there is no room."""
-    lines = [Text(line) for line in HELP.splitlines()][: height - 1]
+def help_page(width: int, height: int, first: int = 0) -> list[Text]:
+    """The words and the keys, from line `first` on; what has no room comes on the next page (`help_pages`)."""
+    every = _help_lines(width)
+    lines = [Text(line) for line in every[first : first + height - 1]]
     lines += [Text("")] * (height - 1 - len(lines))
-    return [_fit(line, width) for line in [*lines, Text("any key goes back", "reverse")]]
+    key = "any key goes on" if first + height - 1 < len(every) else "any key goes back"
+    return [_fit(line, width) for line in [*lines, Text(key, "reverse")]]
+
+
+def help_pages(width: int, height: int) -> range:
+    """The first lines of the pages that the help takes."""
+    return range(0, len(_help_lines(width)), height - 1)
+
+
+def _help_lines(width: int) -> list[str]:
+    """The help in so many columns; short of a few words' room, cut."""
+    wide = max(width, 2 * _TERM)
+    lines = []
+    for term, text in HELP:
+        lines += textwrap.wrap(text, wide, initial_indent=f"{term:<{_TERM}}", subsequent_indent=" " * _TERM) or [""]
+    return lines
 
 
 def _top(snapshot: Snapshot, view: View, width: int) -> list[Text]:
@@ -119,6 +161,10 @@ def _top(snapshot: Snapshot, view: View, width: int) -> list[Text]:
     marks = []
     if view.pid is not None and len(pids) == 1:
         marks.append((" this process only ", "reverse"))
+    if view.role is not None:
+        marks.append((f" {visible(view.role[1])} only ", "reverse"))
+    if view.sought and not view.typing:
+        marks.append((f" /{visible(view.sought)} ", "reverse"))
     if view.frozen:
         marks.append((" FROZEN ", "reverse"))
     if view.recording:
@@ -171,14 +217,16 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
     header += f" {title[Sort.WORST]:>8} {'core':>4} "
     span = f"line, last {snapshot.span_ns / 1e9:.0f} s"
     lines = [Text(f"{header}{span:<{max(width - len(header), 0)}}", "reverse")]
-    rows = snapshot.threads
+    rows = view.rows(snapshot)
+    # What tells the threads of a pool apart stands at the end of their names.
+    short = shortened([visible(row.name) for row in rows], name)
     first = 0
     chosen = next((at for at, row in enumerate(rows) if row.ident == view.selected), None)
     if chosen is not None and chosen >= room:
         first = chosen - room + 1
     for row in rows[first : first + room]:
         line = Text(">", "bold") if row.ident == view.selected else Text(" ")
-        line.append(f"{_cut(row.name, name):<{name}} ")
+        line.append(f"{_cut(short[visible(row.name)], name):<{name}} ")
         line.append(f"{row.pid:>7} " if several else "")
         line.append_text(_state(row))
         line.append(f"{percent(row.held):>6} {percent(row.waiting):>7} {duration(row.worst_ns or None):>8}")
@@ -187,7 +235,9 @@ def _threads(snapshot: Snapshot, view: View, ink: Ink, width: int, room: int) ->
         if row.state is ThreadState.ENDED:
             line.stylize("dim")
         lines.append(line)
-    hidden = len(rows) - len(rows[first : first + room]) + snapshot.more_threads
+    # Of threads that were left out it is not known whether they are looked for.
+    left_out = 0 if view.sought or view.role else snapshot.more_threads
+    hidden = len(rows) - len(rows[first : first + room]) + left_out
     if hidden:
         more = f" +{hidden} more"
         lines[0] = Text(lines[0].plain[: max(width - len(more), 0)] + more, "reverse")
@@ -204,7 +254,9 @@ def _culprits(culprits: tuple[Culprit, ...], width: int, title: str = "culprit: 
 
 
 def _keys(view: View, width: int) -> Text:
-    keys = "q quit  s sort  w span  f freeze  arrows, Enter thread  r record  h help"
+    keys = "q quit  s sort  w span  / find  f freeze  arrows, Enter thread  r record  h help"
+    if view.typing:
+        keys = f"/{visible(view.sought)}_   Enter: list only these; Esc: all"
     return Text(f"{keys:<{width}}", "reverse")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +17,7 @@ SCHEMA = "giltrace-top-1"
 
 def print_snapshot(snapshot: Snapshot, view: View, console: Console) -> None:
     """Print it all: every thread, the ten costliest lines."""
+    view = replace(view, single=True)
     for line in main_page(snapshot, view, Ink(), console.width, 0):
         line.rstrip()
         line.stylize("not reverse")

@@ -16,7 +16,8 @@ from giltrace.recording.live import HOLD_BACK_NS, LiveReader
 from giltrace.views.top.graph import Ink
 from giltrace.views.top.kernel import ask_kernel
 from giltrace.views.top.model import MINUTE_NS, Snapshot
-from giltrace.views.top.page import SPANS_NS, View, detail_page, help_page, main_page
+from giltrace.views.top.page import SPANS_NS, View, detail_page, help_page, help_pages, main_page
+from giltrace.views.top.rows import role_of
 from giltrace.views.top.source import Source
 from giltrace.views.top.terminal import Terminal
 from giltrace.views.top.window import Window
@@ -94,6 +95,7 @@ class Screen:
         console: Console = terminal.console
         self._ink = Ink(console.color_system is not None, console.encoding.startswith("utf"))
         self._end: str | None = None
+        self._help, self._help_at = range(1), 0
 
     def run(self) -> None:
         """Show it until the person or a signal ends it."""
@@ -105,7 +107,7 @@ class Screen:
                     due = time.monotonic() + self.interval
                 self._draw()
                 key = self.terminal.key(due)
-                if key in ("q", "Q"):
+                if key in ("q", "Q") and not self.view.typing:
                     return
                 if key is not None:
                     self._press(key)
@@ -113,13 +115,15 @@ class Screen:
             self._keep_no_more()
 
     def _refresh(self) -> None:
-        if self._end is None:
+        going = self._end is None
+        if going:
             self._end = self.feed.source.ended()
             self.feed.update(HOLD_BACK_NS if self._end is None else 0)
             if self._end is not None:
                 self.view.notice = f"{self._end}; q quits"
                 self._keep_no_more()
-        if not self.view.frozen and (self._end is None or self._shown is None):
+        # Once more after the end: nobody holds or waits any longer.
+        if not self.view.frozen and (going or self._shown is None):
             self._look()
 
     def _look(self) -> None:
@@ -137,7 +141,8 @@ class Screen:
         if shown is None:
             return
         if self._page == "help":
-            lines = help_page(width, height)
+            self._help = help_pages(width, height)
+            lines = help_page(width, height, self._help[min(self._help_at, len(self._help) - 1)])
         else:
             detail = None
             if self._page == "detail" and self.view.selected is not None:
@@ -150,10 +155,17 @@ class Screen:
 
     def _press(self, key: str) -> None:
         view = self.view
-        if self._page == "help":
-            self._page = "main"
+        if view.typing:
+            self._type(key)
+        elif self._page == "help":
+            self._help_at += 1
+            self._page = "help" if self._help_at < len(self._help) else "main"
         elif key in ("h", "?"):
-            self._page = "help"
+            self._page, self._help_at = "help", 0
+        elif key == "/":
+            self._page, view.typing, view.sought = "main", True, ""
+        elif key == "t":
+            view.single = not view.single
         elif key in ("f", "space"):
             view.frozen = not view.frozen
         elif key == "s":
@@ -165,18 +177,49 @@ class Screen:
         elif key == "r":
             self._toggle_recording()
         elif key == "enter":
-            self._page = "detail" if view.selected is not None else "main"
+            self._enter()
         elif key == "escape":
-            self._page = "main"
+            self._leave()
         else:
             self._move(key)
         if key in ("f", "space", "s", "w", "p") and not view.frozen:
             self._look()
 
+    def _type(self, key: str) -> None:
+        """Take a key of what is sought."""
+        view = self.view
+        if key in ("enter", "escape"):
+            view.typing = False
+            view.sought = view.sought if key == "enter" else ""
+        elif key == "backspace":
+            view.sought = view.sought[:-1]
+        elif key == "space" or (len(key) == 1 and key.isprintable()):
+            view.sought += " " if key == "space" else key
+
+    def _enter(self) -> None:
+        """Look closer at what is chosen: a thread, or the threads of a role."""
+        view = self.view
+        threads = self._shown.threads if self._shown is not None else ()
+        role = role_of(threads, view.selected) if view.selected is not None else None
+        if role is not None:
+            view.role, view.selected = role, None
+        elif view.selected is not None and view.selected >= 0:
+            self._page = "detail"
+
+    def _leave(self) -> None:
+        """Go back by one step."""
+        view = self.view
+        if self._page == "detail":
+            self._page = "main"
+        elif view.role is not None:
+            view.role = None
+        else:
+            view.sought = ""
+
     def _move(self, key: str) -> None:
-        """Choose another thread."""
+        """Choose another row."""
         step = {"down": 1, "j": 1, "up": -1, "k": -1, "page-down": 10, "page-up": -10}.get(key)
-        rows = self._shown.threads if self._shown is not None else ()
+        rows = self.view.rows(self._shown) if self._shown is not None else ()
         if step is None or not rows:
             return
         at = next((at for at, row in enumerate(rows) if row.ident == self.view.selected), -1)

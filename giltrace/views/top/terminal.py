@@ -33,6 +33,8 @@ _KEYS = {
     b"\r": "enter",
     b"\n": "enter",
     b" ": "space",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
 }
 # A sequence, or a single byte.
 _KEY = re.compile(rb"\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z])|.", re.S)

@@ -46,6 +46,8 @@ class _Person:
     process: _Process
     info: ThreadInfo
     ended: bool = False
+    #: Whether the kernel has told of it: what is not to be seen is gone then.
+    seen: bool = False
     stack: int = -1
     core: int = -1
 
@@ -384,9 +386,14 @@ def _share(values: Ints, span: int) -> float:
 
 
 def _state(person: _Person, doing: ThreadState | None, ask: AskKernel | None) -> tuple[ThreadState, int]:
-    if person.ended:
+    told = ask(person.process.file.pid, person.info.tid) if ask is not None and not person.ended else None
+    # One that was killed leaves no record of its end.
+    gone = told[0] is ThreadState.ENDED if told is not None else ask is not None and person.seen
+    person.seen |= told is not None
+    # What holds or waits on record is not forgotten before its process is.
+    person.ended |= gone and doing is None
+    if gone or person.ended:
         return ThreadState.ENDED, person.core
-    told = ask(person.process.file.pid, person.info.tid) if ask is not None else None
     if told is None:
         return doing or ThreadState.OFF, person.core
     return doing or told[0], told[1]
