@@ -1,7 +1,8 @@
 """A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
 
 From top to bottom it shows CPU scheduling, a group per GIL (holder, waiting threads, switch requests), then the
-processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and samples.
+processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and samples,
+and to those of other profilers' files that were merged.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto.cut import write_cut
 from giltrace.exporters.perfetto.gil_group import write_group, write_quality
 from giltrace.exporters.perfetto.gil_threads import write_thread_tracks
+from giltrace.exporters.perfetto.merged import write_merged
 from giltrace.exporters.perfetto.packets import Ints
 from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
 from giltrace.exporters.perfetto.sched import write_sched
@@ -47,9 +49,12 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     write_cut(sink, timeline)
     describe_others(sink, timeline)
     flow = 1
+    above: dict[tuple[int, int], int] = {}
     for process in timeline.processes:
-        _write_process(sink, timeline, process, flow)
+        by_tid = _write_process(sink, timeline, process, flow)
+        above.update(((process.pid, tid), track) for tid, track in by_tid.items())
         flow += len(process.holds)
+    write_merged(sink, timeline.merged, above)
     write_sched(sink, timeline)
 
 
@@ -72,7 +77,8 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
     return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
 
 
-def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> None:
+def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int) -> dict[int, int]:
+    """Write what is known of a process; what spans of each of its threads, by tid, hang from."""
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process)
     above = threads
@@ -88,6 +94,7 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
     by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:
         write_spans(sink, spans, by_tid, _RANK_SAMPLES if spans.sampled else _RANK_SPANS)
+    return by_tid
 
 
 def _above_spans(threads: Ints, tracks: Ints) -> Ints:
