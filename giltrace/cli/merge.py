@@ -92,7 +92,8 @@ def _told(found: Outcome, folder: Path, trace: Path) -> list[str]:
     merged, alignment = found.merged, found.alignment
     where = [plural(found.threads, "thread")] if found.threads else []
     where += [plural(found.others, "track of its own", "tracks of their own")] if found.others else []
-    lines = [f"merged    {plural(len(merged.rows), 'span')} as {merged.label}, on {' and '.join(where)}"]
+    spans = f"{len(merged.rows):,} {'span' if len(merged.rows) == 1 else 'spans'}"
+    lines = [f"merged    {spans} as {merged.label}, on {' and '.join(where)}"]
     if found.outside:
         lines.append(f"left out  {plural(found.outside, 'span')} outside of the recording")
     if found.left_out:

@@ -31,6 +31,8 @@ _MOST_ERROR_NS = 50_000_000
 #: The two clocks of a machine differ by a constant, up to how well a profiler converts to it.
 _CONVERTED_NS = 10_000
 _ROUNDED_NS = 1_000
+#: A thread is said to run a little before and after it reads a clock, by another clock and a rounded time.
+_SLACK_NS = 2_000
 _NAMES: dict[Clock, str] = {
     "monotonic": "CLOCK_MONOTONIC",
     "realtime": "CLOCK_REALTIME",
@@ -128,7 +130,7 @@ def _searched(parsed: Parsed, readings: Sequence[Readings], timeline: Timeline) 
     edges = timeline.start - int(rows["start"].min()), timeline.end - int(rows["end"].max())
     total = sum(len(one.times) for one in readings)
     forgiven = int(total * (_FORGIVEN_SAMPLED if parsed.sampled else _FORGIVEN))
-    fit = best_fit(readings, min(edges), max(edges), rounding=_ROUNDED_NS, before=_ROUNDED_NS, forgiven=forgiven)
+    fit = best_fit(readings, min(edges), max(edges), forgiven=forgiven)
     if fit is None or fit.covered < total * _needed(parsed):
         best = 0 if fit is None else fit.covered
         raise MergeError(
@@ -143,7 +145,7 @@ def _searched(parsed: Parsed, readings: Sequence[Readings], timeline: Timeline) 
             "name its clock with --clock, or merge a longer file of threads that also sleep",
         )
     words = "found by when its threads ran"
-    return Alignment((fit.low + fit.high) // 2, words, error + parsed.error_ns, total, fit.covered)
+    return Alignment((fit.low + fit.high) // 2, words, error + _SLACK_NS + parsed.error_ns, total, fit.covered)
 
 
 def _ahead(timeline: Timeline, clock: Clock) -> int:
@@ -182,11 +184,9 @@ def _loose(parsed: Parsed, readings: Sequence[Readings], distance: int) -> int:
         readings,
         distance - _MOST_ERROR_NS,
         distance + _MOST_ERROR_NS,
-        rounding=_ROUNDED_NS,
-        before=_ROUNDED_NS,
         forgiven=int(total * _FORGIVEN),
     )
-    return _MOST_ERROR_NS if fit is None else max(distance - fit.low, fit.high - distance, _CONVERTED_NS)
+    return _MOST_ERROR_NS if fit is None else max(distance - fit.low, fit.high - distance) + _SLACK_NS
 
 
 def _readings(parsed: Parsed, places: Mapping[int, Place], timeline: Timeline) -> list[Readings]:
@@ -211,11 +211,8 @@ def _readings(parsed: Parsed, places: Mapping[int, Place], timeline: Timeline) -
 
 def _running(process: Process, thread: int, *, sampled: bool) -> tuple[Ints, Ints]:
     """When a thread had a core; for a sampler, when it had or wanted one: begins and ends, in order and disjoint."""
-    if not sampled:
-        runs = process.runs[process.runs["thread"] == thread]
-        return runs["start"].astype(np.int64), runs["end"].astype(np.int64)
-    states = process.states[process.states["thread"] == thread]
-    states = states[np.isin(states["state"], _CAN_RUN)]
-    first = np.append(True, states["start"][1:] > states["end"][:-1])
-    last = np.append(first[1:], True)
-    return states["start"][first].astype(np.int64), states["end"][last].astype(np.int64)
+    table = process.states[np.isin(process.states["state"], _CAN_RUN)] if sampled else process.runs
+    table = table[table["thread"] == thread]
+    begins, ends = table["start"].astype(np.int64) - _SLACK_NS, table["end"].astype(np.int64) + _SLACK_NS
+    first = np.append(True, begins[1:] > ends[:-1])[: len(table)]
+    return begins[first], ends[np.append(first[1:], True)[: len(table)]]

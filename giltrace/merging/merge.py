@@ -43,7 +43,7 @@ def merge(path: Path, timeline: Timeline, meta: Meta, clock: Clock | None = None
         raise MergeError(
             f"--label {label!r} is no label", "take up to 40 letters, digits, dots, dashes and underscores"
         )
-    tracks = [_as_seen_here(track, timeline, meta) for track in parsed.tracks]
+    tracks = _as_seen_here(parsed, timeline, meta)
     places = _places(tracks, timeline)
     try:
         alignment = align(parsed, places, timeline, clock, _stepped(meta))
@@ -67,12 +67,24 @@ def merge(path: Path, timeline: Timeline, meta: Meta, clock: Clock | None = None
     return Outcome(merged, alignment, threads, len(used) - threads, outside, parsed.left_out_text.removeprefix(", "))
 
 
-def _as_seen_here(track: Track, timeline: Timeline, meta: Meta) -> Track:
-    """A track with the ids that its thread has here, where the program had a pid namespace of its own."""
+def _as_seen_here(parsed: Parsed, timeline: Timeline, meta: Meta) -> list[Track]:
+    """The tracks with the ids that their threads have here, where the program had a pid namespace of its own.
+
+    Where the process is the profiler's, it is that which has a thread of that id.
+    """
     here = {process.pid for process in timeline.processes}
-    if not track.pid or track.pid in here:
-        return track
-    return track._replace(pid=meta.ids.get(str(track.pid), track.pid), tid=meta.ids.get(str(track.tid), track.tid))
+    owners = {thread.tid: process.pid for process in timeline.processes for thread in process.threads}
+    found = []
+    for track in parsed.tracks:
+        if track.pid and parsed.profilers_pid:
+            tid = meta.ids.get(str(track.tid), track.tid)
+            found.append(track._replace(pid=owners.get(tid, track.pid), tid=tid))
+        elif track.pid and track.pid not in here:
+            pid, tid = (meta.ids.get(str(one), one) for one in (track.pid, track.tid))
+            found.append(track._replace(pid=pid, tid=tid))
+        else:
+            found.append(track)
+    return found
 
 
 def _places(tracks: list[Track], timeline: Timeline) -> dict[int, Place]:

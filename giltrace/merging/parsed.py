@@ -41,7 +41,7 @@ class Parsed:
     `kind` is the profiler. `clock` is the one that it uses, None if that is not known; `error_ns` is how far its times
     may be from what they are said to be of. Where it is `sampled`, only begins are instants at which a thread was
     looked at, and such a profiler looks at threads that can run. `left_out` counts what it has that is no span of a
-    thread, by what that is.
+    thread, by what that is. `profilers_pid`: the process ids in it are the profiler's own.
     """
 
     kind: str
@@ -53,6 +53,7 @@ class Parsed:
     rows: Array
     error_ns: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    profilers_pid: bool = False
 
     @property
     def left_out_text(self) -> str:

@@ -33,23 +33,21 @@ class Fit(NamedTuple):
 
 
 def best_fit(
-    readings: Sequence[Readings], first: int, last: int, *, rounding: int = 0, before: int = 0, forgiven: int = 0
+    readings: Sequence[Readings], first: int, last: int, *, rounding: int = 0, forgiven: int = 0
 ) -> Fit | None:
     """Find the distances within [first, last] that put the most readings to where they belong; None if none does any.
 
-    A time was cut by up to `rounding` ns, and read up to `before` ns before its thread is known to have run. Distances
-    that put up to `forgiven` fewer there are taken to be as good: where several are, the truth may be in any.
+    A time was cut by up to `rounding` ns. Distances that put up to `forgiven` fewer there are taken to be as good:
+    where several are, the truth may be in any.
     """
     import numpy as np
 
     lows, highs = [], []
     for times, begins, ends in readings:
         for time in times.tolist():
-            near = slice(
-                np.searchsorted(ends, first + time - before), np.searchsorted(begins, last + time + rounding, "right")
-            )
-            lows.append(begins[near] - time - rounding - before)
-            highs.append(ends[near] - time + before)
+            near = slice(np.searchsorted(ends, first + time), np.searchsorted(begins, last + time + rounding, "right"))
+            lows.append(begins[near] - time - rounding)
+            highs.append(ends[near] - time)
     if not lows:
         return None
     low, high = np.maximum(np.concatenate(lows), first), np.minimum(np.concatenate(highs), last)

@@ -1,11 +1,13 @@
 """Firefox Profiler's format, as Tachyon (Python 3.15's `profiling.sampling --gecko`) writes it.
 
-Its times count from `meta.startTime`, in ms of CLOCK_MONOTONIC; threads have the kernel's ids. A look at a thread is
+Its times count from `meta.startTime`, in ms of CLOCK_MONOTONIC; threads have the kernel's ids, and in the place of
+their process that of Tachyon. A look at a thread is
 stamped when its stack has been read. Equal looks that follow each other become one span per frame.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from giltrace.merging.parsed import Clock, Gathered, Malformed, Parsed, dicts, nanoseconds, whole_number
@@ -35,7 +37,8 @@ def read(content: Any) -> Parsed:
     for thread in dicts(content["threads"], "threads"):
         _take(gathered, thread, texts, start, interval)
     clock: Clock | None = "monotonic" if tachyon else "realtime" if start else None
-    return gathered.parsed("tachyon" if tachyon else "firefox", clock, sampled=True, error_ns=interval)
+    parsed = gathered.parsed("tachyon" if tachyon else "firefox", clock, sampled=True, error_ns=interval)
+    return replace(parsed, profilers_pid=tachyon)
 
 
 def _take(gathered: Gathered, thread: dict[str, Any], texts: list[Any], start: int, interval: int) -> None:
