@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,8 @@ def merge(
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}", "see that you may write there") from None
     trace = folder.with_name(folder.name.removesuffix(SUFFIX) + TRACE_SUFFIX)
-    timeline = load(folder)
+    others = [one for one in timeline.merged if one.label != found.merged.label]
+    timeline = replace(timeline, merged=tuple(sorted([*others, found.merged], key=lambda one: one.label)))
     with working(f"writing {trace}"):
         write(timeline, trace)
     for line in _told(found, folder, trace):

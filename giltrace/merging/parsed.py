@@ -81,18 +81,20 @@ class Gathered:
             self._described.append(Track(pid, tid, name) if thread else Track(0, 0, name))
         return number
 
-    def add(self, track: int, start: int, end: int, name: str, category: str = "", launcher: int = -1) -> None:
-        """Add a span. `launcher` is the track of the thread that asked for it."""
+    def add(
+        self, track: int, start: int, end: int, name: str, category: str = "", launcher: int = -1, depth: int = 0
+    ) -> None:
+        """Add a span. `launcher` is the track of the thread that asked for it; `depth` tells equal ones apart."""
         if len(self._categories) >= _MOST_CATEGORIES and category not in self._categories:
             category = next(iter(self._categories))
         number = self._names.setdefault(cut(name, _LONGEST_NAME), len(self._names))
         kind = self._categories.setdefault(category, len(self._categories))
-        self._rows.append((start, max(start, end), track, number, launcher, kind, 0))
+        self._rows.append((start, max(start, end), track, number, launcher, kind, min(depth, _MOST_DEPTH)))
 
     def parsed(self, kind: str, clock: Clock | None, *, sampled: bool = False, error_ns: int = 0) -> Parsed:
         """All that was added, nested; spans that outlive the one around them are cut to it, and counted."""
         rows = np.array(self._rows, MERGED)
-        rows = rows[np.lexsort((-rows["end"], rows["start"], rows["track"]))]
+        rows = rows[np.lexsort((rows["depth"], -rows["end"], rows["start"], rows["track"]))]
         crossing = _nest(rows)
         if crossing:
             self.left_out["end of a span that outlives the one around it"] += crossing
@@ -110,7 +112,7 @@ class Gathered:
 
 
 def _nest(rows: Array) -> int:
-    """Give `rows`, sorted by (track, start, -end), their depths; return how many had to be cut to what is around."""
+    """Give `rows`, sorted by (track, start, -end, depth), their depths; return how many had to be cut."""
     starts, ends, tracks = rows["start"].tolist(), rows["end"].tolist(), rows["track"].tolist()
     depths = [0] * len(rows)
     crossing = 0

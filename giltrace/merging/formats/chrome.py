@@ -76,8 +76,8 @@ class _Reader:
         for event in events:
             last = max(last, self._take(event))
         for key, stack in self._open.items():
-            for start, name, category in stack:
-                self.gathered.add(self._track_of(key), start, last, name, category)
+            for depth, (start, name, category) in enumerate(stack):
+                self.gathered.add(self._track_of(key), start, last, name, category, depth=depth)
 
     def take_threads_from_frames(self) -> None:
         """Make spans of py-spy's frames, whose outermost says which thread it is."""
@@ -98,7 +98,7 @@ class _Reader:
                 start, name = stack.pop()
                 if stack and time > start:
                     track = self.gathered.track((key, tids[key]), whole_number(event.get("pid")), tids[key])
-                    self.gathered.add(track, start, time, name)
+                    self.gathered.add(track, start, time, name, depth=len(stack))
 
     def _take(self, event: dict[str, object]) -> int:
         """Take one event; return the time at which it ends."""
@@ -118,7 +118,7 @@ class _Reader:
                 stack.append((time, _name(event), _category(event)))
             elif stack:
                 start, name, category = stack.pop()
-                self.gathered.add(self._track_of(key), start, time, name, category)
+                self.gathered.add(self._track_of(key), start, time, name, category, depth=len(stack))
             else:
                 self.gathered.left_out["end without a begin"] += 1
             return time

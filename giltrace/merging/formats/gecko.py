@@ -67,7 +67,7 @@ def _close(
     """End all but the `keep` outermost of the frames that are open."""
     while len(opened) > keep:
         frame, begin = opened.pop()
-        gathered.add(track, begin, time, stacks.text(frame))
+        gathered.add(track, begin, time, stacks.text(frame), depth=len(opened))
 
 
 class _Stacks:

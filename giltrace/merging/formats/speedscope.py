@@ -52,7 +52,7 @@ def _take(gathered: Gathered, profile: dict[str, Any], names: list[str]) -> None
         if event.get("type") == "O":
             opened.append((frame, time))
         elif opened and opened[-1][0] == frame:
-            gathered.add(track, opened.pop()[1], time, names[frame])
+            gathered.add(track, opened.pop()[1], time, names[frame], depth=len(opened))
         else:
             gathered.left_out["end without a begin"] += 1
 
