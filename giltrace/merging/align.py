@@ -31,6 +31,8 @@ _MOST_ERROR_NS = 50_000_000
 #: The two clocks of a machine differ by a constant, up to how well a profiler converts to it.
 _CONVERTED_NS = 10_000
 _ROUNDED_NS = 1_000
+#: By more than that it is set; by less, it was read twice.
+_STEPPED_NS = 1_000_000
 #: A thread is said to run a little before and after it reads a clock, by another clock and a rounded time.
 _SLACK_NS = 2_000
 _NAMES: dict[Clock, str] = {
@@ -103,10 +105,16 @@ def _by_clock(
             "merge the file of the same run, or name another clock with --clock",
         )
     error = parsed.error_ns + timeline.clock_error_ns + _ROUNDED_NS
+    words = _NAMES[clock]
     if clock == "realtime":
-        # A clock that was set meanwhile was another one for some of the file: what fits bounds by how much.
-        error += _CONVERTED_NS + abs(stepped_ns) if stepped_ns is not None else _loose(parsed, readings, distance)
-    return Alignment(distance, _NAMES[clock], error, total, fitting)
+        error += _CONVERTED_NS
+        if stepped_ns is not None and abs(stepped_ns) < _STEPPED_NS:
+            error += abs(stepped_ns)
+        elif readings:
+            error += _loose(readings, distance)
+        else:
+            words += ", if nobody set it meanwhile"
+    return Alignment(distance, words, error, total, fitting)
 
 
 def _tried(
@@ -177,15 +185,11 @@ def _fitting(parsed: Parsed, readings: Sequence[Readings], timeline: Timeline, d
     return sum(len(one.times) for one in inside), fitting
 
 
-def _loose(parsed: Parsed, readings: Sequence[Readings], distance: int) -> int:
+def _loose(readings: Sequence[Readings], distance: int) -> int:
     """How far from `distance` the readings fit as well as there: a bound where nothing better is known."""
     total = sum(len(one.times) for one in readings)
-    fit = best_fit(
-        readings,
-        distance - _MOST_ERROR_NS,
-        distance + _MOST_ERROR_NS,
-        forgiven=int(total * _FORGIVEN),
-    )
+    nearby = distance - _MOST_ERROR_NS, distance + _MOST_ERROR_NS
+    fit = best_fit(readings, *nearby, forgiven=int(total * _FORGIVEN))
     return _MOST_ERROR_NS if fit is None else max(distance - fit.low, fit.high - distance) + _SLACK_NS
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from giltrace.errors import MergeError
 from giltrace.exporters.perfetto.trace import write
+from giltrace.merging.align import align
 from giltrace.merging.formats import read
 from giltrace.merging.merge import Outcome, merge
 from giltrace.merging.parsed import Parsed
@@ -283,6 +284,19 @@ def test_a_clock_is_taken_at_its_word_only_if_it_fits(tmp_path: Path, timeline: 
         merged(tmp_path, [complete("f", 1, 2)], timeline, clock="monotonic")
     with pytest.raises(MergeError, match="after the recording"):
         merged(tmp_path, [complete("f", REALTIME_OFFSET / 1e3, 2)], timeline, clock="monotonic")
+
+
+@pytest.mark.parametrize("stepped", [None, 5, 7_000_000_000])
+def test_a_clock_that_was_set_is_bounded_by_what_fits(tmp_path: Path, timeline: Timeline, stepped: int | None) -> None:
+    parsed = read(saved(tmp_path, stamped(timeline.processes[0], 0, -REALTIME_OFFSET)))
+    tid = timeline.processes[0].threads[0].tid
+    places = {at: (0, 0) for at, track in enumerate(parsed.tracks) if track.tid == tid}
+    found = align(parsed, places, timeline, "realtime", stepped)
+    assert found.distance == -REALTIME_OFFSET
+    assert (found.error_ns < 12_000) == (stepped == 5)
+    assert found.error_ns < 50 * MS
+    unseen = align(parsed, {}, timeline, "realtime", stepped)
+    assert ("if nobody set it" in unseen.clock) == (stepped != 5)
 
 
 def test_without_a_thread_on_record_a_clock_has_to_be_named(tmp_path: Path, timeline: Timeline) -> None:
