@@ -40,3 +40,7 @@ class RecordingError(GiltraceError):
     def unreadable(cls, what: object, error: OSError) -> RecordingError:
         """The system refused to read `what`."""
         return cls(f"cannot read {what}: {error.strerror}", "see that it is all there, and that you may read it")
+
+
+class MergeError(GiltraceError):
+    """Another profiler's file is not what it should be, or cannot be brought to a recording's clock."""

@@ -74,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
         "view", "giltrace.cli.view:view", "Open a recording in the Perfetto UI, where threads lost most to the GIL."
     ),
     Command("query", "giltrace.cli.query:query", "Ask a recording by SQL."),
+    Command("merge", "giltrace.cli.merge:merge", "Put another profiler's file beside the GIL, on the same clock."),
     Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
     Command("check", "giltrace.cli.check:check", "Check recordings against limits, for continuous integration."),
     Command(

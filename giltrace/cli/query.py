@@ -41,7 +41,7 @@ def query(
     giltrace query slow                        a prompt; .help tells what it knows
 
     Besides Perfetto's tables (slice, thread, sched, thread_state, ...) there are gil_holds, gil_waits, gil_handoffs and
-    gil_blame. Times are ns. docs/cookbook.md answers ten questions.
+    gil_blame, and gil_spans and gil_gaps of what was merged. Times are ns. docs/cookbook.md answers twelve questions.
 
     --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
     where thread glob 'worker-*'.

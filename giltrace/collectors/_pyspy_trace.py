@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from giltrace.recording.alignment import Readings, best_fit
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -47,7 +49,9 @@ def find_start(ticks: Iterable[int], switches: SchedEvents | None, first: int, l
     if switches is None or not len(switches.switches) or not len(times):
         return (first + last) // 2, (last - first + 1) // 2
     times = times[np.unique(np.linspace(0, len(times) - 1, min(_MAX_TICKS, len(times))).astype(np.int64))]
-    low, high = _best_overlap(times, _runs(switches.switches), first, last)
+    # A tick was cut to whole microseconds, so the clock was read up to one later.
+    fit = best_fit([Readings(times, *_runs(switches.switches))], first, last, rounding=1000)
+    low, high = (first, last) if fit is None else fit[:2]
     return (low + high) // 2, (high - low + 1) // 2
 
 
@@ -58,32 +62,6 @@ def _runs(switches: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
     on, time = switches["on"], switches["time"]
     begins = np.flatnonzero((on[:-1] == 1) & (on[1:] == 0))
     return time[begins], time[begins + 1]
-
-
-def _best_overlap(
-    times: npt.NDArray[np.int64], runs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], first: int, last: int
-) -> tuple[int, int]:
-    """Return the range within [first, last] in which a start puts the most of `times` (ns) into `runs`."""
-    import numpy as np
-
-    begins, ends = runs
-    lows, highs = [], []
-    for time in times.tolist():
-        # A tick was cut to whole microseconds, so the clock was read up to one later.
-        near = slice(np.searchsorted(ends, first + time), np.searchsorted(begins, last + time + 1000, "right"))
-        lows.append(begins[near] - time - 1000)
-        highs.append(ends[near] - time)
-    low, high = np.maximum(np.concatenate(lows), first), np.minimum(np.concatenate(highs), last)
-    low, high = low[low <= high], high[low <= high]
-    if not len(low):
-        return first, last
-    at = np.concatenate([low, high])
-    step = np.concatenate([np.ones(len(low), np.int64), np.full(len(high), -1)])
-    order = np.lexsort((-step, at))
-    at, covered = at[order], np.cumsum(step[order])
-    best = np.flatnonzero(covered == covered.max())
-    # Where several ranges are equally good, the truth may be in any.
-    return int(at[best[0]]), int(at[best[-1] + 1])
 
 
 class ChromeTrace:

@@ -25,6 +25,10 @@ def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]]) -> Timeline:
     kept = _merged(np.array(stretches, np.int64).reshape(-1, 2), *timeline.recorded)
     parts = [_process(process, kept) for process in timeline.processes]
     others = _reaching(timeline.other_runs["start"], timeline.other_runs["end"], kept)
+    merged = tuple(
+        replace(one, rows=one.rows[_reaching(one.rows["start"], one.rows["end"], kept)]) for one in timeline.merged
+    )
+    gone = sum(len(one.rows) for one in timeline.merged) - sum(len(one.rows) for one in merged)
     before = timeline.cut or Cut((), timeline.recorded)
     return replace(
         timeline,
@@ -36,8 +40,9 @@ def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]]) -> Timeline:
             holds=before.holds + _lost(timeline.processes, parts, "holds"),
             waits=before.waits + _lost(timeline.processes, parts, "waits"),
             runs=before.runs + _lost(timeline.processes, parts, "runs") + int((~others).sum()),
-            spans=before.spans + _spans(timeline.processes) - _spans(parts),
+            spans=before.spans + _spans(timeline.processes) - _spans(parts) + gone,
         ),
+        merged=merged,
     )
 
 

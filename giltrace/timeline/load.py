@@ -13,6 +13,7 @@ from giltrace.recording.cores import read_cores
 from giltrace.recording.door import Times
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.gil import read_processes
+from giltrace.recording.merged import read_merged
 from giltrace.recording.meta import Meta
 from giltrace.recording.native_code import read_native_code
 from giltrace.recording.sched import complete_from, has_sched, read_sched
@@ -50,6 +51,7 @@ def _load(folder: Path) -> Timeline:
     processes = with_holders(processes, meta.holders, meta.thread_names)
     sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
+    merged = tuple(read_merged(folder, times, damage))
     cores = read_cores(folder, times, damage)
     code = read_native_code(folder, times, damage)
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
@@ -72,7 +74,7 @@ def _load(folder: Path) -> Timeline:
     known = (replace(process, native_code=code) for process in timeline.processes)
     built = tuple(_with_footprint(_with_end(process, meta, last), meta) for process in known)
     whole = meta.exit_status is not None
-    return replace(timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole)
+    return replace(timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole, merged=merged)
 
 
 def _known_until(meta: Meta) -> int | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import NativeCode, Sampling, Spans, StackTable
+from giltrace.recording.merged import Merged
 from giltrace.recording.trigger import Trigger
 
 Array = npt.NDArray[np.void]
@@ -252,7 +253,7 @@ class Timeline:
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
     `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
     which part of the recording it is, empty for all of it. `whole_run`: what was recorded is a program, from its start
-    to its end, so that the length says how long that took.
+    to its end, so that the length says how long that took. `merged` are the spans of other profilers' files.
     """
 
     processes: tuple[Process, ...]
@@ -272,6 +273,7 @@ class Timeline:
     cut: Cut | None = None
     part: tuple[str, ...] = ()
     whole_run: bool = False
+    merged: tuple[Merged, ...] = ()
 
     @property
     def recorded(self) -> tuple[int, int]:

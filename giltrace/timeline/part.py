@@ -36,6 +36,9 @@ def window(timeline: Timeline, start: int, end: int) -> Timeline:
         end=min(timeline.end, end),
         other_tasks=tuple(timeline.other_tasks[at] for at in used.tolist()),
         other_runs=others,
+        merged=tuple(
+            replace(one, rows=_clipped(one.rows[_inside(one.rows, start, end)], start, end)) for one in timeline.merged
+        ),
     )
 
 

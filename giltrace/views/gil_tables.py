@@ -1,4 +1,4 @@
-"""The tables that giltrace adds to Perfetto's own: holds, waits, hand-offs and blame, defined in `sql/`."""
+"""The tables that giltrace adds to Perfetto's own: of the GIL, and of merged files beside it, defined in `sql/`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "gil_waits": (),
     "gil_handoffs": ("gil_holds", "gil_waits"),
     "gil_blame": ("gil_holds", "gil_waits"),
+    "gil_spans": ("gil_holds", "gil_waits"),
+    "gil_gaps": ("gil_spans",),
 }
 _WORD = re.compile(r"[A-Za-z_]\w*")
 

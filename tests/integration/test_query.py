@@ -78,7 +78,29 @@ def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def convoy(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return record(tmp_path_factory.mktemp("convoy"), *WORKLOADS["convoy"])
+    found = record(tmp_path_factory.mktemp("convoy"), *WORKLOADS["convoy"])
+    with_steps(found)
+    return found
+
+
+def with_steps(recording: Recording) -> None:
+    """Merge a made-up file of a training loop: its steps are around waits of 'io-0', which asks a GPU for work."""
+    process = load(recording.name.with_suffix(".giltrace")).processes[0]
+    (thread,) = (at for at, one in enumerate(process.threads) if one.name == "io-0")
+    own = {"pid": process.pid, "tid": process.threads[thread].tid, "ph": "X"}
+    events = []
+    for number, wait in enumerate(process.waits[process.waits["thread"] == thread], 1):
+        start, end = int(wait["start"]) / 1e3, int(wait["end"]) / 1e3
+        asked = {"correlation": number, "device": 0, "stream": 7}
+        events += [
+            {**own, "cat": "user_annotation", "name": f"ProfilerStep#{number}", "ts": start, "dur": end - start},
+            {**own, "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": end, "dur": 0, "args": asked},
+            {"ph": "X", "pid": 0, "tid": 7, "cat": "kernel", "name": "gemm", "ts": end, "dur": 1, "args": asked},
+        ]
+    file = recording.name.with_name("steps.json")
+    file.write_text(json.dumps({"viztracer_metadata": {}, "traceEvents": events}))
+    done = giltrace("merge", recording.name, file)
+    assert done.returncode == 0, done.stderr
 
 
 def site(found: dict[str, Any]) -> tuple[str, str, str]:
@@ -213,6 +235,28 @@ def check_10(answer: Answer, of: Recording) -> None:
     assert contended == pytest.approx(report["gils"][0]["contended_ns"] / 1e6)
 
 
+def of_waits(of: Recording, thread: str) -> list[float]:
+    """How long each wait of a thread was, in ms, the longest first."""
+    (number,) = (at for at, one in enumerate(of.process.threads) if one.name == thread)
+    waits = of.process.waits[of.process.waits["thread"] == number]
+    return sorted(((waits["end"] - waits["start"]) / 1e6).tolist(), reverse=True)
+
+
+def check_11(answer: Answer, of: Recording) -> None:
+    # A double has no place for each ns of a time since the machine was started.
+    assert [row["waited_ms"] for row in answer] == pytest.approx(of_waits(of, "io-0")[:10], abs=1e-5)
+    assert {str(row["culprit"])[:4] for row in answer} == {"cpu-"}
+    assert all("convoy.py" in str(row["culprit_own_line"]) for row in answer)
+
+
+def check_12(answer: Answer, of: Recording) -> None:
+    # The thread's own track has gaps too, between its calls.
+    gaps = [row for row in answer if row["track"] == "GPU 0 stream 7"]
+    assert {(row["before"], row["after"]) for row in gaps} == {("gemm", "gemm")}
+    assert all(0 < float(str(row["waited_ms"])) <= float(str(row["ms"])) for row in gaps)
+    assert {str(row["culprit"])[:4] for row in gaps} == {"cpu-"}
+
+
 CHECKS: dict[int, Callable[[Answer, Recording], None]] = {
     1: check_1,
     2: check_2,
@@ -224,6 +268,8 @@ CHECKS: dict[int, Callable[[Answer, Recording], None]] = {
     8: check_8,
     9: check_9,
     10: check_10,
+    11: check_11,
+    12: check_12,
 }
 
 

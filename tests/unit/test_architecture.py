@@ -22,6 +22,7 @@ LAYERS = (
     "process",
     "recording",
     "timeline",
+    "merging",
     "analysis",
     "exporters",
     "reports",

@@ -2,7 +2,7 @@
 
 From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests), CPU scheduling,
 then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and
-samples. Other UIs begin with CPU scheduling.
+samples, and to those of other profilers' files that were merged. Other UIs begin with CPU scheduling.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto.cut import write_cut
 from giltrace.exporters.perfetto.gil_group import write_group, write_quality
 from giltrace.exporters.perfetto.gil_threads import write_thread_tracks
+from giltrace.exporters.perfetto.merged import write_merged
 from giltrace.exporters.perfetto.packets import Ints
 from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
 from giltrace.exporters.perfetto.sched import write_sched
@@ -49,9 +50,12 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     describe_others(sink, timeline)
     alone = len({process.pid for process in timeline.processes if process.gils}) <= 1
     flow = 1
+    above: dict[tuple[int, int], int] = {}
     for process in timeline.processes:
-        _write_process(sink, timeline, process, flow, alone)
+        by_tid = _write_process(sink, timeline, process, flow, alone)
+        above.update(((process.pid, tid), track) for tid, track in by_tid.items())
         flow += len(process.holds)
+    write_merged(sink, timeline.merged, above)
     write_sched(sink, timeline)
 
 
@@ -74,7 +78,8 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
     return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
 
 
-def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool) -> None:
+def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool) -> dict[int, int]:
+    """Write what is known of a process; what spans of each of its threads, by tid, hang from."""
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process)
     above = threads
@@ -90,6 +95,7 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
     by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:
         write_spans(sink, spans, by_tid, _RANK_SAMPLES if spans.sampled else _RANK_SPANS)
+    return by_tid
 
 
 def _above_spans(threads: Ints, tracks: Ints) -> Ints:

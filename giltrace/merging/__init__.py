@@ -1,0 +1,1 @@
+"""Other profilers' files, put on the clock of a recording."""
