@@ -1,6 +1,7 @@
 """Record the samples of this folder again: one of each bundled workload, and the index of all.
 
     sudo python3 traces/regenerate.py [WORKLOAD]... [--home /opt/giltrace] [--python /usr/bin/python3]
+    .venv/bin/python traces/regenerate.py --traces     only write the traces anew, of the recordings that are here
 
 giltrace is installed from this checkout into a new virtual environment at --home, and records from there, so that no
 sample has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python.
@@ -77,7 +78,11 @@ def main() -> None:
         "--python", default="/usr/bin/python3", help="interpreter of the recordings (default: %(default)s)"
     )
     parser.add_argument("--newer-python", default="", help="for workloads that need a newer one")
+    parser.add_argument("--traces", action="store_true", help="write the traces anew, of the recordings that are here")
     options = parser.parse_args()
+    if options.traces:
+        rewrite()
+        return
     giltrace = install(options.home, options.python)
     programs = sorted(p.stem for p in (CHECKOUT / "workloads").glob("*.py") if not p.stem.startswith("_"))
     samples = json.loads(INDEX.read_text()) if options.workloads and INDEX.exists() else {}
@@ -113,7 +118,7 @@ def record(giltrace: Path, name: str, python: str) -> dict[str, Any]:
         subprocess.run([giltrace, *command[1:]], cwd=work, check=True, env=_clean(), stderr=subprocess.DEVNULL)
         told = subprocess.run([giltrace, "report", recording, "--json"], check=True, capture_output=True, text=True)
         pack(recording, FOLDER / f"{name}.giltrace.tar.gz")
-        (FOLDER / f"{name}.pftrace.gz").write_bytes(gzip.compress(trace.read_bytes(), 9, mtime=0))
+        _pack_trace(name, trace)
         meta = json.loads((recording / "meta.json").read_text())
     report = json.loads(told.stdout)
     return {
@@ -124,6 +129,23 @@ def record(giltrace: Path, name: str, python: str) -> dict[str, Any]:
         "python": next(process["python"] for process in report["processes"]),
         "shows": figures(report),
     }
+
+
+def rewrite() -> None:
+    """Write the trace of each sample as this checkout does, with the giltrace of the interpreter that runs this."""
+    samples = json.loads(INDEX.read_text())
+    for name in samples:
+        with tempfile.TemporaryDirectory() as work:
+            trace = Path(work, f"{name}.pftrace")
+            recording = str(unpack(name, Path(work)))
+            command = [sys.executable, "-m", "giltrace", "export", recording, "--to", "perfetto", "-o", str(trace)]
+            subprocess.run(command, check=True, capture_output=True)
+            _pack_trace(name, trace)
+    check_sizes(samples)
+
+
+def _pack_trace(name: str, trace: Path) -> None:
+    (FOLDER / f"{name}.pftrace.gz").write_bytes(gzip.compress(trace.read_bytes(), 9, mtime=0))
 
 
 def _clean() -> dict[str, str]:
