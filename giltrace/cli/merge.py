@@ -47,9 +47,9 @@ def merge(
     """Put another profiler's file beside the GIL, on the same clock.
 
     \b
-    giltrace merge train trace.json                       of torch.profiler, viztracer, py-spy, Tachyon, or Chrome's
-    giltrace merge train other.json --clock realtime      times since 1970
-    giltrace query train "select * from gil_gaps order by waited desc limit 10"      is the GPU's gap the GIL's?
+    giltrace merge train trace.json                   of torch.profiler, viztracer, ...
+    giltrace merge train other.json --clock realtime  times since 1970
+    giltrace query train "select * from gil_gaps"     is the GPU's gap the GIL's?
 
     Its spans are kept in the recording and drawn below the GIL track of the thread that they are of, by the ids of
     process and thread; a GPU's streams, and what is of no thread on record, get tracks of their own. The analyses of
