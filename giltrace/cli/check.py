@@ -109,16 +109,16 @@ def check(
     """Check recordings against limits: a line per rule, exit status 0 if all pass and 1 if one fails.
 
     \b
-    giltrace check out/app --max-wait-p99 10ms --max-wait-share 20% --thread 'io-*'
+    giltrace check out/app --max-wait-p99 10ms --thread 'io-*'
     giltrace check out/app --verdict-not convoy --verdict-not hog --max-lost 0
-    giltrace check 'out/*' --format github                            by the rules in pyproject.toml
-    giltrace check 'out/*' --format junit > gil.xml                   a test report
-    giltrace check 'out/*' --format markdown >> $GITHUB_STEP_SUMMARY  a table
+    giltrace check 'out/*' --format github   by the rules in pyproject.toml
+    giltrace check 'out/*' --format junit > gil.xml   a test report
+    giltrace check 'out/*' --format markdown >> $GITHUB_STEP_SUMMARY
 
     \b
-    [tool.giltrace.check]           in pyproject.toml here or above; options on the
-    max-wait-p99 = "10ms"           command line win over its keys, which have
-    verdict-not = ["convoy", "hog"] their names
+    [tool.giltrace.check]            in pyproject.toml here or above; options
+    max-wait-p99 = "10ms"            on the command line win over its keys,
+    verdict-not = ["convoy", "hog"]  which have their names
 
     A TIME has a unit (5us, 10ms, 1.5s), a SHARE is 20% or 0.2. At least one rule is needed. Exit status 2 means that
     something could not be checked: the command line, the file of rules or a recording is at fault. Of several

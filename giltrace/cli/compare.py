@@ -58,9 +58,9 @@ def compare(
 
     \b
     giltrace compare out/before out/after
-    giltrace compare out/before out/after --after 10 --thread 'io-*'    without the start-up, what these threads lost
-    giltrace compare out/main out/branch --fail-on worse                exit status 1 if more is lost
-    giltrace compare out/main out/branch --format markdown >> $GITHUB_STEP_SUMMARY
+    giltrace compare out/before out/after --after 10   without the start-up
+    giltrace compare out/main out/branch --fail-on worse   for CI: status 1
+    giltrace compare out/main out/branch --format markdown > comment.md
 
     The first line says how long the second took if both are whole runs of a program, what waits are lost to now and
     were not before ("new") or are no more ("gone"), or that more or less is lost in all.

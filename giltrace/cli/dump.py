@@ -32,8 +32,8 @@ def dump(
     """Write out what the recording of a running process holds by now; the recording goes on.
 
     \b
-    giltrace record --ring 64MiB -- gunicorn app:app     in one terminal, for days
-    giltrace dump 4711 -o slow                           in another: the last moments, as slow.giltrace
+    giltrace record --ring 64MiB -- gunicorn app:app   in one terminal, for days
+    giltrace dump 4711 -o slow    in another: the last moments, as slow.giltrace
 
     PID is any process that is recorded, by `giltrace record` or `giltrace attach`, with --ring or without.
     """

@@ -68,11 +68,11 @@ def export(
     """Write a recording in the format of another tool.
 
     \b
-    giltrace export slow --to firefox                     slow.firefox.json, for profiler.firefox.com
-    giltrace export slow --to parquet -o data             a folder of tables, for DuckDB and pandas
-    giltrace export slow --to csv --table waits -o -      one table, on stdout
-    giltrace export slow --to collapsed --by culprit      whose lines the waited time was spent in
-    giltrace export slow --to perfetto --top-waits 50     a trace cut to what a browser can hold
+    giltrace export slow --to firefox                    for profiler.firefox.com
+    giltrace export slow --to parquet -o data            tables: DuckDB, pandas
+    giltrace export slow --to csv --table waits -o -     one table, on stdout
+    giltrace export slow --to collapsed --by culprit     lines waited for, folded
+    giltrace export slow --to perfetto --top-waits 50    a trace cut to its waits
 
     docs/formats.md says what each format carries and what it loses.
 

@@ -47,7 +47,7 @@ def merge(
     """Put another profiler's file beside the GIL, on the same clock.
 
     \b
-    giltrace merge train trace.json                   of torch.profiler, viztracer, ...
+    giltrace merge train trace.json                   torch's, viztracer's, ...
     giltrace merge train other.json --clock realtime  times since 1970
     giltrace query train "select * from gil_gaps"     is the GPU's gap the GIL's?
 

@@ -36,7 +36,7 @@ def query(
     """Ask a recording by SQL, in Perfetto's dialect of SQLite; works offline.
 
     \b
-    giltrace query slow "select thread, sum(dur) / 1e6 as ms from gil_waits group by thread order by ms desc"
+    giltrace query slow "select thread, sum(dur) from gil_waits group by thread"
     giltrace query slow -f questions.sql --csv
     giltrace query slow                        a prompt; .help tells what it knows
 

@@ -69,8 +69,8 @@ def record(
     giltrace record app.py --its options       a script, its arguments after it
     giltrace record -m http.server 8000        a module
     giltrace record -c "import this"           a string
-    giltrace record cpu_bound                  a bundled workload (see `giltrace workloads`)
-    giltrace record -- gunicorn -w2 app:app    any command: every Python process below it is traced
+    giltrace record cpu_bound                  a bundled workload, by its name
+    giltrace record -- gunicorn -w2 app:app    a command, and all Pythons below it
 
     The result is NAME.giltrace, the recording, and NAME.pftrace, for the Perfetto UI; a summary goes to stderr. NAME is
     the target's; where that is taken the next is NAME.2, unless -o names another or -f replaces it. The program's

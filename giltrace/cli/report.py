@@ -52,10 +52,10 @@ def report(
 
     \b
     giltrace report slow                       on the terminal
-    giltrace report slow --html slow.html      one file for a browser, with the timeline
+    giltrace report slow --html slow.html      a page, with the timeline
     giltrace report slow --json                for programs
-    giltrace report slow --lines               line by line instead of function by function
-    giltrace report slow --after 10 --role 'io-*'   without the start-up: what these threads lost, and to whom
+    giltrace report slow --lines               by line instead of by function
+    giltrace report slow --role 'io-*'         what these threads lost, to whom
 
     In this order: the verdict with its evidence and advice; the waited time and where it went; victims and culprits,
     largest first; what would change without a GIL; how good the measurement is.

@@ -63,8 +63,8 @@ def top(
     """Show live who holds the GIL, who waits for it, and which lines make them wait.
 
     \b
-    giltrace top 4242                       a process that runs already: exact, as with `giltrace attach`
-    giltrace top --observe 4242             the same from outside: sampled, nothing in it is touched
+    giltrace top 4242                       a process that runs: exact
+    giltrace top --observe 4242             from outside: sampled, not touched
     giltrace top app.py --its options       a script, its arguments after it
     giltrace top -- gunicorn -w2 app:app    any command, as with `giltrace record`
     giltrace top --once -d 10s 4242         one snapshot over ten seconds, as text

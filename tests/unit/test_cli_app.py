@@ -48,10 +48,14 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", app.COMMANDS, ids=lambda c: c.name)
 def test_every_command_can_be_loaded_and_explains_itself(
-    command: app.Command, capsys: pytest.CaptureFixture[str]
+    command: app.Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert exit_status([command.name, "--help"]) == 0
-    assert f"giltrace {command.name}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"giltrace {command.name}" in told
+    # Examples are not wrapped.
+    assert [line for line in told.splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("command", app.COMMANDS, ids=lambda c: c.name)
