@@ -30,7 +30,8 @@ WRITING_NS = 600
 #: The calls that all processes of a recording write may take so many bytes, and those of one process so many of them.
 ROOM_BYTES = 64 << 20
 EACH_BYTES = 16 << 20
-#: So many lookouts lie side by side: up to 3.11 each thread has to meet one of its own to be told to end.
+#: So many lookouts lie side by side: up to 3.11 each thread has to meet one of its own to be told to end, at the next
+#: of its calls.
 LOOKOUTS = 64
 #: Slower code between the calls is a cost from this factor on; smaller ones are noise.
 SLOWER = 1.1
@@ -78,6 +79,7 @@ class _Recorder:
         self._stem = ""
         self._saved = False
         self._turn = 0
+        self._ahead = 0
         self._hook: Any = None
         self._stopped: dict[int, int] = {}
         self._answered = _answer() is not None
@@ -164,18 +166,23 @@ class _Recorder:
         self._state["call_ns"] = max(0, traced[0] - bare[0]) / _PROBE_CALLS
         self._state["slowdown"] = max(1.0, traced[1] / bare[1])
 
-    def _look_out(self, count: int = LOOKOUTS) -> None:
+    def _look_out(self) -> None:
         self._turn += 1
-        for _ in range(count):
+        self._ahead = LOOKOUTS
+        for _ in range(LOOKOUTS):
             self._tracer.add_raw(_Lookout(self, self._turn))
 
     def wrapped(self, turn: int) -> None:
         """Hear that the buffer is full again, within a call of the target's: go on, or end if that costs too much."""
         if self._saved or turn != self._turn:
             return
+        self._ahead -= 1
         if self._stopped:
             self._stop()
-            self._tracer.add_raw(_Lookout(self, turn))  # for the next thread
+            # Those that are left lie ahead, for the next threads' next calls. One that is added lies behind, and would
+            # take the place of one of them: new ones are for threads beyond these, once the buffer is full again.
+            if self._ahead == 0:
+                self._look_out()
             return
         self._state["calls"] += ENTRIES - LOOKOUTS
         if self._confined():
