@@ -15,6 +15,7 @@ import pytest
 
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.results import Hog
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
 from giltrace.launch.attach.heads import Heads
@@ -136,16 +137,18 @@ loop()
 
 def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Path) -> None:
     with waiting(interpreter.path, "-c", SPINNERS) as process:
-        handed_over = 0
+        handed_over, hogs = 0, list[Hog]()
         for number in itertools.count():
             timeline = record(process.pid, tmp_path / f"{number}.giltrace")
             (found,) = timeline.processes
-            assert find_hogs(found) == ()
+            hogs += find_hogs(found)
             assert judge(found).kind != "hog"
             # On a busy machine it may be over before both threads have had a core.
             handed_over += len(found.holds) > 1
-            if handed_over == 4:
+            if handed_over == 12:
                 break
+    # A virtual machine's core that its host takes away for a moment looks as if its thread ran on: once, not each time.
+    assert len(hogs) <= 1, hogs
 
 
 @pytest.mark.parametrize("kind", ["spin", "malloc", "many", "ids"])
