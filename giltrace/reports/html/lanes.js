@@ -74,6 +74,12 @@ class Lanes extends LaneDrawing {
     return this.view[0] <= 0 && this.view[1] >= this.length;
   }
 
+  // Whether that is in view, in ns, to a thousandth of it.
+  shows(from, to) {
+    const near = (this.view[1] - this.view[0]) / 1000;
+    return [from, to].every((ns, at) => Math.abs(ns / this.tick - this.view[at]) <= near);
+  }
+
   // What is in view, as `--window` takes it.
   windowText() {
     const [from, to] = this.view.map((time) => time * this.tick);

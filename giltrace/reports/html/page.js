@@ -29,6 +29,8 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       const before = selection.window;
+      const range = windowOf(before);
+      if (range && lanes.shows(...range)) return;
       selection.window = lanes.whole ? null : lanes.windowText();
       if (selection.window !== before) follow();
     }, 150);
