@@ -91,7 +91,11 @@ bool room_take(const char *path, uint32_t size, struct gt_header *head, struct r
     if (ring_is_on()) {
         return take_in_ring(path, head, room);
     }
-    return file_confined() ? take_reserved(room) : take_at_end(path, room);
+    if (!file_confined() && take_at_end(path, room)) {
+        return true;
+    }
+    /* Also where the process was about to confine itself when we looked, and has done so since. */
+    return file_confined() && take_reserved(room);
 }
 
 /* A chunk is full, or its thread has ended: all of it is in the file. */
