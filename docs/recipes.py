@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("recipes.md")
+#: An environment that has the packages, as `.ci/setup recipes` makes it.
+HOME = Path(os.environ.get("GILTRACE_RECIPES", "/opt/giltrace-recipes"))
 #: Longer than any of them takes on a busy machine, in seconds.
 PATIENCE = 240
 

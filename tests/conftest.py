@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from docs import recipes
 from tests import processes, sanitizers, viewers
 from tests.interpreters import Interpreter, interpreters
 
@@ -25,7 +26,6 @@ from tests.interpreters import Interpreter, interpreters
 REQUIRE = frozenset(filter(None, os.environ.get("GILTRACE_REQUIRE", "").split(",")))
 
 #: Where `.ci/setup` puts interpreters that are not of this machine's kind.
-RECIPES = Path(os.environ.get("GILTRACE_RECIPES", "/opt/giltrace-recipes"))
 PYTHONS = Path(os.environ.get("GILTRACE_PYTHONS_ROOT", "/opt/giltrace-pythons"))
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -57,7 +57,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "cc": _has_program("cc"),
     "musl-gcc": _has_program("musl-gcc"),
     "ld-linux.so.2": _has_program("/lib/ld-linux.so.2"),
-    "recipes": lambda: (RECIPES / "bin" / "dask").exists(),
+    "recipes": lambda: (recipes.HOME / "bin" / "dask").exists(),
     "musl python": lambda: (PYTHONS / "musl" / "complete").exists(),
     "arm64 python": lambda: (PYTHONS / "arm64" / "complete").exists(),
     "ziglang": lambda: importlib.util.find_spec("ziglang") is not None,

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.recipes import PAGE, Recipe, follow, missing, recipes
+from docs.recipes import HOME, PAGE, Recipe, follow, missing, recipes
 
-#: An environment that has the packages, as `.ci/setup recipes` makes it.
-HOME = Path(os.environ.get("GILTRACE_RECIPES", "/opt/giltrace-recipes"))
 ALL = recipes(PAGE.read_text(encoding="utf-8"))
 #: Those that every run of the tests follows: a server, and a tree of processes.
 ALWAYS = ("Flask under gunicorn", "Dask")

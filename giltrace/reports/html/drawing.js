@@ -14,7 +14,7 @@ class LaneDrawing {
 
   name(thread) {
     const known = this.threads[thread];
-    return known ? known.name || `tid ${known.tid}` : "a thread without a lane";
+    return known ? threadName(known) : "a thread without a lane";
   }
 
   get head() { return 24; }

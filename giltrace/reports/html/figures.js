@@ -200,17 +200,14 @@ function gilFigures(process, gil, from, to, chosen, tick) {
 
 // Bars as those of the whole: equally wide on a logarithmic scale, five per decade.
 function histogramOf(waits) {
-  const bars = new Map();
+  const bars = Array.from({ length: 60 }, (_, at) => ({ low: Math.round(10 ** (at / 5)), high: Math.round(10 ** ((at + 1) / 5)), waits: 0, ns: 0 }));
   for (const ns of waits) {
-    const at = Math.min(Math.max(Math.floor(Math.log10(Math.max(ns, 1)) * 5 + 1e-9), 10), 59);
-    const bar = bars.get(at) || { low: Math.round(10 ** (at / 5)), high: Math.round(10 ** ((at + 1) / 5)), waits: 0, ns: 0 };
-    bars.set(at, bar);
+    const bar = bars[Math.min(Math.max(Math.floor(Math.log10(Math.max(ns, 1)) * 5 + 1e-9), 10), 59)];
     bar.waits++;
     bar.ns += ns;
   }
-  const used = [...bars.keys()];
-  const empty = (at) => ({ low: Math.round(10 ** (at / 5)), high: Math.round(10 ** ((at + 1) / 5)), waits: 0, ns: 0 });
-  return used.length ? Array.from({ length: Math.max(...used) - Math.min(...used) + 1 }, (_, at) => bars.get(Math.min(...used) + at) || empty(Math.min(...used) + at)) : [];
+  const used = (bar) => bar.waits > 0;
+  return bars.slice(Math.max(bars.findIndex(used), 0), bars.findLastIndex(used) + 1);
 }
 
 // What the threads whose lanes are `chosen` did between `from` and `to` (ticks): as a process of the report, without what
@@ -235,7 +232,7 @@ function selected(data, process, from, to, chosen) {
     ...process, duration_ns: (to - from) * tick,
     threads: process.threads.map((thread, at) => found.get(at) || thread), thread_rows: rows, more_threads: 0,
     gils: process.gil_lanes.map((_, gil) => gilFigures(process, gil, from, to, chosen, tick)),
-    waited_ns: [...found.values()].reduce((total, one) => total + one.waited_ns, 0),
+    waited_ns: sum([...found.values()], "waited_ns"),
     longest_wait_ns: Math.max(0, ...[...found.values()].map((one) => one.wait_max_ns)),
     blame: pairs, blame_by_function: pairs, more_blame: 0,
     findings: causes.map((one) => ({ ...one, path_ns: null, since_ns: null, summary: (known.get(one.cause) || {}).summary, advice: (known.get(one.cause) || {}).advice })),

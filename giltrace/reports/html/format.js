@@ -43,6 +43,9 @@ function duration(ns) {
 
 const percent = (share) => `${(share * 100).toFixed(1)}%`;
 const whole = (number) => (number === null ? "-" : number.toLocaleString("en"));
+// What people call a thread: by its id, if it has no name.
+const threadName = (thread) => thread.name || `tid ${thread.tid}`;
+
 // Whether a text has what is searched for.
 const has = (text, find) => !find || text.toLowerCase().includes(find.toLowerCase());
 const plural = (number, noun, several = `${noun}s`) => `${whole(number)} ${number === 1 ? noun : several}`;

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.stretches import stretches
+from giltrace.analysis.measure.stretches import Stretches, stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, State
 
@@ -71,7 +71,10 @@ class Lanes:
         self._mix = np.zeros(len(process.waits), np.uint16) if mix is None else mix
         sites = Sites(process)
         self._hold_stack, self._wait_stack = sites.hold_stacks(), sites.wait_stacks()
-        self._held = stretches(process)
+
+    @cached_property
+    def _held(self) -> Stretches:
+        return stretches(self._process)
 
     def gil(self, gil: int, lane_of: Ints) -> Lane:
         """Return who held one GIL, and at which lines; `lane_of` maps a thread to the value that stands for it."""

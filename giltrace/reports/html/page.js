@@ -13,6 +13,8 @@
   let tree = null;
   let asking = null;
   let waiting = 0;
+  // What was counted on the lanes for a selection; what is searched for, and whose code is shown, does not change that.
+  let counted = { of: null };
 
   function paint() {
     root.dataset.theme = chosen || (dark.matches ? "dark" : "light");
@@ -42,9 +44,14 @@
     const [from, to] = lanes.view;
     const who = selection.who(process());
     const asked = [...(who || process().thread_lanes.keys())];
-    const shown = { ...(selection.narrowed ? selected(data, process(), from, to, asked) : process()),
-      whole: !selection.narrowed, find: selection.find, own_only: selection.own };
-    const pathsOf = (byHolder) => waitedPaths(data, process(), from, to, asked, byHolder);
+    const of = JSON.stringify([selection.process, from, to, selection.role, selection.thread]);
+    if (counted.of !== of) counted = { of, figures: selection.narrowed ? selected(data, process(), from, to, asked) : process(), paths: new Map() };
+    const shown = { ...counted.figures, whole: !selection.narrowed, find: selection.find, own_only: selection.own };
+    const { paths } = counted;
+    const pathsOf = (byHolder) => {
+      if (!paths.has(byHolder)) paths.set(byHolder, waitedPaths(data, process(), from, to, asked, byHolder));
+      return paths.get(byHolder);
+    };
     above.replaceChildren(...[shown.whole ? verdictCard(shown) : selectionCard(selection, shown, process()), tiles(shown)]);
     below.replaceChildren(...[costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown), patternsCard(shown),
       histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
@@ -62,8 +69,7 @@
   }
 
   function ask(thread) {
-    const { name, tid } = process().threads[thread];
-    Object.assign(selection, { role: null, thread: name || `tid ${tid}` });
+    Object.assign(selection, { role: null, thread: threadName(process().threads[thread]) });
     apply();
   }
 

@@ -108,11 +108,11 @@ function threadsCard(process, ask) {
       whole(one.waits), duration(one.waited_ns), (100 * one.waited_ns / Math.max(one.life_ns, 1)).toFixed(0),
       ...["wait_p50_ns", "wait_p99_ns"].map((field) => duration(one.waits ? one[field] : null)), duration(longest),
       whole(one.forced)].map((text) => element("td", {}, text)),
-    element("td", { class: "left" }, stateBar(one.name || `tid ${one.tid}`, one.states_ns)), element("td", { class: "left" }, ranges(one.cores)));
+    element("td", { class: "left" }, stateBar(threadName(one), one.states_ns)), element("td", { class: "left" }, ranges(one.cores)));
   const single = (at, kind) => {
     const thread = process.threads[at];
     const swatch = element("span", { class: "swatch", style: { background: `var(--${threadColour(at)})` } });
-    const name = thread.name || `tid ${thread.tid}`;
+    const name = threadName(thread);
     const asked = at < process.thread_lanes.length ? element("button", { type: "button", class: "link", title: `Show ${name} only`, onclick: () => ask(at) }, name) : name;
     return row(thread, element("td", { class: kind }, swatch, asked), thread.waits ? thread.wait_max_ns : null);
   };

@@ -24,8 +24,8 @@ class Selection {
     if (this.role === null && this.thread === null) return null;
     const lanes = process.thread_lanes.map((_, at) => at);
     return new Set(lanes.filter((at) => {
-      const { name, tid, role } = process.threads[at];
-      return this.role !== null ? (role || name) === this.role : (name || `tid ${tid}`) === this.thread;
+      const thread = process.threads[at];
+      return this.role !== null ? thread.role === this.role : threadName(thread) === this.thread;
     }));
   }
 
@@ -94,7 +94,7 @@ function controls(selection, changed) {
       const lanes = process.thread_lanes.map((_, at) => process.threads[at]);
       const roles = lanes.map((one) => one.role).filter((role, at, all) => role && all.indexOf(role) < at);
       const group = (label, kind, names) => (names.length ? [element("optgroup", { label }, ...[...new Set(names)].map((name) => element("option", { value: kind + name }, name)))] : []);
-      who.replaceChildren(element("option", { value: "" }, "all"), ...group("roles", "r:", roles), ...group("threads", "t:", lanes.map((one) => one.name || `tid ${one.tid}`)));
+      who.replaceChildren(element("option", { value: "" }, "all"), ...group("roles", "r:", roles), ...group("threads", "t:", lanes.map(threadName)));
     },
     show() {
       if (find.value !== selection.find) find.value = selection.find;
