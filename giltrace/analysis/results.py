@@ -264,7 +264,7 @@ class Convoy:
 class EventLoop:
     """A thread that runs an asyncio loop (`loop` is "asyncio" or "uvloop"), and who made it wait most.
 
-    `culprit` is None if it never waited for anyone; `culprit_ns` is what it lost to that one.
+    `culprit` is None if it never waited for anyone; `culprit_ns` is what it lost to that one's function.
     """
 
     thread: str

@@ -271,7 +271,7 @@ def _event_loop(loop: EventLoop) -> str:
     )
     if loop.culprit is None:
         return f"{text}."
-    return f"{text}; most of it for {site_name(loop.culprit)} ({duration(loop.culprit_ns)})."
+    return f"{text}; most of it for {site_name(loop.culprit)} ({duration(loop.culprit_ns)} in that function)."
 
 
 def _print_what_if(found: WhatIf, console: Console) -> None:

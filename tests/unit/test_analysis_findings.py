@@ -172,6 +172,20 @@ def test_an_event_loop_and_its_culprit() -> None:
     assert (loop.culprit_ns, loop.culprit_stack) == (10 * MS, ("crunch (c.py:3)",))
 
 
+def test_the_culprit_of_a_loop_is_a_function_and_its_hottest_line() -> None:
+    """A loop of two lines costs 5 and 4 ms, one line elsewhere 6: the function with both lines is to blame."""
+    script = Script((PID, 101, 102, 103))
+    for thread, began, ended in ((1, 0, 5), (2, 10, 16), (3, 20, 24)):
+        script = script.acquire(began * MS, thread).request(began * MS + 1, 0).release(ended * MS, thread)
+        script = script.acquire(ended * MS, 0).release((ended + 1) * MS, 0)
+    lines = [("crunch", "c.py", 3), ("other", "d.py", 1), ("crunch", "c.py", 4)]
+    (loop,) = find_event_loops(
+        with_stacks(process(script), [LOOP, *([line] for line in lines)], wait={0: 0}, hold={1: 1, 2: 2, 3: 3})
+    )
+    assert loop.culprit == own_site("thread-*", "crunch", "c.py", 3)
+    assert (loop.culprit_ns // MS, loop.culprit_stack) == (8, ("crunch (c.py:3)",))
+
+
 def test_uvloop_shows_by_its_own_frames() -> None:
     frames: list[Frame] = [("handle", "app.py", 5), ("run", "/site-packages/uvloop/__init__.py", 109)]
     (loop,) = find_event_loops(with_stacks(behind(), [frames], hold={0: 0}))

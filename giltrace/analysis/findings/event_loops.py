@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.attribution import LongestOverlap, attribute
+from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import EventLoop
 from giltrace.timeline.axis import Ints
@@ -23,12 +23,8 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
     runners = np.flatnonzero(kind).tolist()
     if not runners:
         return ()
-    sites = Sites(process)
-    hold_stack = sites.hold_stacks()
-    culprit = sites.classify(process.holds["thread"], hold_stack)
     thread = process.waits["thread"].astype(np.int64)
-    shares = attribute(process, thread, culprit.of_row, kind[thread] > 0)
-    longest = LongestOverlap(process, culprit.of_row)
+    culprits = CulpritSites(process, Sites(process)).mains(thread, kind[thread] > 0)
     waits = usage.count_by_thread(process, process.waits)
     waited = usage.sum_by_thread(process, process.waits)
     most = usage.longest_by_thread(process, process.waits)
@@ -42,17 +38,8 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
             waited_ns=int(waited[runner]),
             wait_max_ns=int(most[runner]),
         )
-        mine = np.flatnonzero(shares.victim == runner)
-        if len(mine):
-            worst = shares.rows(mine[:1])
-            blamed = int(worst.culprit[0])
-            hold = int(longest.find(worst.wait, worst.culprit)[0])
-            loop = replace(
-                loop,
-                culprit=culprit.sites[blamed],
-                culprit_ns=int(worst.ns[0]),
-                culprit_stack=sites.stack(int(hold_stack[hold])) if hold >= 0 else (),
-            )
+        if (most_for := culprits.get(runner)) is not None:
+            loop = replace(loop, culprit=most_for.site, culprit_ns=most_for.ns, culprit_stack=most_for.stack)
         found.append(loop)
     return tuple(sorted(found, key=lambda loop: -loop.waited_ns))
 

@@ -9,7 +9,7 @@ import numpy as np
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
-from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.sites import Sites, main_site
 from giltrace.analysis.results import Finding, Hog, Site
 from giltrace.timeline.model import Process
 
@@ -127,7 +127,7 @@ class _Sides:
         """The site that lost most."""
         ns = self._costs.ns[:, cause]
         lost = np.bincount(self._victims.of_row, weights=ns, minlength=len(self._victims.sites))
-        return self._victims.sites[int(lost.argmax())]
+        return self._victims.sites[main_site(self._victims.sites, lost)[0]]
 
     def culprit(self, cause: Cause) -> Site | None:
         """The site that most of those waits overlap which were lost to `cause`, above all if there are such."""

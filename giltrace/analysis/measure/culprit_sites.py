@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.measure.attribution import attribute
-from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.attribution import LongestOverlap, attribute
+from giltrace.analysis.measure.sites import Sites, main_site
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.results import BlameTotal, Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
+
+
+class MainCulprit(NamedTuple):
+    """The function that some waits lost most to (`ns`), by the site of it that cost most and a `stack` of that site."""
+
+    site: Site
+    ns: int
+    stack: tuple[str, ...]
 
 
 class CulpritSites:
@@ -19,6 +28,7 @@ class CulpritSites:
 
     def __init__(self, process: Process, sites: Sites, *, own_lines: bool = False) -> None:
         held = stretches(process)
+        self._sites, self._stack = sites, held.stack
         self._process = replace(process, holds=held.holds)
         classes = sites.classify(held.holds["thread"], held.stack)
         self._classes = sites.own_lines(classes) if own_lines else classes
@@ -32,4 +42,18 @@ class CulpritSites:
 
     def main(self, chosen: Bools) -> Site | None:
         """The site that had the GIL for most of the chosen waits (bool, one per wait); None if nobody had it."""
-        return next((one.site for one in self.ranked(chosen, 1)), None)
+        nobody: Ints = np.zeros(len(self._process.waits), np.int64)
+        return next((one.site for one in self.mains(nobody, chosen).values()), None)
+
+    def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
+        """For each class of the chosen waits (one per wait) that lost any time: who it lost most of it to."""
+        shares = attribute(self._process, victim, self._classes.of_row, chosen)
+        longest = LongestOverlap(self._process, self._classes.of_row)
+        found = {}
+        for one in np.unique(shares.victim).tolist():
+            mine = shares.rows(shares.victim == one)
+            row, ns = main_site([self._classes.sites[site] for site in mine.culprit.tolist()], mine.ns)
+            held = int(longest.find(mine.wait[row : row + 1], mine.culprit[row : row + 1])[0])
+            stack = self._sites.stack(int(self._stack[held])) if held >= 0 else ()
+            found[one] = MainCulprit(self._classes.sites[int(mine.culprit[row])], ns, stack)
+        return found

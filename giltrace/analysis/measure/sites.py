@@ -128,6 +128,18 @@ def function_of(site: Site) -> Site:
     return Site(site.thread, function, file, 0, site.own)
 
 
+def main_site(sites: Sequence[Site], ns: npt.NDArray[Any]) -> tuple[int, int]:
+    """Of the function with most of `ns` (one for each of `sites`) the site with most of it, and the function's `ns`.
+
+    A loop of two lines is one place to look at: no line elsewhere stands before it because each of them has less.
+    """
+    number: dict[Site, int] = {}
+    function = np.array([number.setdefault(function_of(site), len(number)) for site in sites], np.int64)
+    of_function = np.bincount(function, weights=ns)
+    most = int(of_function.argmax())
+    return int(np.where(function == most, ns, -1).argmax()), int(of_function[most])
+
+
 def _own_line(site: Site) -> Site:
     if not site.own_function:
         return site

@@ -220,7 +220,7 @@ function patternsCard(process) {
       + (convoy.estimates.length ? `. Estimates for another switch interval: ${convoy.estimates.map((one) =>
         `${duration(one.switch_interval_ns)}: ${duration(one.wait_per_step_ns)} per step, ${one.steps_per_s.toFixed(0)} steps per second`).join("; ")}` : ""), convoy.stack]),
     ...process.event_loops.map((loop) => [`Event loop (${loop.loop}): ${loop.thread}`,
-      loop.culprit ? `waited ${duration(loop.waited_ns)}, ${duration(loop.wait_max_ns)} at most; most of it for ${siteName(loop.culprit)} (${duration(loop.culprit_ns)})`
+      loop.culprit ? `waited ${duration(loop.waited_ns)}, ${duration(loop.wait_max_ns)} at most; most of it for ${siteName(loop.culprit)} (${duration(loop.culprit_ns)} in that function)`
         : "never waited for another thread", loop.culprit_stack]),
   ];
   if (!found.length) return null;
