@@ -238,7 +238,7 @@ def test_of_many_threads_those_of_a_role_share_a_row() -> None:
         (200, "MainThread"),
     ]
     pool = rows[0]
-    assert (pool.held, pool.waiting) == pytest.approx((0.45, 4.5))
+    assert (pool.held, pool.waiting) == pytest.approx((0.45, 0.5))
     assert (pool.worst_ns, pool.holds, pool.state, pool.core) == (9000, 900, ThreadState.HOLDING, -1)
     assert [one.name for one in listed(many(20), Sort.NAME)][:2] == ["MainThread", "MainThread"]
     assert len({one.ident for one in rows}) == len(rows)

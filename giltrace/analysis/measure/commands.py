@@ -9,8 +9,13 @@ _OPTIONS_WITH_VALUE = frozenset({"-X", "-W"})
 
 
 def words_of(cmdline: str) -> list[str]:
-    """The command line led by what tells Python processes apart: the script or module, without its folder."""
+    """The command line led by what tells Python processes apart: the script or module, without its folder.
+
+    A process that gave itself a title, as ``gunicorn: worker [app]``, is told by that.
+    """
     words = cmdline.split()
+    if words and words[0].endswith(":"):
+        return words
     at = 1
     while at < len(words) and words[at].startswith("-") and words[at] not in ("-c", "-m"):
         at += 2 if words[at] in _OPTIONS_WITH_VALUE else 1

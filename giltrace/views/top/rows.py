@@ -60,7 +60,7 @@ def _has(row: ThreadRow, role: str, sought: str) -> bool:
 
 
 def _folded(role: str, rows: list[ThreadRow]) -> ThreadRow:
-    """One row for several: sums, the worst wait, and where the first of them stood."""
+    """One row for several: sums, of their waiting the mean, the worst wait, and where the first of them stood."""
     if len(rows) == 1:
         return rows[0]
     return replace(
@@ -70,7 +70,7 @@ def _folded(role: str, rows: list[ThreadRow]) -> ThreadRow:
         name=f"{role} ({len(rows)})",
         state=min((row.state for row in rows), key=_TELLING.index),
         held=sum(row.held for row in rows),
-        waiting=sum(row.waiting for row in rows),
+        waiting=sum(row.waiting for row in rows) / len(rows),
         worst_ns=max(row.worst_ns for row in rows),
         holds=sum(row.holds for row in rows),
         waits=sum(row.waits for row in rows),
