@@ -107,6 +107,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for tool in marker.args:
             if not TOOLS[tool]():
                 pytest.skip(f"needs {tool}")
+    if (kind := sanitizers.in_use()) is not None:
+        for marker in item.iter_markers("unsanitized"):
+            if not marker.args or kind in marker.args:
+                pytest.skip(f"not under {kind}")
 
 
 @pytest.hookimpl(wrapper=True)

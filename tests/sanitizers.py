@@ -25,6 +25,9 @@ HOST = ROOT / "tests" / "targets" / "gil_host.c"
 #: What to give to -fsanitize=, by the name of the runtime library.
 KINDS = {"asan": "address,undefined", "tsan": "thread"}
 
+#: The variable that names the runtime library which is to be the first to be loaded into what tests start.
+PRELOAD = "GILTRACE_TEST_PRELOAD"
+
 # TSan takes leave of a thread in the last round of destructors, which is the tracer's too: it must come one before.
 _ROUNDS = """
 #include <limits.h>
@@ -44,6 +47,12 @@ def available() -> bool:
     return shutil.which("cc") is not None and all(_runtime(kind).is_absolute() for kind in KINDS)
 
 
+def in_use() -> str | None:
+    """Which of KINDS the tests run under, None for none."""
+    preloaded = os.environ.get(PRELOAD, "")
+    return next((kind for kind in KINDS if f"lib{kind}" in preloaded), None)
+
+
 def _runtime(kind: str) -> Path:
     asked = ["cc", f"-print-file-name=lib{kind}.so"]
     return Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
@@ -51,7 +60,8 @@ def _runtime(kind: str) -> Path:
 
 def options(kind: str, report: Path) -> dict[str, str]:
     """The variables that let the sanitizers write into files that begin with `report`, and change nothing else."""
-    common = f"log_path={report}:halt_on_error={int(kind != 'tsan')}:print_stacktrace=1:handle_segv=0:handle_abort=0"
+    common = f"log_path={report}:halt_on_error={int(kind != 'tsan')}:print_stacktrace=1"
+    common += ":handle_segv=0:handle_sigbus=0:handle_abort=0"
     return {
         # Python itself leaks as it likes.
         "ASAN_OPTIONS": f"{common}:detect_leaks=0",
@@ -116,7 +126,7 @@ def main(kind: str, words: Sequence[str]) -> int:
         build.library.replace(copy / native.LIBRARY.relative_to(ROOT))
         # The runtime is to be the first library of all, here and in what tests start with a preload of their own.
         runtime = str(_runtime(kind))
-        first = {"PYTHONPATH": str(copy), "LD_PRELOAD": runtime, "GILTRACE_TEST_PRELOAD": runtime}
+        first = {"PYTHONPATH": str(copy), "LD_PRELOAD": runtime, PRELOAD: runtime}
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
         ran = subprocess.run(command, cwd=copy, env=os.environ | options(kind, report) | first, check=False)
         told = [path.read_text() for path in sorted(report.parent.glob("report.*"))]

@@ -97,6 +97,7 @@ def test_child_that_only_executes_another_program_is_no_process_of_its_own(
     assert len(read(tmp_path)) == 1
 
 
+@pytest.mark.unsanitized("tsan")  # which loses count of the threads of children
 def test_forks_while_other_threads_start_threads(interpreter: Interpreter, tmp_path: Path) -> None:
     program = """
         import os, threading, time
@@ -126,6 +127,7 @@ def test_forks_while_other_threads_start_threads(interpreter: Interpreter, tmp_p
     assert named == 10
 
 
+@pytest.mark.unsanitized("tsan")  # which has a thread of its own
 def test_daemon_that_closes_every_descriptor(interpreter: Interpreter, tmp_path: Path) -> None:
     program = """
         import os, sys, threading, time
@@ -148,6 +150,7 @@ def test_daemon_that_closes_every_descriptor(interpreter: Interpreter, tmp_path:
     assert len(of_kind(daemon.events, layout.Kind.ACQUIRE)) > 4000
 
 
+@pytest.mark.unsanitized("tsan")  # whose own look at what is written meets the limit
 @pytest.mark.parametrize("size", [0, 4096, 65536])
 def test_file_size_limit_costs_records_only(interpreter: Interpreter, size: int, tmp_path: Path) -> None:
     def limit() -> None:
@@ -257,6 +260,7 @@ def with_own_gils(interpreter: Interpreter) -> Interpreter:
     return interpreter
 
 
+@pytest.mark.unsanitized("tsan")  # CPython itself sorts a table in all of them at once
 def test_interpreters_with_gils_of_their_own_come_and_go(with_own_gils: Interpreter, tmp_path: Path) -> None:
     program = """
         import threading

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from giltrace import native
 from giltrace.recording import layout
@@ -38,6 +39,7 @@ def test_every_thread_is_in_every_recording(interpreter: Interpreter, tmp_path: 
         assert not {tid: pair for tid, pair in short.items() if pair[1] < pair[0]}, number
 
 
+@pytest.mark.unsanitized("asan")
 def test_no_file_stays_mapped(interpreter: Interpreter, tmp_path: Path) -> None:
     after = series(interpreter.path, tmp_path, 4, 200, 5)
     assert {files for _, _, files in after} == {0}

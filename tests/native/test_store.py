@@ -16,6 +16,7 @@ from tests.tracing import TARGETS, of_kind, read
 SOURCES = Path(native.__file__).parent / "tracer"
 UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "room", "store_file", "store")
 RECORDINGS = 20
+WATCHED = pytest.param("watched", marks=pytest.mark.unsanitized)
 
 pytestmark = pytest.mark.needs("cc")
 
@@ -60,7 +61,7 @@ def test_what_happens_between_recordings_is_in_none(plain: Path, tmp_path: Path)
     assert [sum(recorded(tmp_path, number).values()) for number in (0, 1)] == [1, 1000]
 
 
-@pytest.mark.parametrize("build", ["plain", "watched"])
+@pytest.mark.parametrize("build", ["plain", WATCHED])
 def test_each_recording_has_every_thread(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
     rows = run(request.getfixturevalue(build), "series", tmp_path)
     found = {number: recorded(tmp_path, number) for number in {row[0] for row in rows}}
@@ -68,6 +69,7 @@ def test_each_recording_has_every_thread(request: pytest.FixtureRequest, build: 
     assert not [row for row in rows if found[row[0]][row[1]] < row[2]]
 
 
+@pytest.mark.unsanitized
 def test_rings_begin_and_end_beside_threads(watched: Path, tmp_path: Path) -> None:
     rows = run(watched, "ring", tmp_path)
     for number in {row[0] for row in rows}:
@@ -88,12 +90,14 @@ def test_a_child_may_give_back_late_what_it_inherited(plain: Path, tmp_path: Pat
     assert (len(parent.events), len(child.events)) == (1, 3000)
 
 
-@pytest.mark.parametrize("build", ["plain", "watched"])
+@pytest.mark.unsanitized("tsan")
+@pytest.mark.parametrize("build", ["plain", WATCHED])
 def test_without_system_calls_there_is_room_for_all(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
     rows = run(request.getfixturevalue(build), "confined", tmp_path)
     assert recorded(tmp_path, 0) == {tid: count for _, tid, count in rows}
 
 
+@pytest.mark.unsanitized("tsan")
 def test_without_system_calls_a_ring_goes_round(plain: Path, tmp_path: Path) -> None:
     rows = run(plain, "confined-ring", tmp_path)
     (process,) = read(tmp_path / "0")

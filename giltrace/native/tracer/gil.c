@@ -132,8 +132,11 @@ static bool publish(const struct gil *gil) {
     struct gt_header *header = store_header();
     if (unlikely(header != NULL && header->gils[gil->id] == 0)) {
         header->gils[gil->id] = (uintptr_t)&gil_state(gil)->mutex;
-        /* Only those that this recording has seen. */
-        header->gil_count = header->gil_count > gil->id ? header->gil_count : gil->id + 1u;
+        /* Only those that this recording has seen. Interpreters with GILs of their own come here at once. */
+        uint32_t seen = __atomic_load_n(&header->gil_count, __ATOMIC_RELAXED);
+        while (seen <= gil->id && !__atomic_compare_exchange_n(&header->gil_count, &seen, gil->id + 1u, true,
+                                                               __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        }
         __atomic_fetch_or(&header->status, GT_GIL_SEEN, __ATOMIC_RELAXED);
     }
     return header != NULL;

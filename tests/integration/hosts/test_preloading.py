@@ -22,6 +22,7 @@ from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, of_kind, overlaps, read
 
 HOSTS = TARGETS / "hosts"
+MUSL = pytest.param("musl-gcc", marks=[pytest.mark.needs("musl-gcc"), pytest.mark.unsanitized])
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 3; }\n'
 THREADS = """
 import threading, time
@@ -72,11 +73,13 @@ def test_a_program_of_any_kind_prints_what_it_prints(how: list[str], tmp_path: P
     assert_the_same([compiled(HELLO, tmp_path / "hello", "cc", *how)], tmp_path)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.needs("musl-gcc")
 def test_a_program_on_musl(tmp_path: Path) -> None:
     assert_the_same([compiled(HELLO, tmp_path / "hello", "musl-gcc")], tmp_path)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.needs("cc", "ld-linux.so.2")
 def test_a_32_bit_program(tmp_path: Path) -> None:
     source = """
@@ -93,7 +96,7 @@ def test_a_32_bit_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("cc")
-@pytest.mark.parametrize("compiler", ["cc", pytest.param("musl-gcc", marks=pytest.mark.needs("musl-gcc"))])
+@pytest.mark.parametrize("compiler", ["cc", MUSL])
 def test_functions_that_are_stood_in_for_do_what_they_do(compiler: str, tmp_path: Path) -> None:
     assert_the_same([compiled(HOSTS / "calls.c", tmp_path / "calls", compiler)], tmp_path)
 
@@ -113,6 +116,7 @@ def test_another_library_that_stands_in_for_the_same_still_does(tmp_path: Path) 
     assert outcome([program], both) == outcome([program], {**os.environ, "LD_PRELOAD": str(other)})
 
 
+@pytest.mark.unsanitized
 @pytest.mark.needs("cc")
 def test_a_process_that_confines_itself_tells_the_tracer_before(tmp_path: Path) -> None:
     """A tracer that only says when it is told, beside a copy of the stub."""
@@ -172,6 +176,7 @@ def test_a_python_that_is_loaded_later_is_traced_from_then_on(interpreter: Inter
     assert all(np.count_nonzero(releases["thread"] == worker) >= 200 for worker in workers)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.needs("cc")
 def test_room_for_the_thread_local_data_of_other_libraries_is_left(interpreter: Interpreter, tmp_path: Path) -> None:
     """glibc keeps some 1,600 bytes of every thread's block for libraries that come later and insist on it."""
@@ -253,6 +258,7 @@ def test_the_users_own_preloads_stay(tmp_path: Path) -> None:
     assert env["LD_PRELOAD"] == f"{preload_path()}:/first.so:/second.so"
 
 
+@pytest.mark.unsanitized
 def test_a_tracer_that_is_missing_is_said(tmp_path: Path) -> None:
     tree = tmp_path / "lib"
     shutil.copytree(native.FOLDER, tree)
