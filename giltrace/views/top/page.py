@@ -65,7 +65,8 @@ HELP = (
         "threads",
         "held, waiting: shares of the span (w changes it). worst: the longest wait for the GIL. line: where the thread "
         "stood when it last gave the GIL up, or was read while it holds it. One that did not use the GIL meanwhile is "
-        f"not listed. Of more than {MOST_SINGLE}, those of a role share a row: sums, of waiting the mean, the worst wait.",
+        f"not listed. Of more than {MOST_SINGLE}, those of a role share a row: sums, of waiting the mean, the worst "
+        "wait.",
     ),
     (
         "state",
