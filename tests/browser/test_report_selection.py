@@ -253,6 +253,33 @@ def test_two_hundred_threads_are_one_screen_and_unfold(crowd: Page) -> None:
     assert len(crowd.lanes()) == 4
 
 
+def test_of_eight_processes_the_one_that_is_chosen_is_told(driver: Any, tmp_path: Path) -> None:
+    """Those with equal work share a row of the overview, and unfold; a link leads to the one that it names."""
+    from selenium.webdriver.support.ui import Select
+
+    workers = [make_process(pid=9000 + at, threads=3, holds=300, seed=at) for at in range(7)]
+    page = opened(driver, make_timeline(make_process(threads=2, holds=60), *workers), tmp_path)
+    choice = Select(page.find("#process"))
+    unfold = "#processes button[aria-expanded='false']"
+    page.find(unfold).click()
+    assert len(choice.options) == len(page.all("#processes [data-at]")) == 8
+    chosen = next(option for option in choice.options if "9005" in option.text)
+    choice.select_by_visible_text(chosen.text)
+    assert page.hash("process") == "9005"
+    waits = workers[5].waits
+    told = page.duration(int((waits["end"] - waits["start"]).sum()))
+    assert page.find(".tile b").text == told
+    assert len(page.lanes()) == 1 + 3
+    address = driver.current_url
+    driver.get("about:blank")
+    open_page(driver, address)
+    assert (page.hash("process"), page.find(".tile b").text) == ("9005", told)
+    page.find(unfold).click()
+    page.find("#processes [data-at='0'] button").click()
+    assert page.hash("process") is None
+    assert page.find(".tile b").text != told
+
+
 @pytest.mark.needs("axe-core")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("hash", ["", f"#t={WINDOW}&thread=io-0&find=steps"])
