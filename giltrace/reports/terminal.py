@@ -279,7 +279,7 @@ def _print_what_if(found: WhatIf, console: Console) -> None:
     others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
     allowed = plural(found.cores, "core") if found.quota is None else f"{found.quota:g} CPUs"
     paragraph(
-        f"A bound: at most {found.speedup_bound:.2f} x as fast on {allowed} "
+        f"A bound, with the CPU time of this run: at most {found.speedup_bound:.2f} x as fast on {allowed} "
         f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})"
         + (f"; {others}." if others else "."),
         console,

@@ -86,7 +86,7 @@ function whatIfCard(process) {
   const woken = whatIf.woken_bound > 1.1 * whatIf.speedup_bound ? element("p", { class: "soft small" },
     `≤ ${whatIf.woken_bound.toFixed(2)} x on ${allowedText(whatIf)} if whoever was blocked in the program's own code, and went on while another `
     + "thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.") : null;
-  return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, cores as the only limit",
+  return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, with its CPU time, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
       [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row))), { label: "without a GIL" }).made, woken);
 }
