@@ -97,7 +97,7 @@ def test_child_that_only_executes_another_program_is_no_process_of_its_own(
     assert len(read(tmp_path)) == 1
 
 
-@pytest.mark.unsanitized("tsan")  # which loses count of the threads of children
+@pytest.mark.unsanitized  # asan forks with its own locks taken, and tsan loses count of the threads of children
 def test_forks_while_other_threads_start_threads(interpreter: Interpreter, tmp_path: Path) -> None:
     program = """
         import os, threading, time
