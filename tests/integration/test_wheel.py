@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,19 +117,55 @@ def test_it_records_on_musl(site: Path, tmp_path: Path) -> None:
     check_convoy(record(site, tmp_path / "out", ["--python", python, "convoy"]))
 
 
-@pytest.mark.needs("arm64 python")
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="runs arm64 by qemu, on x86-64")
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
-def test_it_records_on_aarch64(suite: str, site: Path, tmp_path: Path) -> None:
-    """Under qemu, for whose guest alone the variables are."""
+def under_qemu(suite: str, site: Path, folder: Path, *words: str | Path) -> tuple[str, ProcessEvents]:
+    """Run Python for aarch64 with the wheel's tracer: what it printed, and its recording."""
     root = PYTHONS / "arm64" / suite
     (python,) = (path for path in (root / "usr" / "bin").glob("python3.1?") if not path.is_symlink())
     preload = site / "giltrace" / "native" / "lib" / "preload" / platform.machine() / "$PLATFORM"
     (name,) = (path.name for path in preload.iterdir())
-    variables = [f"LD_PRELOAD={preload / name}", f"GILTRACE_OUT={tmp_path}", "GILTRACE_STACKS=16"]
+    # Qemu's guest alone is to have them.
+    variables = [f"LD_PRELOAD={preload / name}", f"GILTRACE_OUT={folder}", "GILTRACE_STACKS=16"]
     guest = [word for variable in variables for word in ("-E", variable)]
-    command = ["qemu-aarch64-static", "-L", str(root), *guest, str(python), str(WORKLOADS / "convoy.py")]
+    command = ["qemu-aarch64-static", "-L", str(root), *guest, str(python), *map(str, words)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    (process,) = read(tmp_path)
+    (process,) = read(folder)
+    return ran.stdout, process
+
+
+on_qemu = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs arm64 by qemu, on x86-64")
+
+
+@pytest.mark.needs("arm64 python")
+@on_qemu
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_it_records_on_aarch64(suite: str, site: Path, tmp_path: Path) -> None:
+    _, process = under_qemu(suite, site, tmp_path, WORKLOADS / "convoy.py")
     check_convoy(process)
+
+
+@pytest.mark.needs("arm64 python")
+@on_qemu
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_it_goes_on_where_a_filter_is_refused_on_aarch64(suite: str, site: Path, tmp_path: Path) -> None:
+    """Qemu has no filters: prctl (22) and seccomp (277) fail there, and the tracer has heard of them before."""
+    program = """
+        import ctypes, threading, time
+        libc = ctypes.CDLL(None)
+        def step():
+            for _ in range(300): time.sleep(0)
+        def steps():
+            threads = [threading.Thread(target=step, name=f"step-{at}") for at in range(3)]
+            for thread in threads: thread.start()
+            refused = libc.prctl(22, 1, 0, 0, 0), libc.syscall(277, 1, 0, None)
+            for thread in threads: thread.join()
+            return refused
+        print(steps(), steps())
+    """
+    printed, process = under_qemu(suite, site, tmp_path, "-c", textwrap.dedent(program))
+    assert printed == "(-1, -1) (-1, -1)\n"
+    assert (process.note, process.lost, overlaps(process.events)) == ("", 0, 0)
+    steppers = [number for number, thread in enumerate(process.threads) if thread.name.startswith("step-")]
+    assert len(steppers) == 6
+    releases = of_kind(process.events, layout.Kind.RELEASE)
+    assert np.count_nonzero(np.isin(releases["thread"], steppers)) >= 6 * 300
