@@ -28,10 +28,14 @@ _BLAS = "OPENBLAS_NUM_THREADS"
 #: What the end of a recording needs, the largest first, and what its trace needs besides.
 _END = (
     "giltrace.timeline.load",
+    # `numpy.unique` imports it when it is called first.
+    "numpy.ma",
     "giltrace.collectors._gil_report",
     "giltrace.collectors._code_names",
     "giltrace.analysis.summary",
     "giltrace.reports.summary",
+    "giltrace.reports.console",
+    "giltrace.cli.loading",
 )
 _TRACE = "giltrace.exporters.perfetto.trace"
 
