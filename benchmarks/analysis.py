@@ -17,7 +17,7 @@ from timeline import PID, TURN_NS, gil_events, switches
 
 from giltrace.analysis.report import analyse
 from giltrace.recording.events import FRAME, ProcessEvents, SchedEvents, StackTable, ThreadInfo
-from giltrace.timeline import build_timeline
+from giltrace.timeline.build import build_timeline
 from giltrace.timeline.model import Process, Stacks, Timeline
 
 TARGET_SECONDS, TARGET_MIB = 10.0, 3072.0

@@ -27,7 +27,8 @@ from giltrace.collectors import _perf
 from giltrace.collectors.base import Session
 from giltrace.collectors.sched import PERIOD_NS, SchedCollector
 from giltrace.launch.child import Child
-from giltrace.recording.code_samples import DEPTH, read_code_samples
+from giltrace.recording.code_samples import read_code_samples
+from giltrace.recording.maps_file import DEPTH
 
 ENABLE, DISABLE = 0x2400, 0x2401
 DENSE_NS = 50_000

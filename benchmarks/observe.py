@@ -25,7 +25,7 @@ from giltrace import native
 from giltrace.collectors.base import Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.native.observe import End
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from giltrace.recording.gil import read_processes
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.model import Process

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from giltrace.recording.events import GIL_EVENT, SWITCH, ProcessEvents, SchedEvents, ThreadInfo
 from giltrace.recording.layout import Kind, RecordFlag
-from giltrace.timeline import build_timeline
+from giltrace.timeline.build import build_timeline
 
 TARGET_SECONDS, TARGET_MIB = 5.0, 2048.0
 PID = 1000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from giltrace.collectors.base import Collector, Session
 from giltrace.launch.child import Child
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import Spans
-from giltrace.timeline.model import CollectorReport
 
 
 def record(

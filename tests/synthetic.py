@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import (
     HOLD,
@@ -15,7 +16,6 @@ from giltrace.timeline.model import (
     SWITCH_REQUEST,
     WAIT,
     Array,
-    CollectorReport,
     Flag,
     OtherTask,
     Process,

@@ -14,7 +14,7 @@ import numpy as np
 
 from giltrace import native
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from giltrace.recording.events import Array, ProcessEvents
 from giltrace.recording.gil import read_processes
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from giltrace.recording.events import ANONYMOUS, Sampling
-from giltrace.timeline.model import CollectorReport, EndOf
+from giltrace.recording.collected import CollectorReport
+from giltrace.recording.events import Sampling
+from giltrace.recording.perf_types import ANONYMOUS
+from giltrace.timeline.model import EndOf
 
 #: The version of the report: fields are added under it, never renamed or removed.
 SCHEMA = "giltrace-report-1"

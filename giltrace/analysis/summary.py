@@ -16,9 +16,10 @@ from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import BlameTotal, Phase, Verdict
+from giltrace.recording.collected import CollectorReport
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
-from giltrace.timeline.model import CollectorReport, Flag, Process, State, Timeline
+from giltrace.timeline.model import Flag, Process, State, Timeline
 
 #: So many lines are told for which threads waited.
 TOP_CULPRITS = 3

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 from giltrace import __version__, installation
 from giltrace.cli.completion.shells import VARIABLE, Shell, install, script
 from giltrace.cli.parsing import TargetCommand
+from giltrace.cli.starting import ReadingCommand, collect_rarely, leave_the_rest
 from giltrace.cli.stdout import written_out
 from giltrace.cli.telling import tell
 from giltrace.errors import GiltraceError
@@ -62,36 +63,82 @@ COMMANDS: tuple[Command, ...] = (
         TargetCommand,
     ),
     Command(
-        "attach", "giltrace.cli.attach:attach", "Record a Python process that runs already, and leave it as it was."
+        "attach",
+        "giltrace.cli.attach:attach",
+        "Record a Python process that runs already, and leave it as it was.",
+        ReadingCommand,
     ),
-    Command("dump", "giltrace.cli.dump:dump", "Write out the last moments of a process that is being recorded."),
+    Command(
+        "dump",
+        "giltrace.cli.dump:dump",
+        "Write out the last moments of a process that is being recorded.",
+        ReadingCommand,
+    ),
     Command(
         "report",
         "giltrace.cli.report:report",
         "Say what a recording means, and which line made which line wait.",
+        ReadingCommand,
     ),
     Command(
-        "view", "giltrace.cli.view:view", "Open a recording in the Perfetto UI, where threads lost most to the GIL."
+        "view",
+        "giltrace.cli.view:view",
+        "Open a recording in the Perfetto UI, where threads lost most to the GIL.",
+        ReadingCommand,
     ),
-    Command("query", "giltrace.cli.query:query", "Ask a recording by SQL."),
-    Command("merge", "giltrace.cli.merge:merge", "Put another profiler's file beside the GIL, on the same clock."),
-    Command("compare", "giltrace.cli.compare:compare", "Say what changed beyond noise between two recordings."),
-    Command("check", "giltrace.cli.check:check", "Check recordings against limits, for continuous integration."),
+    Command(
+        "query",
+        "giltrace.cli.query:query",
+        "Ask a recording by SQL.",
+        ReadingCommand,
+    ),
+    Command(
+        "merge",
+        "giltrace.cli.merge:merge",
+        "Put another profiler's file beside the GIL, on the same clock.",
+        ReadingCommand,
+    ),
+    Command(
+        "compare",
+        "giltrace.cli.compare:compare",
+        "Say what changed beyond noise between two recordings.",
+        ReadingCommand,
+    ),
+    Command(
+        "check",
+        "giltrace.cli.check:check",
+        "Check recordings against limits, for continuous integration.",
+        ReadingCommand,
+    ),
     Command(
         "top",
         "giltrace.cli.top:top",
         "Show live who holds the GIL, who waits for it, and which lines make them wait.",
         TargetCommand,
     ),
-    Command("export", "giltrace.cli.export:export", "Write a recording in the format of another tool."),
+    Command(
+        "export",
+        "giltrace.cli.export:export",
+        "Write a recording in the format of another tool.",
+        ReadingCommand,
+    ),
     Command("doctor", "giltrace.cli.doctor:doctor", "Say what can be captured here, and how to get the rest."),
     Command("workloads", "giltrace.cli.workloads:workloads", "List the bundled workloads with what each shows."),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line `argv` (default: ``sys.argv[1:]``) and exit with its status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line `argv` (default: ``sys.argv[1:]``, of a process for that alone) and exit with its status."""
+    if argv is None:
+        collect_rarely()
+        try:
+            _run(sys.argv[1:])
+        finally:
+            leave_the_rest()
+    _run(list(argv))
+
+
+def _run(arguments: list[str]) -> NoReturn:
     shell = os.environ.get(VARIABLE)
     if shell is not None:
         from giltrace.cli.completion.answer import answer

@@ -71,7 +71,6 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
 
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
-    from giltrace.exporters.perfetto.trace import write
     from giltrace.recording.folder import SUFFIX
     from giltrace.reports.console import console as new_console
     from giltrace.reports.summary import print_summary
@@ -82,6 +81,8 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
         if no_trace:
             trace.unlink(missing_ok=True)
         else:
+            from giltrace.exporters.perfetto.trace import write
+
             write(timeline, trace)
         summary = summarise(timeline)
     console = new_console(stderr=True)

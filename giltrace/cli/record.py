@@ -26,6 +26,7 @@ from giltrace.cli.options import (
 )
 from giltrace.cli.outcome import exit_like, outputs, show
 from giltrace.cli.progress import say, working
+from giltrace.cli.starting import ends
 from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
 
@@ -102,7 +103,9 @@ def record(
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
-    status = run(target, folder, collectors, force=force, ending=partial(working, "finishing the recording"))
+    ready = ends(no_trace=no_trace)
+    ending = partial(working, "finishing the recording")
+    status = run(target, folder, collectors, force=force, meanwhile=ready, ending=ending)
     _finish(folder, trace, status, no_trace=no_trace)
 
 

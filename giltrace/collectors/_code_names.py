@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from giltrace.process.call_frames import CallFrames
 from giltrace.process.elf_file import ElfFile, Functions, NotElf
-from giltrace.recording.code_samples import DEPTH, CodeSamples, MappedFile, read_code_samples
-from giltrace.recording.events import ANONYMOUS, NATIVE_SAMPLE, NativeCode, NativeFunction
+from giltrace.recording.code_samples import CodeSamples, MappedFile, read_code_samples
+from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
+from giltrace.recording.maps_file import DEPTH
 from giltrace.recording.native_code import write_native_code
+from giltrace.recording.perf_types import ANONYMOUS
 
 Ints = npt.NDArray[np.int64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from giltrace.timeline.model import CollectorReport
+from giltrace.recording.collected import CollectorReport
 
 
 @dataclass(frozen=True)

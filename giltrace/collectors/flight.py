@@ -22,10 +22,10 @@ from giltrace.errors import OutputError, RecordingError
 from giltrace.process.folder import Folder
 from giltrace.process.program_files import ProgramFiles
 from giltrace.recording import clock, gil, layout, sched, snapshot
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.folder import SUFFIX
 from giltrace.recording.meta import Meta
 from giltrace.recording.trigger import Trigger
-from giltrace.timeline.model import CollectorReport
 
 #: What happens this long after a trigger is still in its dump.
 AFTERMATH_NS = 200_000_000

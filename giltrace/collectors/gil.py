@@ -9,18 +9,14 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from giltrace import installation, native
 from giltrace.collectors.base import Session
 from giltrace.errors import TargetError
 from giltrace.native.preloading import preload_path
-from giltrace.recording import clock, gil, layout
-from giltrace.recording.gil_file import GilFile, note_of
-from giltrace.timeline.model import CollectorReport
+from giltrace.recording.clock_file import append_pair
+from giltrace.recording.collected import CollectorReport
 
 #: How often the tracer's clock is compared with CLOCK_MONOTONIC.
 PAIR_INTERVAL_NS = 250_000_000
@@ -82,7 +78,7 @@ class GilCollector:
         self._compare_clocks()
 
     def _compare_clocks(self) -> None:
-        clock.append_pair(self._folder)
+        append_pair(self._folder)
         self._next_pair_ns = time.monotonic_ns() + PAIR_INTERVAL_NS
 
     def poll(self) -> None:
@@ -99,30 +95,10 @@ class GilCollector:
 
     def report(self, folder: Path) -> CollectorReport:
         """Say what the finished recording in `folder` holds and what it cost."""
-        files = gil.open_files(folder)
-        traced = [file for file in files if layout.Status.HOOKED in layout.Status(int(file.header["status"]))]
-        if not traced:
-            notes = [note_of(file.header) for file in files]
-            return CollectorReport(self.name, notes[0] if notes else _why_unseen(self._program))
-        ticks = gil.tick_clock(folder, traced)
-        pairs = sum(gil.count_records(file, layout.Kind.RELEASE) for file in traced)
-        return CollectorReport(self.name, "ok", _cost(pairs, traced, ticks), ticks.error_ns)
+        # Only now: the target was started without numpy.
+        from giltrace.collectors._gil_report import report
 
-
-def _cost(pairs: int, files: Sequence[GilFile], ticks: clock.TickClock) -> str:
-    """What tracing cost, in words: the hooks are measured in a tight loop, which spares them the way to memory."""
-    each = native.pair_cost_ns()
-    slow = sum(_length_ns(file, int(file.header["slow_ticks"]), ticks) for file in files)
-    told = f"{pairs} release+acquire pairs x {each:.0f} ns + {slow / 1e6:.1f} ms for new stacks and space"
-    return f"{told} = at least {(pairs * each + slow) / 1e6:.1f} ms"
-
-
-def _length_ns(file: GilFile, length: int, ticks: clock.TickClock) -> int:
-    if file.clock is layout.Clock.MONOTONIC_NS:
-        return length
-    start = int(file.header["start_ticks"])
-    begin, end = ticks.to_ns(np.array([start, start + length], np.uint64)).tolist()
-    return int(end - begin)
+        return report(folder, lambda: _why_unseen(self._program))
 
 
 def _why_unseen(program: str) -> str:

@@ -24,7 +24,7 @@ from giltrace.process.interpreter import find_interpreter, steadily
 from giltrace.process.stat import stat_fields
 from giltrace.process.thread_names import ThreadNames
 from giltrace.recording import layout
-from giltrace.timeline.model import CollectorReport
+from giltrace.recording.collected import CollectorReport
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Session

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from giltrace.collectors.base import Session
+    from giltrace.recording.collected import CollectorReport
     from giltrace.recording.events import Spans
-    from giltrace.timeline.model import CollectorReport
 
     Rows = npt.NDArray[np.void]
 
@@ -93,8 +93,8 @@ class PySpyCollector:
 
     def stop(self) -> CollectorReport:
         """Let each py-spy write its file, within bounds, and convert them."""
+        from giltrace.recording.collected import CollectorReport
         from giltrace.recording.spans import write_spans
-        from giltrace.timeline.model import CollectorReport
 
         self._end_all()
         spans, problems = self._convert()

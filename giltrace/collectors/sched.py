@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from giltrace.collectors import _perf
 from giltrace.process.program_files import ProgramFiles
-from giltrace.recording.code_samples import DEPTH, MapsFile
 from giltrace.recording.folder import GIL_NAME
+from giltrace.recording.maps_file import DEPTH, MapsFile
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Session
-    from giltrace.timeline.model import CollectorReport
+    from giltrace.recording.collected import CollectorReport
 
 #: How long a record may lie in a ring that does not fill up.
 _DRAIN_MS = 50
@@ -162,8 +162,8 @@ class SchedCollector:
 
     def stop(self) -> CollectorReport:
         """Copy what is left, close the events, and count what the kernel dropped."""
+        from giltrace.recording.collected import CollectorReport
         from giltrace.recording.sched import count_records
-        from giltrace.timeline.model import CollectorReport
 
         if self._thread is not None:
             os.close(self._wake[1])

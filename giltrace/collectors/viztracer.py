@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from giltrace.collectors.base import Session
+    from giltrace.recording.collected import CollectorReport
     from giltrace.recording.events import Spans
-    from giltrace.timeline.model import CollectorReport
 
     Rows = npt.NDArray[np.void]
 
@@ -58,8 +58,8 @@ class VizTracerCollector:
 
     def stop(self) -> CollectorReport:
         """Convert what each process wrote at its end into spans and remove the raw files."""
+        from giltrace.recording.collected import CollectorReport
         from giltrace.recording.spans import write_spans
-        from giltrace.timeline.model import CollectorReport
 
         found = _Findings()
         for path in sorted(self._folder.glob("viztracer-*.state")):

@@ -15,8 +15,8 @@ from giltrace import native
 from giltrace.collectors.gil import GilCollector
 from giltrace.errors import TargetError
 from giltrace.process.ways import find_ways
-from giltrace.recording import clock
-from giltrace.recording.cores import CoresLog
+from giltrace.recording.clock_file import append_pair
+from giltrace.recording.cores_log import CoresLog
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
 from giltrace.recording.meta import Meta
 
@@ -48,7 +48,7 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     ways = find_ways(os.getpid(), 0)
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
-    clock.append_pair(path)
+    append_pair(path)
     refused = native.start(path, stacks, ways)
     if refused:
         folder.abandon()
@@ -64,7 +64,7 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
         if native.stop():
             meta.end_ns = time.monotonic_ns()
             cores.look(now=True)
-            clock.append_pair(path)
+            append_pair(path)
             meta.collectors = [asdict(GilCollector().report(path))]
             meta.state = "complete"
             meta.write(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +12,13 @@ from pathlib import Path
 import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.errors import GiltraceError
+from giltrace.launch.beside import beside
 from giltrace.launch.child import Child
 from giltrace.launch.target import Target
-from giltrace.recording.cores import CoresLog
+from giltrace.recording.collected import CollectorReport
+from giltrace.recording.cores_log import CoresLog
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
-from giltrace.timeline.model import CollectorReport
 
 POLL_SECONDS = 0.05
 
@@ -81,11 +82,13 @@ def record(
     collectors: Sequence[Collector],
     *,
     force: bool = False,
+    meanwhile: Iterable[object] = (),
     ending: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> int:
     """Record `target` into the new folder `path`; returns its exit status, negative for a signal's number.
 
-    The block that `ending` gives is around what is left to do once the target has ended.
+    The steps of `meanwhile` are taken while the target runs. The block that `ending` gives is around what is left to do
+    once it has ended.
 
     Raises `OutputError` or `TargetError`, in which case nothing was started and `path` is as it was.
     """
@@ -110,11 +113,12 @@ def record(
         folder.abandon()
         raise
     folder.keep()
-    status = child.wait(POLL_SECONDS, crew.look)
-    while status is None:
-        crew.poll()
+    with beside(meanwhile):
         status = child.wait(POLL_SECONDS, crew.look)
-    meta.end_ns = time.monotonic_ns()
+        while status is None:
+            crew.poll()
+            status = child.wait(POLL_SECONDS, crew.look)
+        meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
     with ending():
         crew.stop()

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace import native
+from giltrace.recording.clock_file import FILE
 from giltrace.recording.door import MAX_TIME, Times, read_data
-
-FILE = "clock.bin"
 
 #: One simultaneous reading of both clocks; `error` bounds how far apart the two readings were, in ns.
 PAIR = np.dtype([("ticks", "<u8"), ("ns", "<u8"), ("error", "<u8")])
@@ -84,12 +83,6 @@ def ticks_per_ns(seconds: float = 0.02) -> float:
     time.sleep(seconds)
     second = native.clock_pair()
     return (second[0] - first[0]) / (second[1] - first[1])
-
-
-def append_pair(folder: Path) -> None:
-    """Read both clocks now and append the pair to the recording's `clock.bin`."""
-    with (folder / FILE).open("ab") as file:
-        file.write(np.array([native.clock_pair()], PAIR).tobytes())
 
 
 def read_pairs(folder: Path, times: Times = _EVER) -> npt.NDArray[np.void]:

@@ -7,10 +7,6 @@ program's own code only; of a sample the first is where it was, the others are w
 
 from __future__ import annotations
 
-import os
-import re
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,34 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.door import Damaged, leaving_out
-from giltrace.recording.events import ANONYMOUS
-from giltrace.recording.perf_records import (
-    LOW,
-    MISC_EXEC,
-    Index,
-    Rare,
-    Type,
-    Words,
-    kinds,
-    load,
-    rare_records,
-    record_starts,
-)
+from giltrace.recording.maps_file import DEPTH, MAPS, MMAP
+from giltrace.recording.perf_records import LOW, MISC_EXEC, Index, Rare, Words, kinds, load, rare_records, record_starts
+from giltrace.recording.perf_types import Type
 from giltrace.recording.sched import sched_files
 
 Ints = npt.NDArray[np.int64]
 
-MAPS = "maps.bin"
-#: Of a sample at most so many addresses are kept.
-DEPTH = 5
-
 _SAMPLE_HEAD = 6
 #: Addresses above are the kernel's marks between the parts of a chain.
 _HIGHEST = np.uint64(1 << 63)
-_MMAP = struct.Struct("<IIQQQIIQQII")
-_READ_EXECUTE, _PRIVATE = 5, 2
-_TRAILER = struct.Struct("<IIQII")
-_MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)")
 
 #: A sample: when, whose, and its `DEPTH` addresses as places: which file, -1 for none, and where in it.
 SAMPLE = np.dtype(
@@ -164,10 +142,10 @@ def _images(records: list[Rare], known: _Known) -> dict[int, list[_Image]]:
 
 
 def _mapping(record: Rare, numbers: dict[_Key, int], known: _Known) -> _Mapping | None:
-    _, _, start, length, place, major, minor, inode, *_ = _MMAP.unpack_from(record.body)
+    _, _, start, length, place, major, minor, inode, *_ = MMAP.unpack_from(record.body)
     if max(start, length, place) >= 1 << 62 or inode >= 1 << 63:
         return None
-    path = record.body[_MMAP.size :].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    path = record.body[MMAP.size :].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
     key = path, inode, major, minor
     number = numbers.setdefault(key, len(numbers))
     if number == len(known):
@@ -214,39 +192,3 @@ def _place(image: _Image, raw: npt.NDArray[np.void], part: Ints, rows: npt.NDArr
         chosen = table[np.array(numbers)[latest]]
         rows["file"][part[row], column] = chosen[:, 4]
         rows["place"][part[row], column] = address[row, column].astype(np.int64) - chosen[:, 1] + chosen[:, 3]
-
-
-class MapsFile:
-    """Writes `maps.bin`: what processes have mapped that may not be in the other files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / MAPS
-        self._seen: dict[int, list[bytes]] = {}
-
-    def look(self, pids: Iterable[int], time: int) -> None:
-        """Write what processes have mapped by now, if that is new, as of `time` (ns). Raises OSError."""
-        with self._path.open("ab") as file:
-            for pid in pids:
-                now = _mappings(pid)
-                if now and now != self._seen.get(pid):
-                    self._seen[pid] = now
-                    trailer = _TRAILER.pack(pid, pid, time, 0, 0)
-                    size = 8 + len(trailer)
-                    heads = (struct.pack("<IHH", Type.MMAP2, 0, size + len(body)) for body in now)
-                    file.write(b"".join(head + body + trailer for head, body in zip(heads, now, strict=True)))
-
-
-def _mappings(pid: int) -> list[bytes]:
-    """The mappings of code that a process has by now, as bodies of records; none if it may not be looked at."""
-    try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
-            found = [match for line in file if (match := _MAPPED.fullmatch(line.rstrip("\n")))]
-    except OSError:
-        return []
-    bodies = []
-    for match in found:
-        start, end, place, major, minor = (int(match[group], 16) for group in range(1, 6))
-        head = _MMAP.pack(pid, pid, start, end - start, place, major, minor, int(match[6]), 0, _READ_EXECUTE, _PRIVATE)
-        name = os.fsencode(match[7].removesuffix(" (deleted)") or ANONYMOUS)
-        bodies.append(head + name + b"\0" * (8 - len(name) % 8))
-    return bodies

@@ -39,9 +39,6 @@ TASK = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("born", "u1")
 #: One function span or run of equal samples. `name` indexes `Spans.names`; `depth` is 0 for the outermost.
 SPAN = np.dtype([("start", "<i8"), ("end", "<i8"), ("tid", "<i4"), ("name", "<u4"), ("depth", "<u2")])
 
-#: What the kernel calls a mapping without a file.
-ANONYMOUS = "//anon"
-
 #: One look at which native function a thread was in: `function` indexes `NativeCode.functions`.
 NATIVE_SAMPLE = np.dtype([("time", "<i8"), ("tid", "<i4"), ("function", "<u4")])
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 import giltrace
-from giltrace.recording import clock, layout
-from giltrace.recording.cores import CoresLog
+from giltrace.recording import layout
+from giltrace.recording.clock_file import append_pair
+from giltrace.recording.cores_log import CoresLog
 from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.gil_file import ALIGNMENT
 from giltrace.recording.live import LiveReader, Update
@@ -156,7 +157,7 @@ class Keeper:
                 copy.take(update.pieces)
         self._cores.look()
         if self._ticking:
-            clock.append_pair(self.path)
+            append_pair(self.path)
 
     def finish(self) -> Path:
         """End the recording and return its folder."""

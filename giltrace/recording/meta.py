@@ -12,7 +12,6 @@ from typing import Any
 
 from giltrace.errors import RecordingError
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
-from giltrace.recording.layout import MAX_GILS
 from giltrace.recording.replacing import replacing
 from giltrace.recording.trigger import Trigger
 from giltrace.text import visible
@@ -184,6 +183,9 @@ def _are_stretches(value: object) -> bool:
 
 def _are_holders(value: object) -> bool:
     """Whether a value is a list of [id of a process, id of a thread or 0, address]."""
+    # Where this is asked numpy is there; a recorder starts its target without.
+    from giltrace.recording.layout import MAX_GILS
+
     return (
         isinstance(value, list)
         and len(value) <= MAX_GILS

@@ -7,7 +7,6 @@ Every record starts with a header (u32 type, u16 misc, u16 size) and ends, but f
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,21 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.door import MAX_ID, read_data
+from giltrace.recording.perf_types import Type
 
 Words = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.int64]
-
-
-class Type(IntEnum):
-    """The records that are read; there are others."""
-
-    LOST = 2
-    COMM = 3
-    EXIT = 4
-    FORK = 7
-    SAMPLE = 9
-    MMAP2 = 10
-    SWITCH = 14
 
 
 #: Of a COMM: by an exec.

@@ -16,7 +16,6 @@ from giltrace.recording.perf_records import (
     MISC_EXEC,
     Index,
     Rare,
-    Type,
     Words,
     first_time,
     is_broken,
@@ -26,6 +25,7 @@ from giltrace.recording.perf_records import (
     record_starts,
     trailers,
 )
+from giltrace.recording.perf_types import Type
 from giltrace.text import visible
 
 _MISC_OUT, _MISC_PREEMPT = 1 << 13, 1 << 14

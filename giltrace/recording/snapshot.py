@@ -12,13 +12,13 @@ import numpy as np
 
 from giltrace.errors import RecordingError
 from giltrace.process.folder import Folder, extents, plain_copy
-from giltrace.recording import clock, code_samples, cores, layout
+from giltrace.recording import clock_file, cores_log, layout, maps_file
 
 _TRIES = 20
 _MOST_META = 1 << 26
 
 _GIL, _STACKS, _SCHED = (re.compile(rf"{kind}-[0-9-]{{1,22}}\.bin") for kind in ("gil", "stacks", "sched"))
-_WHOLE = re.compile("|".join(map(re.escape, (clock.FILE, cores.FILE, code_samples.MAPS))))
+_WHOLE = re.compile("|".join(map(re.escape, (clock_file.FILE, cores_log.FILE, maps_file.MAPS))))
 
 
 def copy(folder: Folder, out: Path) -> None:
@@ -37,7 +37,7 @@ def copy(folder: Folder, out: Path) -> None:
     for name in (*folder.names(_STACKS), *folder.names(_WHOLE)):
         with _opened(folder, name) as descriptor:
             plain_copy(descriptor, out / name)
-    clock.append_pair(out)
+    clock_file.append_pair(out)
     for name in folder.names(_SCHED):
         _copy_switches(folder, name, out)
 

@@ -6,8 +6,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from giltrace.analysis.results import Report, Verdict, WaitDecomposition
+from giltrace.recording.collected import CollectorReport
 from giltrace.text import json_text
-from giltrace.timeline.model import CollectorReport
 
 
 def to_json(report: Report, *, indent: int | None = 2) -> str:

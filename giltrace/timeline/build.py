@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
@@ -16,7 +17,7 @@ from giltrace.timeline.collections import with_collections
 from giltrace.timeline.holds import match
 from giltrace.timeline.images import Image, program_images
 from giltrace.timeline.kernel import Kernel, Slot
-from giltrace.timeline.model import RUN, STATE, Array, CollectorReport, OtherTask, Process, Timeline
+from giltrace.timeline.model import RUN, STATE, Array, OtherTask, Process, Timeline
 from giltrace.timeline.stacks import attribute
 from giltrace.timeline.states import thread_states
 from giltrace.timeline.switch_intervals import switch_intervals

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from giltrace.errors import RecordingError
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
 from giltrace.recording.door import Times
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
@@ -21,7 +22,7 @@ from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
 from giltrace.timeline.holders import with_holders
-from giltrace.timeline.model import STOP, CollectorReport, Process, Timeline
+from giltrace.timeline.model import STOP, Process, Timeline
 
 #: A thread that has ended is off its core so long afterwards at most.
 _LEAVING_NS = 100_000_000

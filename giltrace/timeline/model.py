@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import NativeCode, Sampling, Spans, StackTable
 from giltrace.recording.merged import Merged
 from giltrace.recording.trigger import Trigger
@@ -205,22 +206,6 @@ class OtherTask:
     pid: int
     tid: int
     name: str
-
-
-@dataclass(frozen=True)
-class CollectorReport:
-    """What one collector did: `status` is "ok", "off" or the reason why it could not run, in one line."""
-
-    name: str
-    status: str
-    cost: str = ""
-    clock_error_ns: int = 0
-    lost: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether it ran."""
-        return self.status == "ok"
 
 
 @dataclass(frozen=True)

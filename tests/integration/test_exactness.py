@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from giltrace.timeline.switch_intervals import switch_intervals
 from tests import uprobes
 from tests.interpreters import Interpreter

@@ -20,8 +20,9 @@ from giltrace.collectors import _perf
 from giltrace.collectors.sched import SchedCollector
 from giltrace.launch.attach.heads import Heads
 from giltrace.process.folder import Folder
-from giltrace.recording.code_samples import MAPS, read_code_samples
+from giltrace.recording.code_samples import read_code_samples
 from giltrace.recording.events import NativeFunction
+from giltrace.recording.maps_file import MAPS
 from giltrace.recording.native_code import read_native_code
 from giltrace.recording.sched import read_sched
 from tests.collecting import record as record_with

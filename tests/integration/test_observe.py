@@ -19,7 +19,7 @@ from giltrace.collectors.base import Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import TargetError
 from giltrace.native.observe import End
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from giltrace.recording.gil import read_processes
 from giltrace.recording.meta import Meta
 from giltrace.timeline.build import build_timeline

@@ -11,7 +11,7 @@ import pytest
 
 from giltrace.collectors.base import Session
 from giltrace.collectors.viztracer import VizTracerCollector
-from giltrace.timeline.model import CollectorReport
+from giltrace.recording.collected import CollectorReport
 from tests.collecting import script
 
 # CPython 3.11 resumes the outer coroutine without telling a profiler, where the inner one survives what is thrown in.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from tests.interpreters import Interpreter, one_per_minor
 from tests.sanitizers import KINDS, Build
 from tests.tracing import TARGETS, WORKLOADS, of_kind, overlaps, read

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import GIL_EVENT, SWITCH, TASK, Exec, ProcessEvents, SchedEvents, Spans, ThreadInfo
 from giltrace.recording.layout import NO_CORE, POWER_BITS, Kind, RecordFlag
-from giltrace.timeline import build_timeline
-from giltrace.timeline.model import CollectorReport, Process, Timeline
+from giltrace.timeline.build import build_timeline
+from giltrace.timeline.model import Process, Timeline
 
 PID = 100
 US, MS = 1_000, 1_000_000

@@ -12,7 +12,8 @@ from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.native_code import MOST_FUNCTIONS, functions_text, native_functions
 from giltrace.analysis.results import Hog, SampledFunction
-from giltrace.recording.events import ANONYMOUS, NATIVE_SAMPLE, NativeCode, NativeFunction
+from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
+from giltrace.recording.perf_types import ANONYMOUS
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, US, process
 from tests.unit.test_summary_verdict import hog

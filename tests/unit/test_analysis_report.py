@@ -14,9 +14,10 @@ import pytest
 
 from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.report import analyse
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
 from giltrace.reports.json import to_json
-from giltrace.timeline.model import CollectorReport, Process
+from giltrace.timeline.model import Process
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, process, timeline

@@ -18,7 +18,8 @@ from giltrace.collectors._code_names import named
 from giltrace.process.elf_file import ElfFile
 from giltrace.process.program_files import ProgramFiles
 from giltrace.recording.code_samples import SAMPLE, CodeSamples, MappedFile
-from giltrace.recording.events import ANONYMOUS, NativeFunction
+from giltrace.recording.events import NativeFunction
+from giltrace.recording.perf_types import ANONYMOUS
 from tests.native_hogs import build
 
 TID = 101

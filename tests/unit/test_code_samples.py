@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from giltrace.recording.code_samples import DEPTH, MAPS, CodeSamples, MapsFile, read_code_samples
+from giltrace.recording.code_samples import CodeSamples, read_code_samples
+from giltrace.recording.maps_file import DEPTH, MAPS, MapsFile
 from giltrace.recording.sched import count_records, read_sched
 from tests.unit.test_sched_reader import EXEC, comm, end, fork, lost, record, switch, write
 

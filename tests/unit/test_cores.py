@@ -17,7 +17,8 @@ from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.report import analyse
 from giltrace.analysis.summary import summarise
 from giltrace.process.cores import allowed, cpu_quota
-from giltrace.recording.cores import ALLOWED, FILE, CoresLog, quota_of, read_cores
+from giltrace.recording.cores import ALLOWED, quota_of, read_cores
+from giltrace.recording.cores_log import FILE, CoresLog
 from giltrace.recording.door import Times
 from giltrace.reports.summary import print_summary
 from giltrace.reports.terminal import print_report

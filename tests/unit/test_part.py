@@ -10,7 +10,7 @@ import pytest
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.report import analyse
-from giltrace.timeline import check
+from giltrace.timeline.invariants import check
 from giltrace.timeline.model import Flag, Process, State, Timeline
 from giltrace.timeline.part import window
 from tests.synthetic import START, make_process, make_timeline

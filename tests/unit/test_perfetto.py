@@ -15,8 +15,9 @@ from giltrace.exporters import EXPORTERS
 from giltrace.exporters.perfetto import slices as slice_module
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.exporters.perfetto.colours import hue_and_lightness
+from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import NATIVE_SAMPLE, SPAN, NativeCode, NativeFunction, Spans
-from giltrace.timeline.model import CollectorReport, Flag, Process, Thread, Timeline
+from giltrace.timeline.model import Flag, Process, Thread, Timeline
 from giltrace.views.trace_processor import QueryError, TraceProcessor, unavailable
 from tests.synthetic import REALTIME_OFFSET, START, make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks

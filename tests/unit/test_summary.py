@@ -7,7 +7,8 @@ import pytest
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.measure import usage
 from giltrace.analysis.summary import Summary, summarise
-from giltrace.timeline.model import CollectorReport, State
+from giltrace.recording.collected import CollectorReport
+from giltrace.timeline.model import State
 from tests.unit.gil_events import PID, Kernel, Script, process, timeline
 
 

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import summarise
+from giltrace.recording.collected import CollectorReport
 from giltrace.reports.summary import print_summary
-from giltrace.timeline.model import CollectorReport, Timeline
+from giltrace.timeline.model import Timeline
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, Kernel, Script, timeline
 from tests.unit.test_summary_verdict import convoy, cpu_bound, idle

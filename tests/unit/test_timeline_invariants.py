@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.timeline import check
+from giltrace.timeline.invariants import check
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import PID, Kernel, Script, process
 

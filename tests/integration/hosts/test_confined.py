@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, environment, of_kind, overlaps, read, traced_environment
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from tests import embedding
 from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, of_kind, overlaps, read, traced_environment

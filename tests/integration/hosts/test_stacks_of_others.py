@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from giltrace.recording import layout
-from giltrace.recording.clock import append_pair
+from giltrace.recording.clock_file import append_pair
 from giltrace.recording.events import ProcessEvents
 from tests import embedding
 from tests.interpreters import Interpreter

@@ -1,0 +1,35 @@
+"""Something else to do while a target runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+
+#: Within this time (seconds) who waits for the target sees what happens to it.
+_SWITCH_SECONDS = 0.0005
+
+
+@contextlib.contextmanager
+def beside(steps: Iterable[object]) -> Iterator[None]:
+    """Take the `steps` in a thread while the block runs; none is begun once that is over."""
+    over = threading.Event()
+
+    def run() -> None:
+        # What fails here fails again where it is needed, and is told there.
+        with contextlib.suppress(Exception):
+            for _ in steps:
+                if over.is_set():
+                    return
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    thread = threading.Thread(target=run, name="giltrace-beside", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(usual)
