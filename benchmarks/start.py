@@ -3,8 +3,8 @@
     python benchmarks/start.py [--rounds 20] [--against FOLDER[:FOLDER]]
 
 Each line is the median of rounds in which all commands take turns: wall time and CPU time (of all processes), and how
-far they are above those of the program alone. Bytecode is cached before, as installing does. `--against` are folders that
-another giltrace, and what it needs, are imported from: it is measured in the same rounds.
+far they are above those of the program alone. Bytecode is cached before, as installing does. `--against` are folders
+that another giltrace, and what it needs, are imported from: it is measured in the same rounds.
 """
 
 from __future__ import annotations
