@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,8 +49,10 @@ def query(
     """
     from giltrace.analysis.selection import Selection, select
     from giltrace.errors import UsageError
+    from giltrace.views.ending import exit_when_ended
     from giltrace.views.gil_tables import GilTraceProcessor
     from giltrace.views.subject import Subject
+    from giltrace.views.trace_file import thinned
 
     if sql is not None and file is not None:
         raise UsageError("both SQL and a file of it", "give one of the two")
@@ -57,13 +60,17 @@ def query(
         raise UsageError("--csv and --json exclude each other", "give one of the two")
     asked = _read(file) if file is not None else sql
     selection = Selection.of(window=window, after=after, process=process)
+    exit_when_ended(128 + signal.SIGTERM)
     subject = Subject.find(name)
     changed = None
     if selection != Selection():
         with working(f"reading {name}"):
             (changed,) = select([subject.need_timeline("asking about a part")], selection)
-    with working(f"reading {name}"), subject.as_trace(changed) as trace:
+    with working(f"reading {name}"), subject.as_trace(changed, whole=True) as trace:
         processor = GilTraceProcessor(trace)
+        told = thinned(trace)
+    if told:
+        print(f"giltrace: {told}: figures are of these, the recording has them all", file=sys.stderr)
 
     def run(statement: str) -> None:
         with working("answering"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +29,6 @@ from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from giltrace.collectors.base import Collector
     from giltrace.launch.target import Target
 
@@ -103,7 +100,8 @@ def record(
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
     status = run(target, folder, collectors, force=force, ending=partial(working, "finishing the recording"))
-    _finish(folder, trace, status, no_trace=no_trace)
+    show(folder, trace, no_trace=no_trace)
+    exit_like(status)
 
 
 def _refuse_without_tracer(collectors: list[Collector]) -> None:
@@ -113,15 +111,6 @@ def _refuse_without_tracer(collectors: list[Collector]) -> None:
     for collector in collectors:
         if isinstance(collector, GilCollector):
             collector.refuse()
-
-
-def _finish(folder: Path, trace: Path, status: int, *, no_trace: bool) -> None:
-    try:
-        show(folder, trace, no_trace=no_trace)
-    except KeyboardInterrupt:
-        print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
-        raise typer.Exit(130) from None
-    exit_like(status)
 
 
 def _collectors(
