@@ -72,7 +72,7 @@ class Subject:
 
         with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
             path = Path(folder) / (self.title + _TRACE)
-            write(timeline, path, None if whole else LIMIT, first)
+            write(timeline, path, limit=None if whole else LIMIT, first=first)
             yield path
 
     def _serves(self, whole: bool, first: Sequence[tuple[int, int]]) -> bool:

@@ -32,7 +32,8 @@ class Merged:
 class Coarse:
     """The steps of one process. A track is a `thread` at a `gil`; times are in ns, shape (tracks, steps).
 
-    `held` and `waited` are those of all threads at each GIL, shape (gils, steps), whatever was taken from the others.
+    `held` and `waited` are those of all threads at each GIL, shape (gils, steps), and `off` is what threads had nothing
+    to do with the GIL for: these tell of all events, whatever was taken from the others.
     """
 
     grid: Grid
@@ -41,6 +42,7 @@ class Coarse:
     holding: Ints
     waiting: Ints
     running: Ints
+    off: Ints
     held: Ints
     waited: Ints
 
@@ -54,7 +56,7 @@ class Coarse:
             np.array([rows[gil == one].sum(axis=0) for one in range(process.gils)], np.int64).reshape(-1, grid.count)
             for rows in table[:2]
         )
-        return cls(grid, thread, gil, *table, held, waited)
+        return cls(grid, thread, gil, *table, grid.step - table[0] - table[1], held, waited)
 
     def without(self, process: Process) -> Coarse:
         """What is left of the threads' times but for the rows of `process`, which are some of those it was made of."""
@@ -71,7 +73,8 @@ class Coarse:
 
     def doubled(self) -> Coarse:
         """The same in steps twice as long."""
-        tables = {name: doubled(getattr(self, name)) for name in ("holding", "waiting", "running", "held", "waited")}
+        names = ("holding", "waiting", "running", "off", "held", "waited")
+        tables = {name: doubled(getattr(self, name)) for name in names}
         return replace(self, grid=self.grid.doubled(), **tables)
 
     def merged(self, end: int) -> Merged:
@@ -80,7 +83,7 @@ class Coarse:
         cells = np.flatnonzero((self.holding > 0) | (self.waiting > 0))
         holding, waiting, running = (one.ravel()[cells] for one in (self.holding, self.waiting, self.running))
         doing = np.where(waiting > holding, WAITS, HOLDS)
-        doing = np.where(self.grid.step - holding - waiting > np.maximum(holding, waiting), OFF, doing)
+        doing = np.where(self.off.ravel()[cells] > np.maximum(holding, waiting), OFF, doing)
         first = starts_of_runs(cells, cells // steps, doing)
         last = np.append(first[1:], len(cells)) - 1
         sums = (np.add.reduceat(one, first) if len(first) else one for one in (holding, waiting, running))
