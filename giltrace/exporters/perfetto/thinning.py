@@ -27,7 +27,7 @@ _FINEST, _CELLS = 1_000_000, 1 << 20
 #: The part of the limit that steps may take, and the bytes that a slice and a value of a counter take.
 _FOR_STEPS, _SLICE, _VALUE = 0.3, 130, 40
 #: How often the choice is tried, and what part of the limit is good enough.
-_TRIES, _ENOUGH = 4, 0.8
+_TRIES, _ENOUGH = 5, 0.8
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,24 @@ def thin(
     bins = Bins.of(timeline)
     nothing = Choice([], np.empty((0, 2), np.int64))
     base = size(timeline, _made(timeline, coarse, nothing), limit)
-    budget, best = limit - base, None
+    best, budget, fits, exceeds = nothing, limit - base, 0, 0
     for _ in range(_TRIES):
-        made = _made(timeline, coarse, bins.choose(budget, first))
-        taken = size(timeline, made, 4 * limit)
+        choice = bins.choose(budget, first)
+        taken = size(timeline, _made(timeline, coarse, choice), 4 * limit)
         if taken <= limit:
-            best = made
-            if taken >= _ENOUGH * limit or made.timeline.cut is None or not made.timeline.cut.left_out:
-                break
-        elif best is not None:
+            best, fits = choice, budget
+        else:
+            exceeds = budget
+        if _ENOUGH * limit <= taken <= limit:
             break
+        # In proportion to what the last one took, but between what is known to fit and not to.
         budget = int(budget * max(0.93 * limit - base, 0) / max(taken - base, 1))
-    while best is None:
-        best = _made(timeline, coarse, nothing)
-        if size(timeline, best, limit) > limit and coarse and coarse[0].grid.count > 1:
-            coarse, best = [one.doubled() for one in coarse], None
-    return best
+        if exceeds and not fits < budget < exceeds:
+            budget = (fits + exceeds) // 2
+    while best is nothing and coarse and coarse[0].grid.count > 1 and base > limit:
+        coarse = [one.doubled() for one in coarse]
+        base = size(timeline, _made(timeline, coarse, nothing), limit)
+    return _made(timeline, coarse, best)
 
 
 def _coarse(timeline: Timeline, most: int) -> list[Coarse]:
