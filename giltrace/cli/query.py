@@ -14,6 +14,9 @@ from giltrace.cli.options import After, Processes, RecordingOrTrace, Window
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
+    from giltrace.analysis.selection import Selection
+    from giltrace.timeline.model import Timeline
+    from giltrace.views.subject import Subject
     from giltrace.views.trace_processor import Rows
 
 
@@ -47,7 +50,7 @@ def query(
     --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
     where thread glob 'worker-*'.
     """
-    from giltrace.analysis.selection import Selection, select
+    from giltrace.analysis.selection import Selection
     from giltrace.errors import UsageError
     from giltrace.views.ending import exit_when_ended
     from giltrace.views.gil_tables import GilTraceProcessor
@@ -62,10 +65,7 @@ def query(
     selection = Selection.of(window=window, after=after, process=process)
     exit_when_ended(128 + signal.SIGTERM)
     subject = Subject.find(name)
-    changed = None
-    if selection != Selection():
-        with working(f"reading {name}"):
-            (changed,) = select([subject.need_timeline("asking about a part")], selection)
+    changed = _part(subject, selection, name)
     with working(f"reading {name}"), subject.as_trace(changed, whole=True) as trace:
         processor = GilTraceProcessor(trace)
         told = thinned(trace)
@@ -87,6 +87,18 @@ def query(
 
     print("SQL over the recording; .help tells what there is.", file=sys.stderr)
     prompt(run, lambda text: print(visible(text, keep="\n")))
+
+
+def _part(subject: Subject, selection: Selection, name: Path) -> Timeline | None:
+    """What is asked about, None if that is everything."""
+    from giltrace.analysis.selection import Selection, select
+
+    with working(f"reading {name}"):
+        if selection == Selection():
+            subject.need_small()
+            return None
+        (changed,) = select([subject.need_timeline("asking about a part")], selection)
+        return changed
 
 
 def _read(file: Path) -> str:

@@ -18,6 +18,8 @@ from giltrace.timeline.model import Timeline
 from giltrace.views.trace_file import check_whole, thinned
 
 _TRACE = ".pftrace"
+#: A trace of which it is known that it is larger takes, with its tables, more than the 4 GiB that there are.
+_LARGEST = 1_400_000_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,20 @@ class Subject:
 
         small = whole or self.trace.stat().st_size <= LIMIT
         return small and not ((whole or first) and thinned(self.trace))
+
+    def need_small(self) -> None:
+        """Raise `UsageError` if the trace of every event would be larger than trace processor can hold."""
+        if self.folder is None or self._serves(whole=True, first=()):
+            return
+        from giltrace.exporters.perfetto.size import at_least
+
+        assert self.timeline is not None
+        least = at_least(self.timeline)
+        if least > _LARGEST:
+            raise UsageError(
+                f"a trace of every event would have over {least / 1e9:.1f} GB, more than SQL can be asked of",
+                "ask about a part, with --window A..B, or use `giltrace report`, which reads the recording itself",
+            )
 
     def need_timeline(self, what: str) -> Timeline:
         """The timeline; raises `UsageError` for a trace alone, which `what` cannot be done with."""

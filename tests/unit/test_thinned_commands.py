@@ -112,6 +112,17 @@ def test_a_query_is_of_the_whole_recording_or_says_what_it_is_of(
     assert counted[recording] == counted[trace] == every > counted[alone]
 
 
+def test_a_query_that_cannot_be_answered_is_refused_before_anything_is_written(
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("giltrace.views.subject._LARGEST", 1000)
+    monkeypatch.setattr(perfetto, "write", None)
+    assert run("query", recording, "select 1") == 2
+    told = capsys.readouterr().err
+    assert "more than SQL can be asked of" in told
+    assert "--window A..B" in told
+
+
 @pytest.mark.usefixtures("small")
 def test_a_view_is_of_what_a_browser_can_hold_and_of_what_is_asked_for(recording: Path) -> None:
     subject = Subject.find(recording)
