@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from giltrace.exporters.perfetto import trace as perfetto
+from giltrace.exporters.perfetto.size import at_least, at_most
 from giltrace.exporters.perfetto.thinning import LIMIT
 from giltrace.timeline.model import HOLD, RUN, WAIT, Process, Timeline
 from giltrace.views.gil_tables import GilTraceProcessor
@@ -115,6 +116,12 @@ def test_it_is_no_larger_than_it_may_be_and_uses_the_room(case: str) -> None:
     size = len(thinned(case)[0])
     assert size <= limit_of(case) < len(whole.getvalue())
     assert size > 0.6 * limit_of(case)
+
+
+def test_the_size_of_the_whole_is_known_within_bounds_before_it_is_written(case: str) -> None:
+    whole = io.BytesIO()
+    perfetto.stream(CASES[case], whole, limit=None)
+    assert at_least(CASES[case]) <= len(whole.getvalue()) <= at_most(CASES[case])
 
 
 def test_what_fits_is_written_as_it_is() -> None:
