@@ -17,7 +17,7 @@ from giltrace.text import plural
 from giltrace.timeline.cut import cut, inside
 from giltrace.timeline.model import Process, Timeline
 
-#: What the Perfetto UI opens in some ten seconds, and in a few GB.
+#: What the Perfetto UI opens in ten to twenty seconds.
 LIMIT = 100_000_000
 #: What to do about it, after what was thinned.
 REMEDY = "giltrace export --to perfetto --all writes everything, --window A..B a part"
