@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from giltrace.cli.completion.candidates import files, one_of
-from giltrace.cli.options import After, Own, Processes, Recording, Roles, Threads, TopWaits, Window
+from giltrace.cli.options import After, Everything, Own, Processes, Recording, Roles, Threads, TopWaits, Window
 from giltrace.cli.outcome import need_force
 from giltrace.cli.progress import working
 from giltrace.errors import UsageError
@@ -60,6 +60,7 @@ def export(
     window: Window = None,
     after: After = None,
     top_waits: TopWaits = None,
+    everything: Everything = False,
     process: Processes = None,
     thread: Threads = None,
     role: Roles = None,
@@ -73,6 +74,10 @@ def export(
     giltrace export slow --to csv --table waits -o -     one table, on stdout
     giltrace export slow --to collapsed --by culprit     lines waited for, folded
     giltrace export slow --to perfetto --top-waits 50    a trace cut to its waits
+    giltrace export slow --to perfetto --all             a trace of any size
+
+    A trace for perfetto has at most 100 MB: of what is larger it has all events where threads lost most to the GIL, and
+    elsewhere what each thread did in steps, and says so. --all writes every event, --window and --top-waits a part's.
 
     docs/formats.md says what each format carries and what it loses.
 
@@ -86,6 +91,10 @@ def export(
     from giltrace.timeline.load import load
 
     exporter, options = _chosen(to, table=table, what=what, by=by)
+    if everything:
+        if to != "perfetto":
+            raise UsageError(f"--all is not for {to}", "that is written as a whole in any case")
+        options["whole"] = "yes"
     if own:
         raise UsageError("--own is not for export", "what it writes has whole stacks; report and compare take it")
     selection = Selection.of(window=window, after=after, process=process, thread=thread, role=role)
@@ -101,9 +110,11 @@ def export(
     with contextlib.nullcontext() if piped else working(f"writing {path}"):
         timeline = load(folder)
         require_something(timeline, folder)
-        exporter.write(_part(timeline, to, selection, top_waits), path, **options)
+        told = exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:
         print(f"giltrace: wrote {visible(str(path))}", file=sys.stderr)
+    if told:
+        print(f"giltrace: {told}; --all writes everything, --window A..B a part", file=sys.stderr)
 
 
 def _refuse(to: str, selection: Selection, top_waits: int | None) -> None:

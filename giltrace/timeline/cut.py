@@ -15,18 +15,22 @@ import numpy.typing as npt
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Cut, Process, Stacks, Timeline
 
+#: Rows that are looked at at a time.
+_PIECE = 1 << 18
 
-def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]]) -> Timeline:
+
+def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]], room: Ints | None = None) -> Timeline:
     """Keep what happened in `stretches`, [start, end) in ns of CLOCK_MONOTONIC; they may overlap, in any order.
 
-    A wait is kept with the holds and the switch requests that explain it, those before the stretch too. Cutting what
-    was cut already keeps what both kept, and counts what both left out.
+    A wait is kept with the holds and the switch requests that explain it, those before the stretch too. Those that are
+    not `inside` the `room` that there is, sorted and disjoint stretches, are kept without. Cutting what was cut already
+    keeps what both kept, and counts what both left out.
     """
-    kept = _merged(np.array(stretches, np.int64).reshape(-1, 2), *timeline.recorded)
-    parts = [_process(process, kept) for process in timeline.processes]
-    others = _reaching(timeline.other_runs["start"], timeline.other_runs["end"], kept)
+    kept = merged_stretches(np.array(stretches, np.int64).reshape(-1, 2), *timeline.recorded)
+    parts = [_process(process, kept, room) for process in timeline.processes]
+    others = reaching(timeline.other_runs["start"], timeline.other_runs["end"], kept)
     merged = tuple(
-        replace(one, rows=one.rows[_reaching(one.rows["start"], one.rows["end"], kept)]) for one in timeline.merged
+        replace(one, rows=one.rows[reaching(one.rows["start"], one.rows["end"], kept)]) for one in timeline.merged
     )
     gone = sum(len(one.rows) for one in timeline.merged) - sum(len(one.rows) for one in merged)
     before = timeline.cut or Cut((), timeline.recorded)
@@ -54,30 +58,31 @@ def _spans(processes: Sequence[Process]) -> int:
     return sum(len(spans.spans) for process in processes for spans in process.spans)
 
 
-def _process(process: Process, kept: Ints) -> Process:
+def _process(process: Process, kept: Ints, room: Ints | None) -> Process:
     holds, waits, requests = process.holds, process.waits, process.switch_requests
-    waiting = _reaching(waits["start"], waits["end"], kept)
+    waiting = reaching(waits["start"], waits["end"], kept)
+    explained = waits[waiting]
+    if room is not None:
+        explained = explained[inside(explained["start"], explained["end"], room)]
     # A wait ends where its hold begins: one ns more reaches it.
-    around = _merged(np.concatenate((kept, _pairs(waits["start"][waiting], waits["end"][waiting] + 1))))
-    holding = _reaching(holds["start"], holds["end"], around)
+    around = merged_stretches(np.concatenate((kept, _pairs(explained["start"], explained["end"] + 1))))
+    holding = reaching(holds["start"], holds["end"], around)
     # A hold's first switch request says where it stood, however long before the stretch it was made.
-    asked = _merged(np.concatenate((around, _pairs(holds["start"][holding], holds["end"][holding] + 1))))
-    asking = _reaching(requests["time"], requests["time"], asked)
-    looking = _reaching(process.samples["time"], process.samples["time"], asked)
+    asked = merged_stretches(np.concatenate((around, _pairs(holds["start"][holding], holds["end"][holding] + 1))))
+    asking = reaching(requests["time"], requests["time"], asked)
+    looking = reaching(process.samples["time"], process.samples["time"], asked)
     left = waits[waiting].copy()
-    number = np.append(np.where(holding, np.cumsum(holding) - 1, -1), -1)
-    left["hold"] = number[left["hold"]]
+    left["hold"] = _numbered(left["hold"], np.flatnonzero(holding))
     return replace(
         process,
         holds=holds[holding],
         waits=left,
         switch_requests=requests[asking],
         samples=process.samples[looking],
-        runs=process.runs[_reaching(process.runs["start"], process.runs["end"], kept)],
-        states=process.states[_reaching(process.states["start"], process.states["end"], kept)],
+        runs=process.runs[reaching(process.runs["start"], process.runs["end"], kept)],
+        states=process.states[reaching(process.states["start"], process.states["end"], kept)],
         spans=tuple(
-            replace(one, spans=one.spans[_reaching(one.spans["start"], one.spans["end"], kept)])
-            for one in process.spans
+            replace(one, spans=one.spans[reaching(one.spans["start"], one.spans["end"], kept)]) for one in process.spans
         ),
         stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking),
     )
@@ -94,11 +99,28 @@ def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools, looki
     )
 
 
+def _numbered(rows: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The places of `rows` among those `kept`, -1 where there is none."""
+    if not len(kept):
+        return np.full(len(rows), -1, np.int64)
+    place = np.searchsorted(kept, rows)
+    return np.where(kept[np.minimum(place, len(kept) - 1)] == rows, place, -1)
+
+
 def _pairs(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> Ints:
     return np.stack((start, end), axis=1)
 
 
-def _merged(pairs: Ints, lowest: int | None = None, highest: int | None = None) -> Ints:
+def inside(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], room: Ints) -> Bools:
+    """Whether each interval lies in one of the stretches of `room`, sorted and disjoint, shape (n, 2)."""
+    if not len(room):
+        return np.zeros(len(start), np.bool_)
+    at = np.searchsorted(room[:, 0], start, "right") - 1
+    within: Bools = (at >= 0) & (end <= room[np.maximum(at, 0), 1])
+    return within
+
+
+def merged_stretches(pairs: Ints, lowest: int | None = None, highest: int | None = None) -> Ints:
     """Sorted, disjoint stretches that cover the same; shape (n, 2). Empty ones are dropped, bounds are optional."""
     pairs = np.clip(pairs, lowest, highest) if lowest is not None or highest is not None else pairs
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
@@ -110,11 +132,12 @@ def _merged(pairs: Ints, lowest: int | None = None, highest: int | None = None) 
     return _pairs(pairs[fresh, 0], reach[np.append(fresh[1:], len(pairs)) - 1])
 
 
-def _reaching(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], kept: Ints) -> Bools:
+def reaching(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], kept: Ints) -> Bools:
     """Whether each interval shares an instant with one of the stretches; one without length is an instant."""
-    if not len(kept):
-        return np.zeros(len(start), np.bool_)
-    first = np.searchsorted(kept[:, 1], start, "right")
-    begin = np.append(kept[:, 0], np.iinfo(np.int64).max)[first]
-    reaching: Bools = begin < np.maximum(end, start + 1)
-    return reaching
+    found = np.zeros(len(start), np.bool_)
+    begins = np.append(kept[:, 0], np.iinfo(np.int64).max)
+    for at in range(0, len(start) if len(kept) else 0, _PIECE):
+        piece = slice(at, at + _PIECE)
+        begin = begins[np.searchsorted(kept[:, 1], start[piece], "right")]
+        found[piece] = begin < np.maximum(end[piece], start[piece] + 1)
+    return found

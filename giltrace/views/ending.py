@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -29,3 +30,10 @@ class Ending:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
+
+
+def exit_when_ended(status: int) -> None:
+    """Exit, and so leave nothing behind, when ended by the system or by a closed terminal."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` wants it
+            signal.signal(ending, lambda *_: sys.exit(status))

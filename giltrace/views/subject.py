@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,11 @@ from giltrace.recording.folder import SUFFIX
 from giltrace.recording.locate import locate
 from giltrace.recording.meta import FILE
 from giltrace.timeline.model import Timeline
-from giltrace.views.trace_file import check_whole
+from giltrace.views.trace_file import check_whole, thinned
 
 _TRACE = ".pftrace"
+#: A trace of which it is known that it is larger takes, with its tables, more than the 4 GiB that there are.
+_LARGEST = 1_400_000_000
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,49 @@ class Subject:
         return None if self.folder is None else load(self.folder)
 
     @contextlib.contextmanager
-    def as_trace(self, changed: Timeline | None = None) -> Iterator[Path]:
+    def as_trace(
+        self, changed: Timeline | None = None, *, whole: bool = False, first: Sequence[tuple[int, int]] = ()
+    ) -> Iterator[Path]:
         """Yield a `.pftrace` file of it, or of the `changed` timeline; written for as long as needed if there is none.
 
-        Raises `OutputError` if it cannot be written.
+        It has every event if the `whole` is asked for, else at most as many as a browser can hold, and those of the
+        stretches `first` in any case; a trace alone is what it is. Raises `OutputError` if it cannot be written.
         """
-        timeline = changed if changed is not None else self.timeline if self.trace is None else None
+        timeline = changed if changed is not None else None if self._serves(whole, first) else self.timeline
         if timeline is None:
             assert self.trace is not None
             yield self.trace
             return
+        from giltrace.exporters.perfetto.thinning import LIMIT
         from giltrace.exporters.perfetto.trace import write
 
         with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
             path = Path(folder) / (self.title + _TRACE)
-            write(timeline, path)
+            write(timeline, path, limit=None if whole else LIMIT, first=first)
             yield path
+
+    def _serves(self, whole: bool, first: Sequence[tuple[int, int]]) -> bool:
+        """Whether the trace that there is can be shown as it is, or there is nothing to make another one of."""
+        if self.trace is None or self.folder is None:
+            return self.trace is not None
+        from giltrace.exporters.perfetto.thinning import LIMIT
+
+        small = whole or self.trace.stat().st_size <= LIMIT
+        return small and not ((whole or first) and thinned(self.trace))
+
+    def need_small(self) -> None:
+        """Raise `UsageError` if the trace of every event would be larger than trace processor can hold."""
+        if self.folder is None or self._serves(whole=True, first=()):
+            return
+        from giltrace.exporters.perfetto.size import at_least
+
+        assert self.timeline is not None
+        least = at_least(self.timeline)
+        if least > _LARGEST:
+            raise UsageError(
+                f"a trace of every event would have over {least / 1e9:.1f} GB, more than SQL can be asked of",
+                "ask about a part, with --window A..B, or use `giltrace report`, which reads the recording itself",
+            )
 
     def need_timeline(self, what: str) -> Timeline:
         """The timeline; raises `UsageError` for a trace alone, which `what` cannot be done with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,21 @@ _PACKET = b"\x0a"
 _HEAD = 1 + 10
 _PIECE = 1 << 20
 _REMEDY = "name a trace that `giltrace record` or `giltrace export --to perfetto` wrote"
+
+
+#: What a thinned trace says of itself, among its first packets.
+_THINNED = re.compile(rb"trace thinned: [^;]+; elsewhere in steps of [0-9.e+]+ m?s")
+_BEGIN = 1 << 16
+
+
+def thinned(trace: Path) -> str:
+    """What a trace says that it leaves out of its recording, in words; empty if it does not."""
+    try:
+        with trace.open("rb") as file:
+            found = _THINNED.search(file.read(_BEGIN))
+    except OSError as error:
+        raise RecordingError.unreadable(trace, error) from None
+    return "" if found is None else found[0].decode()
 
 
 def check_whole(trace: Path) -> None:

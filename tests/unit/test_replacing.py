@@ -35,6 +35,43 @@ def test_after_a_failure_all_is_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_where_every_file_has_a_name_it_is_the_same(
+    before: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("giltrace.recording.replacing._without_name", lambda folder: None)
+    path = tmp_path / "x"
+    if before is not None:
+        path.write_bytes(before)
+    with contextlib.suppress(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (path.read_bytes() if path.exists() else None) == before
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_rest_of_a_process_that_had_the_same_id_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    (tmp_path / f".x.{os.getpid()}").write_bytes(b"rest")
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "x") as file:
+            file.write(b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
 def test_without_its_folder_the_error_is_the_systems(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "gone" / "x"):
         pass

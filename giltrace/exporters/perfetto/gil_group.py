@@ -18,6 +18,7 @@ from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
 from giltrace.exporters.perfetto.slices import PIECE, Slices, write_slices
 from giltrace.exporters.perfetto.stacks import StackTexts
+from giltrace.exporters.perfetto.thinned import CATEGORY, Steps, write_counter
 from giltrace.timeline.model import Process, Timeline
 
 #: Characters of a command that the name of a track has.
@@ -40,22 +41,31 @@ def write_group(
     labels: Ints,
     relations: Relations,
     texts: StackTexts,
+    steps: Steps | None,
     *,
     alone: bool,
 ) -> None:
     """Write the tracks of one GIL. `names` has each thread's name, `labels` its interned annotation value.
 
-    If the process is not `alone` in the trace, the holder's track names it: that is looked at without its group.
+    If the process is not `alone` in the trace, the holder's track names it: that is looked at without its group. In a
+    thinned trace `steps` are where the events are not, and how much the GIL was held is told everywhere.
     """
     group = group_track(sink, process, gil)
-    _write_holder(sink, process, gil, group, _holder_title(process, gil, alone), sink.names(names))
-    _write_waiting(sink, process, gil, group)
+    _write_holder(sink, process, gil, group, _holder_title(process, gil, alone), names, steps)
+    _write_waiting(sink, process, gil, group, steps)
     _write_requests(sink, process, gil, group, labels, relations)
     _write_culprits(sink, process, gil, group, texts)
+    if steps is not None:
+        unit = pb.CounterDescriptor(unit_name="%")
+        held = sink.track(("held", group), group, name="GIL held, in percent", rank=6, counter=unit)
+        write_counter(sink, held, *steps.held(gil))
 
 
-def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
-    """Say in the process's first group how far the recording can be trusted, as one instant at its start."""
+def write_quality(sink: Sink, timeline: Timeline, process: Process, thinned: str) -> None:
+    """Say in the process's first group how far the recording can be trusted, as one instant at its start.
+
+    `thinned` says what of it is not in the trace; it is empty if all is.
+    """
     violations = process.violations
     held = f"{len(violations)} VIOLATIONS" if violations else "invariants hold"
     sampled = describe_sampling(process.sampling)
@@ -63,6 +73,7 @@ def write_quality(sink: Sink, timeline: Timeline, process: Process) -> None:
     title = f"{held}, {process.lost} events lost, clock error {timeline.clock_error_ns} ns"
     notes = [sink.annotation(f"violation {at}", string_value=text) for at, text in enumerate(violations, 1)]
     facts: dict[str, str | int] = {
+        "thinned": thinned,
         "note": process.note,
         "sampled": sampled,
         "lost events": process.lost,
@@ -106,16 +117,32 @@ def _holder_title(process: Process, gil: int, alone: bool) -> str:
     return title if alone else f"{title}, pid {process.pid} {' '.join(command_words(process))[:_COMMAND]}".rstrip()
 
 
-def _write_holder(sink: Sink, process: Process, gil: int, group: int, title: str, names: Ints) -> None:
-    """One slice per hold, named and coloured by its thread."""
+def _write_holder(
+    sink: Sink, process: Process, gil: int, group: int, title: str, names: list[str], steps: Steps | None
+) -> None:
+    """One slice per hold, named and coloured by its thread; paler names are those of steps."""
     holds = process.holds[process.holds["gil"] == gil]
+    ids = sink.names(names)
     track = sink.track(("holder", group), group, name=title, rank=0)
     palette = [colours.correlation_id("thread ", *colour) for colour in colours.HOLDERS[: len(process.threads)]]
-    colour = sink.colours(palette)[holds["thread"] % max(len(palette), 1)]
-    _write_named(sink, track, holds["start"], holds["end"], names[holds["thread"]], colour)
+    colour = sink.colours(palette)
+
+    def coloured(thread: Ints) -> Ints:
+        found: Ints = colour[thread % max(len(palette), 1)]
+        return found
+
+    slices = [
+        _named(sink, track, holds["start"], holds["end"], ids[holds["thread"]], colour=coloured(holds["thread"])),
+    ]
+    if steps is not None:
+        start, end, thread = steps.holders(process, gil)
+        mostly = sink.names([f"mostly {name}" for name in names])[thread]
+        notes = [sink.text("thinned", steps.told)]
+        slices.append(_named(sink, track, start, end, mostly, colour=coloured(thread), notes=notes, category=CATEGORY))
+    write_slices(sink, slices)
 
 
-def _write_named(
+def _named(
     sink: Sink,
     track: int,
     start: Ints,
@@ -124,13 +151,14 @@ def _write_named(
     colour: Ints | None = None,
     notes: Sequence[Any] = (),
     told: Mapping[str, Ints] | None = None,
-) -> None:
-    """Write slices of one track, sorted by start, with their interned names and colours (default: by name).
+    category: str = "gil",
+) -> Slices:
+    """Slices of one track, sorted by start, with their interned names and colours (default: by name).
 
     `notes` are the annotations that all of them have, `told` the interned values of further ones: of each row all or,
     where the first is 0, none.
     """
-    category = int(sink.categories(["gil"])[0])
+    category_id = int(sink.categories([category])[0])
     told = told or {}
 
     def build(value: Mapping[str, int]) -> Any:
@@ -138,7 +166,7 @@ def _write_named(
         event = pb.TrackEvent(
             type=pb.TrackEvent.TYPE_SLICE_BEGIN,
             track_uuid=value["uuid"],
-            category_iids=[category],
+            category_iids=[category_id],
             name_iid=value["name"],
             debug_annotations=[*notes, *more],
         )
@@ -160,10 +188,10 @@ def _write_named(
 
     no_kind = np.zeros(len(start), np.int64)
     kind = (next(iter(told.values())) > 0).astype(np.int64) if told else no_kind
-    write_slices(sink, (Slices(start, end, kind, no_kind, begin, finish),))
+    return Slices(start, end, kind, no_kind, begin, finish)
 
 
-def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
+def _write_waiting(sink: Sink, process: Process, gil: int, group: int, steps: Steps | None) -> None:
     track = sink.track(
         ("waiting", group),
         group,
@@ -171,6 +199,9 @@ def _write_waiting(sink: Sink, process: Process, gil: int, group: int) -> None:
         rank=1,
         counter=pb.CounterDescriptor(unit_name="threads"),
     )
+    if steps is not None:
+        write_counter(sink, track, *steps.waiting(process, gil))
+        return
     times, counts = waiting_counts(process, gil)
 
     def build(value: Mapping[str, int]) -> Any:
@@ -200,7 +231,9 @@ def _write_culprits(sink: Sink, process: Process, gil: int, group: int, texts: S
     whose = (sink.annotation("pid", int_value=process.pid), sink.annotation("gil", int_value=gil))
     stack = held.stack[rows[kept]]
     told = {"own line": texts.own_line[stack], "leaf": texts.leaf[stack]}
-    _write_named(sink, track, start[kept], holds["end"][kept], texts.line[stack], notes=whose, told=told)
+    write_slices(
+        sink, [_named(sink, track, start[kept], holds["end"][kept], texts.line[stack], notes=whose, told=told)]
+    )
 
 
 def _write_requests(sink: Sink, process: Process, gil: int, group: int, labels: Ints, relations: Relations) -> None:

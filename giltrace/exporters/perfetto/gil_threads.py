@@ -12,11 +12,13 @@ from giltrace.analysis.durations import percent
 from giltrace.analysis.measure.stretches import Source
 from giltrace.exporters._relations import Relations
 from giltrace.exporters.perfetto import colours
-from giltrace.exporters.perfetto.packets import Bytes, Field, Ints, Shape
+from giltrace.exporters.perfetto.coarse import met_tracks
+from giltrace.exporters.perfetto.packets import Bools, Bytes, Field, Ints, Shape
 from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
 from giltrace.exporters.perfetto.slices import Slices, write_slices
 from giltrace.exporters.perfetto.stacks import STACK_NAMES, StackTexts, stack_kinds
+from giltrace.exporters.perfetto.thinned import Steps
 from giltrace.timeline.model import Flag, Process
 
 # What a packet carries besides what all carry, as bits of its kind: how a holder's stack is known is a `Source`, from
@@ -30,7 +32,9 @@ _CULPRIT_OWN_LINE = _IN_C = 8
 _SOURCE_SHIFT, _SOURCES = 4, 7
 #: How many held the GIL during a wait.
 _HOLDERS_SHIFT, _HOLDERS = 7, 3
-_FLAGS_SHIFT = 9
+#: Not all holds during the wait are in the trace: who had the GIL is not told.
+_THINNED = 512
+_FLAGS_SHIFT = 10
 
 _PARTIAL = {
     int(Flag.PARTIAL_START): "began before the first record",
@@ -48,30 +52,32 @@ def write_thread_tracks(
     relations: Relations,
     texts: StackTexts,
     first_flow: int,
+    steps: Steps | None,
 ) -> Ints:
     """Write the holds and waits of all threads of a process; the uuids of their tracks, shape (threads, gils).
 
     `threads` has the uuid, `names` the name and `labels` that as interned annotation value of each thread. The arrow
-    into hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL.
+    into hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL. In a thinned trace
+    `steps` are where the events are not.
     """
-    tracks = _tracks(sink, process, threads, names)
-    waits = _waits(sink, process, tracks, labels, texts)
+    tracks = _tracks(sink, process, threads, names, steps)
+    waits = _waits(sink, process, tracks, labels, texts, None if steps is None else steps.explained)
     holds = _holds(sink, process, tracks, relations, texts, first_flow)
-    write_slices(sink, (waits, holds))
+    write_slices(sink, (waits, holds) if steps is None else (waits, holds, steps.slices(sink, process, tracks)))
     return tracks
 
 
-def _tracks(sink: Sink, process: Process, threads: Ints, names: list[str]) -> Ints:
+def _tracks(sink: Sink, process: Process, threads: Ints, names: list[str], steps: Steps | None) -> Ints:
     """Describe the GIL tracks.
 
     The UI numbers those of all threads and the groups of all GILs on end, by name, and shows what has a number above 50
     below the processes: these names come after those of groups. What has one above 10 it shows below a thread's
     Running track, but where `giltrace view` serves the UI.
     """
-    tracks = np.zeros((len(process.threads), max(process.gils, 1)), np.int64)
-    met = np.zeros(tracks.shape, bool)
-    for table in (process.holds, process.waits):
-        met[table["thread"], table["gil"]] = True
+    met = met_tracks(process)
+    if steps is not None:
+        met[steps.met] = True
+    tracks = np.zeros(met.shape, np.int64)
     for thread, gil in np.argwhere(met):
         parent = int(threads[thread])
         name = f"GIL of {names[thread]}" if process.gils == 1 else f"GIL of {names[thread]}, GIL {gil}"
@@ -123,11 +129,14 @@ def _holds(
     return Slices(holds["start"], holds["end"], kind, relations.arrow_out.astype(np.int64), begin, finish)
 
 
-def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: StackTexts) -> Slices:
+def _waits(
+    sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: StackTexts, explained: Bools | None
+) -> Slices:
     waits, places = process.waits, texts.places
     uuid = tracks[waits["thread"], waits["gil"]]
     own_line, culprit_own_line = texts.own_line[places.wait_stack], texts.own_line[places.culprit_stack]
     holders = places.culprits
+    told = 1 if explained is None else explained.astype(np.int64)
     length = np.maximum(waits["end"] - waits["start"], 1)[:, None]
     permille = (1000 * (holders.ns / length) + 0.5).astype(np.int64)
     percents = np.zeros(1001, np.int64)
@@ -165,9 +174,10 @@ def _waits(sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: Stac
         | _LED_TO * (waits["hold"] >= 0)
         | _STACK * (texts.wait > 0)
         | _OWN_LINE * (own_line > 0)
-        | _CULPRIT_OWN_LINE * (culprit_own_line > 0)
-        | (stack_kinds(places.culprit_source, texts.culprit) << _SOURCE_SHIFT)
-        | ((holders.thread >= 0).sum(axis=1) << _HOLDERS_SHIFT)
+        | told * _CULPRIT_OWN_LINE * (culprit_own_line > 0)
+        | told * (stack_kinds(places.culprit_source, texts.culprit) << _SOURCE_SHIFT)
+        | told * ((holders.thread >= 0).sum(axis=1) << _HOLDERS_SHIFT)
+        | (1 - told) * _THINNED
     )
     return Slices(waits["start"], waits["end"], kind, np.zeros(len(waits), np.int64), begin, finish)
 
@@ -264,6 +274,8 @@ def _wait_shape(sink: Sink, kind: int) -> Shape:
         notes.append(sink.annotation("timeouts", uint_value=value["timeouts"]))
         if kind & _LED_TO:
             notes.append(sink.annotation("led to hold", uint_value=value["hold"]))
+        if kind & _THINNED:
+            notes.append(sink.text("culprit not told", "the trace was thinned: it has not all holds during this wait"))
         notes += _partial(sink, kind >> _FLAGS_SHIFT)
         event = _begin(sink, value["uuid"], "waits for GIL", colours.RED, notes)
         return packet(timestamp=value["time"], track_event=event)

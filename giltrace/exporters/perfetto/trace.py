@@ -7,6 +7,8 @@ samples, and to those of other profilers' files that were merged. Other UIs begi
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,8 +26,11 @@ from giltrace.exporters.perfetto.packets import Ints
 from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
 from giltrace.exporters.perfetto.sched import write_sched
 from giltrace.exporters.perfetto.sink import Sink
+from giltrace.exporters.perfetto.size import Counter, TooLarge
 from giltrace.exporters.perfetto.spans import write_spans
 from giltrace.exporters.perfetto.stacks import stack_texts
+from giltrace.exporters.perfetto.thinned import Steps
+from giltrace.exporters.perfetto.thinning import LIMIT, Thinned, thin
 from giltrace.exporters.perfetto.threads import describe_others, describe_process
 from giltrace.timeline.model import Process, Timeline
 
@@ -33,26 +38,54 @@ from giltrace.timeline.model import Process, Timeline
 _RANK_SPANS, _RANK_SAMPLES = 0, 1
 
 
-def write(timeline: Timeline, path: Path) -> None:
-    """Write `timeline` to `path`, which then holds either the whole trace or what it held before.
+def write(timeline: Timeline, path: Path, limit: int | None = LIMIT, first: Sequence[tuple[int, int]] = ()) -> str:
+    """Write `timeline` to `path`, which then holds either the whole trace or what it held before; see `stream`.
 
     Raises `OutputError` if the file cannot be written.
     """
     with output_file(path) as file:
-        stream(timeline, file)
+        return stream(timeline, file, limit=limit, first=first)
 
 
-def stream(timeline: Timeline, file: BinaryIO) -> None:
-    """Write `timeline` to an open file, from its begin to its end."""
+def stream(
+    timeline: Timeline,
+    file: BinaryIO,
+    whole: str = "",
+    limit: int | None = LIMIT,
+    first: Sequence[tuple[int, int]] = (),
+) -> str:
+    """Write `timeline` to an open file, from its begin to its end.
+
+    A trace that would be larger than `limit` bytes is thinned: what it leaves out is said in words, in it and by what
+    is returned, which else is empty; the stretches `first`, (start, end) in ns, are kept at first. A timeline that was
+    cut, and any if the `whole` is asked for, is written as it is.
+    """
+    bounded = limit is not None and not whole and timeline.cut is None
+    thinned = thin(timeline, limit, _size, first) if bounded and limit is not None else None
+    _write(timeline, thinned, file)
+    return "" if thinned is None else thinned.told
+
+
+def _size(timeline: Timeline, thinned: Thinned | None, most: int) -> int:
+    counter = Counter(most)
+    with contextlib.suppress(TooLarge):
+        _write(timeline, thinned, counter.file)
+    return counter.size
+
+
+def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
     sink = Sink(file)
+    timeline = timeline if thinned is None else thinned.timeline
     sink.write(*_preamble(timeline))
-    write_cut(sink, timeline)
+    write_cut(sink, timeline, thinned)
     describe_others(sink, timeline)
     alone = len({process.pid for process in timeline.processes if process.gils}) <= 1
     flow = 1
     above: dict[tuple[int, int], int] = {}
-    for process in timeline.processes:
-        by_tid = _write_process(sink, timeline, process, flow, alone)
+    for number, process in enumerate(timeline.processes):
+        by_tid = _write_process(
+            sink, timeline, process, flow, alone, None if thinned is None else thinned.steps[number]
+        )
         above.update(((process.pid, tid), track) for tid, track in by_tid.items())
         flow += len(process.holds)
     write_merged(sink, timeline.merged, above)
@@ -78,10 +111,12 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
     return first, pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, system_info=system)
 
 
-def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool) -> dict[int, int]:
+def _write_process(
+    sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool, steps: Steps | None
+) -> dict[int, int]:
     """Write what is known of a process; what spans of each of its threads, by tid, hang from."""
     threads = describe_process(sink, process)
-    write_quality(sink, timeline, process)
+    write_quality(sink, timeline, process, "" if steps is None else steps.told)
     above = threads
     if process.gils:
         names = labels(process)
@@ -89,8 +124,8 @@ def _write_process(sink: Sink, timeline: Timeline, process: Process, first_flow:
         relations = relate(process)
         texts = stack_texts(sink, Places(process, relations))
         for gil in range(process.gils):
-            write_group(sink, process, gil, names, values, relations, texts, alone=alone)
-        tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow)
+            write_group(sink, process, gil, names, values, relations, texts, steps, alone=alone)
+        tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow, steps)
         above = _above_spans(threads, tracks)
     by_tid = dict(zip((thread.tid for thread in process.threads), above.tolist(), strict=True))
     for spans in process.spans:
