@@ -114,7 +114,9 @@ def export(
     if not piped:
         print(f"giltrace: wrote {visible(str(path))}", file=sys.stderr)
     if told:
-        print(f"giltrace: {told}; --all writes everything, --window A..B a part", file=sys.stderr)
+        from giltrace.exporters.perfetto.thinning import OR_A_PART
+
+        print(f"giltrace: {told}; --all {OR_A_PART}", file=sys.stderr)
 
 
 def _refuse(to: str, selection: Selection, top_waits: int | None) -> None:

@@ -97,8 +97,9 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
     name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
     if thinned:
-        everything = f"{_program()} export {name} --to perfetto --all"
-        lines.append(f"{thinned}; {everything} writes everything, --window A..B a part")
+        from giltrace.exporters.perfetto.thinning import OR_A_PART
+
+        lines.append(f"{thinned}; {_program()} export {name} --to perfetto --all {OR_A_PART}")
     lines += [f"next      {_program()} {command} {name}" for command in ("report", "view")]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import giltrace
@@ -19,6 +20,7 @@ from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.place import find_place
 from giltrace.launch.attach.session import Recording, end_orphan
+from giltrace.launch.beside import beside
 from giltrace.launch.observe import Observation
 from giltrace.launch.recorder import POLL_SECONDS
 from giltrace.launch.target import Target
@@ -202,19 +204,11 @@ def _source(pid: int, folder: Path, names: dict[int, str] | None = None, remark:
     return Source(folder, _title(command) + remark, f"pid-{pid}-top", command, ended, names or {})
 
 
-@contextlib.contextmanager
-def _kept_up(poll: Callable[[], None]) -> Iterator[None]:
+def _kept_up(poll: Callable[[], None]) -> AbstractContextManager[None]:
     """Call `poll` again and again while the block runs."""
-    done = threading.Event()
 
-    def run() -> None:
+    def run(done: threading.Event) -> None:
         while not done.wait(POLL_SECONDS):
             poll()
 
-    thread = threading.Thread(target=run, name="recorder", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return beside(run, "recorder")

@@ -12,7 +12,7 @@ from pathlib import Path
 import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.errors import GiltraceError
-from giltrace.launch.beside import beside
+from giltrace.launch.beside import taken_beside
 from giltrace.launch.child import Child
 from giltrace.launch.target import Target
 from giltrace.recording.collected import CollectorReport
@@ -113,7 +113,7 @@ def record(
         folder.abandon()
         raise
     folder.keep()
-    with beside(meanwhile):
+    with taken_beside(meanwhile):
         status = child.wait(POLL_SECONDS, crew.look)
         while status is None:
             crew.poll()

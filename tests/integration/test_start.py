@@ -13,7 +13,7 @@ import pytest
 
 from giltrace.cli import starting
 from giltrace.cli.app import COMMANDS
-from giltrace.launch.beside import beside
+from giltrace.launch.beside import taken_beside
 from giltrace.process.cores import Allowed, allowed
 
 #: What takes long to import.
@@ -33,7 +33,7 @@ RECORDED = f"""
 import sys
 from giltrace.launch.child import Child
 from giltrace.launch import recorder
-release, begin = Child.release, recorder.beside
+release, begin = Child.release, recorder.taken_beside
 def told(self):
     {NAMES}
     release(self)
@@ -45,7 +45,7 @@ class Steps:
     def __iter__(self):
         yield from self.steps
         print("READY", file=sys.stderr, flush=True)
-recorder.beside = lambda steps: begin(Steps(steps))
+recorder.taken_beside = lambda steps: begin(Steps(steps))
 import atexit
 from giltrace.launch.recorder import Crew
 stop = Crew.stop
@@ -145,7 +145,7 @@ def test_steps_are_taken_beside_and_none_begun_once_it_is_over() -> None:
             yield
 
     usual = sys.getswitchinterval()
-    with beside(steps()):
+    with taken_beside(steps()):
         assert begun.wait(30)
         threading.Timer(0, go_on.set).start()
         assert 0 in taken
@@ -160,6 +160,6 @@ def test_a_step_that_fails_is_told_where_it_is_needed(capsys: pytest.CaptureFixt
         yield
         raise ImportError("not here")
 
-    with beside(steps()):
+    with taken_beside(steps()):
         pass
     assert capsys.readouterr().err == ""

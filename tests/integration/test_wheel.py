@@ -88,8 +88,8 @@ def record(site: Path, folder: Path, words: Sequence[str | Path], **variables: s
     command = [sys.executable, "-m", "giltrace", "record", "--light", "--without", "sched", "-o", folder, *words]
     env = {**os.environ, "PYTHONPATH": str(site), "PATH": "/nowhere", **variables}
     # Not in the checkout, whose own package would be the first to be found.
-    elsewhere = folder.parent
-    ran = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=300, check=False)
+    place = folder.parent
+    ran = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     (process,) = read(folder.with_name(folder.name + ".giltrace"))
     return process

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.measure.attribution import LongestOverlap, attribute
+from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
 from giltrace.analysis.measure.sites import Sites, main_site
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.results import BlameTotal, Site
@@ -43,17 +43,25 @@ class CulpritSites:
     def main(self, chosen: Bools) -> Site | None:
         """The site that had the GIL for most of the chosen waits (bool, one per wait); None if nobody had it."""
         nobody: Ints = np.zeros(len(self._process.waits), np.int64)
-        return next((one.site for one in self.mains(nobody, chosen).values()), None)
+        shares = attribute(self._process, nobody, self._classes.of_row, chosen)
+        return self._classes.sites[int(shares.culprit[self._main(shares)[0]])] if len(shares.culprit) else None
 
     def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
         """For each class of the chosen waits (one per wait) that lost any time: who it lost most of it to."""
         shares = attribute(self._process, victim, self._classes.of_row, chosen)
+        shares = shares.rows(np.argsort(shares.victim, kind="stable"))
+        victims, first = np.unique(shares.victim, return_index=True)
+        edges = np.append(first, len(shares.victim)).tolist()
         longest = LongestOverlap(self._process, self._classes.of_row)
         found = {}
-        for one in np.unique(shares.victim).tolist():
-            mine = shares.rows(shares.victim == one)
-            row, ns = main_site([self._classes.sites[site] for site in mine.culprit.tolist()], mine.ns)
+        for one, begin, end in zip(victims.tolist(), edges[:-1], edges[1:], strict=True):
+            mine = Shares(*(column[begin:end] for column in shares))
+            row, ns = self._main(mine)
             held = int(longest.find(mine.wait[row : row + 1], mine.culprit[row : row + 1])[0])
             stack = self._sites.stack(int(self._stack[held])) if held >= 0 else ()
             found[one] = MainCulprit(self._classes.sites[int(mine.culprit[row])], ns, stack)
         return found
+
+    def _main(self, shares: Shares) -> tuple[int, int]:
+        """The row of the function that cost most which cost most, and what that function cost."""
+        return main_site([self._classes.sites[site] for site in shares.culprit.tolist()], shares.ns)

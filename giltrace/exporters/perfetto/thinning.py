@@ -20,7 +20,8 @@ from giltrace.timeline.model import Process, Timeline
 #: What the Perfetto UI opens in ten to twenty seconds.
 LIMIT = 100_000_000
 #: What to do about it, after what was thinned.
-REMEDY = "giltrace export --to perfetto --all writes everything, --window A..B a part"
+OR_A_PART = "writes everything, --window A..B a part"
+REMEDY = f"giltrace export --to perfetto --all {OR_A_PART}"
 
 #: No step is shorter, and there are no more cells (threads times steps).
 _FINEST, _CELLS = 1_000_000, 1 << 20
