@@ -135,7 +135,7 @@ def _figures(seen: Seen) -> dict[str, object]:
     }
     if lost.any():
         wait = seen.waits[int(lost.argmax())]
-        who = "its own thread" if wait["thread"] == seen.own else seen.threads[wait["thread"]].name or "a thread"
+        who = "its own thread" if wait["thread"] == seen.own else seen.name(wait["thread"]) or "another thread"
         figures["longest_wait"] = f"{who} waited for {seen.culprit(wait)}"
     return figures
 

@@ -208,8 +208,12 @@ class Seen:
         if common.max(initial=0) <= 0:
             return ""
         hold = holds[int(np.argmax(common))]
-        name = self.threads[hold["thread"]].name or "a thread"
-        return " in ".join(filter(None, (name, self.where(hold))))
+        return " in ".join(filter(None, (self.name(hold["thread"]) or "a thread", self.where(hold))))
+
+    def name(self, thread: int) -> str:
+        """The name of a thread; "" if it has none but the command's, which those that are given none inherit."""
+        name = self.threads[thread].name
+        return "" if name == Path("/proc/self/comm").read_text().rstrip("\n") else name
 
     def where(self, hold: np.void) -> str:
         """The expression and line that had the GIL for most of a hold, as far as somebody who waited saw; else "".

@@ -78,7 +78,9 @@ def test_every_test_has_its_outcome(options: tuple[str, ...], tmp_path: Path) ->
     if options:
         told = properties(found["test_threads_that_wait_passed"])
         assert float(told["giltrace_longest_wait_ms"]) > 3
-        assert re.search(r"its own thread waited for backtracker in `.*re\.match\(", told["giltrace_longest_wait"])
+        # xdist's own thread waits too.
+        longest = r"^(its own|another) thread waited for backtracker in `.*re\.match\("
+        assert re.search(longest, told["giltrace_longest_wait"])
         assert float(properties(found["test_nested_passed"])["giltrace_releases"]) < 1
         assert re.search(r"^threads waited for the GIL in \d+ of \d+ tests; most in these:$", ran.stdout, re.M)
         assert "watched_tests.py::test_threads_that_wait_passed" in ran.stdout.partition("= GIL =")[2]
