@@ -79,7 +79,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     machine = int(timeline.machine.get("cpus", 0))
     figures = Costed(process)
     known = summarise_process(process, machine, figures)
-    longest = usage.longest_by_thread(process, process.holds)[process.chosen_threads].tolist()
+    longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
     hogs = find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset)
     asked_about = {thread.tid for thread in known.threads}
@@ -118,14 +118,14 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
 
 
 def _gil(process: Process, known: GilSummary) -> GilReport:
-    holds = usage.of_gil(process.holds, known.gil)
-    released = np.count_nonzero((holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0)
+    mine = process.holds["gil"] == known.gil
+    released = usage.hold_counts(process, mine & ((process.holds["flags"] & np.uint8(Flag.PARTIAL_END)) == 0)).sum()
     return GilReport(
         gil=known.gil,
         held_ns=known.held_ns,
         free_ns=known.free_ns,
         contended_ns=known.contended_ns,
-        holds=len(holds),
+        holds=int(usage.hold_counts(process, mine).sum()),
         handoffs=known.hand_offs,
         forced=known.forced_releases,
         voluntary=int(released) - known.forced_releases,

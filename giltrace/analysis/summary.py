@@ -199,7 +199,7 @@ def summarise_process(process: Process, machine: int = 0, figures: Costed | None
 
 def _threads(process: Process) -> tuple[ThreadSummary, ...]:
     lives = np.maximum(usage.lives(process), 1).tolist()
-    holds = usage.count_by_thread(process, process.holds).tolist()
+    holds = usage.hold_counts(process).tolist()
     held = usage.sum_by_thread(process, process.holds).tolist()
     waits = usage.count_by_thread(process, process.waits).tolist()
     waited = usage.sum_by_thread(process, process.waits).tolist()
@@ -260,8 +260,8 @@ def _gil(process: Process, gil: int) -> GilSummary:
         held_ns=held,
         free_ns=free,
         contended_ns=usage.contended_ns(process, gil),
-        hand_offs=len(handed.latency),
-        latency_median_ns=_median(handed.latency),
+        hand_offs=handed.number,
+        latency_median_ns=handed.median,
         wake_latency_median_ns=_median(handed.latency[handed.waited]),
         switch_requests=len(usage.of_gil(process.switch_requests, gil)),
         forced_releases=int(np.count_nonzero(holds["flags"] & np.uint8(Flag.FORCED))),

@@ -86,9 +86,8 @@ def export(
     whoever these are; for perfetto they choose the waits of --top-waits.
     """
     from giltrace.analysis.selection import Selection
-    from giltrace.cli.loading import require_something
+    from giltrace.cli.loading import load, require_something
     from giltrace.recording.locate import locate
-    from giltrace.timeline.load import load
 
     exporter, options = _chosen(to, table=table, what=what, by=by)
     if everything:
@@ -108,7 +107,9 @@ def export(
         need_force(path, force=force)
     # What goes to a terminal would get in the way of the line that tells how it goes.
     with contextlib.nullcontext() if piped else working(f"writing {path}"):
-        timeline = load(folder)
+        timeline = load(
+            folder, every=to != "perfetto" or everything or top_waits is not None or selection != Selection()
+        )
         require_something(timeline, folder)
         told = exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:

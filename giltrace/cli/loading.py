@@ -16,13 +16,16 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _PAD_BYTES = 64 << 20
 
 
-def load(folder: Path) -> Timeline:
-    """Read a recording as `giltrace.timeline.load` does, in a process that ends soon: it keeps what memory it gets."""
+def load(folder: Path, *, every: bool = False) -> Timeline:
+    """Read a recording as `giltrace.timeline.load` does, in a process that ends soon: it keeps what memory it gets.
+
+    Of a long one quiet holds are added up, unless `every` one is asked for.
+    """
     from giltrace.timeline.load import load as read
 
     _keep_freed_memory()
     with working(f"reading {folder}"):
-        return read(folder)
+        return read(folder, gathered=False if every else None)
 
 
 def require_something(timeline: Timeline, folder: Path) -> None:

@@ -29,6 +29,23 @@ GIL_EVENT = np.dtype(
     ]
 )
 
+#: A hold that stands for `count` others, the `longest` of them so long, from which the GIL went to another thread
+#: `hand_offs` times; the stack at the release `before` each of them. See `recording.gathering`.
+GATHERED = np.dtype(
+    [
+        ("start", "<i8"),
+        ("end", "<i8"),
+        ("thread", "<u4"),
+        ("count", "<i8"),
+        ("longest", "<i8"),
+        ("hand_offs", "<i8"),
+        ("before", "<i4"),
+    ]
+)
+
+#: So many hand-offs of a GIL took as many ns.
+HAND_OFF = np.dtype([("gil", "<u2"), ("ns", "<i8"), ("count", "<i8")])
+
 #: One switch of a thread onto (`on` = 1) or off (`on` = 0) a core. `preempted` is 1 where a thread that could
 #: have gone on was taken off its core.
 SWITCH = np.dtype([("time", "<i8"), ("pid", "<i4"), ("tid", "<i4"), ("cpu", "<i2"), ("on", "u1"), ("preempted", "u1")])
@@ -112,7 +129,7 @@ class ProcessEvents:
     before `start` that a ring had no room for, `lost_stacks` events whose stack there was no room for. `sampling` is
     None if exact. `problems` say in words what was left out because it made no sense. If it is `not_python`, only
     `pid`, `executable`, `cmdline` and `start` mean anything. It is `unused` if it is known that its GILs were free all
-    the time.
+    the time. `gathered` (dtype `GATHERED`) and `hand_offs` (dtype `HAND_OFF`) tell what the events leave out.
     """
 
     pid: int
@@ -133,6 +150,8 @@ class ProcessEvents:
     lost_stacks: int = 0
     not_python: bool = False
     unused: bool = False
+    gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
+    hand_offs: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
 
 
 class Exec(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,25 @@ import numpy.typing as npt
 from giltrace.recording import layout
 from giltrace.recording.clock import TickClock, read_pairs
 from giltrace.recording.door import Damaged, Times, leaving_out, matching
-from giltrace.recording.events import GIL_EVENT, ProcessEvents, Sampling, StackTable, ThreadInfo
+from giltrace.recording.events import (
+    GATHERED,
+    GIL_EVENT,
+    HAND_OFF,
+    ProcessEvents,
+    Sampling,
+    StackTable,
+    ThreadInfo,
+)
 from giltrace.recording.folder import GIL_NAME
+from giltrace.recording.gathering import Edges, Gatherer
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
 
 _EVER = Times()
+_NONE, _NONE_GATHERED = np.empty(0, GIL_EVENT), np.empty(0, GATHERED)
+#: So many events are gathered at a time.
+_PIECE = 1 << 20
 _MOST_STACKS = (1 << 31) - 1
 
 
@@ -48,7 +60,7 @@ def _tell(refused: list[Damaged], damage: list[str] | None, left: int) -> None:
 
 def count_records(file: GilFile, kind: layout.Kind) -> int:
     """How many records of this kind a file holds."""
-    kinds = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, records in file.chunks())
+    kinds = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, records, _ in file.chunks())
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
@@ -91,8 +103,8 @@ def _last_number(given: npt.NDArray[np.bool_], number: npt.NDArray[np.int64], ca
     return np.concatenate([[carried], number[given]])[at]
 
 
-def _resolve_stacks(file: GilFile, events: npt.NDArray[np.void]) -> tuple[StackTable | None, tuple[str, ...]]:
-    """Read the stacks beside `file` and turn the tracer's numbers in `events` into places in the table, -1 for none.
+def _resolve_stacks(file: GilFile, *numbers: npt.NDArray[np.int32]) -> tuple[StackTable | None, tuple[str, ...]]:
+    """Read the stacks beside `file` and turn the tracer's `numbers` into places in the table, -1 for none.
 
     Returns the table, if there is one, and why it cannot be read, if so.
     """
@@ -102,12 +114,12 @@ def _resolve_stacks(file: GilFile, events: npt.NDArray[np.void]) -> tuple[StackT
     read = None
     with leaving_out(path, refused):
         read = read_stacks(path, (3, int(version[1]))) if version else None
-    if read is None:
-        events["stack"] = -1
+    table, place = read if read is not None else (None, np.empty(0, np.int32))
+    for column in numbers:
+        known = column < place.size
+        column[:] = np.where(known, np.append(place, -1)[np.where(known, column, 0)], -1)
+    if table is None:
         return None, tuple(error.left_out() for error in refused)
-    table, place = read
-    known = events["stack"] < place.size
-    events["stack"] = np.where(known, place[np.where(known, events["stack"], 0)], -1)
     return replace(table, strings=tuple(map(visible, table.strings))), ()
 
 
@@ -117,11 +129,12 @@ def tick_clock(folder: Path, files: Sequence[GilFile], times: Times = _EVER) -> 
 
 
 def read_processes(
-    folder: Path, times: Times = _EVER, damage: list[str] | None = None
+    folder: Path, times: Times = _EVER, damage: list[str] | None = None, edges: Edges | None = None
 ) -> tuple[list[ProcessEvents], int]:
     """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns.
 
-    What is not of these `times` is left out, and so are damaged files, as by `open_files`.
+    What is not of these `times` is left out, and so are damaged files, as by `open_files`. Between these `edges`, if
+    there are such, quiet holds are gathered.
     """
     files = open_files(folder, times, damage)
     ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
@@ -130,41 +143,48 @@ def read_processes(
     refused: list[Damaged] = []
     for file in files:
         with leaving_out(file.path, refused):
-            processes.append(read_process(file, clock, times))
+            gatherer = None if edges is None else Gatherer(edges)
+            processes.append(read_process(file, clock, times, gatherer=gatherer))
     _tell(refused, damage, left=len(processes))
     return processes, clock.error_ns if clock is not None else 0
 
 
-def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER, *, stacks: bool = True) -> ProcessEvents:
+def read_process(
+    file: GilFile,
+    clock: TickClock | None,
+    times: Times = _EVER,
+    *,
+    stacks: bool = True,
+    gatherer: Gatherer | None = None,
+) -> ProcessEvents:
     """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds.
 
-    Without `stacks` those are not read.
+    Without `stacks` those are not read. With a `gatherer`, which must be new, quiet holds are gathered.
     """
-    threads: dict[int, ThreadInfo] = {}
-    parts = []
-    stack: dict[int, int] = {}
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
     refused: list[int] = []
-    for head, records in file.chunks(refused):
-        index = int(head["thread"])
-        known = threads.get(index)
-        name = text_of(bytes(head["name"])) or (known.name if known else "")
-        lost = int(head["lost"]) + (known.lost if known else 0)
-        threads[index] = ThreadInfo(int(head["tid"]), name, lost)
-        part, stack[index] = decode(records, int(head["base"]), index, ticking, stack.get(index, 0))
-        parts.append(part)
-    events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
+    threads: dict[int, ThreadInfo] = {}
+    if gatherer is None:
+        parts = (part for part, _ in _parts(file, ticking, threads, refused))
+        events, outside = _of(times, np.concatenate([_NONE, *parts]))
+    else:
+        left_out: list[int] = []
+        events = np.concatenate([_NONE, *_gathered(file, ticking, times, threads, refused, left_out, gatherer)])
+        outside = sum(left_out)
+    problems = [f"chunks whose head makes no sense: {len(refused)}"] if refused else []
+    problems += [f"records of times outside the recording: {outside}"] if outside else []
+    gathered = _NONE_GATHERED if gatherer is None else gatherer.gathered
     numbers = sorted(threads)
     if numbers and numbers[-1] != len(numbers) - 1:
-        events["thread"] = np.searchsorted(np.array(numbers, np.int64), events["thread"])
-    events, problems = _of(times, events)
+        for rows in (events, gathered):
+            rows["thread"] = np.searchsorted(np.array(numbers, np.int64), rows["thread"])
     header = file.header
     start = int(header["start_ns"])
     if header["complete_from"]:
         ticks = header["complete_from"].reshape(1)
         start = int(np.clip(ticks if ticking is None else ticking.to_ns(ticks), *times)[0])
         events = events[np.searchsorted(events["time"], start) :]
-    table, more = _resolve_stacks(file, events) if stacks else (None, ())
+    table, more = _resolve_stacks(file, events["stack"], gathered["before"]) if stacks else (None, ())
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -180,19 +200,68 @@ def read_process(file: GilFile, clock: TickClock | None, times: Times = _EVER, *
         stacks=table,
         overwritten=int(header["overwritten"]),
         sampling=_sampling(header),
-        problems=(*([f"chunks whose head makes no sense: {len(refused)}"] if refused else []), *problems, *more),
+        problems=(*problems, *more),
         lost_stacks=int(header["lost_stacks"]),
         not_python=not file.is_python,
+        gathered=gathered,
+        hand_offs=np.empty(0, HAND_OFF) if gatherer is None else gatherer.hand_offs,
     )
 
 
-def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
-    """The events of these times, in order, and how many others there were, in words."""
+def _parts(
+    file: GilFile, clock: TickClock | None, threads: dict[int, ThreadInfo], refused: list[int]
+) -> Iterator[tuple[npt.NDArray[np.void], int]]:
+    """Yield the events of each chunk, and the tick before which there are none in those that follow.
+
+    The `threads` that they are of are noted by their numbers.
+    """
+    stack: dict[int, int] = {}
+    for head, records, reach in file.chunks(refused):
+        index = int(head["thread"])
+        known = threads.get(index)
+        name = text_of(bytes(head["name"])) or (known.name if known else "")
+        lost = int(head["lost"]) + (known.lost if known else 0)
+        threads[index] = ThreadInfo(int(head["tid"]), name, lost)
+        part, stack[index] = decode(records, int(head["base"]), index, clock, stack.get(index, 0))
+        yield part, reach
+
+
+def _gathered(
+    file: GilFile,
+    clock: TickClock | None,
+    times: Times,
+    threads: dict[int, ThreadInfo],
+    refused: list[int],
+    left_out: list[int],
+    gatherer: Gatherer,
+) -> Iterator[npt.NDArray[np.void]]:
+    """Yield the events that are left when quiet holds are gathered, piece by piece in order of time.
+
+    How many were of other times is added to `left_out`.
+    """
+    parts, size = [_NONE], 0
+    for part, reach in _parts(file, clock, threads, refused):
+        parts.append(part)
+        size += len(part)
+        if size < _PIECE:
+            continue
+        ticks = np.array([reach], np.uint64)
+        events, outside = _of(times, np.concatenate(parts))
+        left_out.append(outside)
+        done = int(np.searchsorted(events["time"], int((ticks if clock is None else clock.to_ns(ticks))[0])))
+        yield gatherer.feed(events[:done])
+        parts, size = [events[done:].copy()], 0
+    events, outside = _of(times, np.concatenate(parts))
+    left_out.append(outside)
+    yield gatherer.feed(events, last=True)
+
+
+def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], int]:
+    """The events of these times, in order, and how many others there were."""
     good = times.have(events["time"])
-    if not good.all():
-        events = events[good]
-    problems = () if good.all() else (f"records of times outside the recording: {int((~good).sum())}",)
-    return events[np.argsort(events["time"], kind="stable")], problems
+    outside = len(good) - int(good.sum())
+    events = events[good] if outside else events
+    return events[np.argsort(events["time"], kind="stable")], outside
 
 
 def _sampling(header: np.void) -> Sampling | None:

@@ -19,6 +19,9 @@ ALIGNMENT = 4096
 #: No tracer writes larger ones.
 MAX_CHUNK = 4 << 20
 
+#: No chunk begins later: in ticks.
+_END = 1 << 62
+
 _COUNTS = ("lost_stacks", "lost", "ring_size", "overwritten", "samples", "switches", "switches_missed")
 _LENGTHS = ("sampled_ns", "longest_gap_ns", "typical_gap_ns")
 
@@ -68,8 +71,8 @@ class GilFile:
         wrong += [name for name in _LENGTHS if int(head[name]) > MAX_TIME]
         return f"its head's {wrong[0]} makes no sense" if wrong else ""
 
-    def chunks(self, refused: list[int] | None = None) -> Iterator[tuple[np.void, npt.NDArray[np.uint64]]]:
-        """Each chunk's head and its records, those of one thread in their order.
+    def chunks(self, refused: list[int] | None = None) -> Iterator[tuple[np.void, npt.NDArray[np.uint64], int]]:
+        """Each chunk's head and its records, those of one thread in their order; and the least base of those to come.
 
         Space that was allocated but never begun is stepped over, and so is a chunk whose head makes no sense: where it
         begins is added to `refused`.
@@ -77,10 +80,12 @@ class GilFile:
         with Source(self.path) as source:
             # A ring uses its oldest chunks again: there the order in the file is not the order in time.
             found = sorted(_chunk_heads(source, refused), key=lambda chunk: int(chunk[1]["sequence"]))
-            for at, head in found:
+            base = np.array([int(head["base"]) for _, head in found], np.uint64)
+            reach = np.append(np.minimum.accumulate(base[::-1])[::-1][1:], np.uint64(_END)).tolist()
+            for (at, head), to_come in zip(found, reach, strict=True):
                 body = source.read(at + layout.CHUNK.itemsize, int(head["size"]) - layout.CHUNK.itemsize)
                 records = np.frombuffer(body, layout.RECORD, len(body) // layout.RECORD.itemsize)
-                yield head, records[: filled(records)]
+                yield head, records[: filled(records)], to_come
 
 
 def open_file(path: Path, times: Times) -> GilFile | None:

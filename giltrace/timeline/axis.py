@@ -61,12 +61,6 @@ class LifeAxis:
         return position
 
 
-def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
-    """Indices that sort small non-negative integers below `distinct`, equal ones in the order they came in."""
-    narrow = np.uint8 if distinct <= 1 << 8 else np.uint16 if distinct <= 1 << 16 else np.int64
-    return np.argsort(key.astype(narrow), kind="stable")
-
-
 def concatenated_ranges(low: npt.NDArray[Any], high: npt.NDArray[Any]) -> Ints:
     """``[low[0], ..., high[0] - 1, low[1], ...]`` for ranges that are not reversed."""
     counts = high - low

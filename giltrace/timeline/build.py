@@ -14,6 +14,7 @@ from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.collections import with_collections
+from giltrace.timeline.gathered import placed
 from giltrace.timeline.holds import match
 from giltrace.timeline.images import Image, program_images
 from giltrace.timeline.kernel import Kernel, Slot
@@ -113,6 +114,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         recorded = replace(recorded, stacks=stacks)
     gils = max(len(recorded.gils), int(events["gil"].max()) + 1 if len(events) else 0)
     usage = match(events, members.threads, gils, image.start, recorded.lost)
+    gathered = placed(recorded.gathered, usage.holds)
     starts = np.array([t.start for t in members.threads], np.int64)
     ends = np.array([t.end for t in members.threads], np.int64)
     fits = LifeAxis.fits(starts, ends)
@@ -146,8 +148,10 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         overwritten=recorded.overwritten,
         sampling=recorded.sampling,
         lost_stacks=recorded.lost_stacks,
-        stacks=None if recorded.stacks is None else attribute(recorded.stacks, usage),
+        stacks=None if recorded.stacks is None else attribute(recorded.stacks, usage, gathered),
         samples=usage.samples,
+        gathered=gathered,
+        passed=recorded.hand_offs,
     )
     too_long = () if fits else ("its threads live for longer than states can be told",)
     told = (*recorded.problems, *image.problems, *too_long, *usage.violations)

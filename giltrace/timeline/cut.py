@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.timeline import gathered
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Cut, Process, Stacks, Timeline
 
@@ -85,6 +86,7 @@ def _process(process: Process, kept: Ints, room: Ints | None) -> Process:
             replace(one, spans=one.spans[reaching(one.spans["start"], one.spans["end"], kept)]) for one in process.spans
         ),
         stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking),
+        gathered=gathered.kept(process, np.flatnonzero(holding)),
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.layout import COLLECTING, NO_CORE, Kind, RecordFlag, RequestFlag
-from giltrace.timeline.axis import NEVER, Bools, Ints, stable_order
+from giltrace.recording.order import stable_order
+from giltrace.timeline.axis import NEVER, Bools, Ints
 from giltrace.timeline.model import HOLD, SAMPLE, SWITCH_REQUEST, WAIT, Array, Flag, Thread
 
 _ACQUIRE, _RELEASE, _REQUEST, _TIMEOUT = (

@@ -11,8 +11,10 @@ import numpy as np
 from giltrace.errors import RecordingError
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
-from giltrace.recording.door import Times
+from giltrace.recording.door import Times, matching
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
+from giltrace.recording.folder import GIL_NAME
+from giltrace.recording.gathering import MOST_BYTES, Edges
 from giltrace.recording.gil import read_processes
 from giltrace.recording.merged import read_merged
 from giltrace.recording.meta import Meta
@@ -28,29 +30,41 @@ from giltrace.timeline.model import STOP, Process, Timeline
 _LEAVING_NS = 100_000_000
 
 
-def load(folder: Path) -> Timeline:
+def load(folder: Path, *, gathered: bool | None = False) -> Timeline:
     """Read the recording `folder` and build its timeline.
+
+    With `gathered`, for figures, holds that cost nobody anything are added up (`recording.gathering`): sums, counts and
+    whatever is told of waits are the same. None: if the recording is so long that it would take seconds else.
 
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
     try:
-        return _load(folder)
+        return _load(folder, gathered=is_long(folder) if gathered is None else gathered)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
 
-def _load(folder: Path) -> Timeline:
+def is_long(folder: Path) -> bool:
+    """Whether it would take seconds to work on every hold of the recording `folder`."""
+    return sum(path.stat().st_size for path in matching(folder, GIL_NAME.fullmatch)) > MOST_BYTES
+
+
+def _load(folder: Path, *, gathered: bool) -> Timeline:
     meta = Meta.read(folder)
     known_until = _known_until(meta)
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
-    processes, clock_error_ns = read_processes(folder, times, damage)
+    sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
+    edges = None
+    if gathered:
+        switches = np.empty(0, np.int64) if sched is None else sched.switches["time"]
+        edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns())
+    processes, clock_error_ns = read_processes(folder, times, damage, edges)
     complete = complete_from(folder, times)
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
     processes = with_holders(processes, meta.holders, meta.thread_names)
-    sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
     merged = tuple(read_merged(folder, times, damage))
     cores = read_cores(folder, times, damage)

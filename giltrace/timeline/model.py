@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.collected import CollectorReport
-from giltrace.recording.events import NativeCode, Sampling, Spans, StackTable
+from giltrace.recording.events import HAND_OFF, NativeCode, Sampling, Spans, StackTable
 from giltrace.recording.merged import Merged
 from giltrace.recording.trigger import Trigger
 
@@ -70,6 +70,10 @@ WAIT = np.dtype(
 
 #: A switch request: `thread` asked the holder of `gil` to drop it.
 SWITCH_REQUEST = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2")])
+
+#: `hold` stands for `count` quiet holds (`recording.gathering`), the `longest` of them so long, from which the GIL went
+#: to another thread `hand_offs` times; `before` is the stack at the release before each of them, -1 if unknown.
+GATHERED = np.dtype([("hold", "<i8"), ("count", "<i8"), ("longest", "<i8"), ("hand_offs", "<i8"), ("before", "<i4")])
 
 #: A look at what the holder of `gil` did, by `thread`, which waited for it: at instants that do not depend on events.
 SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("collecting", "u1")])
@@ -150,7 +154,8 @@ class Process:
     are asked about, None for all: what they waited and held is told, and whoever made them wait. `cores` is how much of
     the machine it might use, None if that was not recorded. `end` is the end of the process, or that of the recording
     or of the window which it outlived: `end_of`. `native_code` has the samples of what native code threads ran, those
-    of the other processes too.
+    of the other processes too. `gathered` (dtype `GATHERED`, sorted by hold) are the holds that stand for several, none
+    unless they were to be; `passed` (dtype `recording.events.HAND_OFF`) how long the hand-offs between those took.
     """
 
     pid: int
@@ -185,6 +190,8 @@ class Process:
     cores: Cores | None = None
     end_of: EndOf = "process"
     native_code: NativeCode = field(default_factory=NativeCode)
+    gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
+    passed: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""
@@ -290,6 +297,11 @@ class Timeline:
             told.append(
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
                 "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
+            )
+        if any(len(process.gathered) for process in self.processes):
+            told.append(
+                "a long recording: quiet holds that came one after the other were added up for this; all sums and "
+                "counts are exact, where within some ms each was is left out"
             )
         if self.sampling is not None:
             told.append("observed: which lines waited and held is not known; the trace has py-spy's samples, if any")

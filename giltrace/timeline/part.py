@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import Spans
+from giltrace.timeline import gathered
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Array, Flag, Process, Stacks, Thread, Timeline
 
@@ -102,6 +103,9 @@ def _process(process: Process, start: int, end: int) -> Process:
         left=process.left and (first == process.start or last == process.end),
         chosen=None if process.chosen is None else process.chosen[lives],
         end_of=process.end_of if last == process.end else "window",
+        gathered=gathered.kept(process, np.flatnonzero(kept["holds"])),
+        # When the hand-offs between quiet holds took place is not known.
+        passed=process.passed if (first, last) == (process.start, process.end) else process.passed[:0],
         **rows,
     )
 

@@ -12,11 +12,12 @@ from giltrace.timeline.model import Array, Stacks
 Numbers = npt.NDArray[np.int32]
 
 
-def attribute(table: StackTable, usage: Usage) -> Stacks:
+def attribute(table: StackTable, usage: Usage, gathered: Array) -> Stacks:
     """Complete what was recorded, which is the stacks at releases and those that were sampled.
 
     A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
-    during the wait before it, is that of the thread's release before.
+    during the wait before it, is that of the thread's release before. Those that were `gathered` (dtype `GATHERED`)
+    know it.
     """
     holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
     order = np.lexsort((holds["start"], holds["thread"]))
@@ -24,6 +25,7 @@ def attribute(table: StackTable, usage: Usage) -> Stacks:
     begin = np.full(len(holds), -1, np.int32)
     again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
     begin[order[again]] = hold_end[order[again - 1]]
+    begin[gathered["hold"]] = gathered["before"]
     wait = _during(holds, waits, order, begin, hold_end)
     whole = np.append(~_torn(table, hold_end), False)
     request, sample = (

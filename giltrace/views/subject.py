@@ -50,10 +50,20 @@ class Subject:
 
     @cached_property
     def timeline(self) -> Timeline | None:
-        """The recording's timeline; None for a trace alone."""
+        """The recording's timeline, of a long one with quiet holds added up; None for a trace alone."""
         from giltrace.timeline.load import load
 
-        return None if self.folder is None else load(self.folder)
+        return None if self.folder is None else load(self.folder, gathered=None)
+
+    @cached_property
+    def _events(self) -> Timeline | None:
+        """The timeline with every event."""
+        from giltrace.timeline.load import load
+
+        known = self.timeline
+        if known is None or self.folder is None or not any(len(one.gathered) for one in known.processes):
+            return known
+        return load(self.folder)
 
     @contextlib.contextmanager
     def as_trace(
@@ -64,7 +74,9 @@ class Subject:
         It has every event if the `whole` is asked for, else at most as many as a browser can hold, and those of the
         stretches `first` in any case; a trace alone is what it is. Raises `OutputError` if it cannot be written.
         """
-        timeline = changed if changed is not None else None if self._serves(whole, first) else self.timeline
+        timeline = changed
+        if timeline is None and not self._serves(whole, first):
+            timeline = self._events if whole else self.timeline
         if timeline is None:
             assert self.trace is not None
             yield self.trace
@@ -101,10 +113,10 @@ class Subject:
             )
 
     def need_timeline(self, what: str) -> Timeline:
-        """The timeline; raises `UsageError` for a trace alone, which `what` cannot be done with."""
-        if self.timeline is None:
+        """The timeline with every event; raises `UsageError` for a trace alone, which `what` cannot be done with."""
+        if self._events is None:
             raise UsageError(f"{what} needs the recording, not its trace alone", f"name a NAME{SUFFIX} folder")
-        return self.timeline
+        return self._events
 
 
 def _is_of(trace: Path, folder: Path) -> bool:

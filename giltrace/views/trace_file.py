@@ -16,7 +16,7 @@ _REMEDY = "name a trace that `giltrace record` or `giltrace export --to perfetto
 
 
 #: What a thinned trace says of itself, among its first packets.
-_THINNED = re.compile(rb"trace thinned: [^;]+; elsewhere in steps of [0-9.e+]+ m?s")
+_THINNED = re.compile(rb"trace thinned: [^;]+; elsewhere (?:in steps of [0-9.e+]+ m?s|quiet ones in a row as one)")
 _BEGIN = 1 << 16
 
 

@@ -90,7 +90,7 @@ class Figures:
         self.lives = np.maximum(usage.lives(process), 1)
         self.held = usage.sum_by_thread(process, process.holds)
         self.waited = usage.sum_by_thread(process, process.waits)
-        self.holds = usage.count_by_thread(process, process.holds)
+        self.holds = usage.hold_counts(process)
         self.holders = int(np.count_nonzero(self.holds))
         self.held_ns = int(self.held.sum())
         self.held_share = self.held_ns / self.wall
@@ -147,7 +147,7 @@ class Figures:
     @cached_property
     def hand_offs(self) -> int:
         """How often a GIL went from one thread to another."""
-        return sum(len(usage.hand_offs(self.process, gil).latency) for gil in range(self.process.gils))
+        return sum(usage.hand_offs(self.process, gil).number for gil in range(self.process.gils))
 
     @cached_property
     def turn_ns(self) -> float:

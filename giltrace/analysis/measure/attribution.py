@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import turns
-from giltrace.timeline.axis import Bools, Ints, concatenated_ranges, stable_order
+from giltrace.recording.order import stable_order
+from giltrace.timeline.axis import Bools, Ints, concatenated_ranges
 from giltrace.timeline.model import Process
 
 #: So many overlaps of one wait with one hold are worked on at a time: some 30 MB.

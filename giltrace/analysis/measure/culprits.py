@@ -19,7 +19,8 @@ from giltrace.analysis.measure.attribution import (
     overlaps,
 )
 from giltrace.analysis.measure.stretches import Stretches
-from giltrace.timeline.axis import Ints, stable_order
+from giltrace.recording.order import stable_order
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: So many holders of each wait are told.

@@ -141,22 +141,35 @@ def _share(process: Process, seen: _Seen, known: Stacks, chosen: Numbers, source
     """Let holds share in the samples of like ones: of those that took about as long, where these are enough."""
     length = process.holds["end"] - process.holds["start"]
     until_contended = _until_contended(process, length)
+    lengths = _Lengths.of(process, length, until_contended)
     alike = _kinds(process, known)
     # Half an octave: where a hold gets on twice as fast, its lines come twice as early.
-    octave = (2 * np.log2(np.maximum(length, 1))).astype(np.int64)
+    octave = (2 * np.log2(np.maximum(lengths.whole, 1))).astype(np.int64)
     finer = np.unique(alike << 8 | octave, return_inverse=True)[1].ravel()
     for kind, least in ((alike, 1), (finer, ENOUGH_ALIKE)):
-        holds, samples = _shared(process, seen, kind, least, length, until_contended)
+        holds, samples = _shared(process, seen, kind, least, lengths)
         chosen[holds] = known.sample[samples]
         source[holds] = Source.ALIKE
 
 
-def _shared(
-    process: Process, seen: _Seen, kind: Ints, least: int, length: Ints, until_contended: Ints
-) -> tuple[Ints, Ints]:
+class _Lengths(NamedTuple):
+    """How long each hold lasted (`whole`), and until somebody waited for it; on average where it stands for `times`."""
+
+    whole: Ints
+    until_contended: Ints
+    times: Ints
+
+    @classmethod
+    def of(cls, process: Process, whole: Ints, until_contended: Ints) -> _Lengths:
+        times = np.ones(len(whole), np.int64)
+        times[process.gathered["hold"]] = process.gathered["count"]
+        return cls(whole // times, until_contended // times, times)
+
+
+def _shared(process: Process, seen: _Seen, kind: Ints, least: int, lengths: _Lengths) -> tuple[Ints, Ints]:
     """Deal the samples of each kind that has `least` of them out to its holds, by their weights: holds, their samples.
 
-    `kind`, `length` and `until_contended` have a row per hold.
+    `kind` and `lengths` have a row per hold.
     """
     offset = process.samples["time"][seen.sample] - process.holds["start"][seen.hold]
     order = np.lexsort((offset, kind[seen.hold]))
@@ -165,11 +178,11 @@ def _shared(
     rest = np.flatnonzero(low[kind + 1] - low[kind] >= least)
     if len(rest) == 0:
         return rest, rest
-    spent = np.append(0, np.cumsum(_weights(kind, length, until_contended, own, offset)))
+    spent = np.append(0, np.cumsum(_weights(kind, lengths, own, offset)))
     rest = rest[np.lexsort((_scattered(kind[rest]), kind[rest]))]
     mine = kind[rest]
     # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
-    each = (length - until_contended)[rest] + 1e-3
+    each = ((lengths.whole - lengths.until_contended + 1e-3) * lengths.times)[rest]
     passed = np.cumsum(each)
     head = np.flatnonzero(np.append(True, mine[1:] != mine[:-1]))
     size = np.diff(head, append=len(mine))
@@ -209,7 +222,7 @@ def _until_contended(process: Process, length: Ints) -> Ints:
     return result
 
 
-def _weights(kind: Ints, length: Ints, until_contended: Ints, own: Ints, offset: Ints) -> npt.NDArray[np.float64]:
+def _weights(kind: Ints, lengths: _Lengths, own: Ints, offset: Ints) -> npt.NDArray[np.float64]:
     """The contended time of a kind's holds that lies nearest to each sample, by how far into its hold that was taken.
 
     `own` and `offset` are the samples' kinds and offsets, in this order.
@@ -220,19 +233,23 @@ def _weights(kind: Ints, length: Ints, until_contended: Ints, own: Ints, offset:
     low = np.append(0, np.where(last, 0, half)[:-1])
 
     def before(edge: Ints) -> npt.NDArray[np.float64]:
-        return _clipped_sums(kind, length, own, edge) - _clipped_sums(kind, until_contended, own, edge)
+        whole, until_contended, times = lengths
+        return _clipped_sums(kind, whole, times, own, edge) - _clipped_sums(kind, until_contended, times, own, edge)
 
     return np.maximum(before(high) - before(low), 0) + 1e-3
 
 
-def _clipped_sums(kind: Ints, values: Ints, own: Ints, limit: Ints) -> npt.NDArray[np.float64]:
-    """For each kind in `own` the sum of its `values`, none counting for more than `limit`."""
-    key = np.sort(kind * _LONGEST + np.minimum(values, _LONGEST - 1))
-    passed = np.append(0.0, np.cumsum((key % _LONGEST).astype(np.float64)))
+def _clipped_sums(kind: Ints, values: Ints, times: Ints, own: Ints, limit: Ints) -> npt.NDArray[np.float64]:
+    """For each kind in `own` the sum of its `values`, each as many `times`, none counting for more than `limit`."""
+    key = kind * _LONGEST + np.minimum(values, _LONGEST - 1)
+    order = np.argsort(key)
+    key, times = key[order], times[order]
+    passed = np.append(0.0, np.cumsum((key % _LONGEST).astype(np.float64) * times))
+    number = np.append(0, np.cumsum(times))
     first = np.searchsorted(key, own * _LONGEST)
     last = np.searchsorted(key, (own + 1) * _LONGEST)
     at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
-    sums: npt.NDArray[np.float64] = passed[at] - passed[first] + (last - at) * limit.astype(np.float64)
+    sums: npt.NDArray[np.float64] = passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
     return sums
 
 

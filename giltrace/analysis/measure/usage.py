@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.own_code import own_holds
-from giltrace.timeline.axis import NEVER, Ints, LifeAxis, union_length
+from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, union_length
 from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 
 #: `sys.getswitchinterval()` as Python starts with it.
@@ -74,6 +74,23 @@ def longest_by_thread(process: Process, rows: Array) -> Ints:
     return result
 
 
+def hold_counts(process: Process, rows: Bools | None = None) -> Ints:
+    """How many holds each thread had, of these `rows` (bool, one per hold), or of all; those that were gathered too."""
+    number = np.ones(len(process.holds), np.int64)
+    number[process.gathered["hold"]] = process.gathered["count"]
+    number = number if rows is None else np.where(rows, number, 0)
+    return _sums(process.holds["thread"], number, len(process.threads))
+
+
+def longest_holds(process: Process) -> Ints:
+    """The longest hold of each thread, 0 without any; of those that were gathered too."""
+    length = lengths(process.holds)
+    length[process.gathered["hold"]] = process.gathered["longest"]
+    result = np.zeros(len(process.threads), np.int64)
+    np.maximum.at(result, process.holds["thread"], length)
+    return result
+
+
 def state_sums(process: Process) -> Ints:
     """Time of each thread in each state, shape (threads, 7)."""
     cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
@@ -121,25 +138,53 @@ def contended_ns(process: Process, gil: int) -> int:
 
 
 class HandOffs(NamedTuple):
-    """Hand-offs of one GIL: `latency` of each, and whether its taker `waited` already at the release."""
+    """Hand-offs of one GIL: `latency` of each, and whether its taker `waited` already at the release.
+
+    Of those between quiet holds that were gathered, `passed` (dtype `recording.events.HAND_OFF`) took as long; there
+    are `gathered` of them.
+    """
 
     latency: Ints
-    waited: npt.NDArray[np.bool_]
+    waited: Bools
+    passed: Array
+    gathered: int
+
+    @property
+    def number(self) -> int:
+        """How many there were."""
+        return len(self.latency) + self.gathered
+
+    @property
+    def median(self) -> int | None:
+        """The median latency of all, None without any."""
+        ns = np.append(self.latency, self.passed["ns"])
+        order = np.argsort(ns)
+        ns, reach = ns[order], np.cumsum(np.append(np.ones(len(self.latency), np.int64), self.passed["count"])[order])
+        if not len(ns):
+            return None
+        middle = np.searchsorted(reach, ((reach[-1] - 1) // 2, reach[-1] // 2), "right")
+        return int(ns[middle].mean())
 
 
 def hand_offs(process: Process, gil: int) -> HandOffs:
     """Releases followed by an acquire by a different thread, leaving out ends and starts that were not seen."""
+    gathered = np.zeros(len(process.holds), np.bool_)
+    gathered[process.gathered["hold"]] = True
     index = np.flatnonzero(process.holds["gil"] == gil)
     holds = of_gil(process.holds, gil)
     passed = holds["thread"][1:] != holds["thread"][:-1]
     passed &= (holds["flags"][:-1] & np.uint8(Flag.PARTIAL_END)) == 0
     passed &= (holds["flags"][1:] & np.uint8(Flag.PARTIAL_START)) == 0
+    # From and to those that stand for others there were as many as these say.
+    passed &= ~gathered[index[:-1]] & ~gathered[index[1:]]
     at = np.flatnonzero(passed)
     asked = np.full(len(process.holds), np.iinfo(np.int64).max)
     led = process.waits["hold"] >= 0
     asked[process.waits["hold"][led]] = process.waits["start"][led]
     latency: Ints = holds["start"][at + 1] - holds["end"][at]
-    return HandOffs(latency, asked[index[at + 1]] <= holds["end"][at])
+    between = process.gathered["hand_offs"][process.holds["gil"][process.gathered["hold"]] == gil]
+    told = process.passed[process.passed["gil"] == gil]
+    return HandOffs(latency, asked[index[at + 1]] <= holds["end"][at], told, int(between.sum()))
 
 
 class Overstays(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.analysis.measure.usage import hold_counts
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
 from giltrace.timeline.axis import Ints, LifeAxis
@@ -77,8 +78,7 @@ def _told_to_end(process: Process, starts: Ints, ends: Ints) -> Ints:
     A loop hardly ever gives the GIL up by itself; who tells it does. Which of both ends first is chance.
     """
     own = (process.holds["flags"] & np.uint8(Flag.FORCED)) == 0
-    given_up = np.bincount(process.holds["thread"][own], minlength=len(ends))
-    loop = given_up <= np.maximum(LOOP_RELEASES, LOOP_SHARE * np.bincount(process.holds["thread"], minlength=len(ends)))
+    loop = hold_counts(process, own) <= np.maximum(LOOP_RELEASES, LOOP_SHARE * hold_counts(process))
     # The main thread is there to the last for other reasons.
     steps = np.array([at for at in np.flatnonzero(~loop) if process.threads[at].tid != process.pid], np.int64)
     steps = steps[np.argsort(ends[steps], kind="stable")]

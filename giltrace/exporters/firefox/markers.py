@@ -12,7 +12,8 @@ from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters._text import Cells, decimals, integers, where, write_array
 from giltrace.exporters.firefox.tables import HOLDING, OTHER, WAITING, SharedTables
-from giltrace.timeline.axis import Ints, stable_order
+from giltrace.recording.order import stable_order
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Flag, Process
 
 _HOLD, _WAIT, _REQUEST = 0, 1, 2

@@ -29,12 +29,17 @@ _LED_TO = 1
 _STACK = 2
 _OWN_LINE = 4
 _CULPRIT_OWN_LINE = _IN_C = 8
+#: The hold stands for several.
+_SEVERAL = 128
 _SOURCE_SHIFT, _SOURCES = 4, 7
 #: How many held the GIL during a wait.
 _HOLDERS_SHIFT, _HOLDERS = 7, 3
 #: Not all holds during the wait are in the trace: who had the GIL is not told.
 _THINNED = 512
 _FLAGS_SHIFT = 10
+
+#: What the detail of a hold that stands for several is called: how many.
+SEVERAL = "quiet holds, added up"
 
 _PARTIAL = {
     int(Flag.PARTIAL_START): "began before the first record",
@@ -93,6 +98,8 @@ def _holds(
     uuid = tracks[holds["thread"], holds["gil"]]
     own_line = texts.own_line[texts.places.hold_stack]
     native = texts.places.native
+    several = np.zeros(len(holds), np.int64)
+    several[process.gathered["hold"]] = process.gathered["count"]
     in_c = np.zeros(len(holds), np.int64)
     in_c[list(native)] = sink.argument_values(list(native.values()))
 
@@ -112,6 +119,7 @@ def _holds(
             stack=texts.hold[rows],
             own_line=own_line[rows],
             in_c=in_c[rows],
+            several=several[rows],
         )
 
     def finish(kind: int, rows: Ints) -> Bytes:
@@ -124,6 +132,7 @@ def _holds(
         | _CORE * (holds["core"] >= 0)
         | _OWN_LINE * (own_line > 0)
         | _IN_C * (in_c > 0)
+        | _SEVERAL * (several > 0)
         | (stack_kinds(texts.places.hold_source, texts.hold) << _SOURCE_SHIFT)
     )
     return Slices(holds["start"], holds["end"], kind, relations.arrow_out.astype(np.int64), begin, finish)
@@ -224,6 +233,8 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
             notes.append(sink.annotation("core", uint_value=value["core"]))
         notes.append(sink.annotation("gil", uint_value=value["gil"]))
         notes.append(sink.annotation("hold", uint_value=value["hold"]))
+        if kind & _SEVERAL:
+            notes.append(sink.annotation(SEVERAL, uint_value=value["several"]))
         if kind & _OWN_LINE:
             notes.append(sink.annotation("own line", string_value_iid=value["own_line"]))
         if stack_name:
@@ -240,6 +251,7 @@ def _hold_shape(sink: Sink, kind: int) -> Shape:
     columns |= {"own_line": Field.IID} if kind & _OWN_LINE else {}
     columns |= {"stack": Field.IID} if stack_name else {}
     columns |= {"in_c": Field.IID} if kind & _IN_C else {}
+    columns |= {"several": Field.COUNT} if kind & _SEVERAL else {}
     return Shape(build, columns | ({"flow": Field.FLOW} if kind & _ARROW else {}))
 
 

@@ -15,6 +15,7 @@ from giltrace.exporters.perfetto.steps import Grid
 from giltrace.exporters.perfetto.thinned import Steps
 from giltrace.text import plural
 from giltrace.timeline.cut import cut, inside
+from giltrace.timeline.gathered import as_they_are
 from giltrace.timeline.model import Process, Timeline
 
 #: What the Perfetto UI opens in ten to twenty seconds.
@@ -22,6 +23,9 @@ LIMIT = 100_000_000
 #: What to do about it, after what was thinned.
 OR_A_PART = "writes everything, --window A..B a part"
 REMEDY = f"giltrace export --to perfetto --all {OR_A_PART}"
+
+#: What a trace is where holds were gathered, and nothing else is left out.
+QUIET = "quiet ones in a row as one"
 
 #: No step is shorter, and there are no more cells (threads times steps).
 _FINEST, _CELLS = 1_000_000, 1 << 20
@@ -127,7 +131,7 @@ def _explained(process: Process, choice: Choice) -> np.ndarray[tuple[int], np.dt
 
 
 def _told(whole: Timeline, left: Timeline, coarse: list[Coarse], step: int) -> str:
-    holds, of = (sum(len(process.holds) for process in one.processes) for one in (left, whole))
+    (holds, _), (_, of) = as_they_are(left), as_they_are(whole)
     waited = sum(int((one.waits["end"] - one.waits["start"]).sum()) for one in left.processes)
     lost = sum(int(one.waited.sum()) for one in coarse)
     number = 0 if left.cut is None else len(left.cut.kept)
@@ -136,6 +140,12 @@ def _told(whole: Timeline, left: Timeline, coarse: list[Coarse], step: int) -> s
         f" that {'has' if number == 1 else 'have'} {percent(waited / lost)} of the waiting" if number and lost else ""
     )
     return f"trace thinned: {holds:,} of {of:,} holds as they are{where}; elsewhere in steps of {step_text(step)}"
+
+
+def told_of_gathered(timeline: Timeline) -> str:
+    """What a trace of all rows of `timeline` leaves out, in words; empty if that is nothing."""
+    holds, of = as_they_are(timeline)
+    return "" if holds == of else f"trace thinned: {holds:,} of {of:,} holds as they are; elsewhere {QUIET}"
 
 
 def step_text(step: int) -> str:

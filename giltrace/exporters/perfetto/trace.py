@@ -30,7 +30,7 @@ from giltrace.exporters.perfetto.size import Counter, TooLarge
 from giltrace.exporters.perfetto.spans import write_spans
 from giltrace.exporters.perfetto.stacks import stack_texts
 from giltrace.exporters.perfetto.thinned import Steps
-from giltrace.exporters.perfetto.thinning import LIMIT, Thinned, thin
+from giltrace.exporters.perfetto.thinning import LIMIT, Thinned, thin, told_of_gathered
 from giltrace.exporters.perfetto.threads import describe_others, describe_process
 from giltrace.timeline.model import Process, Timeline
 
@@ -63,7 +63,11 @@ def stream(
     bounded = limit is not None and not whole and timeline.cut is None
     thinned = thin(timeline, limit, _size, first) if bounded and limit is not None else None
     _write(timeline, thinned, file)
-    return "" if thinned is None else thinned.told
+    return _told(timeline, thinned)
+
+
+def _told(timeline: Timeline, thinned: Thinned | None) -> str:
+    return told_of_gathered(timeline) if thinned is None else thinned.told
 
 
 def _size(timeline: Timeline, thinned: Thinned | None, most: int) -> int:
@@ -74,7 +78,7 @@ def _size(timeline: Timeline, thinned: Thinned | None, most: int) -> int:
 
 
 def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
-    sink = Sink(file)
+    sink, told = Sink(file), _told(timeline, thinned)
     timeline = timeline if thinned is None else thinned.timeline
     sink.write(*_preamble(timeline))
     write_cut(sink, timeline, thinned)
@@ -84,7 +88,7 @@ def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
     above: dict[tuple[int, int], int] = {}
     for number, process in enumerate(timeline.processes):
         by_tid = _write_process(
-            sink, timeline, process, flow, alone, None if thinned is None else thinned.steps[number]
+            sink, timeline, process, flow, alone, told, None if thinned is None else thinned.steps[number]
         )
         above.update(((process.pid, tid), track) for tid, track in by_tid.items())
         flow += len(process.holds)
@@ -112,11 +116,14 @@ def _preamble(timeline: Timeline) -> tuple[object, ...]:
 
 
 def _write_process(
-    sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool, steps: Steps | None
+    sink: Sink, timeline: Timeline, process: Process, first_flow: int, alone: bool, told: str, steps: Steps | None
 ) -> dict[int, int]:
-    """Write what is known of a process; what spans of each of its threads, by tid, hang from."""
+    """Write what is known of a process; what spans of each of its threads, by tid, hang from.
+
+    What the trace leaves out is `told`.
+    """
     threads = describe_process(sink, process)
-    write_quality(sink, timeline, process, "" if steps is None else steps.told)
+    write_quality(sink, timeline, process, told)
     above = threads
     if process.gils:
         names = labels(process)

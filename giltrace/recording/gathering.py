@@ -1,0 +1,218 @@
+"""Gather quiet holds: of a long recording, millions of holds become some thousands.
+
+A hold is *quiet* if nothing else happened to a GIL of its process between its acquire and its release, and it was had
+without a wait. Quiet holds that come one after the other make a *stretch*: within it nobody begins to wait, gets the
+GIL after a wait, asks for it or looks at its holder, and no context switch is. Of each stretch the first and the last
+hold stay as they are. Those between become one hold for each thread, core, and pair of stacks at the release before and
+at its own: as long as they all were together, and after it comes the time after each of them until somebody had the GIL
+again. So sums of any kind stay what they were to the ns, of what threads waited meanwhile too; no hold overlaps another
+one, and no thread runs or rests for longer than it did. Only where within the stretch it all happened is lost, and how
+often: that is counted (`GATHERED`).
+
+A stretch is cut where a step of the recording's time ends, so that what changes in the course of time still does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.events import GATHERED, HAND_OFF, Array
+from giltrace.recording.layout import Kind
+from giltrace.recording.order import stable_order
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Of a recording with more bytes of records (8 each), quiet holds are gathered for its figures: it would take seconds.
+MOST_BYTES = 32 << 20
+#: A recording is cut into so many steps, none shorter than the other (ns): what pages and phases show is coarser.
+_STEPS = 1 << 17
+_SHORTEST_STEP_NS = 1_000_000
+#: Fewer holds than this are no stretch that is worth it: its first and its last one stay.
+_FEWEST = 4
+# A GIL and a length of time in one number: a stretch is no longer than a step.
+_GIL_SHIFT = 48
+
+
+class Edges(NamedTuple):
+    """What no stretch reaches across: the times (ns, sorted) of `switches`, and each `step` from `origin` on."""
+
+    switches: Ints
+    origin: int
+    step: int
+
+    @classmethod
+    def of(cls, switches: Ints, start: int, end: int) -> Edges:
+        """Those of a recording that lasted from `start` to `end`."""
+        return cls(switches, start, max((end - start) // _STEPS, _SHORTEST_STEP_NS))
+
+    def before(self, time: Ints) -> Bools:
+        """Whether an edge lies between each of these sorted times and the one before it."""
+        marked = np.zeros(len(time) + 1, np.bool_)
+        first, last = np.searchsorted(self.switches, (time[0], time[-1] + 1))
+        marked[np.searchsorted(time, self.switches[first:last])] = True
+        steps = np.arange((time[0] - self.origin) // self.step, (time[-1] - self.origin) // self.step + 1)
+        marked[np.searchsorted(time, steps * self.step + self.origin)] = True
+        return marked[:-1]
+
+
+class Gatherer:
+    """Gathers the quiet holds of one file, whose events come in pieces, each sorted by time and none before the last.
+
+    `gathered` (dtype `GATHERED`) tells what the holds that were made stand for, `hand_offs` (dtype `HAND_OFF`) how long
+    it took from one quiet hold to that of another thread.
+    """
+
+    def __init__(self, edges: Edges) -> None:
+        self._edges = edges
+        self._rest: Array | None = None
+        # Of each thread: whether it had an event, whether it waits, and the stack of its last release.
+        self._known, self._waiting = np.zeros((2, 0), np.bool_)
+        self._stack = np.zeros(0, np.int32)
+        self._gathered: list[Array] = []
+        # What `_hand_on` has counted: each GIL and length of time as one number, and how often.
+        self._passed, self._times = np.zeros((2, 0), np.int64)
+
+    def feed(self, events: Array, *, last: bool = False) -> Array:
+        """Return the events that are left of this piece (dtype `GIL_EVENT`), and of what was kept from the one before.
+
+        What a hold begins with that has not ended is kept for the next piece, unless this is the `last`.
+        """
+        if self._rest is not None:
+            events = np.concatenate([self._rest, events])
+        # Ends between two holds, if it can: an acquire is never cut off from the release that comes right after it.
+        keep = not last and len(events) > 0 and events["kind"][-1] == Kind.ACQUIRE
+        self._rest = events[-1:].copy() if keep else None
+        events = events[:-1] if keep else events
+        if len(events) == 0:
+            return events
+        edge = self._edges.before(events["time"])
+        led, before = self._see(events)
+        kind, thread = events["kind"], events["thread"]
+        quiet = (kind[:-1] == Kind.ACQUIRE) & (kind[1:] == Kind.RELEASE) & (thread[:-1] == thread[1:])
+        quiet &= (events["gil"][:-1] == events["gil"][1:]) & (events["flags"][1:] == 0) & ~led[:-1] & ~edge[1:]
+        return self._replaced(events, np.flatnonzero(quiet), edge, before)
+
+    @property
+    def gathered(self) -> Array:
+        """One row for each hold that stands for others, in order of time."""
+        return np.concatenate([np.empty(0, GATHERED), *self._gathered])
+
+    @property
+    def hand_offs(self) -> Array:
+        """One row for each GIL and length of time."""
+        rows = np.empty(len(self._passed), HAND_OFF)
+        rows["gil"], rows["ns"] = self._passed >> _GIL_SHIFT, self._passed & ((1 << _GIL_SHIFT) - 1)
+        rows["count"] = self._times
+        return rows
+
+    def _see(self, events: Array) -> tuple[Bools, npt.NDArray[np.int32]]:
+        """Say for each event whether it is its thread's first or ends a wait, and the stack of the last release before.
+
+        What the last events of the threads were is noted.
+        """
+        self._make_room(int(events["thread"].max()) + 1)
+        order = stable_order(events["thread"], len(self._known))
+        kind, thread = events["kind"][order], events["thread"][order]
+        head = np.flatnonzero(np.append(True, thread[1:] != thread[:-1]))
+        asks = (kind == Kind.REQUEST) | (kind == Kind.TIMEOUT) | (kind == Kind.SAMPLE)
+        waited = np.append(False, asks[:-1])
+        waited[head] = self._waiting[thread[head]] | ~self._known[thread[head]]
+        release = np.maximum.accumulate(np.where(kind == Kind.RELEASE, np.arange(len(kind)), -1))
+        since = np.repeat(head, np.diff(head, append=len(kind)))
+        until = np.append(-1, release[:-1])
+        stack = np.where(until >= since, events["stack"][order[until]], self._stack[thread])
+        tail = np.append(head[1:], len(kind)) - 1
+        self._known[thread[head]] = True
+        self._waiting[thread[head]] = asks[tail]
+        given = release[tail] >= head
+        self._stack[thread[head[given]]] = events["stack"][order[release[tail[given]]]]
+        led, before = np.empty(len(kind), np.bool_), np.empty(len(kind), np.int32)
+        led[order], before[order] = waited & ~asks, stack
+        return led, before
+
+    def _make_room(self, threads: int) -> None:
+        more = max(threads - len(self._known), 0)
+        self._known, self._waiting = (np.append(old, np.zeros(more, np.bool_)) for old in (self._known, self._waiting))
+        self._stack = np.append(self._stack, np.zeros(more, np.int32))
+
+    def _replaced(self, events: Array, at: Ints, edge: Bools, before: npt.NDArray[np.int32]) -> Array:
+        """The events with the quiet holds that begin `at` these gathered; `edge` and `before` are per event."""
+        if len(at) < _FEWEST:
+            return events
+        fresh = np.append(True, (np.diff(at) != 2) | edge[at[1:]])
+        head = np.flatnonzero(fresh)
+        size = np.diff(head, append=len(at))
+        stretch = np.repeat(np.arange(len(head)), size)
+        within = np.arange(len(at)) - head[stretch]
+        middle = (size[stretch] >= _FEWEST) & (within > 0) & (within < size[stretch] - 1)
+        row = np.flatnonzero(middle)
+        if len(row) == 0:
+            return events
+        hold = at[row]
+        begin, end = events["time"][hold], events["time"][hold + 1]
+        # The one after it is of the same stretch: its last one, if no other.
+        rest = events["time"][at[row + 1]] - end
+        passed = events["thread"][at[row - 1]] != events["thread"][hold]
+        into_last = (within[row] == size[stretch[row]] - 2) & (events["thread"][at[row + 1]] != events["thread"][hold])
+        self._hand_on(events["gil"][hold], begin - events["time"][at[row - 1] + 1], passed)
+        self._hand_on(events["gil"][hold], rest, into_last)
+
+        key = _groups(stretch[row], events[hold], before[hold], events["stack"][hold + 1])
+        order = np.argsort(key, kind="stable")
+        first = np.flatnonzero(np.append(True, np.diff(key[order]) != 0))
+        last = order[np.append(first[1:], len(order)) - 1]
+
+        def total(column: npt.NDArray[Any], how: np.ufunc = np.add) -> Ints:
+            summed: Ints = how.reduceat(column[order].astype(np.int64), first)
+            return summed
+
+        figures = [total(end - begin), total(rest), total(np.ones(len(row))), total(end - begin, np.maximum)]
+        figures.append(total(passed) + total(into_last))
+        # A thread's last one is the one that it had last: what it does next, it does from there.
+        by_last = np.argsort(last)
+        held, rested, count, longest, handed = (column[by_last] for column in figures)
+        last = last[by_last]
+        mine = stretch[row[last]]
+        fresh = np.append(True, np.diff(mine) != 0)
+        new = np.flatnonzero(fresh)
+        number = np.cumsum(fresh) - 1
+        slot = np.cumsum(held + rested) - (held + rested)
+        start = begin[np.searchsorted(stretch[row], mine[new])][number] + slot - slot[new][number]
+        into = hold[np.searchsorted(stretch[row], mine[new])][number] + 2 * (np.arange(len(mine)) - new[number])
+
+        left = np.ones(len(events), np.bool_)
+        left[hold] = left[hold + 1] = False
+        left[into] = left[into + 1] = True
+        taken, given = events[hold[last]], events[hold[last] + 1]
+        taken["time"], given["time"] = start, start + held
+        result = events.copy()
+        result[into], result[into + 1] = taken, given
+        rows = np.empty(len(into), GATHERED)
+        for name, column in (("start", start), ("end", start + held), ("thread", taken["thread"]), ("count", count)):
+            rows[name] = column
+        rows["longest"], rows["hand_offs"], rows["before"] = longest, handed, before[hold[last]]
+        self._gathered.append(rows)
+        remaining: Array = result[left]
+        return remaining
+
+    def _hand_on(self, gil: npt.NDArray[Any], latency: Ints, chosen: Bools) -> None:
+        """Count the hand-offs that were `chosen`, of each GIL by how long they took."""
+        passed = gil[chosen].astype(np.int64) << _GIL_SHIFT | latency[chosen]
+        each, times = np.unique(passed, return_counts=True)
+        known, at = np.unique(np.append(self._passed, each), return_inverse=True)
+        counts = np.zeros(len(known), np.int64)
+        np.add.at(counts, at.ravel(), np.append(self._times, times))
+        self._passed, self._times = known, counts
+
+
+def _groups(stretch: Ints, taken: Array, before: npt.NDArray[np.int32], stack: npt.NDArray[np.int32]) -> Ints:
+    """A number for each hold: equal for those of one stretch, thread, GIL, core, and stacks before and at the end."""
+    groups: Ints = stretch
+    for high, low in ((taken["thread"], stack), (taken["gil"], before), (taken["arg"], np.zeros_like(stack))):
+        kinds, code = np.unique(high.astype(np.int64) << 32 | low.astype(np.int64), return_inverse=True)
+        groups = groups * len(kinds) + code.ravel()
+    return groups

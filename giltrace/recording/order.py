@@ -1,0 +1,14 @@
+"""The order of records by small numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
+    """Indices that sort small non-negative integers below `distinct`, equal ones in the order they came in."""
+    narrow = np.uint8 if distinct <= 1 << 8 else np.uint16 if distinct <= 1 << 16 else np.int64
+    return np.argsort(key.astype(narrow), kind="stable")

@@ -1,0 +1,45 @@
+"""Which holds stand for several quiet ones (`recording.gathering`), and for how many."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import GATHERED, Array, Process, Timeline
+
+
+def placed(rows: Array, holds: Array) -> Array:
+    """Find the holds (dtype `HOLD`, sorted by start) that the `rows` (dtype `events.GATHERED`) tell of: `GATHERED`."""
+    found = np.empty(len(rows), GATHERED)
+    for name in ("count", "longest", "hand_offs", "before"):
+        found[name] = rows[name]
+    at = np.searchsorted(holds["start"], rows["start"])
+    hold = np.full(len(rows), -1, np.int64)
+    # Where several begin at once, all but the last take no time.
+    for _ in range(len(holds)):
+        looking = np.flatnonzero((hold < 0) & (at < len(holds)))
+        looking = looking[holds["start"][at[looking]] == rows["start"][looking]]
+        if len(looking) == 0:
+            break
+        here = holds[at[looking]]
+        same = (here["thread"] == rows["thread"][looking]) & (here["end"] == rows["end"][looking])
+        hold[looking[same]] = at[looking[same]]
+        at[looking[~same]] += 1
+    found["hold"] = hold
+    found = found[hold >= 0]
+    return found[np.argsort(found["hold"], kind="stable")]
+
+
+def as_they_are(timeline: Timeline) -> tuple[int, int]:
+    """How many holds are told as they were, and how many there were."""
+    rows = sum(len(process.holds) - len(process.gathered) for process in timeline.processes)
+    return rows, rows + sum(int(process.gathered["count"].sum()) for process in timeline.processes)
+
+
+def kept(process: Process, holds: Ints) -> Array:
+    """Those of the gathered that are left if only these holds are, given by their numbers in order."""
+    at = np.searchsorted(holds, process.gathered["hold"])
+    left = np.append(holds, -1)[at] == process.gathered["hold"]
+    rows: Array = process.gathered[left].copy()
+    rows["hold"] = at[left]
+    return rows
