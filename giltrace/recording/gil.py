@@ -261,7 +261,8 @@ def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void
     good = times.have(events["time"])
     outside = len(good) - int(good.sum())
     events = events[good] if outside else events
-    return events[np.argsort(events["time"], kind="stable")], outside
+    # `take` moves whole rows, an index of them each field by itself: ten times slower.
+    return events.take(np.argsort(events["time"], kind="stable")), outside
 
 
 def _sampling(header: np.void) -> Sampling | None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,7 +240,7 @@ def test_the_report_is_that_of_every_hold(seed: int, sched: bool, lines: int) ->
     expected, found = (analyse(one).processes[0] for one in (whole, added))
     # Replayed by steps of a thread, which are fewer; phases may begin within a step.
     assert found.what_if.speedup_bound == pytest.approx(expected.what_if.speedup_bound, rel=0.05)
-    same = {"what_if": expected.what_if, "phases": (), "quality": replace(expected.quality, remarks=())}
+    same: dict[str, Any] = {"what_if": expected.what_if, "phases": (), "quality": replace(expected.quality, remarks=())}
     found = replace(found, quality=replace(found.quality, remarks=()))
     if lines > 1:
         # Short holds share in the samples of like ones by chance: of which line each of them was told is another.

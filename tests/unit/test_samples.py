@@ -36,6 +36,13 @@ def test_shows_what_the_index_says(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", INDEX)
+def test_shows_the_same_where_quiet_holds_are_added_up(name: str, tmp_path: Path) -> None:
+    folder = unpack(name, tmp_path)
+    whole, added = (figures(json.loads(to_json(analyse(load(folder, gathered=one))))) for one in (False, True))
+    assert added == whole
+
+
+@pytest.mark.parametrize("name", INDEX)
 def test_has_the_verdict_that_the_workload_promises(name: str) -> None:
     (promised,) = (truth.value for truth in truths(bundled()[name]) if truth.metric == "verdict")
     shows = INDEX[name]["shows"]

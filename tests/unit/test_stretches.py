@@ -10,7 +10,7 @@ import pytest
 from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.stretches import Source, main_stacks, sourced_stacks, stretches
 from giltrace.timeline.holds import Usage
-from giltrace.timeline.model import SAMPLE, Process, Stacks
+from giltrace.timeline.model import GATHERED, SAMPLE, Process, Stacks
 from giltrace.timeline.stacks import attribute
 from tests.unit.analysis_stacks import stack_table
 from tests.unit.gil_events import MS, Script, process
@@ -63,19 +63,13 @@ def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
     made = holding(1)
     ends, numbers = np.zeros(len(made.holds), np.int32), np.arange(-1, 5, dtype=np.int32)
     usage = Usage(made.holds, made.waits, made.switch_requests, (), ends, numbers, np.zeros(6, SAMPLE), numbers)
-    found = attribute(table, usage)
+    found = attribute(table, usage, np.empty(0, GATHERED))
     assert found.sample.tolist() == found.request.tolist() == [-1, 0, 1, -1, -1, 4]
     # What a thread is known to have begun with is no part of anything.
-    assert attribute(table, replace(usage, hold_stacks=np.full(len(made.holds), 2, np.int32))).sample.tolist() == [
-        -1,
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
+    begun = replace(usage, hold_stacks=np.full(len(made.holds), 2, np.int32))
+    assert attribute(table, begun, np.empty(0, GATHERED)).sample.tolist() == [-1, 0, 1, 2, 3, 4]
     cut = replace(table, truncated=np.ones(5, np.bool_))
-    assert attribute(cut, usage).sample.tolist() == numbers.tolist()
+    assert attribute(cut, usage, np.empty(0, GATHERED)).sample.tolist() == numbers.tolist()
 
 
 def test_samples_share_a_long_hold_half_way_between_them() -> None:
