@@ -92,7 +92,7 @@ def _runs_by_process(pieces: Array, owner: Ints, thread: Ints, processes: int) -
 
 def _others(pieces: Array, names: Mapping[int, str]) -> tuple[tuple[OtherTask, ...], Array]:
     order = np.lexsort((pieces["start"], pieces["tid"], pieces["pid"]))
-    pieces = pieces[order]
+    pieces = pieces.take(order)
     fresh = np.ones(len(pieces), np.bool_)
     fresh[1:] = (pieces["tid"][1:] != pieces["tid"][:-1]) | (pieces["pid"][1:] != pieces["pid"][:-1])
     runs = np.empty(len(pieces), RUN)

@@ -281,9 +281,10 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, lost
     position[order] = np.arange(len(order))
     led = waits["hold"] >= 0
     waits["hold"][led] = position[waits["hold"][led]]
-    waits = waits[np.argsort(waits["start"], kind="stable")]
+    # `take` moves whole rows, an index of them each field by itself: ten times slower.
+    waits = waits.take(np.argsort(waits["start"], kind="stable"))
     told = tuple(matcher.violations) if matcher.missing > lost else ()
-    return Usage(holds[order], waits, requests, told, stacks[order], asking["stack"], samples, looks["stack"])
+    return Usage(holds.take(order), waits, requests, told, stacks[order], asking["stack"], samples, looks["stack"])
 
 
 def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:

@@ -80,7 +80,7 @@ class Kernel:
                 high.append(hi)
                 chosen.append(slot)
         lows, highs = np.array(low, np.int64), np.array(high, np.int64)
-        pieces = self.runs[concatenated_ranges(lows, highs)]
+        pieces: Array = self.runs.take(concatenated_ranges(lows, highs))
         columns = np.array([slot[1:] for slot in chosen], np.int64).reshape(-1, 4)
         of = np.repeat(columns, highs - lows, axis=0)
         pieces["start"] = np.maximum(pieces["start"], of[:, 0])
@@ -155,7 +155,7 @@ def _lives(sched: SchedEvents) -> list[Life]:
 
 def _runs(switches: Array, lives: list[Life], start: int, end: int) -> Array:
     order = np.argsort(switches["tid"], kind="stable")
-    steps = switches[order]
+    steps = switches.take(order)
     on = steps["on"] == 1
     joined = steps["tid"][1:] == steps["tid"][:-1]
     closed = np.zeros(len(steps), np.bool_)

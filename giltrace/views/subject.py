@@ -102,10 +102,10 @@ class Subject:
         """Raise `UsageError` if the trace of every event would be larger than trace processor can hold."""
         if self.folder is None or self._serves(whole=True, first=()):
             return
-        from giltrace.exporters.perfetto.size import at_least
+        from giltrace.exporters.perfetto.size import at_least_of_every_event
 
         assert self.timeline is not None
-        least = at_least(self.timeline)
+        least = at_least_of_every_event(self.timeline)
         if least > _LARGEST:
             raise UsageError(
                 f"a trace of every event would have over {least / 1e9:.1f} GB, more than SQL can be asked of",

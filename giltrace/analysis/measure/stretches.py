@@ -68,7 +68,7 @@ def stretches(process: Process) -> Stretches:
         return Stretches(holds, number, stack, source)
     rows = np.where(many, count, 1)
     of = np.repeat(number, rows)
-    cut = holds[of]
+    cut = holds.take(of)
     first = np.cumsum(rows) - rows
     place = concatenated_ranges(first[many], (first + rows)[many])
     own = np.flatnonzero(many[seen.hold])

@@ -149,7 +149,7 @@ def _off_core(process: Process) -> _OffCore:
     at = np.searchsorted(place[order], axis.place(rows["thread"], rows["start"]), "right") - 1
     held = process.holds["gil"][order[np.maximum(at, 0)]].astype(np.int64)
     order = np.lexsort((rows["start"], held))
-    rows, held = rows[order], held[order]
+    rows, held = rows.take(order), held[order]
     parts = []
     for gil in range(process.gils):
         mine = rows[held == gil]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, cast
 
+from giltrace.timeline.gathered import as_they_are
 from giltrace.timeline.model import Timeline
 
 #: Bytes that a row of each table takes in a trace: at least, usually, and at most (but for texts).
@@ -47,6 +48,12 @@ class Counter:
 def at_least(timeline: Timeline) -> int:
     """A size that the whole trace is not below."""
     return _rows(timeline, 0)
+
+
+def at_least_of_every_event(timeline: Timeline) -> int:
+    """The same, of the trace that has those holds too that were added up in `timeline`."""
+    holds, of = as_they_are(timeline)
+    return _rows(timeline, 0) + _ROWS["holds"][0] * (of - holds)
 
 
 def at_most(timeline: Timeline) -> int:

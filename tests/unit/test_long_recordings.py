@@ -1,0 +1,110 @@
+"""What the commands do with a recording so long that quiet holds are added up for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from giltrace.cli import app
+from giltrace.cli.outcome import show
+from giltrace.timeline.gathered import as_they_are
+from giltrace.timeline.load import load
+from giltrace.views.subject import Subject
+from giltrace.views.trace_file import thinned
+from giltrace.views.trace_processor import unavailable
+from traces.regenerate import unpack
+
+TOLD = re.compile(r"trace thinned: [\d,]+ of 1,296 holds as they are; elsewhere quiet ones in a row as one")
+REMARK = "quiet holds that came one after the other were added up"
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", 0)
+    return unpack("sqlite_threads", tmp_path)
+
+
+def run(*words: object) -> object:
+    with pytest.raises(SystemExit) as ended:
+        app.main([str(word) for word in words])
+    return ended.value.code
+
+
+def test_a_short_one_is_told_of_every_hold(tmp_path: Path) -> None:
+    whole = load(unpack("sqlite_threads", tmp_path), gathered=None)
+    assert as_they_are(whole) == (1296, 1296)
+    assert not any(REMARK in remark for remark in whole.remarks)
+
+
+def test_the_report_says_that_it_was_added_up_and_counts_every_hold(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("report", recording, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(thread["holds"] for process in told["processes"] for thread in process["threads"]) == 1296
+    assert run("report", recording) == 0
+    assert REMARK in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_trace_says_it_and_has_all_that_somebody_waited_for(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = recording.with_suffix(".pftrace")
+    show(recording, trace)
+    said = " ".join(capsys.readouterr().err.split())
+    assert TOLD.search(said)
+    assert TOLD.fullmatch(thinned(trace))
+    assert b"quiet holds, added up" in trace.read_bytes()
+
+
+def test_all_has_every_hold(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = recording.with_suffix(".pftrace")
+    assert run("export", recording, "--to", "perfetto", "-f") == 0
+    small = trace.stat().st_size
+    assert TOLD.search(capsys.readouterr().err)
+    assert run("export", recording, "--to", "perfetto", "--all", "-f") == 0
+    assert "thinned" not in capsys.readouterr().err
+    assert thinned(trace) == ""
+    assert trace.stat().st_size > small + 1_000 * 50
+
+
+def test_tables_have_every_hold(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", recording, "--to", "csv", "--table", "holds", "-o", "-") == 0
+    assert len(list(csv.reader(io.StringIO(capsys.readouterr().out)))) == 1 + 1296
+
+
+def test_a_part_that_is_cut_out_has_every_hold(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = recording.with_name("part.pftrace")
+    assert run("export", recording, "--to", "perfetto", "--window", "0..10s", "-o", cut) == 0
+    assert "thinned" not in capsys.readouterr().err
+    assert b"quiet holds, added up" not in cut.read_bytes()
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+def test_a_query_is_of_every_hold(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(recording, recording.with_suffix(".pftrace"))
+    capsys.readouterr()
+    for part in ((), ("--window", "0..10s")):
+        assert run("query", recording, "select count() as n from gil_holds", "--json", *part) == 0
+        assert json.loads(capsys.readouterr().out) == [{"n": 1296}]
+
+
+def test_a_query_that_cannot_be_answered_is_refused_by_the_number_of_all(
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("giltrace.views.subject._LARGEST", 1296 * 120 - 1)
+    assert run("query", recording, "select 1") == 2
+    assert "more than SQL can be asked of" in capsys.readouterr().err
+
+
+def test_a_view_is_of_what_a_browser_can_hold_and_of_all_if_asked_to(recording: Path) -> None:
+    subject = Subject.find(recording)
+    with subject.as_trace() as shown:
+        assert TOLD.fullmatch(thinned(shown))
+    with subject.as_trace(whole=True) as shown:
+        assert thinned(shown) == ""
