@@ -68,9 +68,6 @@ static void end(void) {
     store_end(head);
 }
 
-static void ignore(struct thread *thread) {
-    (void)thread;
-}
 static void in_child(void) {
     store_after_fork(true);
 }
@@ -194,8 +191,7 @@ static void confined(const char *folder, uint64_t ring) {
 }
 
 int main(int count, char **words) {
-    static const struct store_callbacks callbacks = {ignore, in_child};
-    store_call_back(&callbacks);
+    store_call_back(in_child);
     clock_choose();
     if (count != 3) {
         return 2;
