@@ -125,7 +125,7 @@ def _pieces(source: Source) -> Iterator[tuple[int, bytes]]:
 
 
 def _within(stretch: bytes, start: int, chunk: int, refused: list[int]) -> Array:
-    heads = heads_within(stretch, chunk)
+    heads = heads_within(stretch.ljust(-(-len(stretch) // chunk) * chunk, b"\0"), chunk)
     at = start + chunk * np.arange(1, len(heads) + 1)
     good = makes_sense(heads["magic"], heads["size"], heads["tid"], heads["lost"]) & (heads["size"] == chunk)
     refused += at[~good & (heads["magic"] == layout.CHUNK_MAGIC)].tolist()
