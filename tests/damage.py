@@ -205,8 +205,8 @@ def _head(path: Path, chance: Chance) -> None:
 
 def chunks(data: bytes | bytearray) -> list[int]:
     """Where the chunks of one of the tracer's files begin."""
-    magic = layout.CHUNK_MAGIC.to_bytes(4, "little")
-    return [at for at in range(4096, len(data) - 4095, 4096) if data[at : at + 4] == magic]
+    magic, step = layout.CHUNK_MAGIC.to_bytes(4, "little"), layout.SMALL_CHUNK
+    return [at for at in range(4096, len(data) - step + 1, step) if data[at : at + 4] == magic]
 
 
 def _chunk_head(path: Path, chance: Chance) -> None:

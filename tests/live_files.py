@@ -50,14 +50,34 @@ class TracerFile:
         os.truncate(self.path, at + chunks * SIZE)
         return at
 
-    def begin(self, at: int, thread: int, sequence: int = 0, *, base: int = 0, name: str = "", lost: int = 0) -> int:
+    def begin(
+        self,
+        at: int,
+        thread: int,
+        sequence: int = 0,
+        *,
+        base: int = 0,
+        name: str = "",
+        lost: int = 0,
+        size: int = SIZE,
+    ) -> int:
         """Publish the head of a chunk, which is empty."""
         head = np.zeros(1, layout.CHUNK)
-        head["magic"], head["size"], head["thread"], head["tid"] = layout.CHUNK_MAGIC, SIZE, thread, 100 + thread
+        head["magic"], head["size"], head["thread"], head["tid"] = layout.CHUNK_MAGIC, size, thread, 100 + thread
         head["sequence"], head["base"], head["name"], head["lost"] = sequence, base, name.encode(), lost
-        self._write(at, head.tobytes().ljust(SIZE, b"\0"))
+        self._write(at, head.tobytes().ljust(size, b"\0"))
         self._filled[at] = 0
         return at
+
+    def stretch(self, chunks: int = 1) -> list[int]:
+        """Publish the head of a stretch as long as so many ordinary chunks; where its small chunks are to begin."""
+        at, size = self.allocate(chunks), chunks * SIZE
+        head = np.array([(layout.STRETCH_MAGIC, size, layout.SMALL_CHUNK, 0)], layout.STRETCH)
+        self._write(at, head.tobytes())
+        return list(range(at + layout.SMALL_CHUNK, at + size, layout.SMALL_CHUNK))
+
+    def small(self, at: int, thread: int, sequence: int = 0, *, base: int = 0, name: str = "") -> int:
+        return self.begin(at, thread, sequence, base=base, name=name, size=layout.SMALL_CHUNK)
 
     def chunk(self, thread: int, sequence: int = 0, *, base: int = 0, name: str = "") -> int:
         return self.begin(self.allocate(), thread, sequence, base=base, name=name)

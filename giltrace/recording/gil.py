@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording import layout
+from giltrace.recording.chunks import Written, stack_numbers
 from giltrace.recording.clock import TickClock, read_pairs
 from giltrace.recording.door import Damaged, Times, leaving_out, matching
 from giltrace.recording.events import (
     GATHERED,
     GIL_EVENT,
     HAND_OFF,
+    Array,
     ProcessEvents,
     Sampling,
     StackTable,
@@ -32,7 +34,6 @@ _EVER = Times()
 _NONE, _NONE_GATHERED = np.empty(0, GIL_EVENT), np.empty(0, GATHERED)
 #: So many events are gathered at a time.
 _PIECE = 1 << 20
-_MOST_STACKS = (1 << 31) - 1
 
 
 def open_files(folder: Path, times: Times = _EVER, damage: list[str] | None = None) -> list[GilFile]:
@@ -60,47 +61,74 @@ def _tell(refused: list[Damaged], damage: list[str] | None, left: int) -> None:
 
 def count_records(file: GilFile, kind: layout.Kind) -> int:
     """How many records of this kind a file holds."""
-    kinds = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, records, _ in file.chunks())
+    kinds = ((some.records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, some, _ in file.written())
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
-def decode(
-    records: npt.NDArray[np.uint64], base: int, thread: int, clock: TickClock | None, carried: int
-) -> tuple[npt.NDArray[np.void], int]:
-    """Records of one chunk as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already.
+def decode(written: Written, carried: Sequence[int], clock: TickClock | None) -> Array:
+    """Records of some chunks as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already.
 
-    `carried` is the number of the thread's stack when the chunk began; the one when it ended is returned too.
+    `carried` are the numbers of the stacks of the chunks' threads when each began.
     """
+    records, bounds = written.records, written.bounds
+    chunk = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
     kind = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7)).astype(np.uint8)
-    number = (records & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    # No table is so long.
-    number[number > _MOST_STACKS] = 0
-    stack = _last_number(kind == layout.Kind.STACK, number, carried)
+    number = stack_numbers(records)
     timed = (kind != layout.Kind.STACK) & (kind != layout.Kind.HOLDER_STACK)
     after_sample = np.zeros(records.size, np.bool_)
-    after_sample[1:] = kind[:-1] == layout.Kind.HOLDER_STACK
+    after_sample[1:] = (kind[:-1] == layout.Kind.HOLDER_STACK) & (chunk[1:] == chunk[:-1])
     sampled = (kind == layout.Kind.TIMEOUT) & after_sample
+    # The STACK that each record comes after, if that is in its chunk.
+    given = np.maximum.accumulate(np.where(kind == layout.Kind.STACK, np.arange(records.size), -1))
+    stack = np.where(given >= bounds[:-1][chunk], number[given], np.array(carried, np.int64)[chunk])
     own = np.where(kind == layout.Kind.RELEASE, stack, 0)
     own[sampled] = number[np.flatnonzero(sampled) - 1]
 
-    kept = records[timed]
+    kept, chunk = records[timed], chunk[timed]
     events = np.empty(kept.size, GIL_EVENT)
-    ticks = (kept & np.uint64((1 << layout.TIME_BITS) - 1)) + np.uint64(base)
+    ticks = (kept & np.uint64((1 << layout.TIME_BITS) - 1)) + written.bases[chunk]
     events["time"] = ticks if clock is None else clock.to_ns(ticks)
     events["arg"] = kept >> np.uint64(layout.CORE_SHIFT)
     events["gil"] = (kept >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
     events["flags"] = (kept >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
     looked = (kind[timed] == layout.Kind.TIMEOUT) & ((events["flags"] & np.uint8(layout.TimeoutFlag.SAMPLE)) != 0)
     events["kind"] = np.where(looked, np.uint8(layout.Kind.SAMPLE), kind[timed])
-    events["thread"] = thread
+    events["thread"] = written.threads[chunk]
     events["stack"] = own[timed]
-    return events, int(stack[-1]) if stack.size else carried
+    return events
 
 
-def _last_number(given: npt.NDArray[np.bool_], number: npt.NDArray[np.int64], carried: int) -> npt.NDArray[np.int64]:
-    """For each record the number that the last one marked in `given` gave, `carried` before the first."""
-    at = np.cumsum(given)
-    return np.concatenate([[carried], number[given]])[at]
+class _Threads:
+    """What the chunks of one file tell of its threads, in the order in which they are given."""
+
+    def __init__(self) -> None:
+        self.tids: dict[int, int] = {}
+        self.names: dict[int, bytes] = {}
+        self.lost: dict[int, int] = {}
+        self._stacks: dict[int, int] = {}
+
+    def take(self, heads: Array, written: Written) -> list[int]:
+        """Learn from some chunks; returns the number of the stack that each began with."""
+        carried = []
+        columns = (heads["tid"], heads["name"], heads["lost"])
+        rows = zip(written.threads.tolist(), written.last_stacks(), *(each.tolist() for each in columns), strict=True)
+        for number, stack, tid, name, lost in rows:
+            carried.append(self._stacks.get(number, 0))
+            if stack >= 0:
+                self._stacks[number] = stack
+            self.tids[number] = tid
+            if name:
+                self.names[number] = name
+            self.lost[number] = self.lost.get(number, 0) + lost
+        return carried
+
+    def infos(self) -> tuple[ThreadInfo, ...]:
+        """All of them, by their numbers."""
+        names = self.names
+        return tuple(
+            ThreadInfo(self.tids[number], text_of(names.get(number, b"")), self.lost[number])
+            for number in sorted(self.tids)
+        )
 
 
 def _resolve_stacks(file: GilFile, *numbers: npt.NDArray[np.int32]) -> tuple[StackTable | None, tuple[str, ...]]:
@@ -163,7 +191,7 @@ def read_process(
     """
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
     refused: list[int] = []
-    threads: dict[int, ThreadInfo] = {}
+    threads = _Threads()
     if gatherer is None:
         parts = (part for part, _ in _parts(file, ticking, threads, refused))
         events, outside = _of(times, np.concatenate([_NONE, *parts]))
@@ -174,11 +202,11 @@ def read_process(
     problems = [f"chunks whose head makes no sense: {len(refused)}"] if refused else []
     problems += [f"records of times outside the recording: {outside}"] if outside else []
     gathered = _NONE_GATHERED if gatherer is None else gatherer.gathered
-    numbers = sorted(threads)
+    numbers = sorted(threads.tids)
     if numbers and numbers[-1] != len(numbers) - 1:
         for rows in (events, gathered):
             rows["thread"] = np.searchsorted(np.array(numbers, np.int64), rows["thread"])
-    header = file.header
+    header, infos = file.header, threads.infos()
     start = int(header["start_ns"])
     if header["complete_from"]:
         ticks = header["complete_from"].reshape(1)
@@ -192,10 +220,10 @@ def read_process(
         executable=text_of(bytes(header["executable"])),
         cmdline=cmdline_of(file),
         start=start,
-        threads=tuple(threads[number] for number in numbers),
+        threads=infos,
         gils=tuple(int(a) for a in header["gils"][: int(header["gil_count"])]),
         events=events,
-        lost=int(header["lost"]) + sum(thread.lost for thread in threads.values()),
+        lost=int(header["lost"]) + sum(thread.lost for thread in infos),
         note=note_of(header),
         stacks=table,
         overwritten=int(header["overwritten"]),
@@ -209,28 +237,21 @@ def read_process(
 
 
 def _parts(
-    file: GilFile, clock: TickClock | None, threads: dict[int, ThreadInfo], refused: list[int]
-) -> Iterator[tuple[npt.NDArray[np.void], int]]:
-    """Yield the events of each chunk, and the tick before which there are none in those that follow.
+    file: GilFile, clock: TickClock | None, threads: _Threads, refused: list[int]
+) -> Iterator[tuple[Array, int]]:
+    """Yield the events of some chunks at a time, and the tick before which there are none in those that follow.
 
-    The `threads` that they are of are noted by their numbers.
+    The `threads` learn from them.
     """
-    stack: dict[int, int] = {}
-    for head, records, reach in file.chunks(refused):
-        index = int(head["thread"])
-        known = threads.get(index)
-        name = text_of(bytes(head["name"])) or (known.name if known else "")
-        lost = int(head["lost"]) + (known.lost if known else 0)
-        threads[index] = ThreadInfo(int(head["tid"]), name, lost)
-        part, stack[index] = decode(records, int(head["base"]), index, clock, stack.get(index, 0))
-        yield part, reach
+    for heads, some, reach in file.written(refused):
+        yield decode(some, threads.take(heads, some), clock), reach
 
 
 def _gathered(
     file: GilFile,
     clock: TickClock | None,
     times: Times,
-    threads: dict[int, ThreadInfo],
+    threads: _Threads,
     refused: list[int],
     left_out: list[int],
     gatherer: Gatherer,

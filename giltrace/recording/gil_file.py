@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording import layout
+from giltrace.recording import chunks, layout
+from giltrace.recording.chunks import Written
 from giltrace.recording.clock import PAIR
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, Source, Times
+from giltrace.recording.events import Array
 from giltrace.text import visible
-
-#: Chunks begin at multiples of this.
-ALIGNMENT = 4096
-#: No tracer writes larger ones.
-MAX_CHUNK = 4 << 20
-
-#: No chunk begins later: in ticks.
-_END = 1 << 62
 
 _COUNTS = ("lost_stacks", "lost", "ring_size", "overwritten", "samples", "switches", "switches_missed")
 _LENGTHS = ("sampled_ns", "longest_gap_ns", "typical_gap_ns")
@@ -71,21 +65,15 @@ class GilFile:
         wrong += [name for name in _LENGTHS if int(head[name]) > MAX_TIME]
         return f"its head's {wrong[0]} makes no sense" if wrong else ""
 
-    def chunks(self, refused: list[int] | None = None) -> Iterator[tuple[np.void, npt.NDArray[np.uint64], int]]:
-        """Each chunk's head and its records, those of one thread in their order; and the least base of those to come.
+    def written(self, refused: list[int] | None = None) -> Iterator[tuple[Array, Written, int]]:
+        """The heads of all chunks and their records, some chunks at a time, in order of their bases.
 
-        Space that was allocated but never begun is stepped over, and so is a chunk whose head makes no sense: where it
-        begins is added to `refused`.
+        The number is the tick before which there is no record in those that are still to come.
+
+        Where a chunk begins whose head makes no sense is added to `refused`.
         """
         with Source(self.path) as source:
-            # A ring uses its oldest chunks again: there the order in the file is not the order in time.
-            found = sorted(_chunk_heads(source, refused), key=lambda chunk: int(chunk[1]["sequence"]))
-            base = np.array([int(head["base"]) for _, head in found], np.uint64)
-            reach = np.append(np.minimum.accumulate(base[::-1])[::-1][1:], np.uint64(_END)).tolist()
-            for (at, head), to_come in zip(found, reach, strict=True):
-                body = source.read(at + layout.CHUNK.itemsize, int(head["size"]) - layout.CHUNK.itemsize)
-                records = np.frombuffer(body, layout.RECORD, len(body) // layout.RECORD.itemsize)
-                yield head, records[: filled(records)], to_come
+            yield from chunks.read(source, chunks.find(source, refused))
 
 
 def open_file(path: Path, times: Times) -> GilFile | None:
@@ -101,10 +89,10 @@ def open_file(path: Path, times: Times) -> GilFile | None:
     if magic != layout.MAGIC or len(head) < layout.HEADER_SIZE:
         raise Damaged(path, "its head is cut off" if magic == layout.MAGIC else "it is no tracer's file")
     file = GilFile.of(path, head)
-    if int(file.header["version"]) != layout.VERSION:
+    if int(file.header["version"]) not in layout.VERSIONS:
         raise Damaged(
             path,
-            f"format version {file.header['version']}, this giltrace reads {layout.VERSION}",
+            f"format version {file.header['version']}, this giltrace reads {' and '.join(map(str, layout.VERSIONS))}",
             "read it with the giltrace that recorded it (see meta.json)",
             "has",
         )
@@ -112,43 +100,6 @@ def open_file(path: Path, times: Times) -> GilFile | None:
     if wrong:
         raise Damaged(path, wrong)
     return file
-
-
-def _chunk_heads(source: Source, refused: list[int] | None) -> Iterator[tuple[int, np.void]]:
-    """Where a chunk begins, and its head: one that makes sense."""
-    after = layout.HEADER_SIZE
-    for begin, end in source.stretches():
-        at = max(begin // ALIGNMENT * ALIGNMENT, after)
-        while at + layout.CHUNK.itemsize <= end:
-            after = at + ALIGNMENT
-            data = source.read(at, layout.CHUNK.itemsize)
-            if len(data) < layout.CHUNK.itemsize:
-                return
-            head = np.frombuffer(data, layout.CHUNK)[0]
-            if is_chunk(head):
-                after = at + int(head["size"])
-                yield at, head
-            elif refused is not None and int(head["magic"]) == layout.CHUNK_MAGIC:
-                refused.append(at)
-            at = after
-
-
-def is_chunk(head: np.void) -> bool:
-    """Whether these bytes are the head of a chunk, and all in it makes sense."""
-    size = int(head["size"])
-    return (
-        int(head["magic"]) == layout.CHUNK_MAGIC
-        and ALIGNMENT <= size <= MAX_CHUNK
-        and size % ALIGNMENT == 0
-        and 0 < int(head["tid"]) <= MAX_ID
-        and int(head["lost"]) <= MAX_COUNT
-    )
-
-
-def filled(records: npt.NDArray[np.uint64]) -> int:
-    """How many records were written: they are never 0, and what follows them is."""
-    empty = records == 0
-    return int(empty.argmax()) if empty.any() else records.size
 
 
 def text_of(value: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,18 +12,20 @@ import numpy as np
 
 import giltrace
 from giltrace.recording import layout
+from giltrace.recording.chunks import ALIGNMENT, Words
 from giltrace.recording.clock_file import append_pair
 from giltrace.recording.cores_log import CoresLog
 from giltrace.recording.folder import RecordingFolder
-from giltrace.recording.gil_file import ALIGNMENT
 from giltrace.recording.live import LiveReader, Update
-from giltrace.recording.live_file import LiveFile, Piece, Words
+from giltrace.recording.live_file import LiveFile, Piece
 from giltrace.recording.meta import Meta
 from giltrace.recording.stacks import copy_records
 
 _HEAD = layout.CHUNK.itemsize
 # Records of one thread are put together until they fill a chunk of this size.
 _FULL = (ALIGNMENT - _HEAD) // layout.RECORD.itemsize - 1
+# The stretch that threads of few records find a place in.
+_STRETCH = 1 << 16
 _FORCED = np.uint64(layout.RecordFlag.FORCED << layout.FLAG_SHIFT)
 
 
@@ -46,9 +49,11 @@ class _Copy:
         self._stacks = self._path.with_name("stacks" + self._path.name.removeprefix("gil"))
         self._copied = 0
         self._threads: dict[int, _Thread] = {}
-        self._file = self._path.open("wb")
+        self._file = self._path.open("wb", buffering=0)
+        self._end = layout.HEADER_SIZE
+        # Where the next small chunks are to lie.
+        self._small: Iterator[int] = iter(())
         self.write_head()
-        self._file.seek(layout.HEADER_SIZE)
 
     def write_head(self) -> None:
         """Describe the process as it is known now."""
@@ -75,7 +80,6 @@ class _Copy:
                 self._write_chunk(thread)
             if ended:
                 del self._threads[piece.thread]
-        self._file.flush()
 
     def finish(self) -> None:
         """Write what was not written yet."""
@@ -90,17 +94,33 @@ class _Copy:
         first = thread.pieces[0]
         given = [np.array([layout.Kind.STACK << layout.KIND_SHIFT | first.stack], np.uint64)] if first.stack else []
         records = np.concatenate([*given, *(piece.records for piece in thread.pieces)])
-        size = -(-(_HEAD + records.nbytes) // ALIGNMENT) * ALIGNMENT
+        place, size = self._place(_HEAD + records.nbytes)
         head = np.zeros(1, layout.CHUNK)
         head["magic"], head["size"], head["sequence"] = layout.CHUNK_MAGIC, size, thread.chunks
         head["thread"], head["tid"], head["base"] = first.thread, first.info.tid, first.base
         head["name"] = first.info.name.encode()
-        self._file.write((head.tobytes() + records.tobytes()).ljust(size, b"\0"))
+        os.pwrite(self._file.fileno(), (head.tobytes() + records.tobytes()).ljust(size, b"\0"), place)
         at = _last_release(records)
         if at >= 0:
-            thread.release = (self._file.tell() - size + _HEAD + at * records.itemsize, int(records[at]))
+            thread.release = (place + _HEAD + at * records.itemsize, int(records[at]))
         thread.chunks += 1
         thread.pieces = []
+
+    def _place(self, size: int) -> tuple[int, int]:
+        """Where in the file a chunk of `size` bytes is to lie, and how many it has there."""
+        if size > layout.SMALL_CHUNK:
+            size = -(-size // ALIGNMENT) * ALIGNMENT
+            self._end += size
+            return self._end - size, size
+        place = next(self._small, None)
+        if place is None:
+            head = np.array([(layout.STRETCH_MAGIC, _STRETCH, layout.SMALL_CHUNK, 0)], layout.STRETCH)
+            os.pwrite(self._file.fileno(), head.tobytes(), self._end)
+            begin, self._end = self._end, self._end + _STRETCH
+            os.truncate(self._file.fileno(), self._end)
+            self._small = iter(range(begin + layout.SMALL_CHUNK, self._end, layout.SMALL_CHUNK))
+            place = next(self._small)
+        return place, layout.SMALL_CHUNK
 
     def _mark_forced(self, thread: _Thread) -> None:
         """The thread's last release has turned out to be a forced one."""
@@ -111,7 +131,6 @@ class _Copy:
                 return
         if thread.release is not None:
             place, word = thread.release
-            self._file.flush()
             os.pwrite(self._file.fileno(), np.uint64(word | int(_FORCED)).tobytes(), place)
 
     def _copy_stacks(self) -> None:

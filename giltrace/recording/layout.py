@@ -11,13 +11,19 @@ import numpy as np
 
 MAGIC = 0x4543415254_4C4947  # "GILTRACE", little endian
 CHUNK_MAGIC = 0x4B435447  # "GTCK", little endian
-VERSION = 1
+STRETCH_MAGIC = 0x54535447  # "GTST", little endian
+VERSION = 2
+#: Which are read: of the first are no stretches.
+VERSIONS = (1, 2)
 HEADER_SIZE = 4096
 MAX_GILS = 64
 #: Bytes of each chunk of a ring; of a ring smaller than SMALL_RING: of SMALL_RING_CHUNK.
 RING_CHUNK = 16384
 SMALL_RING = 4194304
 SMALL_RING_CHUNK = 4096
+#: Bytes of a chunk that is a piece of the file by itself, at least, and of each in a stretch.
+LEAST_CHUNK = 4096
+SMALL_CHUNK = 512
 
 #: Head of a file: one per program image and process.
 HEADER = np.dtype(
@@ -75,6 +81,9 @@ CHUNK = np.dtype(
         ("name", "S88"),
     ]
 )
+
+#: Head of a stretch; small chunks follow, the first of them `chunk` bytes from its begin.
+STRETCH = np.dtype([("magic", "<u4"), ("size", "<u4"), ("chunk", "<u4"), ("reserved", "<u4")])
 
 #: One event: a word of bit fields, from the low end: time (ticks since the chunk's base), kind, flags, GIL id, core.
 RECORD = np.dtype("<u8")

@@ -20,9 +20,10 @@ from giltrace import native
 from giltrace.errors import RecordingError
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
+from giltrace.recording.chunks import Written
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
 from giltrace.recording.door import Times
-from giltrace.recording.events import GIL_EVENT, Array, ThreadInfo
+from giltrace.recording.events import Array, ThreadInfo
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil import decode
 from giltrace.recording.gil_file import open_file
@@ -186,8 +187,14 @@ def _ticks_at(clock: TickClock | None, ns: int) -> int:
 
 
 def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, ended: bool, times: Times) -> Update:
-    parts = [decode(piece.records, piece.base, piece.thread, clock, piece.stack)[0] for piece in pieces]
-    events = np.concatenate(parts) if parts else np.empty(0, GIL_EVENT)
+    parts = [piece.records for piece in pieces]
+    written = Written(
+        threads=np.array([piece.thread for piece in pieces], np.int64),
+        bases=np.array([piece.base for piece in pieces], np.uint64),
+        records=np.concatenate(parts) if parts else np.empty(0, np.uint64),
+        bounds=np.cumsum([0, *map(len, parts)]),
+    )
+    events = decode(written, [piece.stack for piece in pieces], clock)
     good = times.have(events["time"])
     file.impossible += int((~good).sum())
     events = events[good]

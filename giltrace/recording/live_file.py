@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from giltrace.recording import layout
+from giltrace.recording.chunks import ALIGNMENT, Words, filled, is_chunk, small_chunks
 from giltrace.recording.door import Damaged, Source
 from giltrace.recording.events import ThreadInfo
-from giltrace.recording.gil_file import ALIGNMENT, GilFile, cmdline_of, filled, is_chunk, note_of, text_of
+from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, text_of
 from giltrace.recording.stacks import LiveStacks
 
 _WORD = layout.RECORD.itemsize
@@ -34,8 +34,6 @@ _IDENTITY = 32
 _FIRST_READ = 4096
 # Chunks that were read to their end may come back as others: so many are remembered, and looked at per reading.
 _CLOSED_KEPT, _CLOSED_CHECKED = 1 << 16, 2048
-
-Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,8 @@ class LiveFile:
         self._threads: dict[int, _Thread] = {}
         # Of what was allocated: the stretches of words in which no chunk was seen yet.
         self._gaps: list[tuple[int, int]] = []
+        # Stretches: the words that no small chunk was seen in yet, and how many each has.
+        self._stretches: list[tuple[int, int, int]] = []
         self._seen = layout.HEADER_SIZE // _WORD
         self._closed: deque[_Chunk] = deque(maxlen=_CLOSED_KEPT)
         self._read_header()
@@ -141,6 +141,7 @@ class LiveFile:
         self._grow()
         self._recheck()
         self._find_chunks()
+        self._find_small()
         for number, thread in list(self._threads.items()):
             newest = thread.chunks[-1].sequence
             if last:
@@ -196,18 +197,34 @@ class LiveFile:
             while at + _HEAD_WORDS <= high:
                 head = self._head(at)
                 size = int.from_bytes(head[4:8], "little") // _WORD
-                whole = len(head) == layout.CHUNK.itemsize
-                if not whole or at + size > high or not is_chunk(np.frombuffer(head, layout.CHUNK)[0]):
+                whole = len(head) == layout.CHUNK.itemsize and at + size <= high
+                small = small_chunks(head)[1] // _WORD if whole else 0
+                if not whole or not (small or is_chunk(head)):
                     at += ALIGNMENT // _WORD
                     # A hole has no heads.
                     at = max(self._source.data_from(at * _WORD) // ALIGNMENT * ALIGNMENT // _WORD, at)
                     continue
-                self._add(at, head)
+                if small:
+                    self._stretches.append((at + small, at + size, small))
+                else:
+                    self._add(at, head)
                 if at > begin:
                     self._gaps.append((begin, at))
                 at = begin = at + size
             if begin < high:
                 self._gaps.append((begin, high))
+
+    def _find_small(self) -> None:
+        """Look for the heads of small chunks: those of a stretch are begun in their order."""
+        stretches, self._stretches = self._stretches, []
+        for low, high, size in stretches:
+            data = self._source.read(low * _WORD, (high - low) * _WORD)
+            while low < high and any(data[:_WORD]):
+                if is_chunk(data[: size * _WORD].ljust(layout.CHUNK.itemsize, b"\0"), size * _WORD):
+                    self._add(low, data[: layout.CHUNK.itemsize])
+                low, data = low + size, data[size * _WORD :]
+            if low < high:
+                self._stretches.append((low, high, size))
 
     def _add(self, start: int, head: bytes) -> None:
         thread = self._threads.setdefault(int.from_bytes(head[8:12], "little"), _Thread())

@@ -9,6 +9,8 @@ import numpy as np
 from giltrace import native
 from giltrace.recording import layout
 
+HEADS = {"gt_header": layout.HEADER, "gt_chunk": layout.CHUNK, "gt_stretch": layout.STRETCH}
+
 
 def c_rows() -> dict[str, tuple[int, int]]:
     size = native.library().giltrace_layout(None, 0)
@@ -24,10 +26,10 @@ def python_fields(prefix: str, dtype: np.dtype[np.void]) -> dict[str, tuple[int,
 
 
 def python_constants() -> dict[str, tuple[int, int]]:
-    heads = ("MAGIC", "CHUNK_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
-    rings = ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK")
+    heads = ("MAGIC", "CHUNK_MAGIC", "STRETCH_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
+    sizes = ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK", "LEAST_CHUNK", "SMALL_CHUNK")
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT", "POWER_BITS")
-    constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + rings + shifts}
+    constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + sizes + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
     flags = (layout.RecordFlag, layout.RequestFlag, layout.TimeoutFlag)
     enumerations = (layout.Kind, *flags, layout.Status, layout.Control, layout.Trigger)
@@ -37,11 +39,13 @@ def python_constants() -> dict[str, tuple[int, int]]:
 
 
 def test_c_and_python_agree_on_every_field_and_constant() -> None:
-    expected = python_fields("gt_header", layout.HEADER) | python_fields("gt_chunk", layout.CHUNK) | python_constants()
+    expected = python_constants()
+    for prefix, dtype in HEADS.items():
+        expected |= python_fields(prefix, dtype)
     assert c_rows() == expected
 
 
 def test_heads_have_no_gaps_that_only_one_side_knows() -> None:
     rows = c_rows()
-    for prefix, dtype in (("gt_header", layout.HEADER), ("gt_chunk", layout.CHUNK)):
+    for prefix, dtype in HEADS.items():
         assert max(offset + size for name, (offset, size) in rows.items() if name.startswith(prefix)) == dtype.itemsize

@@ -14,7 +14,7 @@ from giltrace.recording import layout
 from tests.tracing import TARGETS, of_kind, read
 
 SOURCES = Path(native.__file__).parent / "tracer"
-UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "room", "store_file", "store")
+UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "stretch", "room", "store_file", "store")
 RECORDINGS = 20
 WATCHED = pytest.param("watched", marks=pytest.mark.unsanitized)
 
@@ -88,6 +88,26 @@ def test_a_child_may_give_back_late_what_it_inherited(plain: Path, tmp_path: Pat
     run(plain, "child", tmp_path)
     parent, child = sorted(read(tmp_path / "0"), key=lambda process: process.start)
     assert (len(parent.events), len(child.events)) == (1, 3000)
+
+
+def test_threads_that_end_soon_share_pieces(plain: Path, tmp_path: Path) -> None:
+    rows = run(plain, "brief", tmp_path)
+    parent, child = sorted(read(tmp_path / "0"), key=lambda process: process.start)
+    for number, process in enumerate((parent, child)):
+        assert process.lost == 0
+        counts = np.bincount(of_kind(process.events, layout.Kind.ACQUIRE)["thread"])
+        found = {thread.tid: int(count) for thread, count in zip(process.threads, counts, strict=True)}
+        assert found == {tid: count for one, tid, count in rows if one == number}
+        (path,) = (tmp_path / "0").glob(f"gil-{process.pid}-*.bin")
+        # A small chunk holds 23 events and the thread's end; who has more goes on in a larger one.
+        outgrown = sum(count > 23 for count in found.values())
+        small = -(-len(found) // (127 / 128)) * layout.SMALL_CHUNK
+        assert path.stat().st_size <= small + 2 * (1 << 16) + (outgrown + 2) * layout.LEAST_CHUNK
+
+
+def test_threads_that_end_soon_without_system_calls(plain: Path, tmp_path: Path) -> None:
+    rows = run(plain, "brief-confined", tmp_path)
+    assert recorded(tmp_path, 0) == {tid: count for _, tid, count in rows}
 
 
 @pytest.mark.unsanitized("tsan")

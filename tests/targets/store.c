@@ -5,7 +5,10 @@
  * ring      the same with a ring
  * cut       threads beside recordings whose files are cut off all the time
  * child     one recording, whose process forks with a piece of another file mapped, which the child gives back late
- * confined, confined-ring   one recording, of a process that confines itself: prints the same */
+ * confined, confined-ring   one recording, of a process that confines itself: prints the same
+ * brief     one recording of many threads that end soon; their process forks amid them, and the child does the same:
+ *           prints the same, of the child as of recording 1
+ * brief-confined   without the child, but the process confines itself amid them */
 #include "store.h"
 #include "file.h"
 
@@ -68,9 +71,6 @@ static void end(void) {
     store_end(head);
 }
 
-static void ignore(struct thread *thread) {
-    (void)thread;
-}
 static void in_child(void) {
     store_after_fork(true);
 }
@@ -193,9 +193,91 @@ static void confined(const char *folder, uint64_t ring) {
     end();
 }
 
+struct brief {
+    int events, tid;
+};
+
+static void *use_briefly(void *how) {
+    struct brief *brief = how;
+    brief->tid = (int)gettid();
+    for (int i = 0; i < brief->events; i++) {
+        hook();
+    }
+    return NULL;
+}
+
+/* Threads of 1 to 40 events, some at a time, told of as of a recording `number`. */
+static void start_briefly(int count, int number) {
+    pthread_t threads[THREADS];
+    struct brief briefs[THREADS];
+    for (int done = 0; done < count; done += THREADS) {
+        for (int i = 0; i < THREADS; i++) {
+            briefs[i].events = 1 + (done + i) % 40;
+            pthread_create(&threads[i], NULL, use_briefly, &briefs[i]);
+        }
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+            printf("%d %d %d\n", number, briefs[i].tid, briefs[i].events);
+        }
+    }
+    fflush(stdout);
+}
+
+/* Pieces of the recording's file that are mapped. */
+static int mapped(void) {
+    char line[5000];
+    int found = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        found += strstr(line, "/gil-") != NULL;
+    }
+    fclose(maps);
+    return found;
+}
+
+/* From a thread that has a small chunk, which its parent goes on with. */
+static void *fork_briefly(void *unused) {
+    hook();
+    fflush(stdout);
+    pid_t made = fork();
+    if (made == 0) {
+        in_child();
+        hook();
+        printf("1 %d 1\n", (int)gettid());
+        start_briefly(500, 1);
+        _exit(0);
+    }
+    int status = -1;
+    waitpid(made, &status, 0);
+    if (status != 0) {
+        abort();
+    }
+    hook();
+    printf("0 %d 2\n", (int)gettid());
+    return unused;
+}
+
+static void brief(const char *folder, bool confines) {
+    pthread_t forks;
+    begin(folder, 0, 0);
+    hook();
+    printf("0 %d 1\n", (int)gettid());
+    start_briefly(1500, 0);
+    if (confines) {
+        file_reserve();
+    } else {
+        pthread_create(&forks, NULL, fork_briefly, NULL);
+        pthread_join(forks, NULL);
+    }
+    start_briefly(1500, 0);
+    if (!confines && mapped() > 4) { /* the head, the first thread's chunk, and the stretch for those to come */
+        abort();
+    }
+    end();
+}
+
 int main(int count, char **words) {
-    static const struct store_callbacks callbacks = {ignore, in_child};
-    store_call_back(&callbacks);
+    store_call_back(in_child);
     clock_choose();
     if (count != 3) {
         return 2;
@@ -214,6 +296,10 @@ int main(int count, char **words) {
         confined(words[2], 0);
     } else if (strcmp(words[1], "confined-ring") == 0) {
         confined(words[2], 1 << 18);
+    } else if (strcmp(words[1], "brief") == 0) {
+        brief(words[2], false);
+    } else if (strcmp(words[1], "brief-confined") == 0) {
+        brief(words[2], true);
     }
     return 0;
 }

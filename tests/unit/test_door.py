@@ -98,7 +98,7 @@ def test_what_took_a_files_place_costs_that_file_alone(name: str, kind: str, fol
     ("field", "value", "said"),
     [
         ("magic", 7, "it is no tracer's file"),
-        ("version", 3, "format version 3, this giltrace reads 1"),
+        ("version", 3, "format version 3, this giltrace reads 1 and 2"),
         ("pid", 0, "its process id is 0"),
         ("pid", 1 << 31, "its process id is 2147483648"),
         ("gil_count", 65, "it has 65 GILs"),

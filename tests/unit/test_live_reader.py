@@ -220,3 +220,27 @@ def test_events_of_impossible_times_are_left_out_and_counted(file: TracerFile, r
     (update,) = LiveReader(reader.folder, alive=lambda pid: False).poll(50)
     assert seen([update]) == [(0, 3, 10), (0, 4, 20)]
     assert update.file.lost == 2
+
+
+def test_small_chunks_come_one_by_one(file: TracerFile, reader: LiveReader) -> None:
+    places = file.stretch()
+    assert seen(reader.poll(1000)) == []
+    file.write(file.small(places[0], 1, name="short"), word(ACQUIRE, 10), word(RELEASE, 20), word(Kind.THREAD_END, 25))
+    (update,) = reader.poll(1000)
+    assert (seen([update]), update.threads[1].name) == ([(1, 3, 10), (1, 4, 20), (1, 5, 25)], "short")
+    two = file.small(places[1], 2)
+    file.write(two, word(ACQUIRE, 30))
+    file.write(file.small(places[2], 3), word(Kind.REQUEST, 35))
+    assert seen(reader.poll(1000)) == [(2, 3, 30), (3, 1, 35)]
+    file.write(two, word(RELEASE, 40))
+    file.write(file.small(file.stretch(4)[0], 4), word(ACQUIRE, 50))
+    assert seen(reader.poll(1000)) == [(2, 4, 40), (4, 3, 50)]
+    assert seen(reader.poll(1000)) == []
+
+
+def test_a_thread_outgrows_its_small_chunk(file: TracerFile, reader: LiveReader) -> None:
+    per_chunk = (layout.SMALL_CHUNK - layout.CHUNK.itemsize) // 8
+    file.write(file.small(file.stretch()[0], 0), *(word(ACQUIRE, time) for time in range(1, per_chunk + 1)))
+    assert len(seen(reader.poll(10_000))) == per_chunk
+    file.write(file.chunk(0, 1, base=1000), word(RELEASE, 5))
+    assert seen(reader.poll(10_000)) == [(0, 4, 1005)]

@@ -104,11 +104,16 @@ void bus_start(int (*ready)(void), void (*lost)(void)) {
     tell_lost = lost;
 }
 
+/* Does SIGBUS come to us first? */
+bool bus_watching(void) {
+    return atomic_load_explicit(&watching, memory_order_relaxed);
+}
+
 /* Be the first to hear of SIGBUS, from the moment on at which the host is ready; true if that is so. To be called again
  * and again, as the host may install what it likes. */
 bool bus_watch(void) {
     if ((host_ready != NULL && !host_ready()) || atomic_flag_test_and_set(&changing)) {
-        return atomic_load_explicit(&watching, memory_order_relaxed);
+        return bus_watching();
     }
     int saved_errno = errno;
     struct sigaction now;

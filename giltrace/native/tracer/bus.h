@@ -6,6 +6,7 @@
 
 void bus_start(int (*ready)(void), void (*lost)(void));
 bool bus_watch(void);
+bool bus_watching(void);
 void bus_stop(void);
 void bus_after_fork(void);
 

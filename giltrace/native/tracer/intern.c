@@ -11,7 +11,7 @@
 #include "store.h"
 #include "table.h"
 
-enum { STACK_BITS = 18, HEAD_WORDS = 4, RESERVE = 1 << 18 };
+enum { HEAD_WORDS = 4, RESERVE = 1 << 18 };
 
 /* All under the lock of codes.c. */
 static struct table stacks;

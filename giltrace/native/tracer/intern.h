@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { STACK_DEPTH_MAX = 128 };
+enum { STACK_DEPTH_MAX = 128, STACK_BITS = 18 /* of the number of a stack */ };
 
 struct stack_frame {
     uintptr_t code, instruction;

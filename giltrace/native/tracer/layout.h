@@ -8,12 +8,15 @@
 
 #define GT_MAGIC 0x45434152544C4947ull /* "GILTRACE" */
 #define GT_CHUNK_MAGIC 0x4B435447u     /* "GTCK" */
-#define GT_VERSION 1u
+#define GT_STRETCH_MAGIC 0x54535447u   /* "GTST" */
+#define GT_VERSION 2u
 #define GT_HEADER_SIZE 4096u
 #define GT_MAX_GILS 64u
 #define GT_RING_CHUNK 16384u   /* bytes of each chunk of a ring */
 #define GT_SMALL_RING 4194304u /* of one with less bytes than this: */
 #define GT_SMALL_RING_CHUNK 4096u
+#define GT_LEAST_CHUNK 4096u /* bytes of a chunk that is a piece of the file by itself */
+#define GT_SMALL_CHUNK 512u  /* bytes of each chunk of a stretch */
 
 enum gt_clock { GT_CLOCK_MONOTONIC_NS = 0, GT_CLOCK_TSC = 1 };
 
@@ -86,7 +89,7 @@ struct gt_header {
 
 struct gt_chunk {
     uint32_t magic;
-    uint32_t size; /* bytes, this head included; a multiple of 4096 */
+    uint32_t size; /* bytes, this head included: a multiple of 4096, or as its stretch says */
     uint32_t thread;
     uint32_t tid;
     uint32_t sequence;
@@ -94,6 +97,14 @@ struct gt_chunk {
     uint64_t base; /* ticks that the times of the records count from */
     uint64_t lost; /* events of this thread that found no room, since this chunk began */
     char name[88];
+};
+
+/* In place of a chunk: many small ones, one after the other, the first of them `chunk` bytes after this head. */
+struct gt_stretch {
+    uint32_t magic;
+    uint32_t size;  /* bytes, this head included; a multiple of 4096 */
+    uint32_t chunk; /* bytes of each chunk in it */
+    uint32_t reserved;
 };
 
 /* A record is one word, so that it is there whole or not at all:

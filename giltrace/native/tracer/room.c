@@ -1,9 +1,11 @@
 /* Where chunks lie: at the end of the file, in place of a ring's oldest, or, once the process may call the kernel no
- * more, in what was mapped before. The store's lock guards all of it. */
+ * more, in what was mapped before. Small ones lie in stretches of the file, so that a thread that does little costs no
+ * system call. The store's lock guards all of it. */
 #include "room.h"
 
 #include "file.h"
 #include "ring.h"
+#include "stretch.h"
 #include "system.h"
 
 #include <stddef.h>
@@ -12,6 +14,8 @@
 enum {
     RESERVE = 16 << 20, /* bytes for the rest of a confined process's life: some two million records */
     LARGEST_PIECE = 1 << 20,
+    FIRST_STRETCH = 4096, /* threads may be few, too */
+    LARGEST_STRETCH = 1 << 16,
 };
 
 static uint64_t file_size;
@@ -22,17 +26,33 @@ static struct {
     uint64_t offset, size, used;
 } reserve;
 
+/* The stretch that small chunks are taken from. */
+static struct {
+    struct stretch *stretch; /* NULL: none yet */
+    uint64_t offset;
+    uint32_t size, used;
+} small;
+
 /* Begin a file that has a head and nothing else. */
 void room_start(uint64_t ring) {
     file_size = GT_HEADER_SIZE;
     ring_start(ring);
-    room_forget_reserve();
+    room_end();
 }
 
-/* Another file is written to, or nobody's business: what was reserved is not for new chunks. */
-void room_forget_reserve(void) {
+static void end_stretch(void) {
+    if (small.stretch != NULL) {
+        stretch_leave(small.stretch);
+        small.stretch = NULL;
+    }
+}
+
+/* Another file is written to, or nobody's business: what is mapped already is not for new chunks. */
+void room_end(void) {
     reserve.base = NULL;
     reserve.size = reserve.used = 0;
+    end_stretch();
+    small.size = small.used = 0;
 }
 
 static bool take_reserved(struct room *room) {
@@ -60,7 +80,7 @@ static bool take_at_end(const char *path, struct room *room) {
 
 static bool take_in_ring(const char *path, struct gt_header *head, struct room *room) {
     uint64_t complete_from = 0;
-    room->size = ring_chunk();
+    *room = (struct room){.size = ring_chunk()};
     if (!ring_extend(&room->offset)) {
         room->used_before = ring_reuse(&room->offset, &complete_from);
         if (!room->used_before) {
@@ -85,17 +105,60 @@ static bool take_in_ring(const char *path, struct gt_header *head, struct room *
     return true;
 }
 
-/* Find room for a chunk of `size` bytes, or of the ring's size; false if there is none. */
-bool room_take(const char *path, uint32_t size, struct gt_header *head, struct room *room) {
+static bool take_piece(const char *path, uint32_t size, struct room *room) {
     *room = (struct room){.size = size};
-    if (ring_is_on()) {
-        return take_in_ring(path, head, room);
-    }
     if (!file_confined() && take_at_end(path, room)) {
         return true;
     }
     /* Also where the process was about to confine itself when we looked, and has done so since. */
     return file_confined() && take_reserved(room);
+}
+
+/* Begin another stretch; false if there is no room for it. */
+static bool begin_stretch(const char *path) {
+    uint32_t size = small.size == 0 ? FIRST_STRETCH : small.size < LARGEST_STRETCH ? small.size * 4 : LARGEST_STRETCH;
+    struct room piece;
+    end_stretch();
+    small.used = small.size;
+    struct stretch *stretch = stretch_free();
+    if (stretch == NULL || !take_piece(path, size, &piece)) {
+        return false;
+    }
+    small.stretch = stretch;
+    small.offset = piece.offset;
+    small.size = size;
+    small.used = GT_SMALL_CHUNK;
+    stretch_begin(stretch, piece.chunk, size, piece.reserved);
+    struct gt_stretch *head = (void *)piece.chunk;
+    head->size = size;
+    head->chunk = GT_SMALL_CHUNK;
+    __atomic_store_n(&head->magic, GT_STRETCH_MAGIC, __ATOMIC_RELEASE);
+    return true;
+}
+
+static bool take_small(const char *path, struct room *room) {
+    if (small.used == small.size && !begin_stretch(path)) {
+        return false;
+    }
+    *room = (struct room){
+        .chunk = (void *)((char *)stretch_use(small.stretch) + small.used),
+        .stretch = small.stretch,
+        .offset = small.offset + small.used,
+        .size = GT_SMALL_CHUNK,
+    };
+    small.used += GT_SMALL_CHUNK;
+    return true;
+}
+
+/* Find room for a chunk of `size` bytes, or of the ring's size; false if there is none. */
+bool room_take(const char *path, uint32_t size, struct gt_header *head, struct room *room) {
+    if (ring_is_on()) {
+        return take_in_ring(path, head, room);
+    }
+    if (size == GT_SMALL_CHUNK) {
+        return take_small(path, room) || take_piece(path, GT_LEAST_CHUNK, room);
+    }
+    return take_piece(path, size, room);
 }
 
 /* A chunk is full, or its thread has ended: all of it is in the file. */
@@ -107,7 +170,9 @@ void room_leave(const struct room *room, uint64_t now) {
 }
 
 void room_unmap(const struct room *room) {
-    if (!room->reserved) {
+    if (room->stretch != NULL) {
+        stretch_leave(room->stretch);
+    } else if (!room->reserved) {
         file_unmap(room->chunk, room->size);
     }
 }

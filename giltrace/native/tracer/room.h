@@ -7,9 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct stretch;
+
 /* A chunk of the file, mapped. */
 struct room {
     struct gt_chunk *chunk;
+    struct stretch *stretch; /* that it is part of; NULL if it is a piece of its own */
     uint64_t offset;
     uint32_t size;
     bool used_before; /* in the ring */
@@ -21,6 +24,6 @@ bool room_take(const char *path, uint32_t size, struct gt_header *head, struct r
 void room_leave(const struct room *room, uint64_t now);
 void room_unmap(const struct room *room);
 void room_reserve(const char *path);
-void room_forget_reserve(void);
+void room_end(void);
 
 #endif

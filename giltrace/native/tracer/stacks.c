@@ -9,29 +9,13 @@
 #include "file.h"
 #include "frames.h"
 #include "intern.h"
+#include "known.h"
 #include "likely.h"
 #include "peek.h"
-#include "system.h"
 
 #include <string.h>
 
-struct cached {
-    uint64_t hash;
-    uint32_t id;
-};
-
-/* What all threads remember together, without a lock: an entry that two have written at once does not check out. */
-struct shared {
-    _Atomic uint64_t check;
-    _Atomic uint32_t id;
-};
-
-enum {
-    FRAME_SPAN = 128, /* what matters of a frame lies within */
-    SHARED_BITS = 17,
-};
-
-static struct shared *remembered;
+enum { FRAME_SPAN = 128 }; /* what matters of a frame lies within */
 
 /* The layout is known, as its version's; then it has proved true of a stack at hand, too. */
 enum { OFF, UNPROVEN, PROVEN };
@@ -63,24 +47,8 @@ void stacks_start(const struct elf_object *python, const char *version, unsigned
         return;
     }
     file_on_reserve(intern_reserve);
-    remembered = remembered != NULL ? remembered : system_memory(sizeof *remembered << SHARED_BITS);
-    atomic_store_explicit(&walking, remembered != NULL ? UNPROVEN : OFF, memory_order_release);
-}
-
-static uint64_t check_of(uint64_t hash, uint32_t id) {
-    return hash ^ id * 0xC2B2AE3D27D4EB4Full;
-}
-
-static uint32_t recall(uint64_t hash) {
-    struct shared *entry = &remembered[hash >> (64 - SHARED_BITS)];
-    uint32_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-    return atomic_load_explicit(&entry->check, memory_order_relaxed) == check_of(hash, id) ? id : 0;
-}
-
-static void remember(uint64_t hash, uint32_t id) {
-    struct shared *entry = &remembered[hash >> (64 - SHARED_BITS)];
-    atomic_store_explicit(&entry->id, id, memory_order_relaxed);
-    atomic_store_explicit(&entry->check, check_of(hash, id), memory_order_relaxed);
+    file_on_reserve(known_reserve);
+    atomic_store_explicit(&walking, known_start() ? UNPROVEN : OFF, memory_order_release);
 }
 
 static inline uintptr_t load(uintptr_t address) {
@@ -153,31 +121,10 @@ static __attribute__((noinline)) bool prove(uintptr_t state) {
     return verdict == FRAMES_RIGHT;
 }
 
-/* A thread's cache is memory of its own: thread-local storage would come off stacks that may be small. */
-static struct cached *own_cache(struct thread *thread) {
-    if (unlikely(thread->stack_cache == NULL) && file_enter()) {
-        thread->stack_cache = system_memory(STACK_CACHE * sizeof(struct cached));
-        file_leave();
-    }
-    return thread->stack_cache;
-}
-
-void stacks_end(struct thread *thread) {
-    if (thread->stack_cache != NULL && file_enter()) {
-        system_call(SYS_munmap, (long)thread->stack_cache, STACK_CACHE * sizeof(struct cached), 0, 0, 0, 0);
-        file_leave();
-        thread->stack_cache = NULL;
-    }
-}
-
-/* The number of a stack that the thread's cache does not have; true if it may be kept there. */
+/* The number of a stack that nobody remembers; true if it may be remembered. */
 static __attribute__((noinline)) bool number(const struct thread *thread, uintptr_t frame, uint64_t hash,
                                              uint32_t *id) {
     struct stack_frame frames[STACK_DEPTH_MAX];
-    *id = recall(hash);
-    if (*id != 0) {
-        return true;
-    }
     uint64_t begin = clock_ticks();
     uint32_t count = 0;
     while (frame != 0 && count < depth_max) {
@@ -186,8 +133,8 @@ static __attribute__((noinline)) bool number(const struct thread *thread, uintpt
         frame = load(frame + frames_layout.previous);
     }
     bool known = intern_own(thread->generation, frames, count, frame != 0, id);
-    if (known) {
-        remember(hash, *id);
+    if (known && *id != 0) {
+        known_keep(hash, *id);
     }
     store_took(clock_ticks() - begin);
     return known;
@@ -209,18 +156,13 @@ uint32_t stacks_own(struct thread *thread, uintptr_t state) {
     }
     uint64_t hash =
         frames_layout.instruction_size == 4 ? digest(seed(thread), top, true) : digest(seed(thread), top, false);
-    uint32_t id;
-    struct cached *cache = own_cache(thread);
-    if (unlikely(cache == NULL)) {
-        number(thread, top, hash, &id);
-        return id;
+    if (likely(hash == thread->stack_hash)) {
+        return thread->stack_number;
     }
-    struct cached *slot = &cache[hash % STACK_CACHE];
-    if (likely(slot->hash == hash)) {
-        return slot->id;
-    }
-    if (number(thread, top, hash, &id)) {
-        *slot = (struct cached){hash, id};
+    uint32_t id = known_recall(hash);
+    if (likely(id != 0) || number(thread, top, hash, &id)) {
+        thread->stack_hash = hash;
+        thread->stack_number = id;
     }
     return id;
 }

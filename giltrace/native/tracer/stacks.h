@@ -8,8 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { STACK_CACHE = 512 };
-
 /* When a stack was read: its innermost frame, that is, which says the line. */
 struct stacks_instant {
     const uint64_t *counter; /* of what must not have happened meanwhile */
@@ -22,7 +20,6 @@ void stacks_start(const struct elf_object *python, const char *version, unsigned
 uint32_t stacks_own(struct thread *thread, uintptr_t state);
 bool stacks_of_others(void);
 uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant);
-void stacks_end(struct thread *thread);
 void stacks_stop(void);
 void stacks_after_fork(void);
 

@@ -19,7 +19,6 @@
 #endif
 
 enum {
-    FIRST_CHUNK = 4096, /* threads may be many and short */
     LARGEST_CHUNK = 1 << 20,
     /* Looking for room at every event would slow the host down; what is in the way may be gone in a moment, or stay. */
     LEAST_PATIENCE = 64,
@@ -28,13 +27,13 @@ enum {
 
 __thread struct thread self = SELF_BEGINS_AS;
 
-static struct store_callbacks callbacks;
+static void (*tell_forked)(void);
 static pthread_key_t end_key;
 static bool end_key_made;
 
 /* Once, before the first recording. */
-void store_call_back(const struct store_callbacks *from) {
-    callbacks = *from;
+void store_call_back(void (*forked)(void)) {
+    tell_forked = forked;
 }
 
 /* Tell the recorder that a limit was exceeded; the calling thread has the GIL's mutex, so there is one at a time. */
@@ -61,7 +60,7 @@ static gt_record *chunk_end(const struct thread *thread) {
  * Also a thread that meets neither comes by here once, at its first hook. */
 __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     if (guard_forked()) {
-        callbacks.forked();
+        tell_forked();
     } else {
         store_restart_if_lost();
     }
@@ -100,7 +99,6 @@ static void thread_ends(void *unused) {
         pthread_setspecific(end_key, thread); /* other destructors may still use the GIL: come back after them */
         return;
     }
-    callbacks.thread_ends(thread);
     store_check(thread); /* the recording that it had a number in may be over */
     if (has_chunk(thread)) {
         uint64_t now = clock_ticks();
@@ -147,11 +145,15 @@ static void register_thread(struct thread *thread) {
     }
 }
 
-/* Chunks grow as a thread fills them: 4 KiB, 16 KiB, ... 1 MiB. One that was left because its time ran out (a
+/* Chunks grow as a thread fills them: 512 bytes, as threads may be many and short, 4 KiB, 16 KiB, ... 1 MiB. The first
+ * thread of all begins with the second size: it may be the only one. One that was left because its time ran out (a
  * thread that slept for minutes) is followed by a small one, and so is one that was not to be had. */
 static uint32_t next_size(const struct thread *thread) {
     if (!has_chunk(thread) || thread->cursor != chunk_end(thread) || thread->patience != 0) {
-        return FIRST_CHUNK;
+        return thread->index == 0 && thread->sequence == 0 ? GT_LEAST_CHUNK : GT_SMALL_CHUNK;
+    }
+    if (thread->room.size < GT_LEAST_CHUNK) {
+        return GT_LEAST_CHUNK;
     }
     return thread->room.size < LARGEST_CHUNK ? thread->room.size * 4 : LARGEST_CHUNK;
 }
@@ -228,7 +230,8 @@ static void expire_lease(struct gt_header *head) {
 /* Until the interpreter has looked at the process's signals, so that SIGBUS can be watched, we look at each event. */
 static gt_record *open_window(struct thread *thread) {
     bool watched = true;
-    if (file_enter()) {
+    /* A stretch was looked after when it was mapped. */
+    if (!(thread->room.stretch != NULL && bus_watching()) && file_enter()) {
         watched = bus_watch();
         file_leave();
     }

@@ -34,7 +34,8 @@ struct thread {
     uint32_t patience;   /* as many as the last time */
     uint32_t index, tid, sequence;
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
-    void *stack_cache;                /* of stacks.c */
+    uint64_t stack_hash;              /* of stacks.c: of the stack that it asked for last, */
+    uint32_t stack_number;            /* which has this number */
     struct room room;                 /* the current chunk, if there is one */
     uint64_t acquired;                /* ticks of the hold under way */
     uint64_t waits_since_ns;          /* of the wait under way, from where it had to sleep */
@@ -57,13 +58,8 @@ struct thread {
 
 extern __thread __attribute__((visibility("default"))) struct thread self;
 
-/* What the units above do when a thread ends, and when this proves to be a forked child. */
-struct store_callbacks {
-    void (*thread_ends)(struct thread *thread);
-    void (*forked)(void);
-};
-
-void store_call_back(const struct store_callbacks *callbacks);
+/* `forked`: what the units above do when this proves to be a forked child. */
+void store_call_back(void (*forked)(void));
 void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);

@@ -210,6 +210,7 @@ void store_close(void) {
     folder[0] = 0;
     atomic_store_explicit(&header, NULL, memory_order_relaxed);
     guard_change();
+    room_end();
     pthread_mutex_unlock(&lock);
 }
 
@@ -267,7 +268,7 @@ void store_file_after_fork(bool goes_on) {
     damaged = 0;
     atomic_store(&lost_pieces, 0);
     file_after_fork();
-    room_forget_reserve();
+    room_end();
     if (!goes_on) {
         store_close();
         return;

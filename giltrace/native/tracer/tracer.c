@@ -101,14 +101,13 @@ static void obey(uint32_t control) {
 
 /* What stays true for as long as the process lives; the first recording finds it out, before there are hooks. */
 static bool resolve(uintptr_t interpreter) {
-    static const struct store_callbacks callbacks = {stacks_end, after_fork_child};
     static bool resolved;
     if (!resolved && (interpreter != 0 ? elf_at(interpreter, &python) : elf_find_defining("_PyRuntime", &python))) {
         clock_choose();
         names_resolve(&python);
         gil_resolve(&python);
         gil_obey = obey;
-        store_call_back(&callbacks);
+        store_call_back(after_fork_child);
         resolved = pthread_atfork(NULL, NULL, after_fork_child) == 0;
     }
     return resolved;
@@ -179,8 +178,7 @@ static uint64_t number_in(const char *variable) {
 }
 
 __attribute__((constructor)) static void loaded(void) {
-    static const struct store_callbacks callbacks = {stacks_end, after_fork_child};
-    store_call_back(&callbacks);
+    store_call_back(after_fork_child);
     const char *folder = getenv("GILTRACE_OUT");
     if (folder != NULL) {
         struct plan plan = {
@@ -300,6 +298,10 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {FIELD(gt_chunk, base)},
         {FIELD(gt_chunk, lost)},
         {FIELD(gt_chunk, name)},
+        {FIELD(gt_stretch, magic)},
+        {FIELD(gt_stretch, size)},
+        {FIELD(gt_stretch, chunk)},
+        {FIELD(gt_stretch, reserved)},
         {CONSTANT(GT_TIME_BITS)},
         {CONSTANT(GT_KIND_SHIFT)},
         {CONSTANT(GT_FLAG_SHIFT)},
@@ -307,6 +309,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_CORE_SHIFT)},
         {CONSTANT(GT_MAGIC)},
         {CONSTANT(GT_CHUNK_MAGIC)},
+        {CONSTANT(GT_STRETCH_MAGIC)},
         {CONSTANT(GT_VERSION)},
         {CONSTANT(GT_HEADER_SIZE)},
         {CONSTANT(GT_MAX_GILS)},
@@ -339,6 +342,8 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_RING_CHUNK)},
         {CONSTANT(GT_SMALL_RING)},
         {CONSTANT(GT_SMALL_RING_CHUNK)},
+        {CONSTANT(GT_LEAST_CHUNK)},
+        {CONSTANT(GT_SMALL_CHUNK)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
