@@ -91,7 +91,7 @@ def record(
         os.execv(target.argv[0], target.argv)  # there is nothing to record
     size = _ring_size(ring)
     settings: dict[str, dict[str, int]] = {
-        "gil": {"depth": stacks.frames, "ring": size},
+        "gil": {"depth": stacks.frames, "ring": size, "packs": True},
         # A hand-over of the GIL takes three times as much room there, shared by the cores.
         "sched": {"ring": 4 * size // (os.cpu_count() or 1)},
     }

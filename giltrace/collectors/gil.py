@@ -10,6 +10,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from giltrace import installation, native
 from giltrace.collectors.base import Session
@@ -18,8 +19,15 @@ from giltrace.native.preloading import preload_path
 from giltrace.recording.clock_file import append_pair
 from giltrace.recording.collected import CollectorReport
 
+if TYPE_CHECKING:
+    from giltrace.recording.packing import Packer
+
 #: How often the tracer's clock is compared with CLOCK_MONOTONIC.
 PAIR_INTERVAL_NS = 250_000_000
+#: How often it is looked for what can be packed, for how long at a time, and from which size (bytes) of a file on.
+#: Who follows the recording (`recording.live`) has read a chunk so many seconds after its thread has left it.
+PACK_INTERVAL_NS, PACK_NS, PACK_FROM = 1_000_000_000, 20_000_000, 4 << 20
+PACK_AT_END_NS, PACK_WAIT_S = 10_000_000_000, 5.0
 
 PT_INTERP = 3
 
@@ -28,14 +36,18 @@ class GilCollector:
     """Preloads the tracer and keeps its clock compared with CLOCK_MONOTONIC.
 
     `depth` (0 to 128) is how many frames of a Python stack are recorded at each release, innermost first; deeper
-    stacks are cut at their outer end and marked so. With `ring` (bytes) each process keeps its newest events only.
+    stacks are cut at their outer end and marked so. With `ring` (bytes) each process keeps its newest events only. If
+    it `packs`, what threads have written is packed while they go on (`recording.packed`).
     """
 
     name = "gil"
 
-    def __init__(self, depth: int = 128, ring: int = 0) -> None:
+    def __init__(self, depth: int = 128, ring: int = 0, *, packs: bool = False) -> None:
         self._depth = depth
         self._ring = ring
+        self._packs = packs and not ring
+        self._packer: Packer | None = None
+        self._next_pack_ns = 0
         self._folder = Path()
         self._next_pair_ns = 0
         self._pid = 0
@@ -87,10 +99,31 @@ class GilCollector:
             self._program = os.readlink(f"/proc/{self._pid}/exe")
         if time.monotonic_ns() >= self._next_pair_ns:
             self._compare_clocks()
+        if self._packs and time.monotonic_ns() >= self._next_pack_ns:
+            self._pack(PACK_NS, PACK_WAIT_S)
+
+    def _pack(self, most_ns: int, wait: float) -> None:
+        """Pack what threads have left for so long (s), for as long as that, and look again a while after."""
+        begun = time.monotonic_ns()
+        self._next_pack_ns = begun + PACK_INTERVAL_NS
+        if self._packer is None:
+            sizes = (path.stat().st_size for path in self._folder.glob("gil-*.bin"))
+            if max(sizes, default=0) < PACK_FROM:
+                return
+            from giltrace.recording.packing import Packer
+
+            self._packer = Packer(self._folder)
+        self._packer.wait = wait
+        while self._packer.step():
+            if time.monotonic_ns() - begun > most_ns:
+                self._next_pack_ns = begun
+                return
 
     def stop(self) -> CollectorReport:
         """See `Collector.stop`."""
         self._compare_clocks()
+        if self._packs:
+            self._pack(PACK_AT_END_NS, 0)
         return self.report(self._folder)
 
     def report(self, folder: Path) -> CollectorReport:

@@ -14,6 +14,7 @@ from giltrace.recording.chunks import Written
 from giltrace.recording.clock import PAIR
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, Source, Times
 from giltrace.recording.events import Array
+from giltrace.recording.packed import Laid
 from giltrace.text import visible
 
 _COUNTS = ("lost_stacks", "lost", "ring_size", "overwritten", "samples", "switches", "switches_missed")
@@ -72,7 +73,7 @@ class GilFile:
 
         Where a chunk begins whose head makes no sense is added to `refused`.
         """
-        with Source(self.path) as source:
+        with Laid(self.path) as source:
             yield from chunks.read(source, chunks.find(source, refused))
 
 

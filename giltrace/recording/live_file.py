@@ -251,15 +251,16 @@ class LiveFile:
             if chunk.sequence > max(thread.expected, thread.known, 0):
                 # The one before it may have been published behind our back while we looked elsewhere: look again first.
                 break
-            self._learn(thread, chunk)
+            self._learn(thread, chunk, since)
             self._load(chunk)
-            if follows and thread.chunks[1].base <= since:
+            passed_over = follows and thread.chunks[1].base <= since
+            if passed_over:
                 piece = self._take(-1, thread, chunk, len(chunk.words), len(chunk.words))
             else:
                 cut = _cut(chunk, until, left=follows)
                 piece = self._take(number, thread, chunk, min(self._since(chunk, since), cut), cut)
-            if piece is None:  # used again under our eyes
-                self.missed += 1
+            if piece is None:  # used again, or packed, under our eyes
+                self.missed += not passed_over
                 self._gaps.append((chunk.start, chunk.end))
                 thread.chunks.pop(0)
                 continue
@@ -281,10 +282,10 @@ class LiveFile:
         thread.lost = thread.info.lost
         self._closed.append(chunk)
 
-    def _learn(self, thread: _Thread, chunk: _Chunk) -> None:
-        """Take the name, and what was lost, from the chunk's head; notice chunks that are gone unread."""
+    def _learn(self, thread: _Thread, chunk: _Chunk, since: int) -> None:
+        """Take the name, and what was lost, from the chunk's head; notice chunks after `since` that are gone unread."""
         if 0 <= thread.expected < chunk.sequence:
-            self.missed += chunk.sequence - thread.expected
+            self.missed += chunk.sequence - thread.expected if chunk.base > since else 0
             thread.stack = 0
         thread.expected = chunk.sequence
         raw = self._head(chunk.start)

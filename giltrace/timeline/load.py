@@ -11,7 +11,7 @@ import numpy as np
 from giltrace.errors import RecordingError
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
-from giltrace.recording.door import Times, matching
+from giltrace.recording.door import Damaged, Times, leaving_out, matching
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gathering import MOST_BYTES, Edges
@@ -19,6 +19,7 @@ from giltrace.recording.gil import read_processes
 from giltrace.recording.merged import read_merged
 from giltrace.recording.meta import Meta
 from giltrace.recording.native_code import read_native_code
+from giltrace.recording.packed import size_of
 from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
@@ -47,7 +48,11 @@ def load(folder: Path, *, gathered: bool | None = False) -> Timeline:
 
 def is_long(folder: Path) -> bool:
     """Whether it would take seconds to work on every hold of the recording `folder`."""
-    return sum(path.stat().st_size for path in matching(folder, GIL_NAME.fullmatch)) > MOST_BYTES
+    total, refused = 0, list[Damaged]()
+    for path in matching(folder, GIL_NAME.fullmatch):
+        with leaving_out(path, refused):
+            total += size_of(path)
+    return total > MOST_BYTES
 
 
 def _load(folder: Path, *, gathered: bool) -> Timeline:
