@@ -155,6 +155,15 @@ Ring = Annotated[
     ),
 ]
 
+MaxSize = Annotated[
+    str,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        help="End the recording, not the program, when it has SIZE on disk, like 2GB.",
+    ),
+]
+
 DumpOn = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,6 +14,7 @@ from giltrace.cli.options import (
     Force,
     Light,
     MaxDumps,
+    MaxSize,
     NoTrace,
     Output,
     Python,
@@ -56,6 +57,7 @@ def record(
     stacks: Annotated[
         StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
     ] = StackDepth.full,
+    max_size: MaxSize = "",
     ring: Ring = "",
     dump_on: DumpOn = None,
     max_dumps: MaxDumps = 10,
@@ -80,16 +82,20 @@ def record(
     is --with viztracer. py-spy and viztracer have a budget: each ends where it would cost more than 10 % of the
     program's CPU time, and says so.
 
+    Recording ends before the program where --max-size is reached, or less than 256 MiB are free on the disk.
+
     A flight recorder, for what happens once a day: --ring keeps the newest events only (and implies --light), and each
     --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on.
     """
     from giltrace.launch.recorder import record as run
+    from giltrace.launch.room import Room
     from giltrace.launch.target import resolve
 
     target = resolve(words or [], module=module, code=code, python=python)
     if target.bundled and {"-h", "--help"} & set(target.argv):
         os.execv(target.argv[0], target.argv)  # there is nothing to record
     size = _ring_size(ring)
+    most = _most(max_size, ring=size > 0)
     settings: dict[str, dict[str, int]] = {
         "gil": {"depth": stacks.frames, "ring": size, "packs": True},
         # A hand-over of the GIL takes three times as much room there, shared by the cores.
@@ -100,8 +106,9 @@ def record(
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
+    room = None if size else Room(folder, most, _announce)
     ready = ends(no_trace=no_trace)
-    status = run(target, folder, collectors, force=force, meanwhile=ready, ending=_finishing)
+    status = run(target, folder, collectors, force=force, meanwhile=ready, ending=_finishing, room=room)
     show(folder, trace, no_trace=no_trace)
     exit_like(status)
 
@@ -144,6 +151,20 @@ def _ring_size(text: str) -> int:
     return size
 
 
+def _most(text: str, *, ring: bool) -> int:
+    """How many bytes a recording may take; 0 for any."""
+    most = parse_size(text, "--max-size") if text else 0
+    if text and ring:
+        raise UsageError("--max-size is not for a ring", "that takes what --ring says")
+    if text and most < 1 << 20:
+        raise UsageError(f"a recording of {text} is too small", "give --max-size 1MiB or more")
+    return most
+
+
+def _announce(what: str) -> None:
+    say(f"giltrace: {what}")
+
+
 def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
     if not ring:
         if rules:
@@ -151,7 +172,4 @@ def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
         return []
     from giltrace.collectors.flight import FlightRecorder
 
-    def announce(what: str) -> None:
-        say(f"giltrace: {what}")
-
-    return [FlightRecorder([parse_rule(text) for text in rules], most, announce)]
+    return [FlightRecorder([parse_rule(text) for text in rules], most, _announce)]

@@ -62,12 +62,12 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_size(text: str) -> int:
-    """Bytes of ``64MiB`` or ``1.5GB``; a unit is needed."""
+def parse_size(text: str, option: str = "--ring") -> int:
+    """Bytes of ``64MiB`` or ``1.5GB``, the value of an `option`; a unit is needed."""
     found = _SIZE.fullmatch(text.strip())
     size = float(found[1]) * _SIZES[found[2]] if found else -1.0
     if not 0 <= size < 1 << 62:
-        raise Mistyped(f"{text!r} is no size", "write a number and KiB, MiB, GiB, kB, MB or GB, like 64MiB", "--ring")
+        raise Mistyped(f"{text!r} is no size", "write a number and KiB, MiB, GiB, kB, MB or GB, like 64MiB", option)
     return round(size)
 
 

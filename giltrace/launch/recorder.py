@@ -14,6 +14,7 @@ from giltrace.collectors.base import Collector, Session
 from giltrace.errors import GiltraceError
 from giltrace.launch.beside import taken_beside
 from giltrace.launch.child import Child
+from giltrace.launch.room import Room
 from giltrace.launch.target import Target
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores_log import CoresLog
@@ -84,10 +85,12 @@ def record(
     force: bool = False,
     meanwhile: Iterable[object] = (),
     ending: Callable[[], AbstractContextManager[None]] = nullcontext,
+    room: Room | None = None,
 ) -> int:
     """Record `target` into the new folder `path`; returns its exit status, negative for a signal's number.
 
-    The steps of `meanwhile` are taken while the target runs. The block that `ending` gives is around what is left to do
+    Where there is no more `room`, recording ends, and the target goes on. The steps of `meanwhile` are taken while the
+    target runs. The block that `ending` gives is around what is left to do
     once it has ended.
 
     Raises `OutputError` or `TargetError`, in which case nothing was started and `path` is as it was.
@@ -113,16 +116,27 @@ def record(
         folder.abandon()
         raise
     folder.keep()
+    if room is not None:
+        room.start()
     with taken_beside(meanwhile):
         status = child.wait(POLL_SECONDS, crew.look)
         while status is None:
             crew.poll()
+            if room is not None and (why := room.full()):
+                meta.ended = why
+                break
             status = child.wait(POLL_SECONDS, crew.look)
         meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
+    if room is not None and status is None:
+        room.send_away()
     with ending():
         crew.stop()
     meta.collectors = [asdict(report) for report in crew.reports.values()]
     meta.state = "complete"
     meta.write(path)
+    while status is None:
+        if room is not None:
+            room.send_away()
+        status = child.wait(POLL_SECONDS, crew.look)
     return status

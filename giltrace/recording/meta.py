@@ -41,7 +41,7 @@ class Meta:
     here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
     has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
     free), both by their ids here, and the address of its mutex. `files` has, by the name that the interpreter has for
-    a piece of code, what people call it: a notebook's cells.
+    a piece of code, what people call it: a notebook's cells. `ended` says why recording ended before the program did.
     """
 
     giltrace: str
@@ -61,6 +61,7 @@ class Meta:
     own_threads: list[list[int]] = field(default_factory=list)
     holders: list[list[int]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    ended: str = ""
     format: str = FORMAT
     version: int = VERSION
 
@@ -238,6 +239,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "thread_names": _is_by_id(_is_text),
     "ids": _is_by_id(_is_id),
     "trigger": lambda value: value is None or (_is_trigger(value) and {"kind", "rule", "time_ns"} <= value.keys()),
+    "ended": _is_text,
     "format": _is_text,
     "version": is_int,
 }

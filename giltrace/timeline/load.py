@@ -94,7 +94,9 @@ def _load(folder: Path, *, gathered: bool) -> Timeline:
     known = (replace(process, native_code=code) for process in timeline.processes)
     built = tuple(_with_footprint(_with_end(process, meta, last), meta) for process in known)
     whole = meta.exit_status is not None
-    return replace(timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole, merged=merged)
+    return replace(
+        timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole, merged=merged, ended=meta.ended
+    )
 
 
 def _known_until(meta: Meta) -> int | None:

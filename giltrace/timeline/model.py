@@ -245,7 +245,8 @@ class Timeline:
     keys sysname, release, version, machine (as `os.uname`) and cpus (int). `trigger` is why a flight recorder wrote it.
     `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
     which part of the recording it is, empty for all of it. `whole_run`: what was recorded is a program, from its start
-    to its end, so that the length says how long that took. `merged` are the spans of other profilers' files.
+    to its end, so that the length says how long that took. `merged` are the spans of other profilers' files. `ended`:
+    why recording ended before the program did.
     """
 
     processes: tuple[Process, ...]
@@ -266,6 +267,7 @@ class Timeline:
     part: tuple[str, ...] = ()
     whole_run: bool = False
     merged: tuple[Merged, ...] = ()
+    ended: str = ""
 
     @property
     def recorded(self) -> tuple[int, int]:
@@ -292,6 +294,8 @@ class Timeline:
         told = [f"written for: {self.trigger}"] if self.trigger is not None else []
         if self.unfinished:
             told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
+        if self.ended:
+            told.append(f"recording ended before the program did: {self.ended}")
         told += self.damage
         if any(not process.has_sched and len(process.holds) for process in self.processes):
             told.append(

@@ -31,6 +31,7 @@ WRONG = [
     ("record -c", "-c"),
     ("record --light -m", "-m"),
     ("record -o", "-o"),
+    ("record --max-size", "--max-size"),
     ("record --ring", "--ring"),
     ("record --without", "--without"),
     ("record --python", "--python"),
@@ -97,6 +98,9 @@ WRONG = [
     ("top --once --output taken.pftrace -c pass", "taken.pftrace"),
     # values at their edges
     ("record --ring 0MiB -c pass", "0MiB"),
+    ("record --max-size 64 -c pass", "--max-size"),
+    ("record --max-size 1kB -c pass", "--max-size"),
+    ("record --ring 64MiB --max-size 1GB -c pass", "--max-size"),
     ("record --ring 64 -c pass", "--ring"),
     ("record --ring 1e3MiB -c pass", "--ring"),
     (f"record --ring {'9' * 400}GiB -c pass", "--ring"),
