@@ -50,10 +50,12 @@ start(THREADS, TOGETHER)
 open(sys.argv[1], "w").write(repr(used() - before))
 """
 
+#: The tracer alone, without stacks and with them; and as one would record, with context switches by the kernel.
 CONDITIONS: dict[str, tuple[str, ...] | None] = {
     "untraced": None,
-    "--stacks none": ("--light", "--stacks", "none"),
-    "--stacks full": ("--light", "--stacks", "full"),
+    "gil, no stacks": ("--light", "--without", "sched", "--stacks", "none"),
+    "gil": ("--light", "--without", "sched"),
+    "--light": ("--light",),
 }
 
 

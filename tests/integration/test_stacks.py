@@ -137,3 +137,49 @@ def test_who_waits_sees_whether_the_holder_collects_garbage(interpreter: Interpr
     assert len(seen["COMPUTE"]) > 10
     assert np.mean(seen["COLLECT"]) > 0.9
     assert np.mean(seen["COMPUTE"]) < 0.1
+
+
+MANY = """
+import os, threading
+fd, read = os.open("/dev/zero", os.O_RDONLY), os.read
+def stand(left, bits):
+    if left == 0:
+        read(fd, 1)
+    elif bits & 1:
+        stand(left - 1, bits >> 1)  # odd
+    else:
+        stand(left - 1, bits >> 1)  # even
+def work():
+    for _ in range(2):
+        for bits in range(10000):
+            stand(14, bits)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+def test_ten_thousand_stacks_in_turn_are_told_apart(interpreter: Interpreter, tmp_path: Path) -> None:
+    program = tmp_path / "many.py"
+    program.write_text(MANY)
+    _, process = run(interpreter, tmp_path, [str(program)])
+    lines = MANY.splitlines()
+    reads, odd, even = (
+        next(at for at, line in enumerate(lines, 1) if mark in line) for mark in ("read(fd", "# odd", "# even")
+    )
+    assert (process.lost, process.lost_stacks) == (0, 0)
+    releases = of_kind(process.events, layout.Kind.RELEASE)
+    table = process.stacks
+    assert table is not None
+    at_read = np.array([frames(process, stack)[0] == ("stand", str(program), reads) for stack in range(len(table))])
+    for thread in (1, 2):
+        own = releases[releases["thread"] == thread]["stack"]
+        # A thread that is asked for the GIL gives it up elsewhere too, or once more where it has just read.
+        own = own[(own >= 0) & at_read[own]]
+        own = own[np.append(True, own[1:] != own[:-1])]
+        assert own.size == 20000
+        assert (own[:10000] == own[10000:]).all()
+        assert len(np.unique(own)) == 10000
+        for bits in range(0, 10000, 61):
+            found = [line for _, _, line in frames(process, int(own[bits]))[1:15]]
+            assert found == [odd if bits >> level & 1 else even for level in reversed(range(14))]

@@ -105,8 +105,10 @@ def test_threads_that_end_soon_share_pieces(plain: Path, tmp_path: Path) -> None
         assert path.stat().st_size <= small + 2 * (1 << 16) + (outgrown + 2) * layout.LEAST_CHUNK
 
 
-def test_threads_that_end_soon_without_system_calls(plain: Path, tmp_path: Path) -> None:
-    rows = run(plain, "brief-confined", tmp_path)
+@pytest.mark.unsanitized("tsan")
+@pytest.mark.parametrize("build", ["plain", WATCHED])
+def test_threads_that_end_soon_without_system_calls(request: pytest.FixtureRequest, build: str, tmp_path: Path) -> None:
+    rows = run(request.getfixturevalue(build), "brief-confined", tmp_path)
     assert recorded(tmp_path, 0) == {tid: count for _, tid, count in rows}
 
 

@@ -13,7 +13,8 @@
 #define CODES_NONE 0u
 #define CODES_LOST UINT32_MAX
 
-enum { CODES_SALTS = 256 };
+/* So many that a program which makes and frees code all the time leaves nearly all other stacks known. */
+enum { CODES_SALTS = 1024 };
 
 extern _Atomic uint64_t codes_salts[CODES_SALTS];
 extern pthread_mutex_t codes_lock;

@@ -98,15 +98,17 @@ static __attribute__((noinline)) bool linked(uintptr_t state) {
     return peek_own(place, &back, sizeof back) && back == state;
 }
 
-/* The thread-local pointer is cleared when its thread deletes the state. If another thread did that, it is not the
- * state that the GIL was had with. */
-static inline bool is_live(uintptr_t state) {
-    return state != 0 && (likely((uintptr_t)this_thread_state() == state) || linked(state));
+/* The thread-local pointer is cleared when its thread deletes the state: then there is one release more, which needs no
+ * second look. If another thread did that, it is not the state that the GIL was had with. */
+static inline bool is_live(struct thread *thread, uintptr_t state) {
+    uintptr_t own = (uintptr_t)this_thread_state(), before = thread->own_state;
+    thread->own_state = own;
+    return state != 0 && (likely(own == state) || ((own != 0 || before != state) && linked(state)));
 }
 
 /* The first stack that there is tells whether the interpreter is as its version says. */
-static __attribute__((noinline)) bool prove(uintptr_t state) {
-    if (atomic_load_explicit(&walking, memory_order_relaxed) != UNPROVEN || !is_live(state)) {
+static __attribute__((noinline)) bool prove(struct thread *thread, uintptr_t state) {
+    if (atomic_load_explicit(&walking, memory_order_relaxed) != UNPROVEN || !is_live(thread, state)) {
         return false;
     }
     enum frames_verdict verdict = frames_check(state);
@@ -144,10 +146,10 @@ static __attribute__((noinline)) bool number(const struct thread *thread, uintpt
  * no Python frame or stacks are off. */
 uint32_t stacks_own(struct thread *thread, uintptr_t state) {
     if (unlikely(atomic_load_explicit(&walking, memory_order_acquire) != PROVEN)) {
-        if (!prove(state)) {
+        if (!prove(thread, state)) {
             return 0;
         }
-    } else if (unlikely(!is_live(state))) {
+    } else if (unlikely(!is_live(thread, state))) {
         return 0;
     }
     uintptr_t top = first_frame(state);

@@ -36,6 +36,7 @@ struct thread {
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
     uint64_t stack_hash;              /* of stacks.c: of the stack that it asked for last, */
     uint32_t stack_number;            /* which has this number */
+    uintptr_t own_state;              /* likewise: the thread state that was the thread's own at that time */
     struct room room;                 /* the current chunk, if there is one */
     uint64_t acquired;                /* ticks of the hold under way */
     uint64_t waits_since_ns;          /* of the wait under way, from where it had to sleep */
