@@ -157,7 +157,7 @@ def _most(text: str, *, ring: bool) -> int:
     if text and ring:
         raise UsageError("--max-size is not for a ring", "that takes what --ring says")
     if text and most < 1 << 20:
-        raise UsageError(f"a recording of {text} is too small", "give --max-size 1MiB or more")
+        raise UsageError(f"--max-size {text} is too small", "give 1MiB or more")
     return most
 
 
