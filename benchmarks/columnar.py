@@ -47,13 +47,18 @@ def questions() -> dict[str, str]:
     return found
 
 
-def processes(events: int, threads: int) -> Iterator[Process]:
-    """Make process images one after the other, alike but for their ids, whose holds and waits have some stacks."""
+def image(events: int, threads: int) -> Process:
+    """Make a process image of at most so many events, whose holds and waits have some stacks."""
     made = with_places(make_process(threads=threads, holds=min(HOLDS, events // 3)), STACKS)
     starts, ends = (np.array([getattr(thread, edge) for thread in made.threads], np.int64) for edge in ("start", "end"))
     states = thread_states(starts, ends, np.ones(threads, np.bool_), made.holds, made.waits, made.runs)
+    return replace(made, states=states)
+
+
+def copies(made: Process, events: int) -> Iterator[Process]:
+    """The image again and again, up to so many events; alike but for their ids."""
     for number in range(max(events // 3 // HOLDS, 1)):
-        yield replace(made, pid=made.pid + number, states=states)
+        yield replace(made, pid=made.pid + number)
 
 
 def _peak_mb() -> float:
@@ -62,9 +67,9 @@ def _peak_mb() -> float:
 
 def write(folder: Path, events: int, threads: int) -> None:
     """Make the data set and say what that took."""
-    first = next(processes(events, threads))
+    made = image(events, threads)
     before, begin = _peak_mb(), time.perf_counter()
-    write_dataset(make_timeline(first), folder, processes(events, threads))
+    write_dataset(make_timeline(made), folder, copies(made, events))
     seconds = time.perf_counter() - begin
     size = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
     print(

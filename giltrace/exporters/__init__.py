@@ -90,6 +90,7 @@ _TABLES = {
         "holds",
         "waits",
         "blame",
+        "waiting",
         "stacks",
         "switch_requests",
         "states",

@@ -107,6 +107,15 @@ def test_blame_is_all_time_that_was_waited_for_a_holder(timeline: Timeline) -> N
         assert Counter(row["culprit"] for row in mine).keys() == {row.culprit.thread for row in found.pairs}
 
 
+def test_so_many_waited_for_so_long(timeline: Timeline) -> None:
+    rows = table_of(timeline, "waiting")
+    for process in timeline.processes:
+        mine = [row for row in rows if row["pid"] == str(process.pid)]
+        waited = process.waits["end"] - process.waits["start"]
+        assert sum(int(row["waiting"]) * int(row["duration"]) for row in mine) == int(waited.sum()) > 0
+        assert sum(int(row["duration"]) for row in mine) == (process.end - process.start) * process.gils
+
+
 def test_csv_survives_any_name() -> None:
     names = [row["thread"] for row in table_of(ONE, "threads")]
     assert names == [*AWKWARD[:3], f"thread {ONE.processes[0].threads[3].tid}"]

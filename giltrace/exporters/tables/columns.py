@@ -17,6 +17,7 @@ from giltrace.analysis.measure.sites import Classes
 from giltrace.analysis.results import frame_text
 from giltrace.exporters._names import command_words
 from giltrace.exporters._places import KNOWN_BY
+from giltrace.exporters._relations import waiting_counts
 from giltrace.exporters.tables.image import Image, images
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.axis import Ints
@@ -197,6 +198,24 @@ def _blame(image: Image) -> Iterator[Columns]:
         yield rows(part[:5])
 
 
+def _waiting(image: Image) -> Iterator[Columns]:
+    """For how long so many threads waited for a GIL at once: of the chosen ones."""
+    process = image.process
+    chosen = replace(process, waits=process.waits[process.of_chosen(process.waits)])
+    for gil in range(max(process.gils, 1)):
+        times, counts = waiting_counts(chosen, gil)
+        spent = np.zeros(int(counts.max()) + 1, np.int64)
+        np.add.at(spent, counts, np.diff(times, append=max(process.end, int(times[-1]))))
+        some = np.flatnonzero(spent)
+        yield {
+            "image": np.full(len(some), image.number),
+            "pid": np.full(len(some), process.pid),
+            "gil": np.full(len(some), gil),
+            "waiting": some,
+            "duration": spent[some],
+        }
+
+
 def _by_words(classes: Classes) -> tuple[Ints, dict[str, list[str]]]:
     """Rows sorted by what is said of them in words: a number for each, and by it the role, the site, the own line."""
     number: dict[tuple[str, str, str], int] = {}
@@ -259,6 +278,7 @@ TABLES: dict[str, Callable[[Image], Iterator[Columns]]] = {
     "holds": _holds,
     "waits": _waits,
     "blame": _blame,
+    "waiting": _waiting,
     "stacks": _stacks,
     "switch_requests": _switch_requests,
     "states": _states,

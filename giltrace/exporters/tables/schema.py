@@ -44,6 +44,7 @@ SCHEMA: dict[str, dict[str, Kind]] = {
         "image pid victim$ victim_site$ victim_own_line$ culprit$ culprit_site$ culprit_own_line$"
         " waits duration max_duration"
     ),
+    "waiting": _columns("image pid gil waiting duration"),
     "stacks": _columns("image stack depth position function$ file$ line text$ own? truncated?"),
     "switch_requests": _columns(f"{_WHOSE} time gil"),
     "states": _columns(f"{_INTERVAL} state$"),
