@@ -10,13 +10,14 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from giltrace import installation
-from giltrace.errors import RecordingError
+from giltrace.errors import OutputError, RecordingError
 from giltrace.exporters.tables.schema import PART_KEY, PARTED, SCHEMA, VERSION
 from giltrace.recording.meta import FILE
 from giltrace.timeline.model import Timeline
@@ -66,6 +67,7 @@ class ColumnarProcessor:
         # Nothing is fetched from elsewhere, and what has no room in memory goes where such things go.
         settings = {"autoinstall_known_extensions": "false", "temp_directory": tempfile.gettempdir()}
         self._base = duckdb.connect(config=settings)
+        self._worker = ThreadPoolExecutor(1, "duckdb")
         for table in SCHEMA:
             self._run(f"create view {table} as select * from {_source(dataset, table)};")
         self._run(_MACROS + _LOOKED_UP)
@@ -82,15 +84,23 @@ class ColumnarProcessor:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _run(self, sql: str) -> Rows:
+        # DuckDB heeds no signal while it is busy: this thread does.
+        answer = self._worker.submit(self._answer, sql)
         try:
-            answer = self._base.execute(sql)
-            columns = distinct(name for name, *_ in answer.description or ())
-            return Rows(columns, [list(map(_value, row)) for row in answer.fetchall()] if columns else [])
+            return answer.result()
         except self._error as error:
             remedy = "Check the query; DuckDB's SQL applies."
             if any(name in sql for name in ("gil_spans", "gil_gaps", "thread_state", "counter")):
                 remedy = "What was merged and Perfetto's own tables are in traces only: leave out --engine duckdb."
             raise QueryError(f"SQL error: {error}", remedy) from None
+        except BaseException:
+            self._base.interrupt()
+            raise
+
+    def _answer(self, sql: str) -> Rows:
+        answer = self._base.execute(sql)
+        columns = distinct(name for name, *_ in answer.description or ())
+        return Rows(columns, [list(map(_value, row)) for row in answer.fetchall()] if columns else [])
 
 
 def _duckdb() -> Any:
@@ -172,7 +182,10 @@ def as_dataset(subject: Subject, changed: Timeline | None = None) -> Iterator[Pa
     assert exporter is not None
     with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:
         place = Path(folder) / (subject.title + _SUFFIX)
-        exporter.write(timeline, place)
+        try:
+            exporter.write(timeline, place)
+        except OutputError as error:
+            raise OutputError(error.message, "name a folder with space by TMPDIR") from None
         yield place
 
 

@@ -7,7 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from giltrace import installation
-from giltrace.errors import RecordingError
+from giltrace.errors import OutputError, RecordingError
 from giltrace.exporters import find
+from giltrace.exporters.tables import columns
 from giltrace.timeline.load import load
 from giltrace.views import columnar
 from giltrace.views.columnar import ColumnarProcessor, as_dataset
@@ -197,6 +201,44 @@ def test_mistakes_are_told(convoy: Path, words: list[str], message: str) -> None
     assert done.stderr.startswith("giltrace: error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_query_that_goes_on_and_on(convoy: Path) -> None:
+    with as_dataset(Subject.find(convoy)) as dataset:
+        tables = ColumnarProcessor(dataset)
+        begun = threading.Event()
+
+        def told(number: int) -> int:
+            begun.set()
+            return number
+
+        tables._base.create_function("told", told, ["BIGINT"], "BIGINT")
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def interrupt() -> None:
+            begun.wait()
+            signal.pthread_kill(main, signal.SIGINT)
+
+        person = threading.Thread(target=interrupt)
+        person.start()
+        with pytest.raises(KeyboardInterrupt):
+            tables.run("select count(distinct told(a.range) + b.range) from range(1000000000) a, range(1000000000) b")
+        person.join()
+        # It could not answer if it was still busy.
+        assert tables.run("select 7 as seven").rows == [[7]]
+
+
+def test_a_full_disk_is_told_with_what_to_do(convoy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(columns.TABLES, "waits", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OutputError, match="No space left") as raised, as_dataset(Subject.find(convoy)):
+        pass
+    assert "TMPDIR" in raised.value.remedy
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trace_alone_has_no_tables(convoy: Path, tmp_path: Path) -> None:
