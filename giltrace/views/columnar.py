@@ -7,6 +7,7 @@ and the data set's own, which are views of the files: what does not fit into mem
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ set variable stacks = (
 
 
 class ColumnarProcessor:
-    """A data set that answers SQL. Raises `QueryError` if DuckDB is missing, or cannot read it."""
+    """A data set that answers SQL. Raises `QueryError` if DuckDB is missing, `RecordingError` if it cannot read it."""
 
     def __init__(self, dataset: Path) -> None:
         duckdb = _duckdb()
@@ -68,26 +69,17 @@ class ColumnarProcessor:
         settings = {"autoinstall_known_extensions": "false", "temp_directory": tempfile.gettempdir()}
         self._base = duckdb.connect(config=settings)
         self._worker = ThreadPoolExecutor(1, "duckdb")
-        for table in SCHEMA:
-            self._run(f"create view {table} as select * from {_source(dataset, table)};")
-        self._run(_MACROS + _LOOKED_UP)
-        for table in TABLES:
-            self._run(definition(table))
+        views = [f"create view {table} as {_source(dataset, table)};" for table in SCHEMA]
+        try:
+            self._base.execute("\n".join([*views, _MACROS, _LOOKED_UP, *map(definition, TABLES)]))
+        except duckdb.Error as error:
+            raise RecordingError(f"{dataset} cannot be read: {error}", _ANEW) from None
 
     def run(self, sql: str) -> Rows:
         """Run the statements of `sql`; the rows of the last. Raises `QueryError` with what DuckDB says."""
-        return self._run(sql)
-
-    def query(self, sql: str) -> list[dict[str, Value]]:
-        """Run `sql` as `run` does, and return its rows as dicts by column name."""
-        names, rows = self.run(sql)
-        return [dict(zip(names, row, strict=True)) for row in rows]
-
-    def _run(self, sql: str) -> Rows:
         # DuckDB heeds no signal while it is busy: this thread does.
-        answer = self._worker.submit(self._answer, sql)
         try:
-            return answer.result()
+            return self._worker.submit(self._answer, sql).result()
         except self._error as error:
             remedy = "Check the query; DuckDB's SQL applies."
             if any(name in sql for name in ("gil_spans", "gil_gaps", "thread_state", "counter")):
@@ -112,9 +104,15 @@ def _duckdb() -> Any:
 
 
 def _source(dataset: Path, table: str) -> str:
-    files = f"{PART_KEY}=*/part-*{_SUFFIX}" if table in PARTED else _FILE
-    place = str(dataset / table / files).replace("'", "''")
-    return f"read_parquet('{place}', hive_partitioning = {str(table in PARTED).lower()})"
+    """Its columns and no others: a folder above that has a name such as `run=3` would be one."""
+    columns = ", ".join(f'"{name}"' for name in SCHEMA[table])
+    place = f"{glob.escape(str(dataset / table))}/" + (f"{PART_KEY}=*/part-*{_SUFFIX}" if table in PARTED else _FILE)
+    hive = str(table in PARTED).lower()
+    return f"select {columns} from read_parquet('{_quoted(place)}', hive_partitioning = {hive})"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
 
 
 def _value(value: Any) -> Value:
@@ -141,10 +139,12 @@ def told_version(dataset: Path) -> tuple[str, str]:
     Raises `QueryError` without DuckDB, `RecordingError` if it cannot be read.
     """
     duckdb = _duckdb()
-    file = str(dataset / "processes" / _FILE).replace("'", "''")
+    file = glob.escape(str(dataset / "processes" / _FILE))
     try:
         rows = (
-            duckdb.connect().execute(f"select decode(key), decode(value) from parquet_kv_metadata('{file}')").fetchall()
+            duckdb.connect()
+            .execute(f"select decode(key), decode(value) from parquet_kv_metadata('{_quoted(file)}')")
+            .fetchall()
         )
     except duckdb.Error as error:
         raise RecordingError(f"{dataset} cannot be read: {error}", _ANEW) from None
