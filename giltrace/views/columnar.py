@@ -10,11 +10,12 @@ import contextlib
 import glob
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from giltrace import installation
@@ -68,7 +69,6 @@ class ColumnarProcessor:
         # Nothing is fetched from elsewhere, and what has no room in memory goes where such things go.
         settings = {"autoinstall_known_extensions": "false", "temp_directory": tempfile.gettempdir()}
         self._base = duckdb.connect(config=settings)
-        self._worker = ThreadPoolExecutor(1, "duckdb")
         views = [f"create view {table} as {_source(dataset, table)};" for table in SCHEMA]
         try:
             self._base.execute("\n".join([*views, _MACROS, _LOOKED_UP, *map(definition, TABLES)]))
@@ -78,21 +78,29 @@ class ColumnarProcessor:
     def run(self, sql: str) -> Rows:
         """Run the statements of `sql`; the rows of the last. Raises `QueryError` with what DuckDB says."""
         # DuckDB heeds no signal while it is busy: this thread does.
+        answers = SimpleQueue[Rows | Exception]()
+        threading.Thread(target=lambda: answers.put(self._answer(sql)), name="duckdb").start()
         try:
-            return self._worker.submit(self._answer, sql).result()
-        except self._error as error:
-            remedy = "Check the query; DuckDB's SQL applies."
-            if any(name in sql for name in ("gil_spans", "gil_gaps", "thread_state", "counter")):
-                remedy = "What was merged and Perfetto's own tables are in traces only: leave out --engine duckdb."
-            raise QueryError(f"SQL error: {error}", remedy) from None
+            answer = answers.get()
         except BaseException:
             self._base.interrupt()
             raise
+        if isinstance(answer, self._error):
+            remedy = "Check the query; DuckDB's SQL applies."
+            if any(name in sql for name in ("gil_spans", "gil_gaps", "thread_state", "counter")):
+                remedy = "What was merged and Perfetto's own tables are in traces only: leave out --engine duckdb."
+            raise QueryError(f"SQL error: {answer}", remedy)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    def _answer(self, sql: str) -> Rows:
-        answer = self._base.execute(sql)
-        columns = distinct(name for name, *_ in answer.description or ())
-        return Rows(columns, [list(map(_value, row)) for row in answer.fetchall()] if columns else [])
+    def _answer(self, sql: str) -> Rows | Exception:
+        try:
+            answer = self._base.execute(sql)
+            columns = distinct(name for name, *_ in answer.description or ())
+            return Rows(columns, [list(map(_value, row)) for row in answer.fetchall()] if columns else [])
+        except Exception as error:
+            return error
 
 
 def _duckdb() -> Any:
