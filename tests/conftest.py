@@ -41,6 +41,10 @@ def _has_version(*version: int) -> Callable[[], bool]:
     return lambda: any(i.version[:2] == version for i in interpreters())
 
 
+def _has_package(name: str) -> Callable[[], bool]:
+    return lambda: importlib.util.find_spec(name) is not None
+
+
 def _can_probe_kernel() -> bool:
     return os.geteuid() == 0 and os.access("/sys/kernel/tracing/uprobe_events", os.W_OK)
 
@@ -60,7 +64,12 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "recipes": lambda: (recipes.HOME / "bin" / "dask").exists(),
     "musl python": lambda: (PYTHONS / "musl" / "complete").exists(),
     "arm64 python": lambda: (PYTHONS / "arm64" / "complete").exists(),
-    "ziglang": lambda: importlib.util.find_spec("ziglang") is not None,
+    "ziglang": _has_package("ziglang"),
+    "dask": _has_package("dask"),
+    "duckdb": _has_package("duckdb"),
+    "pandas": _has_package("pandas"),
+    "polars": _has_package("polars"),
+    "pyarrow": _has_package("pyarrow"),
     "sanitizers": sanitizers.available,
     "clang-format": _has_program("clang-format"),
     "perf": _has_program("perf"),

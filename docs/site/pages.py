@@ -20,7 +20,16 @@ DOCS = ROOT / "docs"
 START = "index.md"
 #: The navigation, group by group; a folder stands for all pages in it. A page that is not here fails the build.
 NAVIGATION: dict[str, tuple[str, ...]] = {
-    "Begin": ("tutorial.md", "recipes.md", "reading.md", gallery.SOURCE, "safety.md", "tried.md", "comparison.md"),
+    "Begin": (
+        "tutorial.md",
+        "recipes.md",
+        "reading.md",
+        gallery.SOURCE,
+        "safety.md",
+        "tried.md",
+        "comparison.md",
+        "benchmarks.md",
+    ),
     "Use": (commands.SOURCE, "pytest.md", "notebooks.md", "cookbook.md", "ci.md", "api.md"),
     "Formats": ("formats.md", "report-json.md", "recording-format.md"),
     "How it works": ("ARCHITECTURE.md", "decisions.md"),

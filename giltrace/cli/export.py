@@ -70,7 +70,7 @@ def export(
 
     \b
     giltrace export slow --to firefox                    for profiler.firefox.com
-    giltrace export slow --to parquet -o data            tables: DuckDB, pandas
+    giltrace export slow --to parquet                    for DuckDB, Polars, Dask
     giltrace export slow --to csv --table waits -o -     one table, on stdout
     giltrace export slow --to collapsed --by culprit     lines waited for, folded
     giltrace export slow --to perfetto --top-waits 50    a trace cut to its waits

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from giltrace.cli.completion.candidates import files
+from giltrace.cli.completion.candidates import files, one_of
 from giltrace.cli.options import After, Processes, RecordingOrTrace, Window
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
     from giltrace.analysis.selection import Selection
     from giltrace.timeline.model import Timeline
+    from giltrace.views.prompt import Book
     from giltrace.views.subject import Subject
     from giltrace.views.trace_processor import Rows
+
+ENGINES = ("perfetto", "duckdb")
+
+
+class Engine(NamedTuple):
+    """What answers, and what can be asked of it."""
+
+    run: Callable[[str], Rows]
+    book: Book
 
 
 def query(
@@ -34,6 +47,16 @@ def query(
     window: Window = None,
     after: After = None,
     process: Processes = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="|".join(ENGINES),
+            help="What answers. [default: perfetto; duckdb for a data set]",
+            show_default=False,
+            autocompletion=one_of(*ENGINES),
+        ),
+    ] = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -43,26 +66,61 @@ def query(
     giltrace query slow "select thread, sum(dur) from gil_waits group by thread"
     giltrace query slow -f questions.sql --csv
     giltrace query slow                        a prompt; .help tells what it knows
+    giltrace query slow --engine duckdb "..."  of any size, in DuckDB's dialect
 
     Besides Perfetto's tables (slice, thread, sched, thread_state, ...) there are gil_holds, gil_waits, gil_handoffs and
     gil_blame, and gil_spans and gil_gaps of what was merged. Times are ns. docs/cookbook.md answers twelve questions.
 
     --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
     where thread glob 'worker-*'.
+
+    --engine duckdb asks the tables of `export --to parquet`, which may be larger than memory: those of NAME.parquet if
+    that is newer than the recording, or NAME itself; else they are written for the query. It has gil_holds, gil_waits,
+    gil_handoffs and gil_blame, and holds, waits, states, runs, stacks and the other tables of docs/formats.md.
     """
     from giltrace.analysis.selection import Selection
     from giltrace.errors import UsageError
-    from giltrace.views.ending import exit_when_ended
-    from giltrace.views.gil_tables import GilTraceProcessor
-    from giltrace.views.subject import Subject
-    from giltrace.views.trace_file import thinned
 
     if sql is not None and file is not None:
         raise UsageError("both SQL and a file of it", "give one of the two")
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "give one of the two")
+    if engine not in ("", *ENGINES):
+        raise UsageError(f"there is no --engine {engine!r}", f"one of {', '.join(ENGINES)}")
     asked = _read(file) if file is not None else sql
     selection = Selection.of(window=window, after=after, process=process)
+    with ExitStack() as stack:
+        opened = (_duckdb if engine == "duckdb" or _is_dataset(name, engine) else _perfetto)(name, selection, stack)
+
+        def run(statement: str) -> None:
+            with working("answering"):
+                rows = opened.run(statement)
+            _print(rows, as_csv, as_json)
+
+        if asked is None and not sys.stdin.isatty():
+            asked = sys.stdin.read()
+        if asked is None:
+            _prompt(run, opened.book)
+        else:
+            run(asked)
+
+
+def _prompt(run: Callable[[str], None], book: Book) -> None:
+    from giltrace.text import visible
+    from giltrace.views.prompt import prompt
+
+    print("SQL over the recording; .help tells what there is.", file=sys.stderr)
+    prompt(run, lambda text: print(visible(text, keep="\n")), book)
+
+
+def _perfetto(name: Path, selection: Selection, stack: ExitStack) -> Engine:
+    """Load the trace of a recording, which is gone from disk then."""
+    from giltrace.views.ending import exit_when_ended
+    from giltrace.views.gil_tables import TABLES, GilTraceProcessor, definition
+    from giltrace.views.prompt import Book
+    from giltrace.views.subject import Subject
+    from giltrace.views.trace_file import thinned
+
     exit_when_ended(128 + signal.SIGTERM)
     subject = Subject.find(name)
     changed = _part(subject, selection, name)
@@ -71,31 +129,52 @@ def query(
         told = thinned(trace)
     if told:
         print(f"giltrace: {told}: figures are of these, the recording has them all", file=sys.stderr)
-
-    def run(statement: str) -> None:
-        with working("answering"):
-            rows = processor.run(statement)
-        _print(rows, as_csv, as_json)
-
-    if asked is None and not sys.stdin.isatty():
-        asked = sys.stdin.read()
-    if asked is not None:
-        run(asked)
-        return
-    from giltrace.text import visible
-    from giltrace.views.prompt import prompt
-
-    print("SQL over the recording; .help tells what there is.", file=sys.stderr)
-    prompt(run, lambda text: print(visible(text, keep="\n")))
+    others = "Perfetto's own: slice, thread, process, sched, thread_state, counter, ..."
+    return Engine(processor.run, Book({table: definition(table) for table in TABLES}, others))
 
 
-def _part(subject: Subject, selection: Selection, name: Path) -> Timeline | None:
+def _duckdb(name: Path, selection: Selection, stack: ExitStack) -> Engine:
+    """Open a data set, or that of a recording, which stays as long as `stack`."""
+    from giltrace.analysis.selection import Selection
+    from giltrace.errors import UsageError
+    from giltrace.exporters.tables.schema import SCHEMA
+    from giltrace.views.columnar import TABLES, ColumnarProcessor, as_dataset, check_version, definition, is_dataset
+    from giltrace.views.ending import exit_when_ended
+    from giltrace.views.prompt import Book
+    from giltrace.views.subject import Subject
+
+    exit_when_ended(128 + signal.SIGTERM)
+    if is_dataset(name):
+        if selection != Selection():
+            raise UsageError("a data set has no parts", "name its recording, or say in SQL what is asked about")
+        check_version(name)
+        dataset = name
+    else:
+        subject = Subject.find(name)
+        changed = _part(subject, selection, name, any_size=True)
+        with working(f"reading {name}"):
+            dataset = stack.enter_context(as_dataset(subject, changed))
+    processor = ColumnarProcessor(dataset)
+    others = f"those of the data set: {', '.join(SCHEMA)}"
+    return Engine(processor.run, Book({table: definition(table) for table in TABLES}, others))
+
+
+def _is_dataset(name: Path, engine: str) -> bool:
+    if engine or not os.path.isdir(name):
+        return False
+    from giltrace.views.columnar import is_dataset
+
+    return is_dataset(name)
+
+
+def _part(subject: Subject, selection: Selection, name: Path, *, any_size: bool = False) -> Timeline | None:
     """What is asked about, None if that is everything."""
     from giltrace.analysis.selection import Selection, select
 
     with working(f"reading {name}"):
         if selection == Selection():
-            subject.need_small()
+            if not any_size:
+                subject.need_small()
             return None
         (changed,) = select([subject.need_timeline("asking about a part")], selection)
         return changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ class Exporter:
 
     `target` is its function as ``module:function``, the module below this one, imported when used:
     ``stream(timeline, file, **options)`` writes one file, and may return what it left out, in words. A format with the
-    option `table` is a folder of tables unless one of them is asked for.
+    option `table` is a folder of tables unless one of them is asked for: a file for each, or what `dataset` writes by
+    ``write(timeline, folder)``.
     """
 
     name: str
@@ -26,10 +28,15 @@ class Exporter:
     summary: str
     target: str
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dataset: str = ""
 
     def stream(self) -> Callable[..., str | None]:
         """Import the format's module and return its function."""
-        module, _, function = self.target.partition(":")
+        return self._load(self.target)
+
+    @staticmethod
+    def _load(target: str) -> Callable[..., str | None]:
+        module, _, function = target.partition(":")
         loaded: Callable[..., str | None] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
         return loaded
 
@@ -40,7 +47,7 @@ class Exporter:
     def path(self, stem: Path, **options: str) -> Path:
         """Where the export of a recording called `stem` goes by default."""
         if self.makes_folder(**options):
-            return stem.with_name(f"{stem.name}-{self.name}")
+            return stem.with_name(f"{stem.name}{self.suffix}" if self.dataset else f"{stem.name}-{self.name}")
         table = f"-{options['table']}" if "table" in options else ""
         return stem.with_name(f"{stem.name}{table}{self.suffix}")
 
@@ -57,16 +64,41 @@ class Exporter:
         if not self.makes_folder(**options):
             with output_file(path) as file:
                 return stream(timeline, file, **options) or ""
-        names = {table: f"{table}{self.suffix}" for table in self.options["table"]}
-        with output_folder(path, names.values()) as folder:
-            for table, name in names.items():
-                with output_file(folder / name) as file:
+        with output_folder(path, self._is_ours) as folder:
+            if self.dataset:
+                self._load(self.dataset)(timeline, folder)
+                return ""
+            for table in self.options["table"]:
+                with output_file(folder / f"{table}{self.suffix}") as file:
                     stream(timeline, file, table=table)
         return ""
 
+    def _is_ours(self, file: Path) -> bool:
+        """Whether a file, by its path in a folder, is one that an export has."""
+        tables, suffix = "|".join(self.options["table"]), re.escape(self.suffix)
+        # Earlier versions had a file for each table in every format.
+        parts = rf"|({tables})/({_PART_KEY}=\d+/)?part-\d+{suffix}" if self.dataset else ""
+        return re.fullmatch(rf"({tables}){suffix}{parts}", file.as_posix(), re.ASCII) is not None
+
 
 #: Those of `tables.columns.TABLES`.
-_TABLES = {"table": ("processes", "threads", "holds", "waits", "switch_requests", "states", "runs")}
+_TABLES = {
+    "table": (
+        "hosts",
+        "processes",
+        "threads",
+        "holds",
+        "waits",
+        "blame",
+        "waiting",
+        "stacks",
+        "switch_requests",
+        "states",
+        "runs",
+    )
+}
+#: `tables.schema.PART_KEY`.
+_PART_KEY = "image"
 _WHOLE = {"whole": ("yes",)}
 _FOLDED = {"what": ("waiting", "holding"), "by": ("victim", "culprit")}
 
@@ -83,7 +115,14 @@ EXPORTERS: tuple[Exporter, ...] = (
     Exporter("speedscope", ".speedscope.json", "flame graphs of each thread", "speedscope:stream"),
     Exporter("collapsed", ".folded", "folded stacks, ns each, for flame graphs", "collapsed:stream", _FOLDED),
     Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", _TABLES),
-    Exporter("parquet", ".parquet", "a folder of tables, for DuckDB and pandas", "tables.parquet:stream", _TABLES),
+    Exporter(
+        "parquet",
+        ".parquet",
+        "a data set of tables, for DuckDB, Polars and Dask",
+        "tables.parquet:stream",
+        _TABLES,
+        "tables.parquet:write_dataset",
+    ),
 )
 
 

@@ -50,8 +50,3 @@ class GilTraceProcessor(TraceProcessor):
 def definition(table: str) -> str:
     """The SQL that makes `table`, with a comment on each column."""
     return (resources.files("giltrace.views") / "sql" / f"{table}.sql").read_text()
-
-
-def description(table: str) -> str:
-    """What a row of `table` is, in a line."""
-    return definition(table).partition("\n")[0].removeprefix("-- ")

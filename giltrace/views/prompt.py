@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from giltrace.errors import GiltraceError
-from giltrace.views.gil_tables import TABLES, definition, description
 from giltrace.views.trace_processor import cache_folder
 
 _HISTORY_LINES = 1000
 _HELP = """\
 A statement ends with a semicolon and may take several lines; Ctrl-C drops what was typed of it.
-  .tables        giltrace's tables; Perfetto's own: slice, thread, process, sched, thread_state, counter, ...
+  .tables        giltrace's tables; {others}
   .schema TABLE  the definition of one of giltrace's tables, with a word on each column
   .help          this
   .quit          end, as \\q or Ctrl-D do\
 """
 
 
-def prompt(run: Callable[[str], None], say: Callable[[str], None]) -> None:
+class Book(NamedTuple):
+    """What there is to ask: the `definitions` of giltrace's tables, the first line of each saying what a row is, and
+    the `others` in words.
+    """
+
+    definitions: Mapping[str, str]
+    others: str
+
+
+def prompt(run: Callable[[str], None], say: Callable[[str], None], book: Book) -> None:
     """Read statements and `run` each, until the input ends; an error is told, and the prompt goes on."""
     with _history():
-        for statement in statements(say):
+        for statement in statements(say, book):
             try:
                 run(statement)
             except GiltraceError as error:
@@ -34,7 +44,7 @@ def prompt(run: Callable[[str], None], say: Callable[[str], None]) -> None:
                 say("interrupted")
 
 
-def statements(say: Callable[[str], None]) -> Iterator[str]:
+def statements(say: Callable[[str], None], book: Book) -> Iterator[str]:
     """Yield the statements that are typed; the prompt's own words are answered here."""
     typed = ""
     while True:
@@ -51,7 +61,7 @@ def statements(say: Callable[[str], None]) -> Iterator[str]:
         if not typed and word in (r"\q", ".quit", ".exit", "quit", "exit"):
             return
         if not typed and word.startswith("."):
-            say(_answer(*word.split()))
+            say(_answer(book, *word.split()))
             continue
         typed = f"{typed}\n{line}" if typed else line if word else ""
         if sqlite3.complete_statement(typed):
@@ -59,15 +69,19 @@ def statements(say: Callable[[str], None]) -> Iterator[str]:
             typed = ""
 
 
-def _answer(command: str, table: str = "", *rest: str) -> str:
+def _answer(book: Book, command: str, table: str = "", *rest: str) -> str:
+    tables = book.definitions
     if command == ".tables":
-        return "\n".join(f"{name:<14}{description(name)}" for name in TABLES)
-    if command == ".schema" and table in TABLES:
-        whole = definition(table).rstrip()
-        return whole[whole.index(f"create perfetto table {table} ") :]
+        told = ((name, whole.partition("\n")[0].removeprefix("-- ")) for name, whole in tables.items())
+        return "\n".join(f"{name:<14}{description}" for name, description in told)
+    if command == ".schema" and table in tables:
+        # What it is made from stands before it.
+        begin = re.search(rf"^create (?:perfetto table|view) {table} ", tables[table], re.M)
+        assert begin is not None
+        return tables[table][begin.start() :].rstrip()
     if command == ".schema":
-        return f".schema knows {', '.join(TABLES)}"
-    return _HELP
+        return f".schema knows {', '.join(tables)}"
+    return _HELP.format(others=book.others)
 
 
 @contextlib.contextmanager

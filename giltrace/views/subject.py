@@ -109,7 +109,7 @@ class Subject:
         if least > _LARGEST:
             raise UsageError(
                 f"a trace of every event would have over {least / 1e9:.1f} GB, more than SQL can be asked of",
-                "ask about a part, with --window A..B, or use `giltrace report`, which reads the recording itself",
+                "ask all of it with --engine duckdb, or about a part, with --window A..B",
             )
 
     def need_timeline(self, what: str) -> Timeline:

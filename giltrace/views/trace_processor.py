@@ -74,7 +74,7 @@ class TraceProcessor:
             result = reply.query_result
             if result.error:
                 raise QueryError(_sql_error(result.error), "Check the query; SQLite's syntax applies.")
-            names = names or _distinct(result.column_names)
+            names = names or distinct(result.column_names)
             for batch in result.batch:
                 rows.extend(_in_rows(list(_cells(batch)), len(names)))
         return Rows(names, rows)
@@ -107,7 +107,7 @@ def _pieces(trace: Path | bytes) -> Iterator[bytes]:
         raise QueryError(f"{trace}: {error.strerror}", "Name a .pftrace file that exists.") from error
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def distinct(names: Iterable[str]) -> list[str]:
     """Number the names that occur again: ``a``, ``a_2``."""
     distinct: dict[str, None] = {}
     for name in names:

@@ -197,29 +197,35 @@ def test_collapsed_by_culprit_blames_as_the_report_does(recorded: Recorded) -> N
     assert sum(innermost.values()) == sum(recorded.sums("waited_ns").values())
 
 
+@pytest.mark.needs("duckdb", "pandas")
 def test_csv_loads_in_duckdb_and_pandas_with_the_reports_sums(recorded: Recorded) -> None:
     folder = recorded.export("csv")
-    check_tables(folder, "read_csv_auto", recorded)
-    pandas = pytest.importorskip("pandas")
+    check_tables(folder, ".csv", recorded)
+    import pandas
+
     check_frames({table: pandas.read_csv(folder / f"{table}.csv") for table in ("holds", "waits", "states")}, recorded)
 
 
+@pytest.mark.needs("duckdb", "pandas", "pyarrow")
 def test_parquet_loads_in_duckdb_and_pandas_with_the_reports_sums(recorded: Recorded) -> None:
-    pytest.importorskip("pyarrow")
+    import pandas
+
     folder = recorded.export("parquet")
-    check_tables(folder, "read_parquet", recorded)
-    pandas = pytest.importorskip("pandas")
-    frames = {table: pandas.read_parquet(folder / f"{table}.parquet") for table in ("holds", "waits", "states")}
-    check_frames(frames, recorded)
+    assert folder.name == "convoy.parquet"
+    check_tables(folder, "/**/*.parquet", recorded)
+    check_frames({table: pandas.read_parquet(folder / table) for table in ("holds", "waits", "states")}, recorded)
 
 
-def check_tables(folder: Path, reader: str, recorded: Recorded) -> None:
-    duckdb = pytest.importorskip("duckdb")
+def check_tables(folder: Path, files: str, recorded: Recorded) -> None:
+    import duckdb
+
     base = duckdb.connect()
 
+    def place(table: str) -> str:
+        return f"'{folder / table}{files}'"
+
     def by_thread(table: str, what: str) -> dict[int, int]:
-        (path,) = folder.glob(f"{table}.*")
-        return dict(base.execute(f"select tid, {what} from {reader}('{path}') group by tid").fetchall())
+        return dict(base.execute(f"select tid, {what} from {place(table)} group by tid").fetchall())
 
     assert by_thread("holds", "sum(duration)::bigint") == recorded.sums("held_ns")
     assert by_thread("waits", "sum(duration)::bigint") == recorded.sums("waited_ns")
@@ -227,11 +233,11 @@ def check_tables(folder: Path, reader: str, recorded: Recorded) -> None:
     forced = by_thread("holds", "count(*) filter (where forced)")
     assert {tid: count for tid, count in forced.items() if count} == recorded.sums("forced")
     assert by_thread("threads", "sum(duration)::bigint") == recorded.sums("life_ns")
-    (waits,), (holds,) = folder.glob("waits.*"), folder.glob("holds.*")
     led = base.execute(
-        f"select count(*), sum((w.tid = h.tid and w.\"end\" = h.start)::int) from {reader}('{waits}') w"
-        f" join {reader}('{holds}') h using (hold)"
+        f'select count(*), sum((w.tid = h.tid and w."end" = h.start)::int) from {place("waits")} w'
+        f" join {place('holds')} h using (hold)"
     ).fetchone()
+    assert led is not None
     assert led[0] == led[1] > 0
 
 
@@ -287,7 +293,7 @@ def test_what_is_there_stays_without_force(recorded: Recorded) -> None:
         (("convoy", "--to", "pdf"), "there is no format 'pdf' one of perfetto, chrome,"),
         (("gone", "--to", "csv"), "there is no recording gone"),
         (("convoy", "--to", "csv", "-o", "-"), "csv is a folder of several tables name one"),
-        (("convoy", "--to", "csv", "--table", "hods"), "there is no --table 'hods' one of processes, threads,"),
+        (("convoy", "--to", "csv", "--table", "hods"), "there is no --table 'hods' one of hosts, processes,"),
         (("convoy", "--to", "chrome", "--by", "victim"), "--by is not for chrome it is an option of collapsed"),
         (("convoy", "--to", "perfetto", "--table", "holds"), "it is an option of csv and parquet"),
         (("convoy", "--to", "collapsed", "--what", "both"), "there is no --what 'both' one of waiting, holding"),

@@ -11,7 +11,8 @@ from giltrace.exporters import EXPORTERS
 from giltrace.timeline.model import Process, Timeline
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
-from tests.unit.test_exporters import CASES, exported, table_of
+from tests.unit.test_exporters import CASES, exported
+from tests.unit.test_tables import table_of
 
 LIBRARY = make_timeline(
     with_stacks(

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 
-from giltrace import installation
 from giltrace.api import Recording
 from giltrace.cli import export
 from giltrace.errors import OutputError, UsageError
 from giltrace.exporters import EXPORTERS, Exporter, find
 from giltrace.exporters._relations import relate
 from giltrace.exporters.collapsed import WAKE_UP
+from giltrace.exporters.tables import columns
 from giltrace.exporters.tables.columns import TABLES
+from giltrace.exporters.tables.schema import SCHEMA, VERSION
 from giltrace.timeline.model import Flag, Process, Thread, Timeline
 from tests import firefox_profile
 from tests.synthetic import make_process, make_timeline
@@ -241,41 +239,6 @@ def test_collapsed_tells_threads_of_several_processes_apart() -> None:
     assert {stack.partition(";")[0] for stack in folded(SEVERAL)} >= {"io-worker (pid 20)", "cpu-worker-1 (pid 10)"}
 
 
-def table_of(timeline: Timeline, table: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(exported(timeline, "csv", table=table).decode(), newline="")))
-
-
-def test_csv_tables_are_those_of_the_python_interface(timeline: Timeline) -> None:
-    recording = Recording(Path("x"), timeline)
-    for table in TABLES:
-        rows = table_of(timeline, table)
-        same = getattr(recording, table)
-        assert len(rows) == len(same)
-        for column in {"start", "end", "time", "gil", "core", "timeouts", "hold", "lost"} & set(same.dtype.names):
-            assert [int(row[column]) for row in rows] == same[column].tolist(), f"{table}.{column}"
-        if "thread" in same.dtype.names:
-            tids = recording.threads.tid[same.thread].tolist()
-            assert [int(row["tid"]) for row in rows] == tids
-    holds = table_of(timeline, "holds")
-    assert [row["forced"] == "true" for row in holds] == ((recording.holds["flags"] & Flag.FORCED) > 0).tolist()
-    assert [int(row["hold"]) for row in holds] == list(range(len(holds)))
-
-
-def test_csv_survives_any_name() -> None:
-    names = [row["thread"] for row in table_of(ONE, "threads")]
-    assert names == [*AWKWARD[:3], f"thread {ONE.processes[0].threads[3].tid}"]
-    waits = table_of(ONE, "waits")
-    assert {row["site"] for row in waits} == {'give (c"d.py:9)', "ask (a;b.py:8)", ""}
-    assert {row["culprit"] for row in waits} - {""} <= set(names)
-
-
-def test_tables_of_more_than_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {table: exported(SEVERAL, "csv", table=table) for table in TABLES}
-    monkeypatch.setattr("giltrace.exporters.tables.columns.PIECE", 7)
-    monkeypatch.setattr("giltrace.exporters._text.PIECE", 5)
-    assert {table: exported(SEVERAL, "csv", table=table) for table in TABLES} == whole
-
-
 @pytest.mark.parametrize("name", ["chrome", "firefox"])
 def test_pieces_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def events() -> Any:
@@ -285,28 +248,6 @@ def test_pieces_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     before = events()
     monkeypatch.setattr("giltrace.exporters._text.PIECE", 11)
     assert events() == before
-
-
-def test_parquet_says_the_same_as_csv() -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    for table in TABLES:
-        for timeline in CASES.values():
-            read = parquet.read_table(io.BytesIO(exported(timeline, "parquet", table=table)))
-            rows = table_of(timeline, table)
-            assert read.column_names == list(rows[0]) if rows else True
-            for column in read.column_names:
-                values = read.column(column).to_pylist()
-                told = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]
-                told = [text.lower() if isinstance(v, bool) else text for v, text in zip(values, told, strict=True)]
-                assert told == [row[column] for row in rows], f"{table}.{column}"
-
-
-def test_without_pyarrow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match="pyarrow is not installed") as raised:
-        format_of("parquet").write(ONE, tmp_path / "x")
-    assert installation.with_extra("parquet") in raised.value.remedy
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda e: e.name)
@@ -323,12 +264,6 @@ def test_nothing_to_tell_is_an_error_or_an_empty_whole(exporter: Exporter, tmp_p
         assert list(tmp_path.iterdir()) == [path]
     if exporter.name == "chrome":
         assert [e["ph"] for e in json.loads(path.read_text())["traceEvents"]] == ["M"] * 3
-
-
-def test_a_process_without_stacks_has_no_sites() -> None:
-    bare = make_timeline(make_process())
-    assert {row["site"] for row in table_of(bare, "waits")} == {""}
-    assert set(folded(bare)) == {t.name for t in bare.processes[0].threads}
 
 
 def test_a_folder_of_tables_is_replaced_whole(tmp_path: Path) -> None:
@@ -384,17 +319,6 @@ def test_a_failure_leaves_the_earlier_folder(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_every_number_of_a_big_process_fits() -> None:
-    process = make_process(holds=50)
-    late = replace(
-        process, holds=process.holds.copy(), waits=process.waits[:0], switch_requests=process.switch_requests[:0]
-    )
-    late.holds["start"] += np.int64(2) ** 61
-    late.holds["end"] += np.int64(2) ** 61
-    rows = table_of(make_timeline(late), "holds")
-    assert [int(row["start"]) for row in rows] == late.holds["start"].tolist()
-
-
 def test_the_command_names_every_format() -> None:
     _, option = get_args(export._To)
     assert option.metavar == "perfetto|chrome|firefox|speedscope|collapsed|csv|parquet"
@@ -403,7 +327,9 @@ def test_the_command_names_every_format() -> None:
 def test_every_format_and_column_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     told = {name: columns.split("`")[1::2] for name, columns in re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M)}
-    assert told == {name: list(next(iter(table(ONE)))) for name, table in TABLES.items()}
+    assert told == {name: list(next(columns.table_of(ONE, name))) for name in TABLES}
+    assert told == {name: list(kinds) for name, kinds in SCHEMA.items()}
+    assert f"schema {VERSION}" in page
     headings = [word for line in re.findall("^## (.*)$", page, re.M) for word in line.split(" and ")]
     assert headings == [exporter.name for exporter in EXPORTERS]
 

@@ -14,7 +14,7 @@ import pytest
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.reports.rows import print_rows
 from giltrace.views.gil_tables import GilTraceProcessor
-from giltrace.views.prompt import statements
+from giltrace.views.prompt import Book, statements
 from giltrace.views.trace_processor import cache_folder, unavailable
 from tests.synthetic import make_process, make_timeline
 
@@ -99,7 +99,7 @@ def test_an_interrupt_drops_the_statement_and_no_more(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("builtins.input", answer)
     said: list[str] = []
-    assert list(statements(said.append)) == ["select\n7;"]
+    assert list(statements(said.append, Book({}, ""))) == ["select\n7;"]
     assert said == ["", ""]
 
 

@@ -13,7 +13,7 @@ from giltrace.analysis.report import analyse
 from giltrace.analysis.selection import Selection, narrow, parse_window, select
 from giltrace.api import Recording
 from giltrace.errors import UsageError
-from giltrace.exporters.tables.columns import TABLES
+from giltrace.exporters.tables.columns import table_of
 from giltrace.timeline.model import Timeline
 from tests.synthetic import START, make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
@@ -196,12 +196,12 @@ def test_tables_have_the_rows_of_chosen_threads_with_their_culprits() -> None:
     part = chosen(whole, thread="io-*")
     (tid,) = (one.tid for one in whole.processes[0].threads if one.name == "io-worker")
     for table in ("threads", "holds", "waits", "switch_requests", "runs"):
-        (columns,) = TABLES[table](part)
+        (columns,) = table_of(part, table)
         assert set(columns["tid"].tolist()) == {tid}  # type: ignore[union-attr]
-    (waits,), (all_waits,) = TABLES["waits"](part), TABLES["waits"](whole)
+    (waits,), (all_waits,) = table_of(part, "waits"), table_of(whole, "waits")
     mine = all_waits["tid"] == tid
     assert waits["hold"].tolist() == all_waits["hold"][mine].tolist()  # type: ignore[union-attr]
-    (holds,) = TABLES["holds"](part)
+    (holds,) = table_of(part, "holds")
     assert set(waits["hold"].tolist()) <= set(holds["hold"].tolist())  # type: ignore[union-attr]
 
 

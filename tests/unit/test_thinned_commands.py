@@ -121,6 +121,7 @@ def test_a_query_that_cannot_be_answered_is_refused_before_anything_is_written(
     told = capsys.readouterr().err
     assert "more than SQL can be asked of" in told
     assert "--window A..B" in told
+    assert "--engine duckdb" in told
 
 
 @pytest.mark.usefixtures("small")

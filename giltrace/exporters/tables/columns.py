@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.exporters._names import labels
-from giltrace.exporters._places import KNOWN_BY, Places
-from giltrace.exporters._relations import relate
+from giltrace.analysis.measure.attribution import attribute_in_parts
+from giltrace.analysis.measure.own_code import own_stacks
+from giltrace.analysis.measure.own_line import of_libraries
+from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.measure.sites import Classes
+from giltrace.analysis.results import frame_text
+from giltrace.exporters._names import command_words
+from giltrace.exporters._places import KNOWN_BY
+from giltrace.exporters._relations import waiting_counts
+from giltrace.exporters.tables.image import Image, images
+from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Array, Flag, Process, State, Timeline
+from giltrace.timeline.model import Array, Flag, State, Timeline
 
 _PARTIAL = Flag.PARTIAL_START | Flag.PARTIAL_END
 _KNOWN_BY = list(KNOWN_BY.values())
-
-#: Rows of one piece.
-PIECE = 1 << 16
+#: Stacks of one piece: there can be a hundred frames of each.
+_STACKS = 1 << 10
+_NO_STACKS = StackTable(np.empty(0, FRAME), np.zeros(1, np.int64), np.empty(0, np.bool_), ())
 
 
 class Texts(NamedTuple):
@@ -33,31 +42,57 @@ Column = npt.NDArray[Any] | Texts
 Columns = dict[str, Column]
 
 
-def _processes(timeline: Timeline) -> Iterator[Columns]:
-    each = timeline.processes
+def _hosts(image: Image) -> Iterator[Columns]:
+    """The machine, told with its first process."""
+    timeline = image.timeline
+    rows = slice(0, 1 if image.number == 0 else 0)
+    said = {name: str(timeline.machine.get(name, "")) for name in ("hostname", "boot_id", "sysname", "release")}
+    said |= {"kernel": str(timeline.machine.get("version", "")), "machine": str(timeline.machine.get("machine", ""))}
     yield {
-        "pid": _numbers([process.pid for process in each]),
-        "ppid": _numbers([process.ppid for process in each]),
-        "python": _distinct([process.python for process in each]),
-        "cmdline": _distinct([process.cmdline for process in each]),
-        "start": _numbers([process.start for process in each]),
-        "end": _numbers([process.end for process in each]),
-        "duration": _numbers([process.end - process.start for process in each]),
-        "gils": _numbers([process.gils for process in each]),
-        "has_sched": np.array([process.has_sched for process in each], np.bool_),
-        "lost": _numbers([process.lost for process in each]),
-        "lost_stacks": _numbers([process.lost_stacks for process in each]),
+        "host": _numbers([0])[rows],
+        **{name: Texts(np.zeros(1, np.int64)[rows], [text]) for name, text in said.items()},
+        "cores": _numbers([int(timeline.machine.get("cpus", 0))])[rows],
+        "start": _numbers([timeline.start])[rows],
+        "end": _numbers([timeline.end])[rows],
+        "duration": _numbers([timeline.end - timeline.start])[rows],
+        "realtime_offset": _numbers([timeline.realtime_offset])[rows],
+        "boottime_offset": _numbers([timeline.boottime_offset])[rows],
+        "clock_error": _numbers([timeline.clock_error_ns])[rows],
     }
 
 
-def _threads(timeline: Timeline) -> Iterator[Columns]:
-    each = [(process, at) for process in timeline.processes for at in process.chosen_threads]
-    threads = [process.threads[at] for process, at in each]
-    names = {id(process): labels(process) for process in timeline.processes}
+def _processes(image: Image) -> Iterator[Columns]:
+    process = image.process
     yield {
-        "pid": _numbers([process.pid for process, _ in each]),
+        "image": _numbers([image.number]),
+        "host": _numbers([0]),
+        "pid": _numbers([process.pid]),
+        "ppid": _numbers([process.ppid]),
+        "process": _distinct([command_words(process)[0]]),
+        "python": _distinct([process.python]),
+        "cmdline": _distinct([process.cmdline]),
+        "start": _numbers([process.start]),
+        "end": _numbers([process.end]),
+        "duration": _numbers([process.end - process.start]),
+        "gils": _numbers([process.gils]),
+        "has_sched": np.array([process.has_sched], np.bool_),
+        "lost": _numbers([process.lost]),
+        "lost_stacks": _numbers([process.lost_stacks]),
+        "first_hold": _numbers([image.first_hold]),
+    }
+
+
+def _threads(image: Image) -> Iterator[Columns]:
+    each = image.process.chosen_threads
+    threads = [image.process.threads[at] for at in each]
+    role = roles(image.process)
+    yield {
+        "image": np.full(len(each), image.number),
+        "pid": np.full(len(each), image.process.pid),
+        "thread_id": _numbers(each) + image.first_thread,
         "tid": _numbers([thread.tid for thread in threads]),
-        "thread": _distinct([names[id(process)][at] for process, at in each]),
+        "thread": _distinct([image.labels[at] for at in each]),
+        "role": _distinct([role[at] for at in each]),
         "start": _numbers([thread.start for thread in threads]),
         "end": _numbers([thread.end for thread in threads]),
         "duration": _numbers([thread.end - thread.start for thread in threads]),
@@ -65,49 +100,65 @@ def _threads(timeline: Timeline) -> Iterator[Columns]:
     }
 
 
-def _holds(timeline: Timeline) -> Iterator[Columns]:
-    before = 0
-    for process in timeline.processes:
-        places = Places(process, relate(process))
-        for at, rows in _pieces(process, process.holds):
-            yield {
-                "hold": before + at,
-                **_interval(process, rows),
-                "gil": rows["gil"],
-                "core": rows["core"],
-                "forced": _flagged(rows, Flag.FORCED),
-                "partial": _flagged(rows, _PARTIAL),
-                "site": Texts(places.site(places.hold_stack[at]), places.texts),
-                "own_line": Texts(places.own_line(places.hold_stack[at]), places.texts),
-                "known_by": Texts(places.hold_source[at], _KNOWN_BY),
-            }
-        before += len(process.holds)
+def _holds(image: Image) -> Iterator[Columns]:
+    process, places = image.process, image.places
+    for at, rows in image.pieces(process.holds):
+        stack = places.hold_stack[at]
+        yield {
+            "hold": image.first_hold + at,
+            **_interval(image, rows),
+            "gil": rows["gil"],
+            "core": rows["core"],
+            "forced": _flagged(rows, Flag.FORCED),
+            **_partial(rows),
+            "site": Texts(places.site(stack), places.texts),
+            "own_line": Texts(places.own_line(stack), places.texts),
+            "known_by": Texts(places.hold_source[at], _KNOWN_BY),
+            "stack": image.stack_ids(stack),
+            **_handed_to(image, at, rows),
+        }
 
 
-def _waits(timeline: Timeline) -> Iterator[Columns]:
-    before = 0
-    for process in timeline.processes:
-        places = Places(process, relate(process))
-        for at, rows in _pieces(process, process.waits):
-            yield {
-                **_interval(process, rows),
-                "gil": rows["gil"],
-                "timeouts": rows["timeouts"],
-                "hold": np.where(rows["hold"] >= 0, rows["hold"] + before, -1),
-                "partial": _flagged(rows, _PARTIAL),
-                "site": Texts(places.site(places.wait_stack[at]), places.texts),
-                **_culprits(process, places, at),
-                "own_line": Texts(places.own_line(places.wait_stack[at]), places.texts),
-                "culprit_own_line": Texts(places.own_line(places.culprit_stack[at]), places.texts),
-                "culprit_known_by": Texts(places.culprit_source[at], _KNOWN_BY),
-            }
-        before += len(process.holds)
+def _handed_to(image: Image, at: Ints, rows: Array) -> Columns:
+    """Who took the GIL next, how long after the release, and whether it waited by then; nobody else: -1."""
+    holds, on = image.process.holds, image.handed_on[at]
+    after = image.relations.following[at[on]]
+    # Nobody is -1, the last of the names.
+    taker, latency = np.full((2, len(at)), -1, np.int64)
+    taker[on], latency[on] = holds["thread"][after], holds["start"][after] - rows["end"][on]
+    return {
+        "to_thread_id": np.where(on, taker + image.first_thread, -1),
+        "to_tid": np.append(image.tids, -1)[taker],
+        "to_thread": Texts(taker % (len(image.labels) + 1), [*image.labels, ""]),
+        "handoff_ns": latency,
+        "to_waited": on & image.relations.arrow_out[at],
+    }
 
 
-def _culprits(process: Process, places: Places, at: Ints) -> Columns:
+def _waits(image: Image) -> Iterator[Columns]:
+    process, places = image.process, image.places
+    for at, rows in image.pieces(process.waits):
+        stack, culprit_stack = places.wait_stack[at], places.culprit_stack[at]
+        yield {
+            **_interval(image, rows),
+            "gil": rows["gil"],
+            "timeouts": rows["timeouts"],
+            "hold": np.where(rows["hold"] >= 0, rows["hold"] + image.first_hold, -1),
+            **_partial(rows),
+            "site": Texts(places.site(stack), places.texts),
+            **_culprits(image, at),
+            "own_line": Texts(places.own_line(stack), places.texts),
+            "culprit_own_line": Texts(places.own_line(culprit_stack), places.texts),
+            "culprit_known_by": Texts(places.culprit_source[at], _KNOWN_BY),
+            "stack": image.stack_ids(stack),
+            "culprit_stack": image.stack_ids(culprit_stack),
+        }
+
+
+def _culprits(image: Image, at: Ints) -> Columns:
     """Who held the GIL during each wait: the culprit, where it stood and its share, and the next two."""
-    names = [*labels(process), ""]
-    found = places.culprits
+    names = [*image.labels, ""]
+    places, found = image.places, image.places.culprits
     # Nobody is -1, the last of the names.
     first, second, third = (Texts(found.thread[at, place] % len(names), names) for place in range(3))
     return {
@@ -122,57 +173,146 @@ def _culprits(process: Process, places: Places, at: Ints) -> Columns:
     }
 
 
-def _switch_requests(timeline: Timeline) -> Iterator[Columns]:
-    for process in timeline.processes:
-        for _, rows in _pieces(process, process.switch_requests):
-            yield {**_whose(process, rows), "time": rows["time"], "gil": rows["gil"]}
+def _blame(image: Image) -> Iterator[Columns]:
+    """All pairs of who waited and who held the GIL meanwhile, by role and line."""
+    process, places = image.process, image.places
+    held = replace(process, holds=places.held.holds)
+    victim, victims = _by_words(places.sites.classify(process.waits["thread"], places.wait_stack))
+    culprit, culprits = _by_words(places.sites.classify(held.holds["thread"], places.held.stack))
+    told = process.of_chosen(process.waits)
+
+    def rows(pairs: Sequence[Ints]) -> Columns:
+        of_victim, of_culprit, ns, waits, most = pairs
+        return {
+            "image": np.full(len(ns), image.number),
+            "pid": np.full(len(ns), process.pid),
+            **{f"victim{name}": Texts(of_victim, column) for name, column in victims.items()},
+            **{f"culprit{name}": Texts(of_culprit, column) for name, column in culprits.items()},
+            "waits": waits,
+            "duration": ns,
+            "max_duration": most,
+        }
+
+    yield rows([np.empty(0, np.int64)] * 5)
+    for part in attribute_in_parts(held, victim, culprit, told):
+        yield rows(part[:5])
 
 
-def _states(timeline: Timeline) -> Iterator[Columns]:
+def _waiting(image: Image) -> Iterator[Columns]:
+    """For how long so many threads waited for a GIL at once: of the chosen ones."""
+    process = image.process
+    chosen = replace(process, waits=process.waits[process.of_chosen(process.waits)])
+    for gil in range(max(process.gils, 1)):
+        times, counts = waiting_counts(chosen, gil)
+        spent = np.zeros(int(counts.max()) + 1, np.int64)
+        np.add.at(spent, counts, np.diff(times, append=max(process.end, int(times[-1]))))
+        some = np.flatnonzero(spent)
+        yield {
+            "image": np.full(len(some), image.number),
+            "pid": np.full(len(some), process.pid),
+            "gil": np.full(len(some), gil),
+            "waiting": some,
+            "duration": spent[some],
+        }
+
+
+def _by_words(classes: Classes) -> tuple[Ints, dict[str, list[str]]]:
+    """Rows sorted by what is said of them in words: a number for each, and by it the role, the site, the own line."""
+    number: dict[tuple[str, str, str], int] = {}
+    of_class = []
+    for site in classes.sites:
+        leaf = frame_text((site.function, site.file, site.line))
+        own = frame_text((site.own_function, site.own_file, site.own_line)) if site.own_function else leaf
+        of_class.append(number.setdefault((site.thread, leaf, own), len(number)))
+    columns = [list(column) for column in zip(*number, strict=True)] or [[], [], []]
+    of_row = np.array(of_class, np.int64)[classes.of_row] if of_class else classes.of_row
+    return of_row, dict(zip(("", "_site", "_own_line"), columns, strict=True))
+
+
+def _stacks(image: Image) -> Iterator[Columns]:
+    """The frames of all stacks, one row each, the innermost of a stack first."""
+    known = image.process.stacks
+    table = known.table if known is not None else _NO_STACKS
+    own_file, foreign = ~of_libraries(table), own_stacks(table)
+    for first in range(0, max(len(table), 1), _STACKS):
+        offsets = table.offsets[first : first + _STACKS + 1]
+        depth = np.diff(offsets)
+        of = np.repeat(np.arange(len(depth)), depth)
+        frames = table.frames[offsets[0] : offsets[-1]]
+        lines = [(table.strings[f["function"]], table.strings[f["file"]], int(f["line"])) for f in frames]
+        yield {
+            "image": np.full(len(of), image.number),
+            "stack": image.first_stack + first + of,
+            "depth": depth[of],
+            "position": np.arange(len(of)) - (offsets[:-1] - offsets[0])[of],
+            "function": _distinct([function for function, _, _ in lines]),
+            "file": _distinct([file for _, file, _ in lines]),
+            "line": _numbers([max(line, 0) for _, _, line in lines]),
+            "text": _distinct([frame_text(line) for line in lines]),
+            "own": own_file[frames["file"]] & ~foreign[first + of],
+            "truncated": table.truncated[first + of],
+        }
+
+
+def _switch_requests(image: Image) -> Iterator[Columns]:
+    for _, rows in image.pieces(image.process.switch_requests):
+        yield {**_whose(image, rows), "time": rows["time"], "gil": rows["gil"]}
+
+
+def _states(image: Image) -> Iterator[Columns]:
     names = [state.label for state in State]
-    for process in timeline.processes:
-        for _, rows in _pieces(process, process.states):
-            yield {**_interval(process, rows), "state": Texts(rows["state"], names)}
+    for _, rows in image.pieces(image.process.states):
+        yield {**_interval(image, rows), "state": Texts(rows["state"], names)}
 
 
-def _runs(timeline: Timeline) -> Iterator[Columns]:
-    for process in timeline.processes:
-        for _, rows in _pieces(process, process.runs):
-            yield {**_interval(process, rows), "core": rows["core"], "preempted": rows["preempted"] != 0}
+def _runs(image: Image) -> Iterator[Columns]:
+    for _, rows in image.pieces(image.process.runs):
+        yield {**_interval(image, rows), "core": rows["core"], "preempted": rows["preempted"] != 0}
 
 
-#: The tables by name. Each yields at least one piece for each process, so that columns and types are always known.
-TABLES: dict[str, Callable[[Timeline], Iterator[Columns]]] = {
+#: The tables by name. Each yields at least one piece for each image, so that columns and types are always known.
+TABLES: dict[str, Callable[[Image], Iterator[Columns]]] = {
+    "hosts": _hosts,
     "processes": _processes,
     "threads": _threads,
     "holds": _holds,
     "waits": _waits,
+    "blame": _blame,
+    "waiting": _waiting,
+    "stacks": _stacks,
     "switch_requests": _switch_requests,
     "states": _states,
     "runs": _runs,
 }
 
 
-def _pieces(process: Process, rows: Array) -> Iterator[tuple[Ints, Array]]:
-    """The rows of the chosen threads, with their numbers."""
-    chosen = np.flatnonzero(process.of_chosen(rows))
-    for at in range(0, max(len(chosen), 1), PIECE):
-        piece = chosen[at : at + PIECE]
-        yield piece, rows[piece]
+def table_of(timeline: Timeline, name: str) -> Iterator[Columns]:
+    """One table (a name in `TABLES`) of all processes."""
+    for image in images(timeline):
+        yield from TABLES[name](image)
 
 
-def _whose(process: Process, rows: Array) -> Columns:
-    tids = _numbers([thread.tid for thread in process.threads])
+def _whose(image: Image, rows: Array) -> Columns:
     return {
-        "pid": np.full(len(rows), process.pid),
-        "tid": tids[rows["thread"]],
-        "thread": Texts(rows["thread"], labels(process)),
+        "image": np.full(len(rows), image.number),
+        "pid": np.full(len(rows), image.process.pid),
+        "thread_id": image.first_thread + rows["thread"].astype(np.int64),
+        "tid": image.tids[rows["thread"]],
+        "thread": Texts(rows["thread"], image.labels),
     }
 
 
-def _interval(process: Process, rows: Array) -> Columns:
+def _interval(image: Image, rows: Array) -> Columns:
     own = {"start": rows["start"], "end": rows["end"], "duration": rows["end"] - rows["start"]}
-    return {**_whose(process, rows), **own}
+    return {**_whose(image, rows), **own}
+
+
+def _partial(rows: Array) -> Columns:
+    return {
+        "partial": _flagged(rows, _PARTIAL),
+        "partial_start": _flagged(rows, Flag.PARTIAL_START),
+        "partial_end": _flagged(rows, Flag.PARTIAL_END),
+    }
 
 
 def _flagged(rows: Array, flag: Flag) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from giltrace.exporters._text import Cells, choices, decimals, integers, rows
-from giltrace.exporters.tables.columns import TABLES, Column, Texts
+from giltrace.exporters.tables.columns import Column, Texts, table_of
 from giltrace.text import spreadsheet_cell
 from giltrace.timeline.model import Timeline
 
@@ -15,9 +15,9 @@ _NEEDS_QUOTES = frozenset(',"\r\n')
 
 
 def stream(timeline: Timeline, file: BinaryIO, table: str) -> None:
-    """Write one table (a name in `TABLES`) to an open file."""
+    """Write one table (a name in `columns.TABLES`) to an open file."""
     header = False
-    for columns in TABLES[table](timeline):
+    for columns in table_of(timeline, table):
         if not header:
             file.write((",".join(columns) + "\n").encode())
             header = True

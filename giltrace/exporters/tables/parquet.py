@@ -1,38 +1,147 @@
-"""Tables as Parquet files, for DuckDB, pandas, Polars and the like; written by pyarrow."""
+"""Tables as Parquet, for DuckDB, Polars, pandas, Dask and the like; written by pyarrow.
+
+All of them are a data set: a folder for each table, with files whose columns and types are the same whatever was
+recorded (`schema`). It is written a piece at a time, one process after the other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from giltrace import installation
 from giltrace.errors import UsageError
-from giltrace.exporters.tables.columns import TABLES, Column, Texts
-from giltrace.timeline.model import Timeline
+from giltrace.exporters.tables.columns import TABLES, Column, Columns, Texts, table_of
+from giltrace.exporters.tables.image import images
+from giltrace.exporters.tables.schema import PART_KEY, PARTED, SCHEMA, VERSION, Kind
+from giltrace.timeline.model import Process, Timeline
+
+#: Rows of one file at most, or a piece more: what a reader can share out.
+FILE_ROWS = 1 << 23
+#: Times differ little from row to row, or not by rule: no dictionary is of use.
+_PACKED = frozenset({"start", "end", "duration", "time", "hold", "culprit_ns", "second_culprit_ns", "third_culprit_ns"})
 
 
 def stream(timeline: Timeline, file: BinaryIO, table: str) -> None:
-    """Write one table (a name in `TABLES`) to an open file; raises `UsageError` if pyarrow is not installed."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UsageError(
-            "pyarrow is not installed", f"{installation.with_extra('parquet')}, or use --to csv, which needs nothing"
-        ) from None
-    writer = None
-    for columns in TABLES[table](timeline):
-        batch = pyarrow.table({name: _array(pyarrow, column) for name, column in columns.items()})
-        if writer is None:
-            # Plain text in the file's own words, whichever dictionaries it is encoded with.
-            writer = parquet.ParquetWriter(file, batch.schema, compression="zstd")
-        writer.write_table(batch)
-    if writer is not None:
-        writer.close()
+    """Write one table (a name in `columns.TABLES`) to an open file.
+
+    Raises `UsageError` if pyarrow is not installed.
+    """
+    with _Files(timeline.part).open(file, table, set()) as writer:
+        for columns in table_of(timeline, table):
+            writer.write(columns)
 
 
-def _array(pyarrow: Any, column: Column) -> Any:
-    if not isinstance(column, Texts):
-        # Fields of records lie apart in memory.
-        return pyarrow.array(column.copy())
-    values = pyarrow.array([text.encode(errors="replace").decode() for text in column.values], pyarrow.string())
-    return values.take(pyarrow.array(column.code.copy()))
+def write_dataset(timeline: Timeline, folder: Path, processes: Iterable[Process] | None = None) -> None:
+    """Write all tables below an empty folder; `processes`, if given, stand in for the timeline's.
+
+    Raises `UsageError` if pyarrow is not installed.
+    """
+    files = _Files(timeline.part)
+    filled = set[str]()
+    with ExitStack() as stack:
+        whole = {table: stack.enter_context(files.file(folder, table)) for table in TABLES if table not in PARTED}
+        for image in images(timeline, processes):
+            for table, rows in TABLES.items():
+                if table in whole:
+                    for columns in rows(image):
+                        whole[table].write(columns)
+                elif _write_parts(files, folder, table, image.number, rows(image)):
+                    filled.add(table)
+    for table in PARTED - filled:
+        # Readers ask a file which columns there are.
+        with files.file(folder, table, 0):
+            pass
+
+
+def _write_parts(files: _Files, folder: Path, table: str, image: int, pieces: Iterator[Columns]) -> bool:
+    """Write the rows of one image to as many files as it takes; whether there were any."""
+    file = 0
+    filled = (columns for columns in pieces if _rows(columns))
+    columns = next(filled, None)
+    while columns is not None:
+        with files.file(folder, table, image, file) as writer:
+            rows = 0
+            while columns is not None and rows < FILE_ROWS:
+                writer.write(columns)
+                rows += _rows(columns)
+                columns = next(filled, None)
+        file += 1
+    return file > 0
+
+
+def _rows(columns: Columns) -> int:
+    first = next(iter(columns.values()))
+    return len(first.code if isinstance(first, Texts) else first)
+
+
+class _Files:
+    """Opens files of tables, which say what `part` of a recording they have; `UsageError` if there is no pyarrow."""
+
+    def __init__(self, part: tuple[str, ...]) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            install = installation.with_extra("parquet")
+            raise UsageError("pyarrow is not installed", f"{install}, or use --to csv, which needs nothing") from None
+        self._pyarrow, self._parquet, self._part = pyarrow, parquet, "; ".join(part)
+
+    def file(self, folder: Path, table: str, image: int | None = None, number: int = 0) -> Any:
+        """Open a file of a table in a data set: of one image, if it is parted by these."""
+        place = folder / table
+        if image is not None:
+            place /= f"{PART_KEY}={image}"
+        place.mkdir(parents=True, exist_ok=True)
+        return self.open(place / f"part-{number}.parquet", table, {PART_KEY} if table in PARTED else set())
+
+    @contextmanager
+    def open(self, file: Path | BinaryIO, table: str, without: set[str]) -> Iterator[_Table]:
+        """Begin a file of a table, `without` some of its columns."""
+        kinds = {name: kind for name, kind in SCHEMA[table].items() if name not in without}
+        told = {"giltrace.table": table, "giltrace.schema": str(VERSION), "giltrace.part": self._part}
+        schema = self._pyarrow.schema([(name, self._type(kinds[name])) for name in kinds], metadata=told)
+        packed = [name for name in kinds if name in _PACKED]
+        with self._parquet.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=[name for name in kinds if name not in _PACKED and kinds[name] != "bool"],
+            column_encoding=dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
+        ) as writer:
+            yield _Table(self._pyarrow, writer, schema)
+
+    def _type(self, kind: Kind) -> Any:
+        arrow = self._pyarrow
+        types = {"int": arrow.int64, "bool": arrow.bool_, "share": arrow.float64}
+        return arrow.dictionary(arrow.int32(), arrow.string()) if kind == "text" else types[kind]()
+
+
+class _Table:
+    """A table's open file."""
+
+    def __init__(self, pyarrow: Any, writer: Any, schema: Any) -> None:
+        self._pyarrow, self._writer, self._schema = pyarrow, writer, schema
+
+    def write(self, columns: Columns) -> None:
+        """Append the rows of a piece."""
+        if _rows(columns) == 0:
+            return
+        arrays = [self._array(columns[field.name], field.type) for field in self._schema]
+        self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+
+    def _array(self, column: Column, kind: Any) -> Any:
+        arrow = self._pyarrow
+        if not isinstance(column, Texts):
+            # Fields of records lie apart in memory.
+            return arrow.array(np.ascontiguousarray(column)).cast(kind)
+        # Of the texts those that occur here: the dictionary is written with every piece.
+        used = np.zeros(len(column.values), np.bool_)
+        used[column.code] = True
+        place = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        told = [column.values[at].encode(errors="replace").decode() for at in np.flatnonzero(used).tolist()]
+        return arrow.DictionaryArray.from_arrays(arrow.array(place[column.code]), arrow.array(told, arrow.string()))
