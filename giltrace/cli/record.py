@@ -96,12 +96,7 @@ def record(
         os.execv(target.argv[0], target.argv)  # there is nothing to record
     size = _ring_size(ring)
     most = _most(max_size, ring=size > 0)
-    settings: dict[str, dict[str, int]] = {
-        "gil": {"depth": stacks.frames, "ring": size, "packs": True},
-        # A hand-over of the GIL takes three times as much room there, shared by the cores.
-        "sched": {"ring": 4 * size // (os.cpu_count() or 1)},
-    }
-    wanted = [*(also or []), *(["viztracer"] if spans else [])]
+    wanted, settings = [*(also or []), *(["viztracer"] if spans else [])], _settings(stacks, size)
     collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
     _refuse_without_tracer(collectors)
@@ -115,6 +110,15 @@ def record(
 
 def _finishing() -> AbstractContextManager[None]:
     return working("finishing the recording")
+
+
+def _settings(stacks: StackDepth, ring: int) -> dict[str, dict[str, int]]:
+    """What the collectors are told, of which each process keeps so many bytes of its newest events (0: all)."""
+    return {
+        "gil": {"depth": stacks.frames, "ring": ring, "packs": True},
+        # A hand-over of the GIL takes three times as much room there, shared by the cores.
+        "sched": {"ring": 4 * ring // (os.cpu_count() or 1)},
+    }
 
 
 def _refuse_without_tracer(collectors: list[Collector]) -> None:
