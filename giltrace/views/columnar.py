@@ -79,8 +79,9 @@ class ColumnarProcessor:
         """Run the statements of `sql`; the rows of the last. Raises `QueryError` with what DuckDB says."""
         # DuckDB heeds no signal while it is busy: this thread does.
         answers = SimpleQueue[Rows | Exception]()
-        threading.Thread(target=lambda: answers.put(self._answer(sql)), name="duckdb").start()
         try:
+            # Here too, for the signal may come while the thread starts.
+            threading.Thread(target=lambda: answers.put(self._answer(sql)), name="duckdb").start()
             answer = answers.get()
         except BaseException:
             self._base.interrupt()
