@@ -94,8 +94,7 @@ def record(
     target = resolve(words or [], module=module, code=code, python=python)
     if target.bundled and {"-h", "--help"} & set(target.argv):
         os.execv(target.argv[0], target.argv)  # there is nothing to record
-    size = _ring_size(ring)
-    most = _most(max_size, ring=size > 0)
+    size, most = _sizes(ring, max_size)
     wanted, settings = [*(also or []), *(["viztracer"] if spans else [])], _settings(stacks, size)
     collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
     collectors += _flight_recorder(size, dump_on or [], max_dumps)
@@ -155,14 +154,14 @@ def _ring_size(text: str) -> int:
     return size
 
 
-def _most(text: str, *, ring: bool) -> int:
-    """How many bytes a recording may take; 0 for any."""
-    most = parse_size(text, "--max-size") if text else 0
-    if text and ring:
+def _sizes(ring: str, max_size: str) -> tuple[int, int]:
+    """How many bytes a process's ring has (0: none), and how many a recording may take (0: any)."""
+    size, most = _ring_size(ring), parse_size(max_size, "--max-size") if max_size else 0
+    if max_size and size:
         raise UsageError("--max-size is not for a ring", "that takes what --ring says")
-    if text and most < 1 << 20:
-        raise UsageError(f"--max-size {text} is too small", "give 1MiB or more")
-    return most
+    if max_size and most < 1 << 20:
+        raise UsageError(f"--max-size {max_size} is too small", "give 1MiB or more")
+    return size, most
 
 
 def _announce(what: str) -> None:
