@@ -15,6 +15,7 @@ from giltrace import installation
 from giltrace.errors import UsageError
 from giltrace.recording.locate import locate
 from giltrace.text import plural
+from giltrace.timeline.gathered import as_they_are
 from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Array, Flag, State, Timeline
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ Records = np.recarray[Any, Any]
 def load(path: str | os.PathLike[str]) -> Recording:
     """Load the recording at `path`: ``"out.giltrace"``, or ``"out"`` for short.
 
-    One that was cut short is read as far as it goes. Raises `RecordingError` if there is none, or if it was written by
-    another version.
+    One that was cut short is read as far as it goes. Of a long one every hold is read only when it is asked for: its
+    reports and summaries are made of sums. Raises `RecordingError` if there is none, or if it was written by another
+    version.
     """
     from giltrace.timeline.load import load as load_timeline
 
     folder = locate(Path(path))
-    return Recording(folder, load_timeline(folder))
+    timeline = load_timeline(folder, gathered=None)
+    if any(len(process.gathered) for process in timeline.processes):
+        return Recording(folder, lambda: load_timeline(folder), timeline)
+    return Recording(folder, timeline)
 
 
 def analyse(timeline: Timeline) -> Report:
@@ -54,17 +59,24 @@ class Recording:
     process.
     """
 
-    def __init__(self, path: Path, timeline: Timeline | Callable[[], Timeline]) -> None:
-        """`timeline` may be a function that reads it, called when it is first asked for."""
+    def __init__(
+        self, path: Path, timeline: Timeline | Callable[[], Timeline], figures: Timeline | None = None
+    ) -> None:
+        """`timeline` may be a function that reads it, called when it is first asked for.
+
+        Reports are made of the `figures`, if there are such: a timeline with the same sums.
+        """
         self.path = path
         self._read = timeline if callable(timeline) else lambda: timeline
+        self._of_figures = figures
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
         try:
-            told = f"{plural(len(self.processes), 'process', 'processes')}, {plural(len(self.holds), 'hold')}"
+            _, holds = as_they_are(self._figures)
+            told = f"{plural(len(self._figures.processes), 'process', 'processes')}, {plural(holds, 'hold')}"
         except UsageError as error:
             told = error.message
         return f"<Recording {str(self.path)!r}: {told}>"
@@ -74,7 +86,7 @@ class Recording:
         from giltrace.reports.html.fragment import of_summary
 
         try:
-            return of_summary(self.summary(), self.timeline)
+            return of_summary(self.summary(), self._figures)
         except UsageError:
             return None
 
@@ -82,6 +94,10 @@ class Recording:
     def timeline(self) -> Timeline:
         """The whole model, with what the arrays leave out: stacks, spans, other tasks, the machine."""
         return self._read()
+
+    @property
+    def _figures(self) -> Timeline:
+        return self.timeline if self._of_figures is None else self._of_figures
 
     @cached_property
     def processes(self) -> Records:
@@ -176,7 +192,10 @@ class Recording:
         from giltrace.analysis.selection import Selection, select
 
         asked = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
-        return Recording(self.path, select([self.timeline], asked)[0])
+        (figures,) = select([self._figures], asked)
+        if self._of_figures is None:
+            return Recording(self.path, figures)
+        return Recording(self.path, lambda: select([self.timeline], asked)[0], figures)
 
     def report(self) -> Report:
         """All analyses: blame, hogs, convoys, what-if, verdict. Worked out once; ``print`` shows it."""
@@ -198,14 +217,14 @@ class Recording:
 
     @cached_property
     def _report(self) -> Report:
-        return analyse(self.timeline)
+        return analyse(self._figures)
 
     @cached_property
     def _summary(self) -> Summary:
         from giltrace.analysis.summary import summarise
         from giltrace.reports.shown import Summary
 
-        return Summary.showing(summarise(self.timeline))
+        return Summary.showing(summarise(self._figures))
 
     def _joined(self, table: str, dtype: np.dtype[np.void]) -> Records:
         """The rows of all processes, their indices counting over all processes; a single process's are not copied."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import giltrace
 from giltrace.cli import app
 from giltrace.cli.outcome import show
 from giltrace.timeline.gathered import as_they_are
@@ -108,3 +109,15 @@ def test_a_view_is_of_what_a_browser_can_hold_and_of_all_if_asked_to(recording: 
         assert TOLD.fullmatch(thinned(shown))
     with subject.as_trace(whole=True) as shown:
         assert thinned(shown) == ""
+
+
+def test_python_has_every_hold_and_reports_of_sums(recording: Path) -> None:
+    loaded = giltrace.load(recording)
+    assert repr(loaded).endswith(": 1 process, 1296 holds>")
+    report, summary = loaded.report(), loaded.select(window="0..10s").summary()
+    assert any(REMARK in remark for remark in report.quality.remarks)
+    assert any(REMARK in remark for remark in summary.quality.remarks)
+    assert "timeline" not in vars(loaded)
+    for part in (loaded, loaded.select(window="0..10s")):
+        assert len(part.holds) == 1296
+        assert sum(thread.holds for process in part.report().processes for thread in process.threads) == 1296
