@@ -121,3 +121,17 @@ def test_python_has_every_hold_and_reports_of_sums(recording: Path) -> None:
     for part in (loaded, loaded.select(window="0..10s")):
         assert len(part.holds) == 1296
         assert sum(thread.holds for process in part.report().processes for thread in process.threads) == 1296
+
+
+def test_limits_are_held_against_every_hold(
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for most in (0, 1 << 40):
+        monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", most)
+        for thread in ("sql-0", "MainThread"):
+            limits = ("--max-hold", "1ns", "--max-wait", "1ns", "--max-wait-p99", "1ns", "--thread", thread)
+            assert run("check", recording, *limits, "--json") == 1
+            told.append(json.loads(capsys.readouterr().out))
+    assert told[:2] == told[2:]
+    assert told[0] != told[1]

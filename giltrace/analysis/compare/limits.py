@@ -76,18 +76,18 @@ def _wait_share(one: Chosen) -> Iterator[Measured]:
 
 def _longest_wait(one: Chosen) -> Iterator[Measured]:
     waits = one.process.waits
-    for worst, length, where in _longest(one, waits):
+    for worst, length, where in _longest(one, waits, usage.lengths(waits)):
         yield Measured(length, where, partial(one.places.of_waits, _only(worst, len(waits))))
 
 
 def _longest_hold(one: Chosen) -> Iterator[Measured]:
-    for worst, length, where in _longest(one, one.process.holds):
+    for worst, length, where in _longest(one, one.process.holds, usage.hold_lengths(one.process)):
         yield Measured(length, where, partial(one.places.of_hold, worst))
 
 
-def _longest(one: Chosen, rows: Array) -> Iterator[tuple[int, int, str]]:
+def _longest(one: Chosen, rows: Array, length: Ints) -> Iterator[tuple[int, int, str]]:
     """The number of the longest of the chosen threads' rows, its length and its thread; nothing without any."""
-    mine, length = _rows(one, rows), usage.lengths(rows)
+    mine = _rows(one, rows)
     if len(mine):
         worst = int(mine[length[mine].argmax()])
         yield worst, int(length[worst]), _name(one.process, int(rows["thread"][worst]))

@@ -82,12 +82,17 @@ def hold_counts(process: Process, rows: Bools | None = None) -> Ints:
     return _sums(process.holds["thread"], number, len(process.threads))
 
 
-def longest_holds(process: Process) -> Ints:
-    """The longest hold of each thread, 0 without any; of those that were gathered too."""
+def hold_lengths(process: Process) -> Ints:
+    """Length of each hold; of one that stands for several, of the longest of these."""
     length = lengths(process.holds)
     length[process.gathered["hold"]] = process.gathered["longest"]
+    return length
+
+
+def longest_holds(process: Process) -> Ints:
+    """The longest hold of each thread, 0 without any; of those that were gathered too."""
     result = np.zeros(len(process.threads), np.int64)
-    np.maximum.at(result, process.holds["thread"], length)
+    np.maximum.at(result, process.holds["thread"], hold_lengths(process))
     return result
 
 
