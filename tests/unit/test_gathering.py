@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from giltrace.analysis.compare.check import Rule, check
+from giltrace.analysis.measure import usage
 from giltrace.analysis.report import analyse
 from giltrace.analysis.summary import summarise
 from giltrace.recording.events import FRAME, GIL_EVENT, Array, ProcessEvents, StackTable
@@ -55,6 +57,14 @@ def test_quiet_holds_become_one_between_the_first_and_the_last() -> None:
     (process,) = timeline([found]).processes
     assert rows(process.gathered, "hold", "count", "longest") == [(2, 8, 30)]
     assert as_they_are(timeline([found])) == (3, 11)
+
+
+def test_the_longest_hold_is_one_that_there_was() -> None:
+    script = quiet(8).hold(1800, 1890, 0).hold(1900, 1910, 0).hold(2000, 2010, 0)
+    found = timeline([gathered(script.events())])
+    assert usage.longest_holds(found.processes[0]).tolist() == [90, 0, 0]
+    (outcome,) = check(found, [Rule("max-hold", 1)]).outcomes
+    assert outcome.measured == 90
 
 
 def test_few_in_a_row_stay_as_they_are() -> None:
