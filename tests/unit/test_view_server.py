@@ -238,10 +238,11 @@ def test_three_thousand_requests_leave_nothing_behind(server: TraceServer) -> No
     with ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(one, range(3_000)))
     assert {status: statuses.count(status) for status in set(statuses)} == {200: 800, 404: 1200, 405: 1000}
+    # What a test before this one has left may go meanwhile.
     end = time.monotonic() + 30
-    while counts() != before and time.monotonic() < end:
+    while any(now > then for now, then in zip(counts(), before, strict=True)) and time.monotonic() < end:
         time.sleep(0.01)
-    assert counts() == before
+    assert all(now <= then for now, then in zip(counts(), before, strict=True))
 
 
 def test_clients_that_dawdle_do_not_keep_others_out(server: TraceServer) -> None:
