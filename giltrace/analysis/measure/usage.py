@@ -345,19 +345,27 @@ def _starved_ns(states: Array) -> int:
 
 def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
     """Wall time in which so many threads were in one of the `chosen` states."""
-    length, (level,) = levels(states[np.isin(states["state"], chosen)], (chosen,))
+    mine = np.zeros(len(State), np.bool_)
+    mine[list(chosen)] = True
+    length, (level,) = levels(states.take(np.flatnonzero(mine[states["state"]])), (chosen,))
     return int(length[level >= at_least].sum())
 
 
 def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Ints]]:
     """Cut time where a thread's state changes: the length of each piece, and how many were in each kind of states."""
-    time = np.concatenate([states["start"], states["end"]])
-    order = np.argsort(time, kind="stable")
-    found = []
-    for kind in kinds:
-        one = np.isin(states["state"], kind).astype(np.int64)
-        found.append(np.cumsum(np.concatenate([one, -one])[order])[:-1])
-    return np.diff(time[order]), found
+    if len(states) == 0:
+        return np.empty(0, np.int64), [np.empty(0, np.int64) for _ in kinds]
+    # One integer for each end of a state, which sorts much faster than an index: the time, a bit for each kind that it
+    # is of, and one that says which end it is.
+    bits, kind_bits = len(kinds) + 1, np.zeros(len(State), np.int64)
+    for at, kind in enumerate(kinds):
+        kind_bits[list(kind)] |= 2 << at
+    of, origin = kind_bits[states["state"]], int(states["start"].min())
+    keys = np.concatenate([(states["start"] - origin) << bits | of, (states["end"] - origin) << bits | of | 1])
+    keys.sort()
+    change = 1 - 2 * (keys & 1)
+    found = [np.cumsum(change * (keys >> (at + 1) & 1))[:-1] for at in range(len(kinds))]
+    return np.diff(keys >> bits), found
 
 
 class Steps(NamedTuple):
