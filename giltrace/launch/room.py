@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-#: So much (bytes) stays free, or half of what there was if that was less.
-LEAST_FREE = 256 << 20
+#: So much (bytes) stays free, or half of what there was if that was less; where there was nearly nothing, nothing does.
+LEAST_FREE, _NEARLY_NOTHING = 256 << 20, 2 << 20
 _LOOK_SECONDS = 0.5
 
 
@@ -29,7 +29,8 @@ class Room:
     def start(self) -> None:
         """Begin, once the folder is there."""
         with contextlib.suppress(OSError):
-            self._free = min(LEAST_FREE, _free(self._folder) // 2)
+            free = _free(self._folder)
+            self._free = min(LEAST_FREE, free // 2) if free > _NEARLY_NOTHING else 0
 
     def full(self) -> str:
         """Say why the recording has to end; empty as long as there is room. Looks twice a second."""
