@@ -8,6 +8,8 @@
  * confined, confined-ring   one recording, of a process that confines itself: prints the same
  * brief     one recording of many threads that end soon; their process forks amid them, and the child does the same:
  *           prints the same, of the child as of recording 1
+ * regrown   threads that end soon before and after their file is cut off, while the first one makes it grow again:
+ *           prints the same, of those after as of recording 1
  * brief-confined   without the child, but the process confines itself amid them */
 #include "store.h"
 #include "file.h"
@@ -276,6 +278,22 @@ static void brief(const char *folder, bool confines) {
     end();
 }
 
+/* The first chunk stays, so that nobody alive misses anything. */
+static void regrown(const char *folder) {
+    char name[4200];
+    snprintf(name, sizeof name, "%s/gil-%d-0.bin", begin(folder, 0, 0), (int)getpid());
+    hook();
+    start_briefly(THREADS, 0);
+    if (truncate(name, GT_HEADER_SIZE + GT_LEAST_CHUNK) != 0) {
+        abort();
+    }
+    for (int i = 0; i < LEAST; i++) {
+        hook();
+    }
+    start_briefly(10 * THREADS, 1);
+    end();
+}
+
 int main(int count, char **words) {
     store_call_back(in_child);
     clock_choose();
@@ -300,6 +318,8 @@ int main(int count, char **words) {
         brief(words[2], false);
     } else if (strcmp(words[1], "brief-confined") == 0) {
         brief(words[2], true);
+    } else if (strcmp(words[1], "regrown") == 0) {
+        regrown(words[2]);
     }
     return 0;
 }

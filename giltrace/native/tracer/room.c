@@ -161,6 +161,11 @@ bool room_take(const char *path, uint32_t size, struct gt_header *head, struct r
     return take_piece(path, size, room);
 }
 
+/* Is it part of a stretch whose mark was cut off, in a file that has grown again since? What it holds nobody finds. */
+bool room_is_lost(const struct room *room) {
+    return room->stretch != NULL && ((const struct gt_stretch *)stretch_base(room->stretch))->magic != GT_STRETCH_MAGIC;
+}
+
 /* A chunk is full, or its thread has ended: all of it is in the file. */
 void room_leave(const struct room *room, uint64_t now) {
     room_unmap(room);

@@ -21,6 +21,7 @@ struct room {
 
 void room_start(uint64_t ring);
 bool room_take(const char *path, uint32_t size, struct gt_header *head, struct room *room);
+bool room_is_lost(const struct room *room);
 void room_leave(const struct room *room, uint64_t now);
 void room_unmap(const struct room *room);
 void room_reserve(const char *path);

@@ -178,6 +178,11 @@ static bool renew_chunk(struct thread *thread, struct gt_header *head, uint64_t 
         memcpy(name, thread->room.chunk->name, sizeof name);
     }
     if (room_take(store_path(), next_size(thread), head, &room)) {
+        if (room_is_lost(&room)) {
+            store_piece_lost();
+            room_unmap(&room);
+            return false;
+        }
         if (has_chunk(thread)) {
             leave_chunk(thread, head, time);
         }

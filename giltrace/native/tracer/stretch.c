@@ -43,6 +43,11 @@ void stretch_begin(struct stretch *stretch, void *base, uint32_t size, bool stay
 /* One user more, beside one that there is; returns where the stretch begins. */
 void *stretch_use(struct stretch *stretch) {
     atomic_fetch_add(&stretch->users, 1);
+    return stretch_base(stretch);
+}
+
+/* To be asked by a user. */
+void *stretch_base(const struct stretch *stretch) {
     return atomic_load(&stretch->base);
 }
 

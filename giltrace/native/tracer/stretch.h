@@ -10,6 +10,7 @@ struct stretch;
 struct stretch *stretch_free(void);
 void stretch_begin(struct stretch *stretch, void *base, uint32_t size, bool stays);
 void *stretch_use(struct stretch *stretch);
+void *stretch_base(const struct stretch *stretch);
 void stretch_leave(struct stretch *stretch);
 
 #endif
