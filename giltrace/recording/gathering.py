@@ -146,66 +146,54 @@ class Gatherer:
 
         They are written to.
         """
-        if len(at) < _FEWEST:
+        found = _between(at, edge, events["gil"][at])
+        if len(found.hold) == 0:
             return events
-        gil = events["gil"][at]
-        fresh = np.append(True, (np.diff(at) != 2) | edge[at[1:]] | (gil[1:] != gil[:-1]))
-        head = np.flatnonzero(fresh)
-        size = np.diff(head, append=len(at))
-        stretch = np.repeat(np.arange(len(head)), size)
-        within = np.arange(len(at)) - head[stretch]
-        middle = (size[stretch] >= _FEWEST) & (within > 0) & (within < size[stretch] - 1)
-        row = np.flatnonzero(middle)
-        if len(row) == 0:
-            return events
-        hold = at[row]
         # `take` moves whole rows, an index of them each field by itself: ten times slower.
-        taken, given = events.take(hold), events.take(hold + 1)
-        begin, end, thread = taken["time"], given["time"], taken["thread"]
-        # The one before and the one after it are of the same stretch: its first and its last one, if no others.
-        earlier, later = events.take(at[row - 1] + 1), events.take(at[row + 1])
-        rest = later["time"] - end
-        passed = earlier["thread"] != thread
-        into_last = (within[row] == size[stretch[row]] - 2) & (later["thread"] != thread)
-        self._hand_on(taken["gil"], begin - earlier["time"], passed)
-        self._hand_on(taken["gil"], rest, into_last)
-
-        key = _groups(stretch[row], taken, before[hold], given["stack"])
-        order = np.argsort(key, kind="stable")
-        first = np.flatnonzero(np.append(True, np.diff(key[order]) != 0))
-        last = order[np.append(first[1:], len(order)) - 1]
-
-        def total(column: npt.NDArray[Any], how: np.ufunc = np.add) -> Ints:
-            summed: Ints = how.reduceat(column[order].astype(np.int64), first)
-            return summed
-
-        figures = [total(end - begin), total(rest), total(np.ones(len(row))), total(end - begin, np.maximum)]
-        figures.append(total(passed) + total(into_last))
-        # A thread's last one is the one that it had last: what it does next, it does from there.
-        by_last = np.argsort(last)
-        held, rested, count, longest, handed = (column[by_last] for column in figures)
-        last = last[by_last]
-        mine = stretch[row[last]]
-        fresh = np.append(True, np.diff(mine) != 0)
-        new = np.flatnonzero(fresh)
-        number = np.cumsum(fresh) - 1
-        slot = np.cumsum(held + rested) - (held + rested)
-        start = begin[np.searchsorted(stretch[row], mine[new])][number] + slot - slot[new][number]
-        into = hold[np.searchsorted(stretch[row], mine[new])][number] + 2 * (np.arange(len(mine)) - new[number])
-
+        taken, given = events.take(found.hold), events.take(found.hold + 1)
+        sums = self._summed(found, taken, given, events.take(found.earlier + 1), events.take(found.later), before)
+        start, into = _laid_out(found, sums, taken["time"])
         left = np.ones(len(events), np.bool_)
-        left[hold] = left[hold + 1] = False
+        left[found.hold] = left[found.hold + 1] = False
         left[into] = left[into + 1] = True
-        taken, given = taken.take(last), given.take(last)
-        taken["time"], given["time"] = start, start + held
+        taken, given = taken.take(sums.last), given.take(sums.last)
+        taken["time"], given["time"] = start, start + sums.held
         events[into], events[into + 1] = taken, given
         rows = np.empty(len(into), GATHERED)
-        for name, column in (("start", start), ("end", start + held), ("thread", taken["thread"]), ("count", count)):
-            rows[name] = column
-        rows["longest"], rows["hand_offs"], rows["before"] = longest, handed, before[hold[last]]
+        rows["start"], rows["end"], rows["thread"] = start, start + sums.held, taken["thread"]
+        rows["count"], rows["longest"], rows["hand_offs"] = sums.number, sums.longest, sums.hand_offs
+        rows["before"] = before[found.hold[sums.last]]
         self._gathered.append(rows)
         remaining: Array = events.take(np.flatnonzero(left))
         return remaining
+
+    def _summed(
+        self, found: _Between, taken: Array, given: Array, earlier: Array, later: Array, before: npt.NDArray[np.int32]
+    ) -> _Sums:
+        """Add up what becomes one hold, and count the hand-offs.
+
+        The events are those that begin and end each hold, and the release before and the acquire after it.
+        """
+        held, rested = given["time"] - taken["time"], later["time"] - given["time"]
+        passed = earlier["thread"] != taken["thread"]
+        # That to the last one of a stretch, which is not gathered, counts as from the one before it.
+        on = found.ends & (later["thread"] != taken["thread"])
+        self._hand_on(taken["gil"], taken["time"] - earlier["time"], passed)
+        self._hand_on(taken["gil"], rested, on)
+        key = _groups(found.stretch, taken, before[found.hold], given["stack"])
+        order = np.argsort(key, kind="stable")
+        first = np.flatnonzero(np.append(True, np.diff(key[order]) != 0))
+        last = order[np.append(first[1:], len(order)) - 1]
+        # A thread's last one is the one that it had last: what it does next, it does from there.
+        by_last = np.argsort(last)
+
+        def total(column: npt.NDArray[Any], how: np.ufunc = np.add) -> Ints:
+            summed: Ints = how.reduceat(column[order].astype(np.int64), first)[by_last]
+            return summed
+
+        number = np.diff(first, append=len(order))[by_last]
+        hand_offs = total(passed) + total(on)
+        return _Sums(last[by_last], total(held), total(rested), number, total(held, np.maximum), hand_offs)
 
     def _hand_on(self, gil: npt.NDArray[Any], latency: Ints, chosen: Bools) -> None:
         """Count the hand-offs that were `chosen`, of each GIL by how long they took."""
@@ -215,6 +203,64 @@ class Gatherer:
         counts = np.zeros(len(known), np.int64)
         np.add.at(counts, at.ravel(), np.append(self._times, times))
         self._passed, self._times = known, counts
+
+
+class _Between(NamedTuple):
+    """The quiet holds that are neither the first nor the last of their `stretch`, which is a number.
+
+    `hold` is where each begins among the events, `earlier` and `later` where the one before and after it in its stretch
+    do; `ends` says that the latter is the last one.
+    """
+
+    hold: Ints
+    earlier: Ints
+    later: Ints
+    ends: Bools
+    stretch: Ints
+
+
+def _between(at: Ints, edge: Bools, gil: npt.NDArray[Any]) -> _Between:
+    """Sort the quiet holds that begin `at` these into stretches; `edge` is per event, `gil` per hold."""
+    if len(at) < _FEWEST:
+        at = gil = at[:0]
+    fresh = np.ones(len(at), np.bool_)
+    fresh[1:] = (np.diff(at) != 2) | edge[at[1:]] | (gil[1:] != gil[:-1])
+    head = np.flatnonzero(fresh)
+    size = np.diff(head, append=len(at))
+    stretch = np.repeat(np.arange(len(head)), size)
+    within, size = np.arange(len(at)) - head[stretch], size[stretch]
+    row = np.flatnonzero((size >= _FEWEST) & (within > 0) & (within < size - 1))
+    return _Between(at[row], at[row - 1], at[row + 1], within[row] == size[row] - 2, stretch[row])
+
+
+class _Sums(NamedTuple):
+    """What becomes one hold, a row each, in the order of the `last` of those that it stands for: its row in `_Between`.
+
+    They `held` for so long together, and so long passed after them until somebody had the GIL again (`rested`).
+    """
+
+    last: Ints
+    held: Ints
+    rested: Ints
+    number: Ints
+    longest: Ints
+    hand_offs: Ints
+
+
+def _laid_out(found: _Between, sums: _Sums, begin: Ints) -> tuple[Ints, Ints]:
+    """When each of the new holds begins, and in the place of which event; `begin` is per hold of `found`.
+
+    Those of a stretch come one after the other, each with its rest, from where the first of those between began.
+    """
+    stretch = found.stretch[sums.last]
+    fresh = np.append(True, np.diff(stretch) != 0)
+    new, number = np.flatnonzero(fresh), np.cumsum(fresh) - 1
+    first = np.searchsorted(found.stretch, stretch[new])[number]
+    slot = sums.held + sums.rested
+    passed = np.cumsum(slot) - slot
+    start = begin[first] + passed - passed[new][number]
+    into = found.hold[first] + 2 * (np.arange(len(stretch)) - new[number])
+    return start, into
 
 
 def _groups(stretch: Ints, taken: Array, before: npt.NDArray[np.int32], stack: npt.NDArray[np.int32]) -> Ints:
