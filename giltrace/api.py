@@ -189,12 +189,14 @@ class Recording:
         `report` and `summary` tell of the chosen ones. `own` are the paths of your own code. Where several words are
         given, any of them will do. Raises `UsageError` if nothing is left.
         """
-        from giltrace.analysis.selection import Selection, select
+        from giltrace.analysis.selection import Selection, load_part, select
 
         asked = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
         (figures,) = select([self._figures], asked)
         if self._of_figures is None:
             return Recording(self.path, figures)
+        if asked.windows:
+            return Recording(self.path, select([load_part(self.path, asked)], asked)[0])
         return Recording(self.path, lambda: select([self.timeline], asked)[0], figures)
 
     def report(self) -> Report:

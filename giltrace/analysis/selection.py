@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from giltrace.text import plural
 from giltrace.timeline import part
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.cut import cut
+from giltrace.timeline.load import load
 from giltrace.timeline.model import OtherTask, Process, Timeline
 
 #: So many names are told of what there is, those first that are most like what was asked for.
@@ -96,6 +97,25 @@ def _time(text: str) -> int:
     if found is None:
         raise UsageError(f"{text!r} is no time", "write seconds, like 1.5, or a number and ns, us, ms, s or m")
     return found
+
+
+def load_part(folder: Path, selection: Selection, top_waits: int | None = None, *, every: bool = False) -> Timeline:
+    """Read what `selection` needs of a recording, and the `top_waits`: with every hold that it asks about.
+
+    Of a long one (`timeline.load`) that has every hold of the times that are asked about, if there are such; else of
+    all time if `every` hold is asked for. Raises as `load`, and `UsageError` where a window begins after its end.
+    """
+    timeline = load(folder, gathered=None)
+    if not any(len(process.gathered) for process in timeline.processes):
+        return timeline
+    if not selection.windows and top_waits is None:
+        return load(folder) if every else timeline
+    first, last = timeline.recorded[0], max(timeline.recorded[1], timeline.end)
+    kept = placed(selection.windows, first, last)
+    if top_waits is not None:
+        (found,) = _whom([timeline], selection)
+        kept += around_waits(*all_waits(found), top_waits)
+    return load(folder, gathered=True, whole=kept)
 
 
 def select(timelines: Sequence[Timeline], selection: Selection) -> list[Timeline]:

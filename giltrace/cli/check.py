@@ -199,7 +199,7 @@ def _check(folder: Path, selection: Selection, rules: Sequence[Rule]) -> Checked
 
     try:
         with working(f"checking {folder}"):
-            (timeline,) = select([load(folder)], selection)
+            (timeline,) = select([load(folder, selection)], selection)
             return Checked(str(folder), run(timeline, rules))
     except GiltraceError as error:
         return Checked(str(folder), None, error)

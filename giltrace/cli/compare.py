@@ -87,7 +87,7 @@ def compare(
     folders = locate(first), locate(second)
     names = str(folders[0]), str(folders[1])
     with working("comparing"):
-        old, new = select([load(folder) for folder in folders], selection)
+        old, new = select([load(folder, selection) for folder in folders], selection)
         found = run(old, new)
     if form is Format.json:
         print(json_of(found, names))

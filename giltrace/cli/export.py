@@ -107,9 +107,7 @@ def export(
         need_force(path, force=force)
     # What goes to a terminal would get in the way of the line that tells how it goes.
     with contextlib.nullcontext() if piped else working(f"writing {path}"):
-        timeline = load(
-            folder, every=to != "perfetto" or everything or top_waits is not None or selection != Selection()
-        )
+        timeline = load(folder, selection, top_waits, every=to != "perfetto" or everything)
         require_something(timeline, folder)
         told = exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
+    from giltrace.analysis.selection import Selection
     from giltrace.timeline.model import Timeline
 
 #: Parameters of `mallopt`, as in glibc's malloc.h.
@@ -16,16 +17,18 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _PAD_BYTES = 64 << 20
 
 
-def load(folder: Path, *, every: bool = False) -> Timeline:
-    """Read a recording as `giltrace.timeline.load` does, in a process that ends soon: it keeps what memory it gets.
+def load(
+    folder: Path, selection: Selection | None = None, top_waits: int | None = None, *, every: bool = False
+) -> Timeline:
+    """Read what `selection` needs of a recording (`analysis.selection.load_part`), in a process that ends soon.
 
-    Of a long one quiet holds are added up, unless `every` one is asked for.
+    It keeps what memory it gets.
     """
-    from giltrace.timeline.load import load as read
+    from giltrace.analysis.selection import Selection, load_part
 
     _keep_freed_memory()
     with working(f"reading {folder}"):
-        return read(folder, gathered=False if every else None)
+        return load_part(folder, selection or Selection(), top_waits, every=every)
 
 
 def require_something(timeline: Timeline, folder: Path) -> None:

@@ -176,7 +176,7 @@ def _part(subject: Subject, selection: Selection, name: Path, *, any_size: bool 
             if not any_size:
                 subject.need_small()
             return None
-        (changed,) = select([subject.need_timeline("asking about a part")], selection)
+        (changed,) = select([subject.need_timeline("asking about a part", selection)], selection)
         return changed
 
 

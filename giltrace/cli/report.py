@@ -79,7 +79,7 @@ def report(
         need_force(html, force=force, option="--html")
     folder = locate(name)
     with working(f"analysing {folder}"):
-        (timeline,) = select([load(folder)], selection)
+        (timeline,) = select([load(folder, selection)], selection)
         told = analyse(timeline)
         if html is not None:
             from giltrace.reports.html import write_html

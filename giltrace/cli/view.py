@@ -98,7 +98,7 @@ def view(
     changed = None
     if selection != Selection() or top_waits is not None:
         with working(f"cutting {name}"):
-            changed = narrow(subject.need_timeline("cutting a trace"), selection, top_waits)
+            changed = narrow(subject.need_timeline("cutting a trace", selection, top_waits), selection, top_waits)
     with working("looking for where to begin"):
         moment = _moment(subject, changed, where)
     # What was asked for is there, whatever else has to be thinned.

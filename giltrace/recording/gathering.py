@@ -14,6 +14,7 @@ A stretch is cut where a step of the recording's time ends, so that what changes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,16 +40,20 @@ _GIL_SHIFT = 48
 
 
 class Edges(NamedTuple):
-    """What no stretch reaches across: the times (ns, sorted) of `switches`, and each `step` from `origin` on."""
+    """What no stretch reaches across: the times (ns, sorted) of `switches`, and each `step` from `origin` on.
+
+    In the times of `whole`, [start, end) in ns, no hold is quiet: every one of them is asked for.
+    """
 
     switches: Ints
     origin: int
     step: int
+    whole: Sequence[tuple[int, int]] = ()
 
     @classmethod
-    def of(cls, switches: Ints, start: int, end: int) -> Edges:
+    def of(cls, switches: Ints, start: int, end: int, whole: Sequence[tuple[int, int]] = ()) -> Edges:
         """Those of a recording that lasted from `start` to `end`."""
-        return cls(switches, start, max((end - start) // _STEPS, _SHORTEST_STEP_NS))
+        return cls(switches, start, max((end - start) // _STEPS, _SHORTEST_STEP_NS), whole)
 
     def before(self, time: Ints) -> Bools:
         """Whether an edge lies between each of these sorted times and the one before it."""
@@ -57,6 +62,7 @@ class Edges(NamedTuple):
         marked[np.searchsorted(time, self.switches[first:last])] = True
         steps = np.arange((time[0] - self.origin) // self.step, (time[-1] - self.origin) // self.step + 1)
         marked[np.searchsorted(time, steps * self.step + self.origin)] = True
+        marked[np.searchsorted(time, np.array(self.whole, np.int64).ravel())] = True
         return marked[:-1]
 
 
@@ -96,6 +102,10 @@ class Gatherer:
         kind, thread = events["kind"], events["thread"]
         quiet = (kind[:-1] == Kind.ACQUIRE) & (kind[1:] == Kind.RELEASE) & (thread[:-1] == thread[1:])
         quiet &= (events["gil"][:-1] == events["gil"][1:]) & (events["flags"][1:] == 0) & ~led[:-1] & ~edge[1:]
+        for start, end in self._edges.whole:
+            # With the one that begins before it and ends in it, or after.
+            low, high = np.searchsorted(events["time"], (start, end))
+            quiet[max(low - 1, 0) : high] = False
         return self._replaced(events, np.flatnonzero(quiet), edge, before)
 
     @property

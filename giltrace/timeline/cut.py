@@ -42,7 +42,7 @@ def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]], room: Ints | N
         cut=Cut(
             kept=tuple((start, end) for start, end in kept.tolist()),
             recorded=before.recorded,
-            holds=before.holds + _lost(timeline.processes, parts, "holds"),
+            holds=before.holds + gathered.number(timeline.processes) - gathered.number(parts),
             waits=before.waits + _lost(timeline.processes, parts, "waits"),
             runs=before.runs + _lost(timeline.processes, parts, "runs") + int((~others).sum()),
             spans=before.spans + _spans(timeline.processes) - _spans(parts) + gone,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from giltrace.timeline.axis import Ints
@@ -33,7 +35,12 @@ def placed(rows: Array, holds: Array) -> Array:
 def as_they_are(timeline: Timeline) -> tuple[int, int]:
     """How many holds are told as they were, and how many there were."""
     rows = sum(len(process.holds) - len(process.gathered) for process in timeline.processes)
-    return rows, rows + sum(int(process.gathered["count"].sum()) for process in timeline.processes)
+    return rows, number(timeline.processes)
+
+
+def number(processes: Iterable[Process]) -> int:
+    """How many holds processes had."""
+    return sum(len(one.holds) + int((one.gathered["count"] - 1).sum()) for one in processes)
 
 
 def kept(process: Process, holds: Ints) -> Array:

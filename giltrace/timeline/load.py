@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,17 +32,18 @@ from giltrace.timeline.model import STOP, Process, Timeline
 _LEAVING_NS = 100_000_000
 
 
-def load(folder: Path, *, gathered: bool | None = False) -> Timeline:
+def load(folder: Path, *, gathered: bool | None = False, whole: Sequence[tuple[int, int]] = ()) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
     With `gathered`, for figures, holds that cost nobody anything are added up (`recording.gathering`): sums, counts and
-    whatever is told of waits are the same. None: if the recording is so long that it would take seconds else.
+    whatever is told of waits are the same. None: if the recording is so long that it would take seconds else. In the
+    times of `whole`, [start, end) in ns, every hold is there.
 
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
     try:
-        return _load(folder, gathered=is_long(folder) if gathered is None else gathered)
+        return _load(folder, is_long(folder) if gathered is None else gathered, whole)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
@@ -55,7 +57,7 @@ def is_long(folder: Path) -> bool:
     return total > MOST_BYTES
 
 
-def _load(folder: Path, *, gathered: bool) -> Timeline:
+def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:
     meta = Meta.read(folder)
     known_until = _known_until(meta)
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
@@ -63,7 +65,7 @@ def _load(folder: Path, *, gathered: bool) -> Timeline:
     edges = None
     if gathered:
         switches = np.empty(0, np.int64) if sched is None else sched.switches["time"]
-        edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns())
+        edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), whole)
     processes, clock_error_ns = read_processes(folder, times, damage, edges)
     complete = complete_from(folder, times)
     if known_until is not None:
@@ -93,9 +95,9 @@ def _load(folder: Path, *, gathered: bool) -> Timeline:
     )
     known = (replace(process, native_code=code) for process in timeline.processes)
     built = tuple(_with_footprint(_with_end(process, meta, last), meta) for process in known)
-    whole = meta.exit_status is not None
+    whole_run = meta.exit_status is not None
     return replace(
-        timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole, merged=merged, ended=meta.ended
+        timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole_run, merged=merged, ended=meta.ended
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from giltrace.errors import UsageError
 from giltrace.recording.folder import SUFFIX
@@ -16,6 +17,9 @@ from giltrace.recording.locate import locate
 from giltrace.recording.meta import FILE
 from giltrace.timeline.model import Timeline
 from giltrace.views.trace_file import check_whole, thinned
+
+if TYPE_CHECKING:
+    from giltrace.analysis.selection import Selection
 
 _TRACE = ".pftrace"
 #: A trace of which it is known that it is larger takes, with its tables, more than the 4 GiB that there are.
@@ -112,11 +116,19 @@ class Subject:
                 "ask all of it with --engine duckdb, or about a part, with --window A..B",
             )
 
-    def need_timeline(self, what: str) -> Timeline:
-        """The timeline with every event; raises `UsageError` for a trace alone, which `what` cannot be done with."""
-        if self._events is None:
+    def need_timeline(self, what: str, selection: Selection | None = None, top_waits: int | None = None) -> Timeline:
+        """The timeline with every event that the `selection` and the `top_waits` ask about.
+
+        Raises `UsageError` for a trace alone, which `what` cannot be done with.
+        """
+        if self.folder is None or self.timeline is None:
             raise UsageError(f"{what} needs the recording, not its trace alone", f"name a NAME{SUFFIX} folder")
-        return self._events
+        if selection is None or not any(len(process.gathered) for process in self.timeline.processes):
+            assert self._events is not None
+            return self._events
+        from giltrace.analysis.selection import load_part
+
+        return load_part(self.folder, selection, top_waits, every=True)
 
 
 def _is_of(trace: Path, folder: Path) -> bool:

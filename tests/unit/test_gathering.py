@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -118,6 +118,19 @@ def test_no_stretch_reaches_across_a_switch_or_the_end_of_a_step() -> None:
     assert rows(switched.gathered, "start", "count") == [(1200, 7), (2100, 18)]
     stepped = gathered(recorded, Edges(np.empty(0, np.int64), 0, 1000))
     assert rows(stepped.gathered, "start", "count") == [(1200, 7), (2100, 8), (3100, 8)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "left"), [(1500, 1760, range(1500, 1800, 100)), (1510, 1520, (1500,)), (1531, 1599, ())]
+)
+def test_in_times_that_are_asked_for_every_hold_stays(start: int, end: int, left: Sequence[int]) -> None:
+    found = gathered(quiet(30).events(), Edges(np.empty(0, np.int64), 0, 1 << 60, [(start, end)]))
+    (process,) = timeline([found]).processes
+    alone = np.delete(process.holds, process.gathered["hold"])
+    assert set(left) <= set(alone["start"].tolist())
+    inside = process.holds[(process.holds["start"] < end) & (process.holds["end"] > start)]
+    assert [hold["start"] for hold in inside if hold in process.holds[process.gathered["hold"]]] == []
+    assert as_they_are(timeline([found]))[1] == 30
 
 
 def test_a_hold_that_a_step_ends_in_stays() -> None:

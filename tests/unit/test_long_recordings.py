@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import giltrace
+from giltrace.analysis.selection import Selection, load_part, narrow
 from giltrace.cli import app
 from giltrace.cli.outcome import show
 from giltrace.timeline.gathered import as_they_are
@@ -114,9 +115,10 @@ def test_a_view_is_of_what_a_browser_can_hold_and_of_all_if_asked_to(recording: 
 def test_python_has_every_hold_and_reports_of_sums(recording: Path) -> None:
     loaded = giltrace.load(recording)
     assert repr(loaded).endswith(": 1 process, 1296 holds>")
-    report, summary = loaded.report(), loaded.select(window="0..10s").summary()
+    report, summary = loaded.report(), loaded.summary()
     assert any(REMARK in remark for remark in report.quality.remarks)
     assert any(REMARK in remark for remark in summary.quality.remarks)
+    assert not any(REMARK in remark for remark in loaded.select(window="0..10s").summary().quality.remarks)
     assert "timeline" not in vars(loaded)
     for part in (loaded, loaded.select(window="0..10s")):
         assert len(part.holds) == 1296
@@ -135,3 +137,52 @@ def test_limits_are_held_against_every_hold(
             told.append(json.loads(capsys.readouterr().out))
     assert told[:2] == told[2:]
     assert told[0] != told[1]
+
+
+def told_of_both(
+    words: tuple[object, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What a command says on stdout of a recording that is long, and if it is not."""
+    told = []
+    for most in (0, 1 << 40):
+        monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", most)
+        assert run(*words) == 0
+        told.append(capsys.readouterr().out)
+    return told
+
+
+@pytest.mark.parametrize("window", ["0.1..0.2", "0.3..10"])
+def test_a_window_has_every_hold_in_it(
+    recording: Path, window: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = load_part(recording, Selection.of(window=window), every=True)
+    assert 0 < len(part.processes[0].gathered) < len(load(recording, gathered=True).processes[0].gathered)
+    for what in (("--to", "csv", "--table", "states"), ("--to", "csv", "--table", "holds")):
+        found, expected = told_of_both(("export", recording, *what, "--window", window, "-o", "-"), capsys, monkeypatch)
+        rows = [list(csv.DictReader(io.StringIO(told))) for told in (found, expected)]
+        # Numbers of holds count those before the window.
+        kept = [[{k: v for k, v in row.items() if k not in ("hold", "hold_id")} for row in one] for one in rows]
+        assert kept[0] == kept[1]
+        assert len(rows[0]) > 10
+
+
+def test_a_report_on_a_window_is_that_of_every_hold_in_it(
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("report", recording, "--window", "0.1..0.2", "--json")
+    found, expected = (json.loads(told) for told in told_of_both(words, capsys, monkeypatch))
+    for report in (found, expected):
+        del report["quality"]["remarks"]
+    assert found == expected
+
+
+def test_a_trace_of_the_longest_waits_counts_the_holds_that_it_leaves_out(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_out = []
+    for most in (0, 1 << 40):
+        monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", most)
+        cut = narrow(load_part(recording, Selection.of(window="0.1..0.2"), every=True), Selection.of(window="0.1..0.2"))
+        assert cut.cut is not None
+        left_out.append(cut.cut.holds + as_they_are(cut)[1])
+    assert left_out == [1296, 1296]
