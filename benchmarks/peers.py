@@ -17,7 +17,7 @@ Command = Callable[[str, Path, Path], list[str]]
 
 CONDITIONS = """\
 * `giltrace` is `giltrace record` as it is by default: the GIL's events with whole Python stacks, the kernel's context
-  switches, and py-spy within its budget; `giltrace --light` is the GIL's events with their stacks alone.
+  switches, and py-spy within its budget; `giltrace --light` is that without py-spy.
 * `py-spy` is `py-spy record -r 100`, which stops the program for each sample.
 * `viztracer` is `python -m viztracer` with a buffer of 100,000 entries.
 * `profiling.sampling` is CPython 3.15's own, at 1 kHz, all threads.

@@ -236,7 +236,9 @@ What they see for it, by which they differ more than by what they cost, is on th
 def main() -> None:
     """Measure, print the table, and write the page if asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (default: this one)")
+    parser.add_argument(
+        "--python", nargs="+", type=os.path.abspath, default=[sys.executable], help="interpreters (default: this one)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation here")
     options = parser.parse_args()
