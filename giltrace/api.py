@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> Recording:
 
     folder = locate(Path(path))
     timeline = load_timeline(folder, gathered=None)
-    if any(len(process.gathered) for process in timeline.processes):
+    if timeline.gathered:
         return Recording(folder, lambda: load_timeline(folder), timeline)
     return Recording(folder, timeline)
 
@@ -189,14 +189,16 @@ class Recording:
         `report` and `summary` tell of the chosen ones. `own` are the paths of your own code. Where several words are
         given, any of them will do. Raises `UsageError` if nothing is left.
         """
-        from giltrace.analysis.selection import Selection, load_part, select
+        from giltrace.analysis.selection import Selection, select, with_every_hold
 
         asked = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
-        (figures,) = select([self._figures], asked)
-        if self._of_figures is None:
+        known = self._figures
+        if asked.windows and not known.part:
+            # What is a part already is not read anew: it would be the whole again.
+            known = with_every_hold(known, self.path, asked)
+        (figures,) = select([known], asked)
+        if not figures.gathered and known is not self._of_figures:
             return Recording(self.path, figures)
-        if asked.windows:
-            return Recording(self.path, select([load_part(self.path, asked)], asked)[0])
         return Recording(self.path, lambda: select([self.timeline], asked)[0], figures)
 
     def report(self) -> Report:

@@ -99,14 +99,16 @@ def _time(text: str) -> int:
     return found
 
 
-def load_part(folder: Path, selection: Selection, top_waits: int | None = None, *, every: bool = False) -> Timeline:
-    """Read what `selection` needs of a recording, and the `top_waits`: with every hold that it asks about.
+def with_every_hold(
+    timeline: Timeline, folder: Path, selection: Selection, top_waits: int | None = None, *, every: bool = False
+) -> Timeline:
+    """What `selection` and the `top_waits` need of the recording `folder`, of which `timeline` may have sums only.
 
-    Of a long one (`timeline.load`) that has every hold of the times that are asked about, if there are such; else of
-    all time if `every` hold is asked for. Raises as `load`, and `UsageError` where a window begins after its end.
+    Of such a one (`timeline.load`) it is read again, with every hold of the times that are asked about, if there are
+    such; else of all time if `every` hold is asked for. Raises as `load`, and `UsageError` where a window begins after
+    its end.
     """
-    timeline = load(folder, gathered=None)
-    if not any(len(process.gathered) for process in timeline.processes):
+    if not timeline.gathered:
         return timeline
     if not selection.windows and top_waits is None:
         return load(folder) if every else timeline

@@ -20,15 +20,16 @@ _PAD_BYTES = 64 << 20
 def load(
     folder: Path, selection: Selection | None = None, top_waits: int | None = None, *, every: bool = False
 ) -> Timeline:
-    """Read what `selection` needs of a recording (`analysis.selection.load_part`), in a process that ends soon.
+    """Read what `selection` needs of a recording (`with_every_hold`), in a process that ends soon.
 
     It keeps what memory it gets.
     """
-    from giltrace.analysis.selection import Selection, load_part
+    from giltrace.analysis.selection import Selection, with_every_hold
+    from giltrace.timeline.load import load as read
 
     _keep_freed_memory()
     with working(f"reading {folder}"):
-        return load_part(folder, selection or Selection(), top_waits, every=every)
+        return with_every_hold(read(folder, gathered=None), folder, selection or Selection(), top_waits, every=every)
 
 
 def require_something(timeline: Timeline, folder: Path) -> None:

@@ -35,6 +35,7 @@ _END = (
     "giltrace.analysis.summary",
     "giltrace.reports.summary",
     "giltrace.reports.console",
+    "giltrace.analysis.selection",
     "giltrace.cli.loading",
 )
 _TRACE = "giltrace.exporters.perfetto.trace"

@@ -22,6 +22,8 @@ from giltrace.recording.folder import RecordingFolder
 from giltrace.recording.meta import Meta
 
 POLL_SECONDS = 0.05
+#: How often the program is looked after once its recording has ended: its new processes are not to be recorded.
+UNRECORDED_SECONDS = 0.5
 
 
 class Crew:
@@ -138,5 +140,5 @@ def record(
     while status is None:
         if room is not None:
             room.send_away()
-        status = child.wait(POLL_SECONDS, crew.look)
+        status = child.wait(UNRECORDED_SECONDS)
     return status

@@ -25,7 +25,7 @@ MAX_CHUNK = 4 << 20
 _WORD = layout.RECORD.itemsize
 _HEAD_WORDS = layout.CHUNK.itemsize // _WORD
 # What of a chunk's head, or a stretch's, says what it is.
-_FIRST = struct.Struct("<6I2Q")
+FIRST = struct.Struct("<6I2Q")
 _PLACE = np.dtype([("at", "<i8"), ("size", "<i8"), ("sequence", "<i8"), ("base", "<u8")])
 #: No chunk begins later: in ticks.
 _END = 1 << 62
@@ -71,14 +71,14 @@ def makes_sense(magic: Any, size: Any, tid: Any, lost: Any) -> Any:
 
 def is_chunk(head: bytes, small: int = 0) -> bool:
     """Whether these bytes are the head of a chunk, in a stretch of `small` ones or by itself, and all makes sense."""
-    magic, size, _, tid, _, _, _, lost = _FIRST.unpack_from(head)
+    magic, size, _, tid, _, _, _, lost = FIRST.unpack_from(head)
     fits = size == small if small else size >= ALIGNMENT and size % ALIGNMENT == 0
     return fits and bool(makes_sense(magic, size, tid, lost))
 
 
 def small_chunks(head: bytes) -> tuple[int, int]:
     """How long the stretch is that these bytes are the head of, and each chunk in it; (0, 0) if they are none."""
-    magic, size, chunk = _FIRST.unpack_from(head)[:3]
+    magic, size, chunk = FIRST.unpack_from(head)[:3]
     fits = layout.CHUNK.itemsize < chunk <= size // 2 and chunk % _WORD == 0
     if magic != layout.STRETCH_MAGIC or not ALIGNMENT <= size <= MAX_CHUNK or size % ALIGNMENT or not fits:
         return 0, 0
@@ -105,7 +105,7 @@ def find(source: Source, refused: list[int] | None = None) -> Array:
         if chunk:
             parts.append(_within(source.read(at, size), at, chunk, refused))
         elif is_chunk(head):
-            _, size, _, _, sequence, _, base, _ = _FIRST.unpack_from(head)
+            _, size, _, _, sequence, _, base, _ = FIRST.unpack_from(head)
             single.append((at, size, sequence, base))
         elif int.from_bytes(head[:4], "little") == layout.CHUNK_MAGIC:
             refused.append(at)
@@ -118,11 +118,11 @@ def _pieces(source: Source) -> Iterator[tuple[int, bytes]]:
     for begin, end in source.stretches():
         at = max(begin // ALIGNMENT * ALIGNMENT, after)
         while at + layout.CHUNK.itemsize <= end:
-            head = source.read(at, _FIRST.size)
-            if len(head) < _FIRST.size:
+            head = source.read(at, FIRST.size)
+            if len(head) < FIRST.size:
                 return
             yield at, head
-            size = small_chunks(head)[0] or (_FIRST.unpack_from(head)[1] if is_chunk(head) else ALIGNMENT)
+            size = small_chunks(head)[0] or (FIRST.unpack_from(head)[1] if is_chunk(head) else ALIGNMENT)
             at = after = at + size
 
 

@@ -17,7 +17,6 @@ The file is frames, one after the other; the last one may be torn:
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +99,7 @@ class Laid(Source):
         except BaseException:
             self.close()
             raise
-        # Begins with one that there is none before.
         self._begins = np.array([frame.at for frame in self._frames], np.int64)
-        self._own_size = self.size
         self.size = max([self.size, *(frame.at + frame.size for frame in self._frames)])
 
     def close(self) -> None:
@@ -125,7 +122,6 @@ class Laid(Source):
             if low < high:
                 parts.append(self._unpacked(frame, low - frame.at, high - frame.at))
                 at = high
-            at = max(at, low)
         if at < end:
             parts.append(self._plain(at, end))
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -133,7 +129,7 @@ class Laid(Source):
     def stretches(self) -> Iterator[tuple[int, int]]:
         """Yield from where to where there is data, packed or not."""
         pairs = [(frame.at, frame.at + frame.size) for frame in self._frames]
-        pairs += [(begin, min(end, self._own_size)) for begin, end in self._own_stretches()]
+        pairs += super().stretches()
         begin = end = 0
         for low, high in sorted(pairs):
             if low > end:
@@ -143,13 +139,6 @@ class Laid(Source):
             end = max(end, high)
         if end > begin:
             yield begin, end
-
-    def _own_stretches(self) -> Iterator[tuple[int, int]]:
-        begin = self.data_from(0)
-        while begin < self._own_size:
-            end = min(self._sought(begin, os.SEEK_HOLE), self._own_size)
-            yield begin, end
-            begin = self.data_from(end)
 
     def _plain(self, at: int, end: int) -> bytes:
         """What the file has there, zeros beyond its end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import time
 from collections import deque
 from pathlib import Path
@@ -12,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from giltrace.recording import layout
-from giltrace.recording.chunks import ALIGNMENT, filled, is_chunk, small_chunks
+from giltrace.recording.chunks import ALIGNMENT, FIRST, filled, is_chunk, small_chunks
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.packed import DENSEST, FRAME_SIZE, pack, packed_name
 
 #: Smaller ones are left: they are few, or of threads that did little.
 _SMALLEST = 64 << 10
-_HEAD = struct.Struct("<6I2Q")
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 
 
@@ -73,15 +71,15 @@ class _File:
 
     def _look(self, file: int) -> bool:
         """Look at what begins at the next place; false if nothing does yet."""
-        head = os.pread(file, _HEAD.size, self._at)
-        if len(head) < _HEAD.size:
+        head = os.pread(file, FIRST.size, self._at)
+        if len(head) < FIRST.size:
             return False
         if stretch := small_chunks(head)[0]:
             self._at += stretch
             return True
         if not is_chunk(head):
             return False
-        _, size, thread, *_ = _HEAD.unpack(head)
+        _, size, thread, *_ = FIRST.unpack(head)
         before = self._open.pop(thread, None)
         if before is not None and before[1] >= _SMALLEST:
             self._left.append((time.monotonic(), *before))

@@ -32,6 +32,13 @@ def placed(rows: Array, holds: Array) -> Array:
     return found[np.argsort(found["hold"], kind="stable")]
 
 
+def times(process: Process) -> Ints:
+    """How many holds each of a process's stands for."""
+    result = np.ones(len(process.holds), np.int64)
+    result[process.gathered["hold"]] = process.gathered["count"]
+    return result
+
+
 def as_they_are(timeline: Timeline) -> tuple[int, int]:
     """How many holds are told as they were, and how many there were."""
     rows = sum(len(process.holds) - len(process.gathered) for process in timeline.processes)

@@ -284,6 +284,11 @@ class Timeline:
         return first, max([first, *ends])
 
     @property
+    def gathered(self) -> bool:
+        """Whether some of its holds stand for several."""
+        return any(len(process.gathered) for process in self.processes)
+
+    @property
     def violations(self) -> tuple[str, ...]:
         """The broken invariants of all processes, in words."""
         return tuple(v for p in self.processes for v in p.violations)
@@ -302,7 +307,7 @@ class Timeline:
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
                 "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
             )
-        if any(len(process.gathered) for process in self.processes):
+        if self.gathered:
             told.append(
                 "a long recording: quiet holds that came one after the other were added up for this; all sums and "
                 "counts are exact, where within some ms each was is left out"

@@ -65,9 +65,7 @@ class Subject:
         from giltrace.timeline.load import load
 
         known = self.timeline
-        if known is None or self.folder is None or not any(len(one.gathered) for one in known.processes):
-            return known
-        return load(self.folder)
+        return load(self.folder) if known is not None and self.folder is not None and known.gathered else known
 
     @contextlib.contextmanager
     def as_trace(
@@ -123,12 +121,12 @@ class Subject:
         """
         if self.folder is None or self.timeline is None:
             raise UsageError(f"{what} needs the recording, not its trace alone", f"name a NAME{SUFFIX} folder")
-        if selection is None or not any(len(process.gathered) for process in self.timeline.processes):
+        if selection is None:
             assert self._events is not None
             return self._events
-        from giltrace.analysis.selection import load_part
+        from giltrace.analysis.selection import with_every_hold
 
-        return load_part(self.folder, selection, top_waits, every=True)
+        return with_every_hold(self.timeline, self.folder, selection, top_waits, every=True)
 
 
 def _is_of(trace: Path, folder: Path) -> bool:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import giltrace
-from giltrace.analysis.selection import Selection, load_part, narrow
-from giltrace.cli import app
+from giltrace.analysis.selection import Selection, narrow, with_every_hold
 from giltrace.cli.outcome import show
 from giltrace.timeline.gathered import as_they_are
 from giltrace.timeline.load import load
 from giltrace.views.subject import Subject
 from giltrace.views.trace_file import thinned
 from giltrace.views.trace_processor import unavailable
+from tests.unit.in_process import run
 from traces.regenerate import unpack
 
 TOLD = re.compile(r"trace thinned: [\d,]+ of 1,296 holds as they are; elsewhere quiet ones in a row as one")
@@ -29,12 +29,6 @@ REMARK = "quiet holds that came one after the other were added up"
 def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", 0)
     return unpack("sqlite_threads", tmp_path)
-
-
-def run(*words: object) -> object:
-    with pytest.raises(SystemExit) as ended:
-        app.main([str(word) for word in words])
-    return ended.value.code
 
 
 def test_a_short_one_is_told_of_every_hold(tmp_path: Path) -> None:
@@ -155,7 +149,7 @@ def told_of_both(
 def test_a_window_has_every_hold_in_it(
     recording: Path, window: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = load_part(recording, Selection.of(window=window), every=True)
+    part = with_every_hold(load(recording, gathered=None), recording, Selection.of(window=window), every=True)
     assert 0 < len(part.processes[0].gathered) < len(load(recording, gathered=True).processes[0].gathered)
     for what in (("--to", "csv", "--table", "states"), ("--to", "csv", "--table", "holds")):
         found, expected = told_of_both(("export", recording, *what, "--window", window, "-o", "-"), capsys, monkeypatch)
@@ -182,7 +176,20 @@ def test_a_trace_of_the_longest_waits_counts_the_holds_that_it_leaves_out(
     left_out = []
     for most in (0, 1 << 40):
         monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", most)
-        cut = narrow(load_part(recording, Selection.of(window="0.1..0.2"), every=True), Selection.of(window="0.1..0.2"))
+        cut = narrow(
+            with_every_hold(load(recording, gathered=None), recording, Selection.of(window="0.1..0.2"), every=True),
+            Selection.of(window="0.1..0.2"),
+        )
         assert cut.cut is not None
         left_out.append(cut.cut.holds + as_they_are(cut)[1])
     assert left_out == [1296, 1296]
+
+
+def test_a_part_of_a_part_stays_a_part(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most in (0, 1 << 40):
+        monkeypatch.setattr("giltrace.timeline.load.MOST_BYTES", most)
+        part = giltrace.load(recording).select(thread="sql-0").select(window="0.1..0.3")
+        found.append((part.holds.tolist(), [thread.name for thread in part.summary().processes[0].threads]))
+    assert found[0] == found[1]
+    assert found[0][1] == ["sql-0"]

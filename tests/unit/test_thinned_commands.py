@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.cli import app
 from giltrace.cli.outcome import show
 from giltrace.exporters.perfetto import thinning
 from giltrace.exporters.perfetto import trace as perfetto
@@ -23,6 +22,7 @@ from giltrace.timeline.load import load
 from giltrace.views.subject import Subject
 from giltrace.views.trace_file import thinned
 from giltrace.views.trace_processor import unavailable
+from tests.unit.in_process import run
 from traces.regenerate import unpack
 
 LIMIT = 30_000
@@ -40,12 +40,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     return unpack("convoy", tmp_path)
-
-
-def run(*words: object) -> object:
-    with pytest.raises(SystemExit) as ended:
-        app.main([str(word) for word in words])
-    return ended.value.code
 
 
 def whole_size(recording: Path) -> int:

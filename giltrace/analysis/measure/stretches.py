@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import hold_at, requested_holds
 from giltrace.analysis.measure.roles import roles
+from giltrace.timeline import gathered
 from giltrace.timeline.axis import Ints, concatenated_ranges, union
 from giltrace.timeline.model import Array, Process, Stacks
 
@@ -161,8 +162,7 @@ class _Lengths(NamedTuple):
 
     @classmethod
     def of(cls, process: Process, whole: Ints, until_contended: Ints) -> _Lengths:
-        times = np.ones(len(whole), np.int64)
-        times[process.gathered["hold"]] = process.gathered["count"]
+        times = gathered.times(process)
         return cls(whole // times, until_contended // times, times)
 
 

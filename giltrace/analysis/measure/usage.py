@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, union_length
+from giltrace.timeline.gathered import times
 from giltrace.timeline.model import HOLD, Array, Flag, Process, State
 
 #: `sys.getswitchinterval()` as Python starts with it.
@@ -76,8 +77,7 @@ def longest_by_thread(process: Process, rows: Array) -> Ints:
 
 def hold_counts(process: Process, rows: Bools | None = None) -> Ints:
     """How many holds each thread had, of these `rows` (bool, one per hold), or of all; those that were gathered too."""
-    number = np.ones(len(process.holds), np.int64)
-    number[process.gathered["hold"]] = process.gathered["count"]
+    number = times(process)
     number = number if rows is None else np.where(rows, number, 0)
     return _sums(process.holds["thread"], number, len(process.threads))
 
