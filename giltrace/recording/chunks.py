@@ -48,7 +48,7 @@ class Written:
 
     def last_stacks(self) -> list[int]:
         """The number that the last STACK of each chunk gives; -1 if it has none."""
-        given = np.flatnonzero((self.records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) == layout.Kind.STACK)
+        given = np.flatnonzero((self.records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(31) == layout.Kind.STACK)
         last = np.append(given, -1)[np.searchsorted(given, self.bounds[1:]) - 1]
         has = last >= self.bounds[:-1]
         number = np.zeros(len(has), np.int64)

@@ -16,7 +16,9 @@ Array = npt.NDArray[np.void]
 
 #: One record of the native tracer, its time already converted from ticks. `thread` indexes
 #: `ProcessEvents.threads`. `kind` is one of `layout.Kind`; `arg` and `flags` depend on it (native/FORMAT.md).
-#: `stack` numbers `ProcessEvents.stacks`: of the thread itself at a RELEASE, of the holder at a TIMEOUT; -1 if unknown.
+#: `stack` numbers `ProcessEvents.stacks`: of the thread itself at a RELEASE, SLEPT or POSTED, of the holder at a TIMEOUT;
+#: -1 if unknown. Of SLEPT and POSTED `arg` numbers `ProcessEvents.places`, and `flags` are a `layout.Way`; of AWOKE an
+#: `Outcome`.
 GIL_EVENT = np.dtype(
     [
         ("time", "<i8"),
@@ -28,6 +30,12 @@ GIL_EVENT = np.dtype(
         ("stack", "<i4"),
     ]
 )
+
+#: A semaphore that a thread slept in, and the `lock` that it was parked for by it; 0 where the semaphore is the lock.
+PLACE = np.dtype([("semaphore", "<u8"), ("lock", "<u8")])
+
+#: A `thread` that went to sleep at this time had a semaphore, and may have it still.
+HELD = np.dtype([("time", "<i8"), ("thread", "<u4"), ("semaphore", "<u8")])
 
 #: A hold that stands for `count` others, the `longest` of them so long, from which the GIL went to another thread
 #: `hand_offs` times; the stack at the release `before` each of them. See `recording.gathering`.
@@ -130,6 +138,7 @@ class ProcessEvents:
     None if exact. `problems` say in words what was left out because it made no sense. If it is `not_python`, only
     `pid`, `executable`, `cmdline` and `start` mean anything. It is `unused` if it is known that its GILs were free all
     the time. `gathered` (dtype `GATHERED`) and `hand_offs` (dtype `HAND_OFF`) tell what the events leave out.
+    `places` (dtype `PLACE`) are where threads slept in locks, and `held` (dtype `HELD`) what they had taken then.
     """
 
     pid: int
@@ -152,6 +161,8 @@ class ProcessEvents:
     unused: bool = False
     gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
     hand_offs: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
+    places: Array = field(default_factory=lambda: np.empty(0, PLACE))
+    held: Array = field(default_factory=lambda: np.empty(0, HELD))
 
 
 class Exec(NamedTuple):

@@ -27,8 +27,11 @@ from giltrace.recording.events import (
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gathering import Edges, Gatherer
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
+from giltrace.recording.lock_records import Places, held_at, places_of, together
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
+
+Ints = npt.NDArray[np.int64]
 
 _EVER = Times()
 _NONE, _NONE_GATHERED = np.empty(0, GIL_EVENT), np.empty(0, GATHERED)
@@ -65,37 +68,73 @@ def count_records(file: GilFile, kind: layout.Kind) -> int:
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
-def decode(written: Written, carried: Sequence[int], clock: TickClock | None) -> Array:
-    """Records of some chunks as `GIL_EVENT`s; without a `clock` their ticks are nanoseconds already.
+class Decoder:
+    """Makes `GIL_EVENT`s of the records of one file; without a `clock` their ticks are nanoseconds already."""
 
-    `carried` are the numbers of the stacks of the chunks' threads when each began.
-    """
-    records, bounds = written.records, written.bounds
-    chunk = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    kind = ((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7)).astype(np.uint8)
-    number = stack_numbers(records)
-    timed = (kind != layout.Kind.STACK) & (kind != layout.Kind.HOLDER_STACK)
-    after_sample = np.zeros(records.size, np.bool_)
-    after_sample[1:] = (kind[:-1] == layout.Kind.HOLDER_STACK) & (chunk[1:] == chunk[:-1])
-    sampled = (kind == layout.Kind.TIMEOUT) & after_sample
-    # The STACK that each record comes after, if that is in its chunk.
-    given = np.maximum.accumulate(np.where(kind == layout.Kind.STACK, np.arange(records.size), -1))
-    stack = np.where(given >= bounds[:-1][chunk], number[given], np.array(carried, np.int64)[chunk])
-    own = np.where(kind == layout.Kind.RELEASE, stack, 0)
-    own[sampled] = number[np.flatnonzero(sampled) - 1]
+    def __init__(self, clock: TickClock | None) -> None:
+        self._clock = clock
+        self._held: list[Array] = []
+        self.places = Places()
 
-    kept, chunk = records[timed], chunk[timed]
-    events = np.empty(kept.size, GIL_EVENT)
-    ticks = (kept & np.uint64((1 << layout.TIME_BITS) - 1)) + written.bases[chunk]
-    events["time"] = ticks if clock is None else clock.to_ns(ticks)
-    events["arg"] = kept >> np.uint64(layout.CORE_SHIFT)
-    events["gil"] = (kept >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
-    events["flags"] = (kept >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
-    looked = (kind[timed] == layout.Kind.TIMEOUT) & ((events["flags"] & np.uint8(layout.TimeoutFlag.SAMPLE)) != 0)
-    events["kind"] = np.where(looked, np.uint8(layout.Kind.SAMPLE), kind[timed])
-    events["thread"] = written.threads[chunk]
-    events["stack"] = own[timed]
-    return events
+    @property
+    def held(self) -> Array:
+        """What threads held that went to sleep (dtype `HELD`)."""
+        return together(self._held)
+
+    def ns(self, tick: int) -> int:
+        """When a tick was."""
+        ticks = np.array([tick], np.uint64)
+        return int((ticks if self._clock is None else self._clock.to_ns(ticks))[0])
+
+    def decode(self, written: Written, carried: Sequence[int]) -> Array:
+        """The records of some chunks.
+
+        `carried` are the numbers of the stacks of the chunks' threads when each began.
+        """
+        records, bounds = written.records, written.bounds
+        chunk = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        head = records >> np.uint64(layout.KIND_SHIFT) & np.uint64(31)
+        kind = (head & np.uint64(7)).astype(np.uint8)
+        number = stack_numbers(records)
+        timed = (kind != layout.Kind.STACK) & (kind != layout.Kind.HOLDER_STACK)
+        after_sample = np.zeros(records.size, np.bool_)
+        after_sample[1:] = (kind[:-1] == layout.Kind.HOLDER_STACK) & (chunk[1:] == chunk[:-1])
+        sampled = (kind == layout.Kind.TIMEOUT) & after_sample
+        # The STACK that each record comes after, if that is in its chunk.
+        given = np.maximum.accumulate(np.where(head == layout.Kind.STACK, np.arange(records.size), -1))
+        stack = np.where(given >= bounds[:-1][chunk], number[given], np.array(carried, np.int64)[chunk])
+        own = np.where((kind == layout.Kind.RELEASE) | (kind == layout.Kind.THREAD_END), stack, 0)
+        own[sampled] = number[np.flatnonzero(sampled) - 1]
+
+        kept, chunk = records[timed], chunk[timed]
+        events = np.empty(kept.size, GIL_EVENT)
+        ticks = (kept & np.uint64((1 << layout.TIME_BITS) - 1)) + written.bases[chunk]
+        events["time"] = ticks if self._clock is None else self._clock.to_ns(ticks)
+        events["arg"] = kept >> np.uint64(layout.CORE_SHIFT)
+        events["gil"] = (kept >> np.uint64(layout.GIL_SHIFT)) & np.uint64(layout.MAX_GILS - 1)
+        events["flags"] = (kept >> np.uint64(layout.FLAG_SHIFT)) & np.uint64(3)
+        looked = (kind[timed] == layout.Kind.TIMEOUT) & ((events["flags"] & np.uint8(layout.TimeoutFlag.SAMPLE)) != 0)
+        events["kind"] = np.where(looked, np.uint8(layout.Kind.SAMPLE), kind[timed])
+        events["thread"] = written.threads[chunk]
+        events["stack"] = own[timed]
+        self._tell_locks(events, records, head, np.flatnonzero(timed), bounds[:-1][chunk])
+        return events
+
+    def _tell_locks(
+        self, events: Array, records: npt.NDArray[np.uint64], head: npt.NDArray[np.uint64], timed: Ints, since: Ints
+    ) -> None:
+        """Make of some ends of threads what they are; `timed` are the records of the events, in chunks `since` these."""
+        told = np.flatnonzero((events["kind"] == layout.Kind.THREAD_END) & (events["gil"] != 0))
+        if not len(told):
+            return
+        rows = events[told]
+        rows["kind"] = np.minimum(layout.Kind.SAMPLE + rows["gil"], 255)
+        placed = rows["gil"] != layout.More.BLOCK_END
+        rows["flags"] = np.where(rows["gil"] == layout.More.WAKE, rows["flags"], rows["arg"].astype(np.uint8))
+        rows["arg"][placed] = places_of(records, head, since[told][placed], timed[told][placed], self.places)
+        rows["gil"] = 0
+        events[told] = rows
+        self._held.append(held_at(records, head, timed, events["time"], events["thread"]))
 
 
 class _Threads:
@@ -192,25 +231,26 @@ def read_process(
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
     refused: list[int] = []
     threads = _Threads()
+    decoder = Decoder(ticking)
     if gatherer is None:
-        parts = (part for part, _ in _parts(file, ticking, threads, refused))
+        parts = (part for part, _ in _parts(file, decoder, threads, refused))
         events, outside = _of(times, np.concatenate([_NONE, *parts]))
     else:
         left_out: list[int] = []
-        events = np.concatenate([_NONE, *_gathered(file, ticking, times, threads, refused, left_out, gatherer)])
+        events = np.concatenate([_NONE, *_gathered(file, decoder, times, threads, refused, left_out, gatherer)])
         outside = sum(left_out)
     problems = [f"chunks whose head makes no sense: {len(refused)}"] if refused else []
     problems += [f"records of times outside the recording: {outside}"] if outside else []
     gathered = _NONE_GATHERED if gatherer is None else gatherer.gathered
+    held = decoder.held
     numbers = sorted(threads.tids)
     if numbers and numbers[-1] != len(numbers) - 1:
-        for rows in (events, gathered):
+        for rows in (events, gathered, held):
             rows["thread"] = np.searchsorted(np.array(numbers, np.int64), rows["thread"])
     header, infos = file.header, threads.infos()
     start = int(header["start_ns"])
     if header["complete_from"]:
-        ticks = header["complete_from"].reshape(1)
-        start = int(np.clip(ticks if ticking is None else ticking.to_ns(ticks), *times)[0])
+        start = int(np.clip(decoder.ns(int(header["complete_from"])), *times))
         events = events[np.searchsorted(events["time"], start) :]
     table, more = _resolve_stacks(file, events["stack"], gathered["before"]) if stacks else (None, ())
     return ProcessEvents(
@@ -233,23 +273,23 @@ def read_process(
         not_python=not file.is_python,
         gathered=gathered,
         hand_offs=np.empty(0, HAND_OFF) if gatherer is None else gatherer.hand_offs,
+        places=decoder.places.table,
+        held=held,
     )
 
 
-def _parts(
-    file: GilFile, clock: TickClock | None, threads: _Threads, refused: list[int]
-) -> Iterator[tuple[Array, int]]:
+def _parts(file: GilFile, decoder: Decoder, threads: _Threads, refused: list[int]) -> Iterator[tuple[Array, int]]:
     """Yield the events of some chunks at a time, and the tick before which there are none in those that follow.
 
     The `threads` learn from them.
     """
     for heads, some, reach in file.written(refused):
-        yield decode(some, threads.take(heads, some), clock), reach
+        yield decoder.decode(some, threads.take(heads, some)), reach
 
 
 def _gathered(
     file: GilFile,
-    clock: TickClock | None,
+    decoder: Decoder,
     times: Times,
     threads: _Threads,
     refused: list[int],
@@ -261,15 +301,14 @@ def _gathered(
     How many were of other times is added to `left_out`.
     """
     parts, size = [_NONE], 0
-    for part, reach in _parts(file, clock, threads, refused):
+    for part, reach in _parts(file, decoder, threads, refused):
         parts.append(part)
         size += len(part)
         if size < _PIECE:
             continue
-        ticks = np.array([reach], np.uint64)
         events, outside = _of(times, np.concatenate(parts))
         left_out.append(outside)
-        done = int(np.searchsorted(events["time"], int((ticks if clock is None else clock.to_ns(ticks))[0])))
+        done = int(np.searchsorted(events["time"], decoder.ns(reach)))
         yield gatherer.feed(events[:done])
         parts, size = [events[done:].copy()], 0
     events, outside = _of(times, np.concatenate(parts))

@@ -75,7 +75,7 @@ class _Copy:
             if thread.pieces and thread.pieces[-1].sequence != piece.sequence:
                 self._write_chunk(thread)
             thread.pieces.append(piece)
-            ended = int(piece.records[-1]) >> layout.KIND_SHIFT & 7 == layout.Kind.THREAD_END
+            ended = layout.is_end(int(piece.records[-1]))
             if ended or sum(one.records.size for one in thread.pieces) >= _FULL:
                 self._write_chunk(thread)
             if ended:

@@ -12,9 +12,9 @@ import numpy as np
 MAGIC = 0x4543415254_4C4947  # "GILTRACE", little endian
 CHUNK_MAGIC = 0x4B435447  # "GTCK", little endian
 STRETCH_MAGIC = 0x54535447  # "GTST", little endian
-VERSION = 2
-#: Which are read: of the first are no stretches.
-VERSIONS = (1, 2)
+VERSION = 3
+#: Which are read: of the first are no stretches, of the first two no blocks.
+VERSIONS = (1, 2, 3)
 HEADER_SIZE = 4096
 MAX_GILS = 64
 #: Bytes of each chunk of a ring; of a ring smaller than SMALL_RING: of SMALL_RING_CHUNK.
@@ -117,7 +117,51 @@ class Kind(IntEnum):
     THREAD_END = 5  #: the thread ends
     STACK = 6  #: the stack of this thread's releases from here on; its number takes the place of the time
     HOLDER_STACK = 7  #: the holder's stack as sampled at the following TIMEOUT; likewise
-    SAMPLE = 8  #: of events only: a TIMEOUT that is none, but a look at the holder
+    # Of events only:
+    SAMPLE = 8  #: a TIMEOUT that is none, but a look at the holder
+    SLEPT = 9  #: a THREAD_END that is a BLOCK
+    AWOKE = 10  #: one that is a BLOCK_END
+    POSTED = 11  #: one that is a WAKE
+
+
+class More(IntEnum):
+    """What a THREAD_END is instead, if this stands in the place of its GIL; as an event it is `Kind.SAMPLE` + this."""
+
+    BLOCK = 1  #: goes to sleep in a lock
+    BLOCK_END = 2  #: does not sleep any more
+    WAKE = 3  #: gives a lock away that somebody slept in, maybe
+
+
+class AddressFlag(IntEnum):
+    """Marks on a STACK, which then has an address in place of a stack's number."""
+
+    SEMAPHORE = 1  #: of what the next BLOCK or WAKE is about
+    LOCK = 2  #: the lock that the thread is parked for; before the SEMAPHORE
+    HELD = 3  #: a semaphore that the thread has taken, at the next BLOCK
+
+
+class WakeFlag(IntFlag):
+    """Marks on a WAKE."""
+
+    LATE = 1  #: the time is after the act
+
+
+class Way(IntFlag):
+    """How a thread sleeps: in the place of the core of a BLOCK."""
+
+    PARKED = 1  #: on a semaphore of its own, for a LOCK
+    RAW = 2  #: likewise, for one that guards the lists of those that are parked
+    TIMED = 4
+    WITH_ARGUMENT = 8  #: whoever gives the lock away tells the thread something
+
+
+class Outcome(IntEnum):
+    """How a sleep ended: in the place of the core of a BLOCK_END."""
+
+    WOKEN = 0
+    TIMED_OUT = 1
+    INTERRUPTED = 2
+    FAILED = 3
 
 
 class RecordFlag(IntFlag):
@@ -166,3 +210,8 @@ class Status(IntFlag):
 
 #: The core of an ACQUIRE whose core is not known.
 NO_CORE = 0x1FFF
+
+
+def is_end(record: int) -> bool:
+    """Whether a record says that its thread ends, and none of `More`."""
+    return record >> KIND_SHIFT & ((1 << CORE_SHIFT - KIND_SHIFT) - 1) == Kind.THREAD_END

@@ -25,7 +25,7 @@ from giltrace.recording.clock import PAIR, TickClock, read_pairs
 from giltrace.recording.door import Times
 from giltrace.recording.events import Array, ThreadInfo
 from giltrace.recording.folder import GIL_NAME
-from giltrace.recording.gil import decode
+from giltrace.recording.gil import Decoder
 from giltrace.recording.gil_file import open_file
 from giltrace.recording.live_file import LiveFile, Piece
 
@@ -194,7 +194,7 @@ def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, 
         records=np.concatenate(parts) if parts else np.empty(0, np.uint64),
         bounds=np.cumsum([0, *map(len, parts)]),
     )
-    events = decode(written, [piece.stack for piece in pieces], clock)
+    events = Decoder(clock).decode(written, [piece.stack for piece in pieces])
     good = times.have(events["time"])
     file.impossible += int((~good).sum())
     events = events[good]

@@ -266,7 +266,7 @@ class LiveFile:
                 continue
             if piece.records.size:
                 yield piece
-                if int(piece.records[-1]) >> layout.KIND_SHIFT & 7 == layout.Kind.THREAD_END:
+                if layout.is_end(int(piece.records[-1])):
                     self._close_chunk(thread)
                     break
             if not follows or len(chunk.words):
@@ -349,5 +349,5 @@ def _cut(chunk: _Chunk, until: int, *, left: bool) -> int:
 
 def last_stack(records: Words, before: int) -> int:
     """The number that the last STACK among `records` gives; `before` if there is none."""
-    given = np.flatnonzero((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) == layout.Kind.STACK)
+    given = np.flatnonzero((records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(31) == layout.Kind.STACK)
     return int(records[given[-1]] & np.uint64(0xFFFFFFFF)) if len(given) else before

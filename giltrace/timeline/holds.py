@@ -53,7 +53,7 @@ class _Steps:
         key = events["thread"].astype(np.int64) * gils + events["gil"] if gils > 1 else events["thread"]
         order = stable_order(key, threads * gils)
         kind = events["kind"][order]
-        steps = (kind != Kind.THREAD_END) & (kind != Kind.SAMPLE)
+        steps = kind < Kind.THREAD_END
         if not steps.all():
             order, kind = order[steps], kind[steps]
         key = key[order]
@@ -198,7 +198,7 @@ class _Matcher:
         found = np.full(len(event), NEVER, np.int64)
         if self.gils == 1 or len(event) == 0:
             return found
-        usual = np.flatnonzero((self.events["kind"] != Kind.THREAD_END) & (self.events["kind"] != Kind.SAMPLE))
+        usual = np.flatnonzero(self.events["kind"] < Kind.THREAD_END)
         thread = self.events["thread"][usual].astype(np.int64)
         order = stable_order(thread, len(self.threads))
         size = len(self.events)
@@ -294,7 +294,8 @@ def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:
     """
     problems = []
     known = (events["kind"] >= Kind.REQUEST) & (events["kind"] <= Kind.THREAD_END)
-    good = (known | (events["kind"] == Kind.SAMPLE)) & (events["thread"] < threads)
+    known |= (events["kind"] >= Kind.SAMPLE) & (events["kind"] <= Kind.POSTED)
+    good = known & (events["thread"] < threads)
     if not good.all():
         problems.append(f"unreadable records: {int((~good).sum())}")
         events = events[good]

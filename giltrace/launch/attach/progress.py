@@ -8,7 +8,7 @@ import os
 from giltrace.process.folder import Folder
 from giltrace.recording.chunks import is_chunk, small_chunks
 from giltrace.recording.folder import GIL_NAME
-from giltrace.recording.layout import CHUNK, HEADER_SIZE, KIND_SHIFT, RECORD, Kind
+from giltrace.recording.layout import CHUNK, HEADER_SIZE, RECORD, is_end
 
 _WORD = RECORD.itemsize
 
@@ -92,4 +92,4 @@ def _has_ended(descriptor: int, at: int, size: int, records: int) -> bool:
     """Whether nothing more comes: the chunk with so many records is full, or its thread has ended."""
     if records == (size - CHUNK.itemsize) // _WORD:
         return True
-    return bool(records) and _record(descriptor, at, records - 1) >> KIND_SHIFT & 7 == Kind.THREAD_END
+    return bool(records) and is_end(_record(descriptor, at, records - 1))

@@ -63,9 +63,10 @@ static bool put_text(struct writer *out, uintptr_t field) {
     uintptr_t object = 0;
     uint64_t length = 0;
     uint32_t state = 0;
-    /* PyASCIIObject: length at 16; state at 32, with kind in bits 2-4, compact in 5, ascii in 6 */
-    if (!get(out->own, field, &object, sizeof object) || !get(out->own, object + 16, &length, sizeof length) ||
-        !get(out->own, object + 32, &state, sizeof state)) {
+    /* PyASCIIObject's state: kind in bits 2-4, compact in 5, ascii in 6 */
+    if (!get(out->own, field, &object, sizeof object) ||
+        !get(out->own, object + frames_field(TEXT_LENGTH), &length, sizeof length) ||
+        !get(out->own, object + frames_field(TEXT_STATE), &state, sizeof state)) {
         return false;
     }
     uint32_t width = (state >> 2) & 7;
@@ -75,16 +76,17 @@ static bool put_text(struct writer *out, uintptr_t field) {
         *out->at++ = '?';
         return true;
     }
-    uint32_t start = (state & 0x40) != 0 ? frames_layout.text_ascii : frames_layout.text_other;
+    uint32_t start =
+        (state & 0x40) != 0 ? frames_field(frames_layout.text_ascii) : frames_field(frames_layout.text_other);
     return put(out, object + start, width, length < TEXT_MAX ? (uint32_t)length : TEXT_MAX);
 }
 
 static bool put_bytes(struct writer *out, uintptr_t field) {
     uintptr_t object = 0;
     uint64_t length = 0;
-    /* PyBytesObject: ob_size at 16, the bytes at 32 */
-    return get(out->own, field, &object, sizeof object) && get(out->own, object + 16, &length, sizeof length) &&
-           put(out, object + 32, 1, length <= TABLE_MAX ? (uint32_t)length : 0);
+    return get(out->own, field, &object, sizeof object) &&
+           get(out->own, object + frames_field(OBJECT_SIZE), &length, sizeof length) &&
+           put(out, object + frames_field(BYTES_START), 1, length <= TABLE_MAX ? (uint32_t)length : 0);
 }
 
 /* CODE, but for its number: first line, then file name, name and line table; the record's words, 0 if it is torn. */
@@ -142,7 +144,7 @@ uint32_t codes_own(uintptr_t code) {
     if (slot->key != 0) {
         return slot->id;
     }
-    if (*(const uintptr_t *)(code + OBJECT_TYPE) != frames_types.code) {
+    if (*(const uintptr_t *)(code + frames_field(OBJECT_TYPE)) != frames_types.code) {
         return CODES_NONE;
     }
     if (table_full(&addresses)) {
@@ -165,7 +167,7 @@ uint32_t codes_seen(uintptr_t code) {
         return slot->id;
     }
     uintptr_t type = 0;
-    bool is_code = peek(code + OBJECT_TYPE, &type, sizeof type) && type == frames_types.code;
+    bool is_code = peek(code + frames_field(OBJECT_TYPE), &type, sizeof type) && type == frames_types.code;
     return is_code ? by_content(false, code) : CODES_NONE;
 }
 
@@ -188,7 +190,7 @@ static void forget(void *code) {
 }
 
 static void **dealloc_slot(void) {
-    return (void **)(frames_types.code + TYPE_DEALLOC);
+    return (void **)(frames_types.code + frames_field(TYPE_DEALLOC));
 }
 
 static void *current_dealloc(void) {

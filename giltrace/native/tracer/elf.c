@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SLOTS_MAX = 32 };
+enum { SLOTS_MAX = 64 };
 
 #if defined(__x86_64__)
 static const uint8_t ENDBR64[] = {0xF3, 0x0F, 0x1E, 0xFA};

@@ -19,12 +19,12 @@ static const struct {
     struct frame_layout layout;
 } tables[] = {
     /* PyFrameObject: f_back, f_code, f_lasti; the latter in bytes up to 3.9, in units of two bytes in 3.10 */
-    {8, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 544, true, true}},
-    {9, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true}},
-    {10, {24, -1, 24, 32, 96, 4, 2, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true}},
+    {8, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 544, true, true, 0}},
+    {9, {24, -1, 24, 32, 104, 4, 1, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true, 0}},
+    {10, {24, -1, 24, 32, 96, 4, 2, 104, 112, 120, 40, 0, 176, 48, 72, 8, true, 816, false, true, 0}},
     /* _PyInterpreterFrame: previous, f_code, prev_instr; co_qualname instead of co_name from here on */
-    {11, {56, 8, 48, 32, 56, 8, 1, 112, 128, 136, 72, 184, 184, 48, 72, 16, true, 848, false, true}},
-    {12, {56, 0, 8, 0, 56, 8, 1, 112, 128, 136, 68, 192, 192, 40, 56, 72, false, 312, false, true}},
+    {11, {56, 8, 48, 32, 56, 8, 1, 112, 128, 136, 72, 184, 184, 48, 72, 16, true, 848, false, true, 0}},
+    {12, {56, 0, 8, 0, 56, 8, 1, 112, 128, 136, 68, 192, 192, 40, 56, 72, false, 312, false, true, 0}},
 };
 
 /* _Py_DebugOffsets: cookie, version, free_threaded, then groups of 8-byte offsets, each begun by a size. The groups
@@ -54,7 +54,7 @@ static bool makes_sense(const uint64_t *state, const uint64_t *frame, const uint
 static bool read_published(const uint64_t *runtime, int minor) {
     for (size_t i = 0; i < sizeof published / sizeof published[0]; i++) {
         if (published[i].minor != minor || memcmp(runtime, "xdebugpy", 8) != 0 ||
-            runtime[1] >> 16 != (0x300u | (unsigned)minor) || runtime[2] /* free-threaded */ != 0) {
+            runtime[1] >> 16 != (0x300u | (unsigned)minor)) {
             continue;
         }
         const uint64_t *state = runtime + published[i].state, *frame = runtime + published[i].frame;
@@ -76,6 +76,7 @@ static bool read_published(const uint64_t *runtime, int minor) {
             .text_ascii = 40,
             .text_other = 56,
             .first_state = (uint32_t)runtime[THREADS_HEAD],
+            .wider = runtime[2] /* free-threaded */ != 0 ? 16 : 0,
         };
         const uint64_t *gc = runtime + published[i].gc;
         uint64_t place = runtime[published[i].gc_place];
@@ -106,7 +107,7 @@ static bool is_type(uintptr_t type, const char *expected) {
     uintptr_t name = 0;
     char found[16] = {0};
     size_t size = strlen(expected) + 1;
-    return type != 0 && peek_own(type + TYPE_NAME, &name, sizeof name) && peek_own(name, found, size) &&
+    return type != 0 && peek_own(type + frames_field(TYPE_NAME), &name, sizeof name) && peek_own(name, found, size) &&
            memcmp(found, expected, size) == 0;
 }
 
@@ -119,15 +120,15 @@ bool frames_choose(const struct elf_object *python, const char *version) {
     };
     uint64_t size = 0;
     runtime_state = (uintptr_t)elf_symbol(python, "_PyRuntime", NULL);
-    return is_type(frames_types.code, "code") && is_type(frames_types.text, "str") &&
-           is_type(frames_types.bytes, "bytes") && choose_layout((const void *)runtime_state, version) &&
-           peek_own(frames_types.code + TYPE_SIZE, &size, sizeof size) && size == frames_layout.code_size;
+    return choose_layout((const void *)runtime_state, version) && is_type(frames_types.code, "code") &&
+           is_type(frames_types.text, "str") && is_type(frames_types.bytes, "bytes") &&
+           peek_own(frames_types.code + frames_field(TYPE_SIZE), &size, sizeof size) && size == frames_layout.code_size;
 }
 
 static bool points_to(uintptr_t field, uintptr_t type) {
     uintptr_t object = 0, found = 0;
-    return peek_own(field, &object, sizeof object) && peek_own(object + OBJECT_TYPE, &found, sizeof found) &&
-           found == type;
+    return peek_own(field, &object, sizeof object) &&
+           peek_own(object + frames_field(OBJECT_TYPE), &found, sizeof found) && found == type;
 }
 
 static bool lies_within(uintptr_t code, uintptr_t instruction) {
@@ -136,7 +137,7 @@ static bool lies_within(uintptr_t code, uintptr_t instruction) {
     }
     int64_t units = 0;
     intptr_t offset = (intptr_t)(instruction - code) - (intptr_t)frames_layout.code_start;
-    return peek_own(code + OBJECT_SIZE, &units, sizeof units) && offset >= -2 && offset < 2 * units;
+    return peek_own(code + frames_field(OBJECT_SIZE), &units, sizeof units) && offset >= -2 && offset < 2 * units;
 }
 
 static bool is_code(uintptr_t code, uintptr_t instruction) {
@@ -168,7 +169,7 @@ enum frames_verdict frames_check(uintptr_t state) {
         if (code < NO_OBJECT) {
             continue;
         }
-        if (!peek_own(code + OBJECT_TYPE, &type, sizeof type)) {
+        if (!peek_own(code + frames_field(OBJECT_TYPE), &type, sizeof type)) {
             return FRAMES_WRONG;
         }
         if (type == frames_types.code) {

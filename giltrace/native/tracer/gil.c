@@ -86,19 +86,14 @@ void gil_after_fork(void) {
     self.gil = NULL;
 }
 
-/* A recording may have ended, and another begun, since the thread came by last. */
-static __attribute__((noinline)) bool joins(struct thread *thread) {
+/* A recording may have ended, and another begun, since the thread came by last: is anything recorded now? */
+__attribute__((noinline)) bool gil_joins(struct thread *thread) {
     if (!atomic_load_explicit(&active, memory_order_acquire)) {
         return false;
     }
     store_forget(thread);
     thread->gil = NULL; /* so that the GIL, too, is met anew */
     return true;
-}
-
-/* Whether the thread's events are recorded. */
-static inline bool follow_recording(struct thread *thread) {
-    return likely(thread->generation == guard_generation()) || joins(thread);
 }
 
 /* The thread uses this GIL from now on, and has locked its A. */
@@ -244,11 +239,8 @@ static inline int try_lock(pthread_mutex_t *mutex) {
 }
 
 static inline int lock_gil(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex) {
-    uint32_t control = store_control();
-    if (unlikely(control != 0)) {
-        atomic_load_explicit(&gil_obey, memory_order_relaxed)(control);
-    }
-    if (unlikely(!follow_recording(thread))) {
+    gil_hear();
+    if (unlikely(!gil_recording(thread))) {
         return NEXT(lock)(mutex);
     }
     thread->request = 0;
@@ -327,7 +319,7 @@ static __attribute__((noinline)) void signal_unknown(struct thread *thread, cons
 
 static int hook_signal(pthread_cond_t *cond) {
     struct thread *thread = &self;
-    if (likely(follow_recording(thread))) {
+    if (likely(gil_recording(thread))) {
         struct gil *gil = thread->gil;
         if (likely(gil != NULL && gil_has(gil, cond, GIL_D))) {
             acquired(thread, gil);
@@ -392,7 +384,7 @@ static inline int64_t left_until(const struct timespec *until, uint64_t now) {
 
 static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
     struct thread *thread = &self;
-    struct gil *gil = follow_recording(thread) ? waited_for(thread, cond, mutex) : NULL;
+    struct gil *gil = gil_recording(thread) ? waited_for(thread, cond, mutex) : NULL;
     if (gil == NULL) {
         return NEXT(timedwait)(cond, mutex, until);
     }
@@ -429,7 +421,7 @@ static int hook_destroy(pthread_mutex_t *mutex) {
     struct thread *thread = &self;
     struct gil *gil = gils_with((uintptr_t)mutex, GIL_A);
     if (gil != NULL) {
-        if (gil->last_holder == thread && follow_recording(thread) && thread->holds) {
+        if (gil->last_holder == thread && gil_recording(thread) && thread->holds) {
             released(thread, gil, 0, release_time(gil));
         }
         gils_forget(gil);

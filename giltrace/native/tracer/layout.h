@@ -9,7 +9,7 @@
 #define GT_MAGIC 0x45434152544C4947ull /* "GILTRACE" */
 #define GT_CHUNK_MAGIC 0x4B435447u     /* "GTCK" */
 #define GT_STRETCH_MAGIC 0x54535447u   /* "GTST" */
-#define GT_VERSION 2u
+#define GT_VERSION 3u
 #define GT_HEADER_SIZE 4096u
 #define GT_MAX_GILS 64u
 #define GT_RING_CHUNK 16384u   /* bytes of each chunk of a ring */
@@ -26,12 +26,29 @@ enum gt_kind {
     GT_TIMEOUT = 2,
     GT_ACQUIRE = 3,
     GT_RELEASE = 4,
-    GT_THREAD_END = 5,
+    GT_THREAD_END = 5, /* with one of enum gt_more in the place of the GIL: that */
     GT_STACK = 6,
     GT_HOLDER_STACK = 7,
 };
 
-enum gt_flag { GT_FORCED = 1, GT_SWITCH_REQUEST = 2, GT_UNDER_WAY = 1, GT_SAMPLE = 1 };
+enum gt_more { GT_BLOCK = 1, GT_BLOCK_END = 2, GT_WAKE = 3 };
+
+enum gt_flag {
+    GT_FORCED = 1,
+    GT_SWITCH_REQUEST = 2,
+    GT_UNDER_WAY = 1,
+    GT_SAMPLE = 1,
+    GT_LATE = 1,
+    /* What a STACK gives in place of a stack's number: */
+    GT_SEMAPHORE = 1,
+    GT_LOCK = 2,
+    GT_HELD = 3,
+};
+
+/* Where the core stands: of a BLOCK, how it is slept; of a BLOCK_END, how that ended. */
+enum gt_way { GT_SEMAPHORE_ITSELF = 0, GT_PARKED = 1, GT_RAW = 2, GT_TIMED = 4, GT_WITH_ARGUMENT = 8 };
+
+enum gt_outcome { GT_WOKEN = 0, GT_TIMED_OUT = 1, GT_INTERRUPTED = 2, GT_FAILED = 3 };
 
 enum gt_status {
     GT_HOOKED = 1,
@@ -117,7 +134,14 @@ struct gt_stretch {
  * The topmost bits hold the core of an ACQUIRE and the length of the timed wait of a REQUEST or TIMEOUT: microseconds,
  * three digits and the power of ten that they are multiplied by in the lowest three bits. Of a TIMEOUT that is a sample
  * they say whether the holder was collecting garbage. In a STACK or HOLDER_STACK
- * the number of a stack takes the place of the time. Kind 0 means that nothing was written there yet. */
+ * the number of a stack takes the place of the time. Kind 0 means that nothing was written there yet. A STACK with a
+ * flag has an address instead, of which bits 40 to 58 stand above the flags:
+ *
+ *   63                                  45 44  43 42  40 39                                      0
+ *  +--------------------------------------+------+------+-----------------------------------------+
+ *  | bits 40-58 of the address            | flag | STACK| bits 0-39 of the address                |
+ *  +--------------------------------------+------+------+-----------------------------------------+
+ */
 typedef uint64_t gt_record;
 
 #define GT_TIME_BITS 40

@@ -169,6 +169,12 @@ uint32_t stacks_own(struct thread *thread, uintptr_t state) {
     return id;
 }
 
+/* The same for the thread state that is the thread's own, whoever has the GIL, or where there is none. */
+uint32_t stacks_here(struct thread *thread) {
+    bool possible = atomic_load_explicit(&walking, memory_order_acquire) != OFF;
+    return possible ? stacks_own(thread, (uintptr_t)this_thread_state()) : 0;
+}
+
 static bool see_first_frame(uintptr_t state, uintptr_t *frame) {
     return peek(state + frames_layout.state_frame, frame, sizeof *frame) &&
            (frames_layout.cframe_current < 0 ||

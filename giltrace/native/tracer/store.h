@@ -16,6 +16,8 @@
 
 struct gil;
 
+enum { HELD_MAX = 8 };
+
 /* Everything the hooks know of the calling thread. */
 struct thread {
     struct gil *gil; /* the one it used last */
@@ -45,6 +47,8 @@ struct thread {
     uint64_t timed_out_ns;            /* when that ended */
     uint64_t next_look_ns;            /* after that */
     const pthread_mutex_t *locked[2]; /* the last ones that were of no known GIL: one may prove to be */
+    uintptr_t held[HELD_MAX];         /* of locks.c: semaphores that it took and has not given back, the newest last */
+    uint32_t held_count;
 };
 
 /* Seen from outside, so that what LD_PRELOAD names can define it first (the same): in the block that every thread has
@@ -65,6 +69,7 @@ void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 gt_record *store_more(struct thread *thread, uint64_t time);
+void store_together(struct thread *thread, uint64_t time, uint32_t words);
 
 /* First of all, in each hook: what the thread knows may be of a recording that has ended, or of another process. */
 static inline void store_check(struct thread *thread) {
@@ -91,8 +96,8 @@ static inline gt_record *store_emit(struct thread *thread, uint64_t time, enum g
     return record;
 }
 
-/* Append a record that holds a number and no time; `time` is that of the record which it belongs to. */
-static inline void store_number(struct thread *thread, uint64_t time, enum gt_kind kind, uint32_t number) {
+/* Append a record that has no time; `time` is that of the record which it belongs to. */
+static inline void store_word(struct thread *thread, uint64_t time, gt_record word) {
     gt_record *record = thread->cursor;
     if (unlikely(record == thread->end)) {
         record = store_more(thread, time);
@@ -101,7 +106,19 @@ static inline void store_number(struct thread *thread, uint64_t time, enum gt_ki
         }
     }
     thread->cursor = record + 1;
-    *record = (uint64_t)kind << GT_KIND_SHIFT | number;
+    *record = word;
+}
+
+/* One that holds a number. */
+static inline void store_number(struct thread *thread, uint64_t time, enum gt_kind kind, uint32_t number) {
+    store_word(thread, time, (uint64_t)kind << GT_KIND_SHIFT | number);
+}
+
+/* One that holds an address; the flag says of what. */
+static inline void store_address(struct thread *thread, uint64_t time, enum gt_flag flag, uintptr_t address) {
+    uint64_t low = address & (((uint64_t)1 << GT_TIME_BITS) - 1), high = (uint64_t)address >> GT_TIME_BITS;
+    store_word(thread, time,
+               low | (uint64_t)GT_STACK << GT_KIND_SHIFT | (uint64_t)flag << GT_FLAG_SHIFT | high << GT_GIL_SHIFT);
 }
 
 #endif

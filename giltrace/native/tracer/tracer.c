@@ -5,6 +5,7 @@
 #include "file.h"
 #include "gil.h"
 #include "guard.h"
+#include "locks.h"
 #include "names.h"
 #include "stacks.h"
 #include "store.h"
@@ -54,11 +55,17 @@ static bool install(void) {
     for (int i = 0; i < HOOK_COUNT; i++) {
         complete &= elf_hook(&python, &gil_hooks[i]) > 0 || i == HOOK_CREATE || i == HOOK_DESTROY;
     }
+    for (int i = 0; complete && i < LOCKS_HOOK_COUNT; i++) {
+        elf_hook(&python, &locks_hooks[i]);
+    }
     return complete;
 }
 
 /* A process that takes no system calls any more keeps the hooks: they let everything pass. */
 static void uninstall(void) {
+    for (int i = LOCKS_HOOK_COUNT; i-- > 0 && !file_confined();) {
+        elf_unhook(&locks_hooks[i]);
+    }
     for (int i = HOOK_COUNT; i-- > 0 && !file_confined();) {
         elf_unhook(&gil_hooks[i]);
     }
@@ -82,6 +89,7 @@ static void after_fork_child(void) {
     names_after_fork();
     stacks_after_fork();
     gil_after_fork();
+    locks_after_fork();
     if (goes_on) {
         allow_recorder();
     } else if (state == CHANGING) {
@@ -321,9 +329,24 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_TIMEOUT)},
         {CONSTANT(GT_ACQUIRE)},
         {CONSTANT(GT_RELEASE)},
-        {CONSTANT(GT_THREAD_END)},
         {CONSTANT(GT_STACK)},
         {CONSTANT(GT_HOLDER_STACK)},
+        {CONSTANT(GT_THREAD_END)},
+        {CONSTANT(GT_BLOCK)},
+        {CONSTANT(GT_BLOCK_END)},
+        {CONSTANT(GT_WAKE)},
+        {CONSTANT(GT_LATE)},
+        {CONSTANT(GT_SEMAPHORE)},
+        {CONSTANT(GT_LOCK)},
+        {CONSTANT(GT_HELD)},
+        {CONSTANT(GT_PARKED)},
+        {CONSTANT(GT_RAW)},
+        {CONSTANT(GT_TIMED)},
+        {CONSTANT(GT_WITH_ARGUMENT)},
+        {CONSTANT(GT_WOKEN)},
+        {CONSTANT(GT_TIMED_OUT)},
+        {CONSTANT(GT_INTERRUPTED)},
+        {CONSTANT(GT_FAILED)},
         {CONSTANT(GT_FORCED)},
         {CONSTANT(GT_SWITCH_REQUEST)},
         {CONSTANT(GT_HOOKED)},
