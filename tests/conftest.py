@@ -23,6 +23,9 @@ from tests import processes, sanitizers, viewers
 from tests.interpreters import Interpreter, interpreters
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
+# Tests that limit a process's memory count addresses, of which pyarrow's own allocator reserves a gigabyte at once.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 REQUIRE = frozenset(filter(None, os.environ.get("GILTRACE_REQUIRE", "").split(",")))
 
 #: Where `.ci/setup` puts interpreters that are not of this machine's kind.

@@ -16,9 +16,9 @@ Array = npt.NDArray[np.void]
 
 #: One record of the native tracer, its time already converted from ticks. `thread` indexes
 #: `ProcessEvents.threads`. `kind` is one of `layout.Kind`; `arg` and `flags` depend on it (native/FORMAT.md).
-#: `stack` numbers `ProcessEvents.stacks`: of the thread itself at a RELEASE, SLEPT or POSTED, of the holder at a TIMEOUT;
-#: -1 if unknown. Of SLEPT and POSTED `arg` numbers `ProcessEvents.places`, and `flags` are a `layout.Way`; of AWOKE an
-#: `Outcome`.
+#: `stack` numbers `ProcessEvents.stacks`: of the thread itself at a RELEASE, SLEPT or POSTED, of the holder at a
+#: TIMEOUT; -1 if unknown. Of SLEPT and POSTED `arg` numbers `ProcessEvents.places`; the `flags` of SLEPT are a
+#: `layout.Way`, and the `arg` of AWOKE is an `Outcome`.
 GIL_EVENT = np.dtype(
     [
         ("time", "<i8"),

@@ -123,7 +123,7 @@ class Decoder:
     def _tell_locks(
         self, events: Array, records: npt.NDArray[np.uint64], head: npt.NDArray[np.uint64], timed: Ints, since: Ints
     ) -> None:
-        """Make of some ends of threads what they are; `timed` are the records of the events, in chunks `since` these."""
+        """Make of ends of threads what they are; `timed` are the events' records, in chunks that begin `since`."""
         told = np.flatnonzero((events["kind"] == layout.Kind.THREAD_END) & (events["gil"] != 0))
         if not len(told):
             return

@@ -13,6 +13,7 @@ from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
 from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
 from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.blocks import match_blocks
 from giltrace.timeline.collections import with_collections
 from giltrace.timeline.gathered import placed
 from giltrace.timeline.holds import match
@@ -115,6 +116,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
     gils = max(len(recorded.gils), int(events["gil"].max()) + 1 if len(events) else 0)
     usage = match(events, members.threads, gils, image.start, recorded.lost)
     gathered = placed(recorded.gathered, usage.holds)
+    blocked = match_blocks(events, recorded, members.threads)
     starts = np.array([t.start for t in members.threads], np.int64)
     ends = np.array([t.end for t in members.threads], np.int64)
     fits = LifeAxis.fits(starts, ends)
@@ -148,10 +150,14 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         overwritten=recorded.overwritten,
         sampling=recorded.sampling,
         lost_stacks=recorded.lost_stacks,
-        stacks=None if recorded.stacks is None else attribute(recorded.stacks, usage, gathered),
+        stacks=None if recorded.stacks is None else attribute(recorded.stacks, usage, gathered, blocked),
         samples=usage.samples,
         gathered=gathered,
         passed=recorded.hand_offs,
+        blocks=blocked.blocks,
+        locks=blocked.locks,
+        held=blocked.held,
+        free_threaded="free-threading" in recorded.python,
     )
     too_long = () if fits else ("its threads live for longer than states can be told",)
     told = (*recorded.problems, *image.problems, *too_long, *usage.violations)

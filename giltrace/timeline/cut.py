@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from giltrace.timeline import gathered
 from giltrace.timeline.axis import Bools, Ints
-from giltrace.timeline.model import Cut, Process, Stacks, Timeline
+from giltrace.timeline.model import Array, Cut, Process, Stacks, Timeline
 
 #: Rows that are looked at at a time.
 _PIECE = 1 << 18
@@ -72,6 +72,7 @@ def _process(process: Process, kept: Ints, room: Ints | None) -> Process:
     asked = merged_stretches(np.concatenate((around, _pairs(holds["start"][holding], holds["end"][holding] + 1))))
     asking = reaching(requests["time"], requests["time"], asked)
     looking = reaching(process.samples["time"], process.samples["time"], asked)
+    blocking = reaching(process.blocks["start"], process.blocks["end"], kept)
     left = waits[waiting].copy()
     left["hold"] = _numbered(left["hold"], np.flatnonzero(holding))
     return replace(
@@ -85,12 +86,14 @@ def _process(process: Process, kept: Ints, room: Ints | None) -> Process:
         spans=tuple(
             replace(one, spans=one.spans[reaching(one.spans["start"], one.spans["end"], kept)]) for one in process.spans
         ),
-        stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking),
+        stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking, blocking),
         gathered=gathered.kept(process, np.flatnonzero(holding)),
+        blocks=process.blocks[blocking],
+        held=held_by(process.held, blocking),
     )
 
 
-def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools, looking: Bools) -> Stacks:
+def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools, looking: Bools, blocking: Bools) -> Stacks:
     return replace(
         stacks,
         hold_begin=stacks.hold_begin[holding],
@@ -98,7 +101,16 @@ def _stacks(stacks: Stacks, holding: Bools, waiting: Bools, asking: Bools, looki
         wait=stacks.wait[waiting],
         request=stacks.request[asking],
         sample=stacks.sample[looking],
+        block=stacks.block[blocking],
+        wake=stacks.wake[blocking],
     )
+
+
+def held_by(held: Array, kept: Bools) -> Array:
+    """What is `held` (dtype `HELD_LOCK`) by those of the blocks that are kept, with their new numbers."""
+    rows: Array = held[kept[held["block"]]]
+    rows["block"] = (np.cumsum(kept) - 1)[rows["block"]]
+    return rows
 
 
 def _numbered(rows: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from giltrace.timeline.axis import union_length
+from giltrace.timeline.axis import Ints, LifeAxis, union_length
 from giltrace.timeline.model import Array, Process
 
 #: So many offenders are named; the rest is counted.
@@ -17,9 +17,10 @@ def check(process: Process) -> tuple[str, ...]:
     """Say in words which promises the timeline of this process breaks; empty if none.
 
     Checked: no two holders of one GIL overlap; held and free time of each GIL add up to the process's wall time; the
-    states of each thread follow each other without gap or overlap from its start to its end.
+    states of each thread follow each other without gap or overlap from its start to its end; a thread is blocked once
+    at a time, within its life, and neither takes nor releases a GIL meanwhile.
     """
-    return tuple(chain(_reversed(process), _gils(process), _tiling(process)))
+    return tuple(chain(_reversed(process), _gils(process), _tiling(process), _blocks(process)))
 
 
 def _told(process: Process, rule: str, count: int, examples: list[str]) -> str:
@@ -39,7 +40,12 @@ def _after(process: Process, time: int) -> str:
 
 def _reversed(process: Process) -> list[str]:
     found = []
-    for what, rows in (("holds", process.holds), ("waits", process.waits), ("runs", process.runs)):
+    for what, rows in (
+        ("holds", process.holds),
+        ("waits", process.waits),
+        ("runs", process.runs),
+        ("blocks", process.blocks),
+    ):
         bad = np.flatnonzero(rows["end"] < rows["start"])
         if len(bad):
             told = [f"{_name(process, int(r['thread']))} {_after(process, int(r['start']))}" for r in rows[bad[:NAMED]]]
@@ -120,3 +126,35 @@ def held_and_free(process: Process, gil: int) -> tuple[int, int]:
     holds = process.holds[process.holds["gil"] == gil]
     held = union_length(holds["start"], holds["end"])
     return held, process.end - process.start - held
+
+
+def _blocks(process: Process) -> list[str]:
+    blocks = process.blocks[np.lexsort((process.blocks["start"], process.blocks["thread"]))]
+    if not len(blocks):
+        return []
+    ends = np.array([thread.end for thread in process.threads], np.int64)
+    same = blocks["thread"][1:] == blocks["thread"][:-1]
+    twice = np.flatnonzero(same & (blocks["start"][1:] < blocks["end"][:-1])) + 1
+    outside = np.flatnonzero(blocks["end"] > ends[blocks["thread"]])
+    found = []
+    for rule, bad in (
+        ("threads blocked twice at once", twice),
+        ("blocks that outlast their threads", outside),
+        ("threads that used a GIL while they were blocked", _at_work(process, blocks)),
+    ):
+        if len(bad):
+            rows = blocks[bad[:NAMED]]
+            told = [f"{_name(process, int(r['thread']))} {_after(process, int(r['start']))}" for r in rows]
+            found.append(_told(process, rule, len(bad), told))
+    return found
+
+
+def _at_work(process: Process, blocks: Array) -> Ints:
+    """Which of the blocks have an acquire or a release of their own thread's in them."""
+    axis = LifeAxis.of_threads(process.threads)
+    turns = np.sort(
+        np.concatenate([axis.place(process.holds["thread"], process.holds[edge]) for edge in ("start", "end")])
+    )
+    first = np.searchsorted(turns, axis.place(blocks["thread"], blocks["start"]), "right")
+    last = np.searchsorted(turns, axis.place(blocks["thread"], blocks["end"]), "left")
+    return np.flatnonzero(first < last).astype(np.int64)

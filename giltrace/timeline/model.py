@@ -51,6 +51,34 @@ class Flag(IntFlag):
     PARTIAL_END = 4  #: had not ended at the last record
 
 
+class BlockEnd(IntEnum):
+    """How a block ended: the first four as `recording.layout.Outcome`."""
+
+    WOKEN = 0
+    TIMED_OUT = 1
+    INTERRUPTED = 2
+    FAILED = 3
+    OPEN = 4  #: it had not ended at the thread's end on record
+
+    @property
+    def label(self) -> str:
+        """The name that reports and JSON use: "timed-out"."""
+        return self.name.lower().replace("_", "-")
+
+
+class LockKind(IntEnum):
+    """What a thread sleeps in."""
+
+    SEMAPHORE = 0  #: a lock that is a semaphore
+    PARKED = 1  #: one that parks those that wait: a PyMutex, an event, a lock of an object, a stopped world
+    RAW = 2  #: what guards the lists of parked threads
+
+    @property
+    def label(self) -> str:
+        """The name that data sets use."""
+        return self.name.lower()
+
+
 #: A hold: acquire to release by one thread. `core` is the core at the acquire, -1 if unknown.
 HOLD = np.dtype([("start", "<i8"), ("end", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("core", "<i2"), ("flags", "u1")])
 
@@ -78,6 +106,27 @@ GATHERED = np.dtype([("hold", "<i8"), ("count", "<i8"), ("longest", "<i8"), ("ha
 #: A look at what the holder of `gil` did, by `thread`, which waited for it: at instants that do not depend on events.
 SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("collecting", "u1")])
 
+#: A block: `thread` slept in `lock` (numbers `Process.locks`), at most until a time if `timed`. It `ended` (a
+#: `BlockEnd`) by what `waker` did at `woken`; -1 and `end` where that is not known or nobody did.
+BLOCK = np.dtype(
+    [
+        ("start", "<i8"),
+        ("end", "<i8"),
+        ("thread", "<u4"),
+        ("lock", "<i4"),
+        ("waker", "<i4"),
+        ("woken", "<i8"),
+        ("ended", "u1"),
+        ("timed", "u1"),
+    ]
+)
+
+#: A lock that somebody slept in: its address, and a `LockKind`. What is made anew at the same address is the same here.
+LOCK = np.dtype([("address", "<u8"), ("kind", "u1")])
+
+#: At `block` (a number into `Process.blocks`) its thread had taken `lock`, and not given it back.
+HELD_LOCK = np.dtype([("block", "<i8"), ("lock", "<i4")])
+
 #: From `start` on, until the same GIL's next row, timed waits for `gil` asked the holder to drop it after `ns`.
 SWITCH_INTERVAL = np.dtype([("start", "<i8"), ("gil", "<u2"), ("ns", "<i8")])
 
@@ -96,7 +145,8 @@ class Stacks:
     """Which Python stack belongs to what: numbers into `table`, int32, -1 where none is known.
 
     `hold_begin` and `hold_end` (one per hold) are exact: the holder's own stack at its acquire and at its release.
-    `wait` (one per wait) is exact too: where the waiter waited. `request` (one per switch request) is a sample: the
+    `wait` (one per wait) is exact too: where the waiter waited; so are `block` and `wake` (one per block): where the
+    blocked thread stood, and its waker. `request` (one per switch request) is a sample: the
     holder's stack as the waiter read it when its timed wait ran out. `sample` (one per sample) likewise.
     """
 
@@ -106,6 +156,8 @@ class Stacks:
     wait: npt.NDArray[np.int32]
     request: npt.NDArray[np.int32]
     sample: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    block: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    wake: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -156,6 +208,9 @@ class Process:
     or of the window which it outlived: `end_of`. `native_code` has the samples of what native code threads ran, those
     of the other processes too. `gathered` (dtype `GATHERED`, sorted by hold) are the holds that stand for several, none
     unless they were to be; `passed` (dtype `recording.events.HAND_OFF`) how long the hand-offs between those took.
+    `blocks` (dtype `BLOCK`, sorted by start) are the times that threads slept in one of the interpreter's own `locks`
+    (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `free_threaded`: the interpreter can do without
+    a GIL.
     """
 
     pid: int
@@ -192,6 +247,10 @@ class Process:
     native_code: NativeCode = field(default_factory=NativeCode)
     gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
     passed: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
+    blocks: Array = field(default_factory=lambda: np.empty(0, BLOCK))
+    locks: Array = field(default_factory=lambda: np.empty(0, LOCK))
+    held: Array = field(default_factory=lambda: np.empty(0, HELD_LOCK))
+    free_threaded: bool = False
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from giltrace.recording.events import Spans
 from giltrace.timeline import gathered
 from giltrace.timeline.axis import Bools
-from giltrace.timeline.model import Array, Flag, Process, Stacks, Thread, Timeline
+from giltrace.timeline.cut import held_by
+from giltrace.timeline.model import Array, BlockEnd, Flag, Process, Stacks, Thread, Timeline
 
-_TABLES = ("holds", "waits", "switch_requests", "samples", "runs", "states", "stops")
+_TABLES = ("holds", "waits", "switch_requests", "samples", "runs", "states", "stops", "blocks")
 
 
 def window(timeline: Timeline, start: int, end: int) -> Timeline:
@@ -72,7 +73,8 @@ def _process(process: Process, start: int, end: int) -> Process:
     rows = {table: getattr(process, table)[kept[table]] for table in _TABLES}
     for table in ("holds", "waits"):
         rows[table] = _marked(rows[table], start, end)
-    for table in ("runs", "states", "stops"):
+    rows["blocks"] = _open(rows["blocks"], end)
+    for table in ("runs", "states", "stops", "blocks"):
         rows[table] = _clipped(rows[table], start, end)
     # One that was made where the window begins is one that its hold has not heeded yet.
     rows["switch_requests"]["time"] = np.maximum(rows["switch_requests"]["time"], start + 1)
@@ -82,9 +84,12 @@ def _process(process: Process, start: int, end: int) -> Process:
     lives = np.array([_lives(thread, start, end) for thread in process.threads], np.bool_)
     for table in _TABLES:
         lives[rows[table]["thread"]] = True
+    lives[rows["blocks"]["waker"][rows["blocks"]["waker"] >= 0]] = True
     place = (np.cumsum(lives) - 1).astype(np.uint32)
     for table in _TABLES:
         rows[table]["thread"] = place[rows[table]["thread"]]
+    waker = rows["blocks"]["waker"]
+    rows["blocks"]["waker"] = np.where(waker >= 0, place.astype(np.int32)[waker], -1)
     threads = [process.threads[at] for at in np.flatnonzero(lives).tolist()]
     first, last = max(process.start, start), min(process.end, end)
     return replace(
@@ -106,6 +111,7 @@ def _process(process: Process, start: int, end: int) -> Process:
         gathered=gathered.kept(process, np.flatnonzero(kept["holds"])),
         # When the hand-offs between quiet holds took place is not known.
         passed=process.passed if (first, last) == (process.start, process.end) else process.passed[:0],
+        held=held_by(process.held, kept["blocks"]),
         **rows,
     )
 
@@ -117,6 +123,15 @@ def _marked(rows: Array, start: int, end: int) -> Array:
     rows["flags"][begun] |= np.uint8(Flag.PARTIAL_START)
     rows["flags"][goes_on] = (rows["flags"][goes_on] & ~np.uint8(Flag.FORCED)) | np.uint8(Flag.PARTIAL_END)
     return rows
+
+
+def _open(blocks: Array, end: int) -> Array:
+    """A copy of the blocks in which those that outlast the window have not ended: who woke them comes later."""
+    blocks = blocks.copy()
+    goes_on = blocks["end"] > end
+    blocks["ended"][goes_on], blocks["waker"][goes_on] = BlockEnd.OPEN, -1
+    blocks["woken"] = np.where(goes_on, end, blocks["woken"])
+    return blocks
 
 
 def _standing(process: Process, start: int) -> Bools:
@@ -140,6 +155,8 @@ def _stacks(stacks: Stacks, kept: dict[str, npt.NDArray[np.bool_]]) -> Stacks:
         wait=stacks.wait[kept["waits"]],
         request=stacks.request[kept["switch_requests"]],
         sample=stacks.sample[kept["samples"]],
+        block=stacks.block[kept["blocks"]],
+        wake=stacks.wake[kept["blocks"]],
     )
 
 

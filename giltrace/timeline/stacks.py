@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import StackTable
+from giltrace.timeline.blocks import Blocks
 from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import Array, Stacks
 
 Numbers = npt.NDArray[np.int32]
 
 
-def attribute(table: StackTable, usage: Usage, gathered: Array) -> Stacks:
+def attribute(table: StackTable, usage: Usage, gathered: Array, blocked: Blocks) -> Stacks:
     """Complete what was recorded, which is the stacks at releases and those that were sampled.
 
     A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
@@ -31,7 +32,7 @@ def attribute(table: StackTable, usage: Usage, gathered: Array) -> Stacks:
     request, sample = (
         np.where(whole[seen], seen, np.int32(-1)) for seen in (usage.request_stacks, usage.sample_stacks)
     )
-    return Stacks(table, begin, hold_end, wait, request, sample)
+    return Stacks(table, begin, hold_end, wait, request, sample, blocked.stack, blocked.wake_stack)
 
 
 def _torn(table: StackTable, exact: Numbers) -> npt.NDArray[np.bool_]:

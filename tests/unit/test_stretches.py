@@ -9,14 +9,19 @@ import pytest
 
 from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.stretches import Source, main_stacks, sourced_stacks, stretches
+from giltrace.timeline.blocks import Blocks
 from giltrace.timeline.holds import Usage
-from giltrace.timeline.model import GATHERED, SAMPLE, Process, Stacks
+from giltrace.timeline.model import BLOCK, GATHERED, HELD_LOCK, LOCK, SAMPLE, Process, Stacks
 from giltrace.timeline.stacks import attribute
 from tests.unit.analysis_stacks import stack_table
 from tests.unit.gil_events import MS, Script, process
 
 WAITS, ENDS, ONE, TWO, THREE = range(5)
 TABLE = stack_table([[(name, "app.py", line)] for line, name in enumerate(["waits", "ends", "one", "two", "three"], 1)])
+
+NO_BLOCKS = Blocks(
+    np.empty(0, BLOCK), np.empty(0, LOCK), np.empty(0, HELD_LOCK), np.empty(0, np.int32), np.empty(0, np.int32)
+)
 
 
 def holding(*lengths: int) -> Process:
@@ -63,13 +68,13 @@ def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
     made = holding(1)
     ends, numbers = np.zeros(len(made.holds), np.int32), np.arange(-1, 5, dtype=np.int32)
     usage = Usage(made.holds, made.waits, made.switch_requests, (), ends, numbers, np.zeros(6, SAMPLE), numbers)
-    found = attribute(table, usage, np.empty(0, GATHERED))
+    found = attribute(table, usage, np.empty(0, GATHERED), NO_BLOCKS)
     assert found.sample.tolist() == found.request.tolist() == [-1, 0, 1, -1, -1, 4]
     # What a thread is known to have begun with is no part of anything.
     begun = replace(usage, hold_stacks=np.full(len(made.holds), 2, np.int32))
-    assert attribute(table, begun, np.empty(0, GATHERED)).sample.tolist() == [-1, 0, 1, 2, 3, 4]
+    assert attribute(table, begun, np.empty(0, GATHERED), NO_BLOCKS).sample.tolist() == [-1, 0, 1, 2, 3, 4]
     cut = replace(table, truncated=np.ones(5, np.bool_))
-    assert attribute(cut, usage, np.empty(0, GATHERED)).sample.tolist() == numbers.tolist()
+    assert attribute(cut, usage, np.empty(0, GATHERED), NO_BLOCKS).sample.tolist() == numbers.tolist()
 
 
 def test_samples_share_a_long_hold_half_way_between_them() -> None:
