@@ -18,6 +18,20 @@ _LATE_NS = 20_000_000
 #: Several sleepers of one semaphore may have been woken by posts that came before any of them was up: so many of these
 #: are told apart.
 _POSTS_AT_ONCE = 8
+# By the lowest bits of `Way`.
+_KINDS = np.array(
+    [
+        LockKind.RAW
+        if way & Way.RAW
+        else LockKind.SEMAPHORE
+        if not way & Way.PARKED
+        else LockKind.PARKED
+        if way & Way.WITH_ARGUMENT
+        else LockKind.EVENT
+        for way in range(2 * Way.WITH_ARGUMENT)
+    ],
+    np.uint8,
+)
 
 
 class Blocks(NamedTuple):
@@ -50,15 +64,10 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     blocks["timed"] = (first["flags"] & np.uint8(Way.TIMED)) != 0
     place = recorded.places[first["arg"]]
     address = np.where(place["lock"] != 0, place["lock"], place["semaphore"])
-    kind = np.where(
-        (first["flags"] & np.uint8(Way.RAW)) != 0,
-        np.uint8(LockKind.RAW),
-        np.where((first["flags"] & np.uint8(Way.PARKED)) != 0, np.uint8(LockKind.PARKED), np.uint8(LockKind.SEMAPHORE)),
-    )
     known, number = np.unique(address, return_inverse=True)
     locks = np.zeros(len(known), LOCK)
     locks["address"] = known
-    locks["kind"][number.ravel()] = kind
+    locks["kind"][number.ravel()] = _KINDS[first["flags"] & np.uint8(len(_KINDS) - 1)]
     blocks["lock"] = number.ravel()
     wake = _wakes(told, blocks, place["semaphore"], recorded)
     woken = wake >= 0

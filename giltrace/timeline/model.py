@@ -70,8 +70,9 @@ class LockKind(IntEnum):
     """What a thread sleeps in."""
 
     SEMAPHORE = 0  #: a lock that is a semaphore
-    PARKED = 1  #: one that parks those that wait: a PyMutex, an event, a lock of an object, a stopped world
-    RAW = 2  #: what guards the lists of parked threads
+    PARKED = 1  #: one that parks those that wait, as a PyMutex does: also the lock of an object
+    EVENT = 2  #: likewise, of what is not given from one to the next: the end of a thread, a stopped world
+    RAW = 3  #: what guards the lists of parked threads
 
     @property
     def label(self) -> str:
