@@ -314,6 +314,53 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
+class Whereabouts:
+    """Where threads were without the GIL: `ns` in all, in `times` stretches, `max_ns` in the longest.
+
+    `doing` is "lock", "asleep" (in the kernel: I/O, a sleep), "native" (ran native code), "no-core" (could have gone on)
+    or "off" (which of these is not known without scheduling data); `cause` is what lock it was (`BlockCause`), else
+    empty.
+    """
+
+    site: Site
+    doing: str
+    cause: str
+    ns: int
+    times: int
+    max_ns: int
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """What a thread did for `ns` while others waited for what it had: `doing` (as of `Whereabouts`, or "python" with the
+    GIL, "waiting" for it) and `cause`, at `site`.
+    """
+
+    site: Site
+    doing: str
+    cause: str
+    ns: int
+
+
+@dataclass(frozen=True)
+class LockBlame:
+    """Threads at the line `victim` were blocked, and woken by the line `waker` (None if nobody is known to have).
+
+    In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in so many `locks`. What
+    those did `meanwhile` that had, or were to bring, what was waited for, is told of the costliest rows: most first.
+    """
+
+    victim: Site
+    waker: Site | None
+    cause: str
+    locks: int
+    ns: int
+    blocks: int
+    max_ns: int
+    meanwhile: tuple[Meanwhile, ...] = ()
+
+
+@dataclass(frozen=True)
 class GilReport:
     """One GIL. `contended_ns` is how long at least one thread waited for it.
 

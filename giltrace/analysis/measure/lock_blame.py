@@ -1,0 +1,168 @@
+"""Who made whom wait in locks: the line that is blocked, the line that wakes it, and what the waker did meanwhile.
+
+A lock that is given back has an owner: whoever wakes the next thread had it until then, since it was given back the time
+before, which is on record as long as somebody sleeps in it. So a block is cut where the lock changed hands, and each
+piece is told of the owner of that time. What is waited for as such, an event, an item of a queue, the end of a thread,
+has none: all of the time is told of the thread that made it come.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.measure.activity import Activity, Doing, during
+from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
+from giltrace.analysis.measure.sites import Classes, Sites
+from giltrace.analysis.results import LockBlame, Meanwhile
+from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.model import Process
+
+#: Of so many pairs of lines it is told what the waker did meanwhile: each costs a pass over the waker's time.
+TOLD = 12
+#: What is less than this share of a pair's time is left out.
+LEAST_SHARE = 0.02
+#: A chain of threads that are blocked by each other is followed so far.
+_LONGEST_CHAIN = 6
+
+
+class Pieces(NamedTuple):
+    """Parts of blocks, one row each: who had (or was to bring) what `block` waited for, from `start` to `end`."""
+
+    block: Ints
+    owner: Ints
+    start: Ints
+    end: Ints
+
+
+def lock_blame(
+    process: Process, sites: Sites, found: Activity, causes: Ints, told: int = TOLD
+) -> tuple[LockBlame, ...]:
+    """Pair the lines of the chosen threads' blocks with those of their wakers, the costliest first."""
+    blocks = process.blocks
+    asked = np.flatnonzero(process.of_chosen(blocks))
+    if not len(asked):
+        return ()
+    victims = Sites.own_lines(sites.classify(blocks["thread"], _stack(process, "block")))
+    wakers = Sites.own_lines(
+        sites.classify(np.maximum(blocks["waker"], 0), np.where(blocks["waker"] >= 0, _stack(process, "wake"), -1))
+    )
+    key = (victims.of_row * len(BlockCause) + causes) * (len(wakers.sites) + 1)
+    key += np.where(blocks["waker"] >= 0, wakers.of_row, len(wakers.sites))
+    kinds, number = np.unique(key[asked], return_inverse=True)
+    number = number.ravel()
+    length = (blocks["end"] - blocks["start"])[asked]
+    total = np.bincount(number, weights=length).astype(np.int64)
+    longest = np.zeros(len(kinds), np.int64)
+    np.maximum.at(longest, number, length)
+    times = np.bincount(number)
+    pieces = owners(process, causes)
+    rows = []
+    for rank, at in enumerate(np.argsort(-total, kind="stable").tolist()):
+        mine = asked[number == at] if rank < told else asked[:0]
+        rest, waker = divmod(int(kinds[at]), len(wakers.sites) + 1)
+        victim, cause = divmod(rest, len(BlockCause))
+        rows.append(
+            LockBlame(
+                victim=victims.sites[victim],
+                waker=wakers.sites[waker] if waker < len(wakers.sites) else None,
+                cause=BlockCause(cause).label,
+                locks=len(np.unique(blocks["lock"][mine])) if len(mine) else 0,
+                ns=int(total[at]),
+                blocks=int(times[at]),
+                max_ns=int(longest[at]),
+                meanwhile=_meanwhile(process, sites, found, causes, _of_blocks(pieces, mine)) if len(mine) else (),
+            )
+        )
+    return tuple(rows)
+
+
+def _stack(process: Process, which: str) -> Ints:
+    known = process.stacks
+    stack = getattr(known, which) if known is not None else np.full(len(process.blocks), -1)
+    return np.asarray(stack, np.int64)
+
+
+def owners(process: Process, causes: Ints) -> Pieces:
+    """Cut the blocks where their locks changed hands."""
+    blocks = process.blocks
+    given = ~np.isin(causes, AWAITED)
+    woken = np.flatnonzero(given & (blocks["waker"] >= 0))
+    # When each lock changed hands, lock by lock.
+    origin, span = _span(process)
+    place = blocks["lock"][woken] * span + (blocks["woken"][woken] - origin)
+    hands = woken[np.argsort(place, kind="stable")]
+    place = np.sort(place)
+    mine = np.flatnonzero(given)
+    low = np.searchsorted(place, blocks["lock"][mine] * span + (blocks["start"][mine] - origin), "right")
+    high = np.searchsorted(place, blocks["lock"][mine] * span + (blocks["end"][mine] - origin), "right")
+    count = high - low
+    of = np.repeat(np.arange(len(mine)), count)
+    at = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count) + low[of]
+    end = blocks["woken"][hands[at]]
+    first = np.append(True, of[1:] != of[:-1]) if len(of) else np.zeros(0, np.bool_)
+    start = np.where(first, blocks["start"][mine[of]], np.append(0, end[:-1]) if len(end) else end)
+    awaited = np.flatnonzero(~given & (blocks["waker"] >= 0))
+    rest = blocks[awaited]
+    return Pieces(
+        np.concatenate([mine[of], awaited]),
+        np.concatenate([blocks["waker"][hands[at]], rest["waker"]]).astype(np.int64),
+        np.concatenate([start, rest["start"]]),
+        np.concatenate([end, rest["woken"]]),
+    )
+
+
+def _span(process: Process) -> tuple[int, int]:
+    blocks = process.blocks
+    origin = int(blocks["start"].min()) if len(blocks) else 0
+    return origin, int(blocks["end"].max()) - origin + 1 if len(blocks) else 1
+
+
+def _of_blocks(pieces: Pieces, blocks: Ints) -> Pieces:
+    chosen = np.isin(pieces.block, blocks)
+    return Pieces(*(column[chosen] for column in pieces))
+
+
+def _meanwhile(process: Process, sites: Sites, found: Activity, causes: Ints, pieces: Pieces) -> tuple[Meanwhile, ...]:
+    """What the owners did in these times."""
+    if not len(pieces.block):
+        return ()
+    axis = LifeAxis.of_threads(process.threads)
+    spent = during(found, axis, pieces.owner, pieces.start, pieces.end, np.ones(len(pieces.block), np.int64))
+    row = np.flatnonzero(spent > 0)
+    lines: Classes = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
+    doing = found.doing[row].astype(np.int64)
+    cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
+    # Where it waited for the GIL, or for a core, the line is not what to look at.
+    key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
+    kinds, number = np.unique(key, return_inverse=True)
+    total = np.bincount(number.ravel(), weights=spent[row]).astype(np.int64)
+    least = LEAST_SHARE * int((pieces.end - pieces.start).sum())
+    told = []
+    for at in np.argsort(-total, kind="stable").tolist():
+        if total[at] < least:
+            break
+        rest, because = divmod(int(kinds[at]), len(BlockCause))
+        line, what = divmod(rest, len(Doing))
+        told.append(
+            Meanwhile(
+                site=lines.sites[line],
+                doing=Doing(what).label,
+                cause=BlockCause(because).label if what == Doing.LOCK else "",
+                ns=int(total[at]),
+            )
+        )
+    return tuple(told)
+
+
+def chain(rows: tuple[LockBlame, ...], first: LockBlame) -> tuple[LockBlame, ...]:
+    """Who was blocked by whom, from `first` on: as long as a waker was blocked itself for most of the time."""
+    found = [first]
+    while len(found) < _LONGEST_CHAIN and found[-1].meanwhile and found[-1].meanwhile[0].doing == Doing.LOCK.label:
+        line = found[-1].meanwhile[0].site
+        following = next((row for row in rows if row.victim == line and row not in found), None)
+        if following is None:
+            break
+        found.append(following)
+    return tuple(found)
