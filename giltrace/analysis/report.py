@@ -16,17 +16,11 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.decomposition import decompose
+from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.replay.what_if import what_if
-from giltrace.analysis.results import (
-    SCHEMA,
-    GilReport,
-    ProcessReport,
-    Quality,
-    Report,
-    ThreadReport,
-)
+from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.timeline.model import Flag, Process, Timeline
 
@@ -77,11 +71,12 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     machine = int(timeline.machine.get("cpus", 0))
-    figures = Costed(process)
+    began = timeline.start + timeline.realtime_offset
+    figures = Costed(process, began)
     known = summarise_process(process, machine, figures)
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
-    hogs = find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset)
+    hogs = find_hogs(_asked_by_chosen(process), began)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -114,6 +109,8 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         cpu_quota=process.cores.quota if process.cores is not None else None,
         limits=known.limits,
         end_of=process.end_of,
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
+        lock_blame=figures.lock_blame,
     )
 
 

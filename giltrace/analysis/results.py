@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from giltrace.analysis.lock_results import LockBlame, Whereabouts
+from giltrace.analysis.site import Site
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import Sampling
 from giltrace.recording.perf_types import ANONYMOUS
@@ -27,47 +29,6 @@ class Verdict:
     summary: str
     advice: str = ""
     evidence: dict[str, float] = field(default_factory=dict)
-
-
-#: A function, its file and the line; the line is 0 and the file empty where they are not known.
-Frame = tuple[str, str, int]
-
-
-def frame_text(frame: Frame) -> str:
-    """A frame in words, ``function (file:line)``, as far as it is known."""
-    function, file, line = frame
-    return f"{function} ({file}:{line})" if file and line > 0 else f"{function} ({file})" if file else function
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a thread was: its role (`analysis.roles`), its innermost Python frame, the *leaf* (`function`, `file`,
-    `line`), and its *own line*, the innermost one in the user's code (`own_function`, `own_file`, `own_line`).
-
-    Where one of them is not known, its texts are empty and its line is 0. `own` says that it is no code of the program:
-    giltrace runs it there, for a collector.
-    """
-
-    thread: str
-    function: str = ""
-    file: str = ""
-    line: int = 0
-    own: bool = False
-    own_function: str = ""
-    own_file: str = ""
-    own_line: int = 0
-
-    @property
-    def leaf(self) -> str:
-        """Its innermost frame in words: of the file the last part only."""
-        return frame_text((self.function, self.file.rpartition("/")[2], self.line))
-
-    @property
-    def where(self) -> str:
-        """Its own line in words, or the leaf where it has none."""
-        if not self.own_function:
-            return self.leaf
-        return frame_text((self.own_function, self.own_file.rpartition("/")[2], self.own_line))
 
 
 @dataclass(frozen=True)
@@ -314,53 +275,6 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
-class Whereabouts:
-    """Where threads were without the GIL: `ns` in all, in `times` stretches, `max_ns` in the longest.
-
-    `doing` is "lock", "asleep" (in the kernel: I/O, a sleep), "native" (ran native code), "no-core" (could have gone on)
-    or "off" (which of these is not known without scheduling data); `cause` is what lock it was (`BlockCause`), else
-    empty.
-    """
-
-    site: Site
-    doing: str
-    cause: str
-    ns: int
-    times: int
-    max_ns: int
-
-
-@dataclass(frozen=True)
-class Meanwhile:
-    """What a thread did for `ns` while others waited for what it had: `doing` (as of `Whereabouts`, or "python" with the
-    GIL, "waiting" for it) and `cause`, at `site`.
-    """
-
-    site: Site
-    doing: str
-    cause: str
-    ns: int
-
-
-@dataclass(frozen=True)
-class LockBlame:
-    """Threads at the line `victim` were blocked, and woken by the line `waker` (None if nobody is known to have).
-
-    In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in so many `locks`. What
-    those did `meanwhile` that had, or were to bring, what was waited for, is told of the costliest rows: most first.
-    """
-
-    victim: Site
-    waker: Site | None
-    cause: str
-    locks: int
-    ns: int
-    blocks: int
-    max_ns: int
-    meanwhile: tuple[Meanwhile, ...] = ()
-
-
-@dataclass(frozen=True)
 class GilReport:
     """One GIL. `contended_ns` is how long at least one thread waited for it.
 
@@ -438,6 +352,7 @@ class ProcessReport:
     `became` is the program that was executed in its place, if that was not Python.
     It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
     there is no such limit; `limits` says so in words where that is less than the machine has.
+    `whereabouts` tell where threads were without the GIL, `lock_blame` who was blocked in locks, and by whom.
     Its time ends with the "process", or with the "recording" or the "window" that it outlived: `end_of`.
     """
 
@@ -471,6 +386,8 @@ class ProcessReport:
     cpu_quota: float | None = None
     limits: str = ""
     end_of: EndOf = "process"
+    whereabouts: tuple[Whereabouts, ...] = ()
+    lock_blame: tuple[LockBlame, ...] = ()
 
 
 @dataclass(frozen=True)

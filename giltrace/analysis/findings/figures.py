@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Activity, activity
 from giltrace.analysis.measure.block_causes import block_causes
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.intervals import hold_at
-from giltrace.analysis.measure.lock_blame import lock_blame
+from giltrace.analysis.measure.lock_blame import Pieces, lock_blame, owners
 from giltrace.analysis.measure.off_gil import OffGil, off_gil
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
-from giltrace.analysis.results import LockBlame
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
 
@@ -203,9 +203,14 @@ class Figures:
         return block_causes(self.process, Expressions(self.process, self._before)).astype(np.int64)
 
     @cached_property
+    def turns(self) -> Pieces:
+        """See `analysis.measure.lock_blame.owners`."""
+        return owners(self.process, self.block_causes)
+
+    @cached_property
     def lock_blame(self) -> tuple[LockBlame, ...]:
         """See `analysis.measure.lock_blame`."""
-        return lock_blame(self.process, self.sites, self.activity, self.block_causes)
+        return lock_blame(self.process, self.sites, self.activity, self.block_causes, self.turns)
 
     @cached_property
     def collecting_share(self) -> float:

@@ -6,12 +6,14 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
-from giltrace.analysis.measure.lock_blame import chain, owners
-from giltrace.analysis.results import LockBlame, Meanwhile, Site, Verdict
-from giltrace.timeline.axis import Bools, union_length
+from giltrace.analysis.measure.lock_blame import chain
+from giltrace.analysis.results import Verdict
+from giltrace.analysis.site import Site
 from giltrace.text import plural
+from giltrace.timeline.axis import Bools, union_length
 
 #: Somebody was blocked in locks for this share of the time that the threads had: as much as makes it contention where
 #: it is the GIL.
@@ -27,8 +29,8 @@ TELLING_SHARE = 0.5
 
 _ADVICE = {
     BlockCause.LOGGING_LOCK: (
-        "Writing log records makes threads wait for each other: let logging.handlers.QueueHandler hand them to a thread "
-        "that writes, or log less."
+        "Writing log records makes threads wait for each other: let logging.handlers.QueueHandler hand them to a "
+        "thread that writes, or log less."
     ),
     BlockCause.IMPORT_LOCK: "Import before the threads start.",
     BlockCause.OBJECT_LOCK: "Give each thread an object of its own, and put the parts together at the end.",
@@ -49,10 +51,10 @@ def stop_the_world(f: Figures) -> Verdict | None:
     at = f" Most of it at {_where(who)}." if who is not None else ""
     return Verdict(
         "stop-the-world",
-        f"Stopped: for {percent(share)} of the time threads stood still while another one had the world stopped, and "
-        f"lost {duration(lost)} by that.{at}",
-        "What stops all threads of a free-threaded Python is above all the garbage collector: call gc.freeze() once the "
-        "program has started, raise gc.set_threshold(), or make fewer objects that refer to each other.",
+        f"Stopped: for {percent(share)} of the time threads stood still while another one had the world stopped, "
+        f"and lost {duration(lost)} by that.{at}",
+        "What stops all threads of a free-threaded Python is above all the garbage collector: call gc.freeze() once "
+        "the program has started, raise gc.set_threshold(), or make fewer objects that refer to each other.",
         {"stopped_share": share, "lost_ns": lost},
     )
 
@@ -67,9 +69,7 @@ def lock_bound(f: Figures) -> Verdict | None:
     if share < LOCK_SHARE or lost <= int(f.waited.sum()):
         return None
     most = blame[0]
-    turns = owners(f.process, f.block_causes)
-    mine = given[turns.block]
-    length = (turns.end - turns.start)[mine]
+    length = (f.turns.end - f.turns.start)[given[f.turns.block]]
     many = len(length) >= MANY_TURNS * f.wall / 1e9
     brief = many and float(np.median(length)) < BRIEF_NS
     number = sum(row.blocks for row in blame)

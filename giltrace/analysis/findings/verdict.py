@@ -8,6 +8,7 @@ from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
 from giltrace.analysis.findings.costs import Cause, Costed
+from giltrace.analysis.findings.deadlock import deadlock
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
@@ -24,7 +25,7 @@ from giltrace.timeline.model import Process
 Rule = Callable[[Costed], Verdict | None]
 
 #: Nothing that is said of waits makes sense of such processes.
-_BEFORE: tuple[Rule, ...] = (stop_the_world, lock_bound, free_threaded, not_recorded, idle)
+_BEFORE: tuple[Rule, ...] = (deadlock, stop_the_world, lock_bound, free_threaded, not_recorded, idle)
 #: What threads can lose to the GIL beside plain contention, by what it is lost to.
 _FINDINGS: tuple[tuple[Cause, Rule], ...] = (
     (Cause.HOG, hog),
@@ -40,8 +41,9 @@ _AFTER: tuple[Rule, ...] = (serial, parallel, contended, interpreters, single)
 def judge(process: Process, figures: Costed | None = None) -> Verdict:
     """Judge one process, by its `figures` where there are some.
 
-    1. *stop-the-world*, *lock-bound*: threads waited for each other in the interpreter's locks, for much of the time
-       and more than for the GIL. *free-threaded*: the interpreter was built without a GIL, and none was used.
+    1. *deadlock*: threads waited for each other in a circle. *stop-the-world*, *lock-bound*: they waited for each
+       other in the interpreter's locks, for much of the time and more than for the GIL. *free-threaded*: the
+       interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`unused`) and nobody waited.
     4. *single-threaded*: one thread has the GIL nearly all the time, and the others serve it (`bottleneck`).

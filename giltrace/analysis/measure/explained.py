@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from giltrace.analysis.lock_results import Whereabouts
 from giltrace.analysis.measure.activity import Activity, Doing
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Whereabouts
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: What is told of: all but having the GIL and waiting for it.
 _WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
-#: Rows that are less than this share of all of it are left out of what is printed; it is rounding and housekeeping.
-LEAST_SHARE = 0.01
 
 
 def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tuple[Whereabouts, ...]:
@@ -35,9 +33,6 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
     kinds, number = np.unique(key, return_inverse=True)
     length = found.end[row] - found.start[row]
     total = np.bincount(number.ravel(), weights=length).astype(np.int64)
-    longest = np.zeros(len(kinds), np.int64)
-    np.maximum.at(longest, number.ravel(), length)
-    times = np.bincount(number.ravel())
     told = []
     for at in np.argsort(-total, kind="stable").tolist():
         rest, because = divmod(int(kinds[at]), len(BlockCause))
@@ -48,8 +43,6 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
                 doing=Doing(what).label,
                 cause=BlockCause(because).label if what == Doing.LOCK else "",
                 ns=int(total[at]),
-                times=int(times[at]),
-                max_ns=int(longest[at]),
             )
         )
     return tuple(told)

@@ -1,9 +1,9 @@
 """Who made whom wait in locks: the line that is blocked, the line that wakes it, and what the waker did meanwhile.
 
-A lock that is given back has an owner: whoever wakes the next thread had it until then, since it was given back the time
-before, which is on record as long as somebody sleeps in it. So a block is cut where the lock changed hands, and each
-piece is told of the owner of that time. What is waited for as such, an event, an item of a queue, the end of a thread,
-has none: all of the time is told of the thread that made it come.
+A lock that is given back has an owner: whoever wakes the next thread had it until then, since it was given back the
+time before, which is on record as long as somebody sleeps in it. So a block is cut where the lock changed hands, and
+each piece is told of the owner of that time. What is waited for as such, an event, an item of a queue, the end of a
+thread, has none: all of the time is told of the thread that made it come.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Activity, Doing, during
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.analysis.measure.sites import Classes, Sites
-from giltrace.analysis.results import LockBlame, Meanwhile
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process
 
@@ -36,10 +36,11 @@ class Pieces(NamedTuple):
     end: Ints
 
 
-def lock_blame(
-    process: Process, sites: Sites, found: Activity, causes: Ints, told: int = TOLD
-) -> tuple[LockBlame, ...]:
-    """Pair the lines of the chosen threads' blocks with those of their wakers, the costliest first."""
+def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pieces: Pieces) -> tuple[LockBlame, ...]:
+    """Pair the lines of the chosen threads' blocks with those of their wakers, the costliest first.
+
+    `causes` are those of the blocks, and `pieces` what `owners` says of them.
+    """
     blocks = process.blocks
     asked = np.flatnonzero(process.of_chosen(blocks))
     if not len(asked):
@@ -57,10 +58,9 @@ def lock_blame(
     longest = np.zeros(len(kinds), np.int64)
     np.maximum.at(longest, number, length)
     times = np.bincount(number)
-    pieces = owners(process, causes)
     rows = []
     for rank, at in enumerate(np.argsort(-total, kind="stable").tolist()):
-        mine = asked[number == at] if rank < told else asked[:0]
+        mine = asked[number == at] if rank < TOLD else asked[:0]
         rest, waker = divmod(int(kinds[at]), len(wakers.sites) + 1)
         victim, cause = divmod(rest, len(BlockCause))
         rows.append(
@@ -90,13 +90,10 @@ def owners(process: Process, causes: Ints) -> Pieces:
     given = ~np.isin(causes, AWAITED)
     woken = np.flatnonzero(given & (blocks["waker"] >= 0))
     # When each lock changed hands, lock by lock.
-    origin, span = _span(process)
-    place = blocks["lock"][woken] * span + (blocks["woken"][woken] - origin)
-    hands = woken[np.argsort(place, kind="stable")]
-    place = np.sort(place)
+    hands = woken[np.argsort(_place(process, woken, "woken"), kind="stable")]
+    place = _place(process, hands, "woken")
     mine = np.flatnonzero(given)
-    low = np.searchsorted(place, blocks["lock"][mine] * span + (blocks["start"][mine] - origin), "right")
-    high = np.searchsorted(place, blocks["lock"][mine] * span + (blocks["end"][mine] - origin), "right")
+    low, high = (np.searchsorted(place, _place(process, mine, edge), "right") for edge in ("start", "end"))
     count = high - low
     of = np.repeat(np.arange(len(mine)), count)
     at = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count) + low[of]
@@ -113,10 +110,14 @@ def owners(process: Process, causes: Ints) -> Pieces:
     )
 
 
-def _span(process: Process) -> tuple[int, int]:
+def _place(process: Process, block: Ints, edge: str) -> Ints:
+    """An instant of these blocks as a place on an axis on which the times of all locks lie end to end."""
     blocks = process.blocks
-    origin = int(blocks["start"].min()) if len(blocks) else 0
-    return origin, int(blocks["end"].max()) - origin + 1 if len(blocks) else 1
+    if not len(block):
+        return np.empty(0, np.int64)
+    origin, last = int(blocks["start"].min()), int(blocks["end"].max())
+    place: Ints = blocks["lock"][block].astype(np.int64) * (last - origin + 1) + (blocks[edge][block] - origin)
+    return place
 
 
 def _of_blocks(pieces: Pieces, blocks: Ints) -> Pieces:

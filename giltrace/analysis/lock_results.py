@@ -1,0 +1,52 @@
+"""What the analyses find of the time that threads were without the GIL, and of locks; see `analysis.results`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from giltrace.analysis.site import Site
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where threads were without the GIL, for `ns` in all.
+
+    `doing` is "lock", "asleep" (in the kernel: I/O, a sleep), "native" (ran native code), "no-core" (could have gone
+    on) or "off" (which of these is not known without scheduling data); `cause` is what lock it was (`BlockCause`), else
+    empty.
+    """
+
+    site: Site
+    doing: str
+    cause: str
+    ns: int
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """What a thread did for `ns` while others waited for what it had: `doing` (as of `Whereabouts`, or "python" with
+    the GIL, "waiting" for it) and `cause`, at `site`.
+    """
+
+    site: Site
+    doing: str
+    cause: str
+    ns: int
+
+
+@dataclass(frozen=True)
+class LockBlame:
+    """Threads at the line `victim` were blocked, and woken by the line `waker` (None if nobody is known to have).
+
+    In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in so many `locks`. What
+    those did `meanwhile` that had, or were to bring, what was waited for, is told of the costliest rows: most first.
+    """
+
+    victim: Site
+    waker: Site | None
+    cause: str
+    locks: int
+    ns: int
+    blocks: int
+    max_ns: int
+    meanwhile: tuple[Meanwhile, ...] = ()
