@@ -38,15 +38,18 @@ class Meanwhile:
 class LockBlame:
     """Threads at the line `victim` were blocked, and woken by the line `waker` (None if nobody is known to have).
 
-    In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in so many `locks`. What
-    those did `meanwhile` that had, or were to bring, what was waited for, is told of the costliest rows: most first.
+    In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in these `locks` (numbers
+    from 1, as in traces; of the costliest rows, and at most 100 of each). What those did `meanwhile` that had, or were
+    to bring, what was waited for, is told of the costliest rows: most first. Without the locks of the costliest row the
+    process would be at most `speedup_bound` times as fast; 0 where that is not worked out.
     """
 
     victim: Site
     waker: Site | None
     cause: str
-    locks: int
+    locks: tuple[int, ...]
     ns: int
     blocks: int
     max_ns: int
     meanwhile: tuple[Meanwhile, ...] = ()
+    speedup_bound: float = 0.0

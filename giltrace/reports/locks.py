@@ -96,13 +96,16 @@ def _pair(row: LockBlame, room: int) -> Text:
             textwrap.wrap(text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
         )
 
-    several = f" ({row.locks} of them)" if row.locks > 1 and row.cause in ("lock", "object-lock") else ""
+    several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
     pair = Text(wrapped(f"{site_name(row.victim)}: {_CAUSE[row.cause]}{several}", "  "))
     pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", "    "), style="red")
     for one in row.meanwhile:
         if one.ns >= LEAST_DID * row.ns:
             share = percent(min(one.ns / max(row.ns, 1), 1))
             pair.append("\n").append(wrapped(f"{share} of that it {did(one)}", "      "), style="red")
+    if row.speedup_bound:
+        told = f"without this lock the whole would be at most {row.speedup_bound:.2f} x as fast"
+        pair.append("\n").append(wrapped(told, "      "))
     return pair
 
 

@@ -42,7 +42,7 @@ _ADVICE = {
 def stop_the_world(f: Figures) -> Verdict | None:
     """Did a free-threaded interpreter stop all threads for much of the time?"""
     rows = _rows(f, f.block_causes == BlockCause.STOP_THE_WORLD)
-    share = rows / f.had
+    share = min(rows / f.had, 1.0)
     if share < WORLD_SHARE:
         return None
     blame = [row for row in f.lock_blame if row.cause == BlockCause.STOP_THE_WORLD.label]
@@ -62,7 +62,7 @@ def stop_the_world(f: Figures) -> Verdict | None:
 def lock_bound(f: Figures) -> Verdict | None:
     """Did threads wait for each other in locks for much of the time, and more than for the GIL?"""
     given = ~np.isin(f.block_causes, (*AWAITED, BlockCause.STOP_THE_WORLD))
-    share = _rows(f, given) / f.had
+    share = min(_rows(f, given) / f.had, 1.0)
     names = {cause.label for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD)}
     blame = [row for row in f.lock_blame if row.cause in names]
     lost = sum(row.ns for row in blame)
@@ -99,7 +99,7 @@ def _where(site: Site) -> str:
 
 
 _DID = {
-    Doing.PYTHON.label: "ran Python at",
+    Doing.PYTHON.label: "ran Python up to",
     Doing.WAITING.label: "waited for the GIL at",
     Doing.LOCK.label: "was itself blocked at",
     Doing.ASLEEP.label: "was asleep or in I/O at",
@@ -113,7 +113,7 @@ def did(one: Meanwhile) -> str:
     """What a thread did, in words."""
     known = _DID[one.doing]
     if not one.site.function:
-        return known.removesuffix(" at")
+        return known.removesuffix(" at").removesuffix(" up to")
     return f"{known} {one.site.where}"
 
 

@@ -21,6 +21,8 @@ from giltrace.timeline.model import Process
 
 #: Of so many pairs of lines it is told what the waker did meanwhile: each costs a pass over the waker's time.
 TOLD = 12
+#: So many of a pair's locks are named.
+MOST_LOCKS = 100
 #: What is less than this share of a pair's time is left out.
 LEAST_SHARE = 0.02
 #: A chain of threads that are blocked by each other is followed so far.
@@ -37,7 +39,7 @@ class Pieces(NamedTuple):
 
 
 def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pieces: Pieces) -> tuple[LockBlame, ...]:
-    """Pair the lines of the chosen threads' blocks with those of their wakers, the costliest first.
+    """Pair the lines of the chosen threads' blocks with those of their wakers, the costliest first, and joins last.
 
     `causes` are those of the blocks, and `pieces` what `owners` says of them.
     """
@@ -59,7 +61,9 @@ def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pi
     np.maximum.at(longest, number, length)
     times = np.bincount(number)
     rows = []
-    for rank, at in enumerate(np.argsort(-total, kind="stable").tolist()):
+    # Who joins others waits for what they wait for: the cause before the symptom.
+    joins = np.isin(kinds // (len(wakers.sites) + 1) % len(BlockCause), (BlockCause.JOIN, BlockCause.START))
+    for rank, at in enumerate(np.lexsort((-total, joins)).tolist()):
         mine = asked[number == at] if rank < TOLD else asked[:0]
         rest, waker = divmod(int(kinds[at]), len(wakers.sites) + 1)
         victim, cause = divmod(rest, len(BlockCause))
@@ -68,7 +72,7 @@ def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pi
                 victim=victims.sites[victim],
                 waker=wakers.sites[waker] if waker < len(wakers.sites) else None,
                 cause=BlockCause(cause).label,
-                locks=len(np.unique(blocks["lock"][mine])) if len(mine) else 0,
+                locks=tuple((np.unique(blocks["lock"][mine])[:MOST_LOCKS] + 1).tolist()),
                 ns=int(total[at]),
                 blocks=int(times[at]),
                 max_ns=int(longest[at]),
