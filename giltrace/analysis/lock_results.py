@@ -53,3 +53,16 @@ class LockBlame:
     max_ns: int
     meanwhile: tuple[Meanwhile, ...] = ()
     speedup_bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class OnPath:
+    """What the end of a process hung on for `ns`: `doing` (as of `Meanwhile`) and `cause`, at `site`.
+
+    Without it the whole would take at most so much less.
+    """
+
+    site: Site
+    doing: str
+    cause: str
+    ns: int

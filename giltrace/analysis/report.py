@@ -21,6 +21,7 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.replay.critical_path import path_shares
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
@@ -28,6 +29,8 @@ from giltrace.timeline.model import Flag, Process, Timeline
 
 #: A lock that cost less than this share of a process's time is not replayed.
 _LEAST_LOCK = 0.05
+#: So many lines of a critical path are told, the longest.
+_MOST_ON_PATH = 1_000
 
 
 def analyse(timeline: Timeline) -> Report:
@@ -116,6 +119,9 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         end_of=process.end_of,
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
         lock_blame=_bounded(figures, machine),
+        critical_path=path_shares(process, figures.sites, figures.activity, figures.block_causes, figures.path)[
+            :_MOST_ON_PATH
+        ],
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from giltrace.analysis.lock_results import LockBlame, Whereabouts
+from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
 from giltrace.analysis.site import Site
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import Sampling
@@ -352,7 +352,8 @@ class ProcessReport:
     `became` is the program that was executed in its place, if that was not Python.
     It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
     there is no such limit; `limits` says so in words where that is less than the machine has.
-    `whereabouts` tell where threads were without the GIL, `lock_blame` who was blocked in locks, and by whom.
+    `whereabouts` tell where threads were without the GIL, `lock_blame` who was blocked in locks, and by whom,
+    and `critical_path` what its end hung on.
     Its time ends with the "process", or with the "recording" or the "window" that it outlived: `end_of`.
     """
 
@@ -388,6 +389,7 @@ class ProcessReport:
     end_of: EndOf = "process"
     whereabouts: tuple[Whereabouts, ...] = ()
     lock_blame: tuple[LockBlame, ...] = ()
+    critical_path: tuple[OnPath, ...] = ()
 
 
 @dataclass(frozen=True)

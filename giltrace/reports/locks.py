@@ -11,7 +11,7 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.locks import did
-from giltrace.analysis.lock_results import LockBlame, Whereabouts
+from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
 from giltrace.analysis.site import Site
 from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.names import site_name
@@ -25,6 +25,9 @@ LEAST_SHARE = 0.01
 #: What owners did for less than this share of a row is left out.
 LEAST_DID = 0.1
 _LEAST_SITES = 16
+#: So much of the critical path is printed: so many rows, of this share of the time at least.
+TOP_PATH = 5
+LEAST_ON_PATH = 0.02
 
 _DOING = {
     "asleep": "asleep or in I/O",
@@ -32,6 +35,7 @@ _DOING = {
     "no-core": "ready, but no core",
     "off": "off the GIL",
 }
+_PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
 _CAUSE = {
     "lock": "in a lock",
     "condition": "for a condition",
@@ -63,6 +67,23 @@ def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int |
     for row in shown:
         told = _CAUSE.get(row.cause, "") or _DOING[row.doing]
         table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), site_name(row.site))
+    print_table(table, console)
+
+
+def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Console) -> None:
+    """Print what the end hung on, most of it first, and how long the whole would take without that at least."""
+    shown = [row for row in rows[:TOP_PATH] if row.ns >= LEAST_ON_PATH * wall_ns]
+    paragraph(f"The end of the {end_of} hung on these; without one of them the whole would take at least:", console)
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1)
+    for row in shown:
+        told = f"{_PATH.get(row.doing, '') or _CAUSE.get(row.cause, '') or _DOING[row.doing]}"
+        left = duration(max(wall_ns - row.ns, 0))
+        table.add_row(
+            f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, f"{told}: {site_name(row.site)}"
+        )
     print_table(table, console)
 
 

@@ -25,7 +25,7 @@ from giltrace.analysis.results import (
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
 from giltrace.reports.console import paragraph, print_table
-from giltrace.reports.locks import TOP_ROWS, print_locks, print_whereabouts
+from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
@@ -96,6 +96,10 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
     if not outweighs:
         _print_without(process, console, detail)
     _print_patterns(process, console, detail)
+    if process.critical_path:
+        _heading("What the end hung on", console)
+        print_path(process.critical_path, process.duration_ns, process.end_of, console)
+        console.print()
     _heading("What would change without a GIL", console)
     _print_what_if(process.what_if, console)
     console.print()

@@ -12,8 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.intervals import last_acquired, last_released
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import main_stacks
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process, State
 
@@ -171,3 +174,27 @@ def _spent(first: Ints, last: Ints, weight: Ints, until: Ints) -> Ints:
         level, moment = (np.append(0, np.cumsum(column)) for column in (weight[order], (weight * edge)[order]))
         total += sign * (level[at] * until - moment[at])
     return total
+
+
+class Kind(NamedTuple):
+    """What is told of some stretches together: where they were, what was done there, and what lock it was."""
+
+    site: Site
+    doing: str
+    cause: str
+
+
+def by_line(sites: Sites, found: Activity, causes: Ints, row: Ints) -> tuple[tuple[Kind, ...], Ints]:
+    """Sort these rows by own line, what was done there, and the `causes` of the blocks: the kinds, and that of each."""
+    lines = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
+    doing = found.doing[row].astype(np.int64)
+    cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
+    key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
+    used, number = np.unique(key, return_inverse=True)
+    kinds = []
+    for one in used.tolist():
+        rest, because = divmod(one, len(BlockCause))
+        line, what = divmod(rest, len(Doing))
+        told = BlockCause(because).label if what == Doing.LOCK else ""
+        kinds.append(Kind(lines.sites[line], Doing(what).label, told))
+    return tuple(kinds), number.ravel().astype(np.int64)

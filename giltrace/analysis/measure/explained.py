@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.lock_results import Whereabouts
-from giltrace.analysis.measure.activity import Activity, Doing
-from giltrace.analysis.measure.block_causes import BlockCause
+from giltrace.analysis.measure.activity import Activity, Doing, by_line
 from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -26,23 +25,7 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
     row = np.flatnonzero(chosen)
     if not len(row):
         return ()
-    lines = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
-    doing = found.doing[row].astype(np.int64)
-    cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
-    key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
-    kinds, number = np.unique(key, return_inverse=True)
-    length = found.end[row] - found.start[row]
-    total = np.bincount(number.ravel(), weights=length).astype(np.int64)
-    told = []
-    for at in np.argsort(-total, kind="stable").tolist():
-        rest, because = divmod(int(kinds[at]), len(BlockCause))
-        line, what = divmod(rest, len(Doing))
-        told.append(
-            Whereabouts(
-                site=lines.sites[line],
-                doing=Doing(what).label,
-                cause=BlockCause(because).label if what == Doing.LOCK else "",
-                ns=int(total[at]),
-            )
-        )
-    return tuple(told)
+    kinds, number = by_line(sites, found, causes, row)
+    total = np.bincount(number, weights=found.end[row] - found.start[row]).astype(np.int64)
+    order = np.argsort(-total, kind="stable").tolist()
+    return tuple(Whereabouts(*kinds[at], int(total[at])) for at in order)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
-from giltrace.analysis.measure.activity import Activity, Doing, during
+from giltrace.analysis.measure.activity import Activity, Doing, by_line, during
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
-from giltrace.analysis.measure.sites import Classes, Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process
 
@@ -136,29 +136,11 @@ def _meanwhile(process: Process, sites: Sites, found: Activity, causes: Ints, pi
     axis = LifeAxis.of_threads(process.threads)
     spent = during(found, axis, pieces.owner, pieces.start, pieces.end, np.ones(len(pieces.block), np.int64))
     row = np.flatnonzero(spent > 0)
-    lines: Classes = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
-    doing = found.doing[row].astype(np.int64)
-    cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
-    # Where it waited for the GIL, or for a core, the line is not what to look at.
-    key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
-    kinds, number = np.unique(key, return_inverse=True)
-    total = np.bincount(number.ravel(), weights=spent[row]).astype(np.int64)
+    kinds, number = by_line(sites, found, causes, row)
+    total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
     least = LEAST_SHARE * int((pieces.end - pieces.start).sum())
-    told = []
-    for at in np.argsort(-total, kind="stable").tolist():
-        if total[at] < least:
-            break
-        rest, because = divmod(int(kinds[at]), len(BlockCause))
-        line, what = divmod(rest, len(Doing))
-        told.append(
-            Meanwhile(
-                site=lines.sites[line],
-                doing=Doing(what).label,
-                cause=BlockCause(because).label if what == Doing.LOCK else "",
-                ns=int(total[at]),
-            )
-        )
-    return tuple(told)
+    order = np.argsort(-total, kind="stable").tolist()
+    return tuple(Meanwhile(*kinds[at], int(total[at])) for at in order if total[at] >= least)
 
 
 def chain(rows: tuple[LockBlame, ...], first: LockBlame) -> tuple[LockBlame, ...]:
