@@ -28,4 +28,4 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
     kinds, number = by_line(sites, found, causes, row)
     total = np.bincount(number, weights=found.end[row] - found.start[row]).astype(np.int64)
     order = np.argsort(-total, kind="stable").tolist()
-    return tuple(Whereabouts(*kinds[at], int(total[at])) for at in order)
+    return tuple(Whereabouts(**kinds[at]._asdict(), ns=int(total[at])) for at in order)

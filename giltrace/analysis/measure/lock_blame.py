@@ -140,7 +140,7 @@ def _meanwhile(process: Process, sites: Sites, found: Activity, causes: Ints, pi
     total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
     least = LEAST_SHARE * int((pieces.end - pieces.start).sum())
     order = np.argsort(-total, kind="stable").tolist()
-    return tuple(Meanwhile(*kinds[at], int(total[at])) for at in order if total[at] >= least)
+    return tuple(Meanwhile(**kinds[at]._asdict(), ns=int(total[at])) for at in order if total[at] >= least)
 
 
 def chain(rows: tuple[LockBlame, ...], first: LockBlame) -> tuple[LockBlame, ...]:

@@ -128,4 +128,4 @@ def path_shares(
     kinds, number = by_line(sites, found, causes, row)
     total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
     order = np.argsort(-total, kind="stable").tolist()
-    return tuple(OnPath(*kinds[at], int(total[at])) for at in order)
+    return tuple(OnPath(**kinds[at]._asdict(), ns=int(total[at])) for at in order)
