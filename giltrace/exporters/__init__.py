@@ -100,7 +100,7 @@ _TABLES = {
 #: `tables.schema.PART_KEY`.
 _PART_KEY = "image"
 _WHOLE = {"whole": ("yes",)}
-_FOLDED = {"what": ("waiting", "holding"), "by": ("victim", "culprit")}
+_FOLDED = {"what": ("waiting", "holding", "without"), "by": ("victim", "culprit")}
 
 #: A command line names these before it needs any: importing this imports no format, and no numpy.
 EXPORTERS: tuple[Exporter, ...] = (

@@ -38,6 +38,10 @@ class Doing(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+#: What threads do without the GIL: all but having it and waiting for it.
+WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
+
+
 class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
 

@@ -40,7 +40,7 @@ function locksCard(process) {
   if (!rows.length) return null;
   const names = ["blocked", "times", "longest"];
   const row = (one) => element("tr", {}, siteCell(one.victim, null, "who was blocked"),
-    element("td", { class: "left", "data-label": "in or for" }, BLOCK_TEXT[one.cause] + (one.locks.length > 1 ? ` (${one.locks.length})` : "")),
+    element("td", { class: "left", "data-label": "in or for" }, BLOCK_TEXT[one.cause] + (["lock", "object-lock"].includes(one.cause) && one.locks.length > 1 ? ` (${one.locks.length} of them)` : "")),
     element("td", { class: "site", "data-label": "until" }, element("div", {}, ...breakable(wakerName(one))), ...meanwhileList(one)),
     ...[duration(one.ns), whole(one.blocks), duration(one.max_ns)].map((text, at) => element("td", { "data-label": names[at] }, text)));
   return card("Who made whom wait in locks", process.whole ? "and what those did meanwhile that had the lock" : "what those did meanwhile that had the lock, the report of this part tells", { id: "locks" },
