@@ -21,7 +21,6 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.replay.critical_path import path_shares
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
@@ -119,9 +118,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         end_of=process.end_of,
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
         lock_blame=_bounded(figures, machine),
-        critical_path=path_shares(process, figures.sites, figures.activity, figures.block_causes, figures.path)[
-            :_MOST_ON_PATH
-        ],
+        critical_path=figures.on_path[:_MOST_ON_PATH],
     )
 
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from giltrace.analysis.findings.figures import TURN_NS, Figures
 from giltrace.analysis.findings.long_interval import find_long_interval
+from giltrace.analysis.lock_results import OnPath
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.replay.critical_path import CriticalPath, critical_path, on_path
+from giltrace.analysis.replay.critical_path import CriticalPath, critical_path, on_path, path_shares
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -78,6 +79,11 @@ class Costed(Figures):
     def path(self) -> CriticalPath:
         """See `critical_path`."""
         return critical_path(self.process, self.native)
+
+    @cached_property
+    def on_path(self) -> tuple[OnPath, ...]:
+        """See `path_shares`."""
+        return path_shares(self.process, self.sites, self.activity, self.block_causes, self.path)
 
     @cached_property
     def native(self) -> Wakes:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import HOLD, Process, State
@@ -44,7 +45,8 @@ class Program:
     A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then takes a core for `cpu` ns: its
     own running, and what others ran there meanwhile.
     Then it starts the threads `spawns[step]`. `roots` maps threads that no step starts to when they start, in ns.
-    For `tail` ns after the last step of all nothing happens.
+    For `tail` ns after the last step of all nothing happens. Nothing waits for the end of threads in the `background`:
+    those of a native library.
     """
 
     first: Ints
@@ -54,6 +56,7 @@ class Program:
     spawns: dict[int, list[int]]
     roots: dict[int, int]
     tail: int
+    background: frozenset[int] = frozenset()
 
 
 _DELAY, _CPU, _READY, _HELD = range(4)
@@ -159,6 +162,9 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     head = np.searchsorted(step, np.arange(count))
     takes = (rows.kind == _CPU) | (rows.kind == _READY)
     delay = np.where(takes | (awaited >= 0), 0, length)
+    python = python_threads(process)
+    background = frozenset(np.flatnonzero(~python).tolist()) if python.any() else frozenset[int]()
+    foreground = rows.end[python[rows.thread]] if background else rows.end
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
         delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
@@ -166,7 +172,8 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
         awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
         spawns={},
         roots={},
-        tail=process.end - int(rows.end.max(initial=process.start)),
+        tail=process.end - int(foreground.max(initial=process.start)),
+        background=background,
     )
     for thread, known in enumerate(process.threads):
         row = spawner.get(thread, -1)

@@ -156,7 +156,8 @@ class _Replay:
             self._at(start, thread, _BEGIN)
         while self.events or self._unstick():
             now, _, thread, what = heappop(self.events)
-            self.end = max(self.end, now)
+            if thread not in self.program.background:
+                self.end = max(self.end, now)
             if what == _RAN:
                 self.free += 1
             if self.left[thread]:
