@@ -37,8 +37,11 @@ def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
     if pieces < 2 or len(process.holds) == 0:
         return ()
     edges = process.start + np.linspace(0, wall, pieces + 1).astype(np.int64)
+    between = cuts(_character(process, edges))
+    if len(between) == 2:
+        return ()
     found: list[Phase] = []
-    for low, high in pairwise(cuts(_character(process, edges))):
+    for low, high in pairwise(between):
         start, end = int(edges[low]), int(edges[high])
         (part,) = window(_alone(process, timeline), start, end).processes
         verdict = judge(part)
