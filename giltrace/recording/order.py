@@ -12,3 +12,11 @@ def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
     """Indices that sort small non-negative integers below `distinct`, equal ones in the order they came in."""
     narrow = np.uint8 if distinct <= 1 << 8 else np.uint16 if distinct <= 1 << 16 else np.int64
     return np.argsort(key.astype(narrow), kind="stable")
+
+
+def smallest(values: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
+    """Indices of the `count` smallest values in their order, equal ones in the order they came in."""
+    if len(values) <= count:
+        return np.argsort(values, kind="stable")
+    some = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
+    return some[np.argsort(values[some], kind="stable")[:count]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +156,7 @@ class Process:
     or of the window which it outlived: `end_of`. `native_code` has the samples of what native code threads ran, those
     of the other processes too. `gathered` (dtype `GATHERED`, sorted by hold) are the holds that stand for several, none
     unless they were to be; `passed` (dtype `recording.events.HAND_OFF`) how long the hand-offs between those took.
+    `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
     pid: int
@@ -192,6 +193,7 @@ class Process:
     native_code: NativeCode = field(default_factory=NativeCode)
     gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
     passed: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.results import Phase
 from giltrace.timeline.axis import Ints, union
-from giltrace.timeline.model import Array, Process, State, Timeline
+from giltrace.timeline.model import Process, State, Timeline
 from giltrace.timeline.part import window
 
 #: The process's time is looked at in so many pieces, three in the shortest phase ...
@@ -61,15 +62,11 @@ def _alone(process: Process, timeline: Timeline) -> Timeline:
 
 def _character(process: Process, edges: Ints) -> Floats:
     """Per piece: the share of it that a GIL was held, that somebody waited, and that threads ran off the GIL."""
-    off = process.states[process.states["state"] == State.OFF_RUNNING]
+    time, (running,) = levels(process.states, ((State.OFF_RUNNING,),))
+    off = np.flatnonzero(running)
+    parts = [union(rows["start"], rows["end"]) for rows in (process.holds, process.waits)]
     length = np.diff(edges)
-    return np.stack([_covered(rows, edges) / length for rows in (process.holds, process.waits, off)], axis=1)
-
-
-def _covered(rows: Array, edges: Ints) -> Ints:
-    """For how long each piece between the edges is covered by the rows, overlaps counted once."""
-    rows = rows[np.argsort(rows["start"], kind="stable")]
-    return np.diff(covered(*union(rows["start"], rows["end"]), edges))
+    return np.stack([np.diff(covered(*one, edges)) / length for one in (*parts, (time[off], time[off + 1]))], axis=1)
 
 
 def cuts(character: Floats) -> list[int]:

@@ -40,16 +40,19 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     With `asleep`, also where they slept in the kernel with it, which is told by where they gave it up next.
     """
     state = process.states["state"]
-    states = process.states[(state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))]
+    chosen = (state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))
+    states = process.states.take(np.flatnonzero(chosen))
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
         return OffGil(states[:0], np.empty(0, np.int64), ())
     axis = LifeAxis.of_threads(process.threads)
     hold = last_released(process, axis, states["thread"], states["start"])
     with_it = np.flatnonzero(states["state"] == State.HOLDING_BLOCKED)
     hold[with_it] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
-    known = (hold >= 0) & (process.stacks.hold_end[hold] >= 0)
-    states, hold = states[known], hold[known]
-    calls: Classes = Sites(process).classify(states["thread"], process.stacks.hold_end[hold])
+    stack = process.stacks.hold_end[hold]
+    known = (hold >= 0) & (stack >= 0)
+    if not known.all():
+        states, stack = states.take(np.flatnonzero(known)), stack[known]
+    calls: Classes = Sites(process).classify(states["thread"], stack)
     number: dict[tuple[str, int], int] = {}
     of_class = [
         number.setdefault((site.own_file, site.own_line) if site.own_file else (site.file, site.line), at)

@@ -12,6 +12,7 @@ the hold.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from giltrace.analysis.measure.roles import roles
 from giltrace.timeline import gathered
 from giltrace.timeline.axis import Ints, concatenated_ranges, union
 from giltrace.timeline.model import Array, Process, Stacks
+from giltrace.timeline.once import once
 
 Numbers = npt.NDArray[np.int32]
 
@@ -58,6 +60,7 @@ class Stretches(NamedTuple):
     source: npt.NDArray[np.uint8]
 
 
+@once
 def stretches(process: Process) -> Stretches:
     """Cut the holds of one process."""
     holds, number = process.holds, np.arange(len(process.holds))
@@ -84,11 +87,19 @@ def stretches(process: Process) -> Stretches:
     return Stretches(cut, of, stack, source)
 
 
+@once
+def cut_process(process: Process) -> Process:
+    """The process with its stretches in the place of its holds."""
+    held = stretches(process).holds
+    return process if held is process.holds else replace(process, holds=held)
+
+
 def main_stacks(process: Process) -> Numbers:
     """The stack that stands for each hold as a whole, -1 if unknown: of its samples the most frequent."""
     return sourced_stacks(process)[0]
 
 
+@once
 def sourced_stacks(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """The stack that stands for each hold as a whole, and how that is known: a `Source` each."""
     seen = _see(process)

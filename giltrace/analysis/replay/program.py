@@ -8,6 +8,7 @@ so again: for that long the core is not the process's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
+from giltrace.recording.order import smallest
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import HOLD, Process, State
+from giltrace.timeline.once import once
 
 #: A thread that stops being blocked so near to another's end was joining it: what wakes it up comes before that end,
 #: and a core may be a moment away.
@@ -54,7 +57,7 @@ class Program:
 
 
 _DELAY, _CPU, _READY, _HELD = range(4)
-_KIND = np.full(len(State), -1, np.int64)
+_KIND = np.full(len(State), -1, np.int8)
 _KIND[[State.HOLDING_RUNNING, State.OFF_RUNNING]] = _CPU
 _KIND[State.OFF_BLOCKED] = _DELAY
 _KIND[State.HOLDING_BLOCKED] = _HELD
@@ -68,13 +71,19 @@ class _Rows:
     Of delay off the GIL and with it held, of running, and of being ready without a core.
     """
 
-    thread: Ints
+    thread: npt.NDArray[np.int32]
     start: Ints
     end: Ints
-    kind: Ints
+    kind: npt.NDArray[np.int8]
+    axis: LifeAxis
 
     def keep(self, chosen: npt.NDArray[Any]) -> _Rows:
-        return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
+        return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen], self.axis)
+
+    @cached_property
+    def reach(self) -> Ints:
+        """The place of each row's end on the axis."""
+        return self.axis.place(self.thread, self.end)
 
 
 def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = False) -> Program:
@@ -88,24 +97,23 @@ def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = F
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
     Of locks in native code off the GIL the `native` wakes are told.
     """
-    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    axis = LifeAxis.of_threads(process.threads)
-    starts, ends = axis.starts, axis.ends
-    rows = _without_tails(rows, len(starts))
+    rows = _rows(process)
+    starts, ends = rows.axis.starts, rows.axis.ends
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    wakes = _wakes(process, rows, axis, native, everywhere=woken)
-    rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
-    spawner = _last_row(rows, axis, parent[child], starts[child])
-    awaited = _joins(rows, starts, ends)
-    waker = _last_row(rows, axis, wakes.waker, wakes.time)
-    sleeper = _last_row(rows, axis, wakes.thread, wakes.time)
+    wakes = _wakes(process, rows, native, everywhere=woken)
+    rows = _cut(rows, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
+    spawner = _last_row(rows, parent[child], starts[child])
+    awaited = _joins(rows)
+    waker = _last_row(rows, wakes.waker, wakes.time)
+    sleeper = _last_row(rows, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
     free[free] = awaited[sleeper[free]] < 0
     awaited[sleeper[free]] = waker[free]
     # A step ends where another thread depends on it.
-    borders = np.unique(np.concatenate([spawner, awaited]))
-    step = _steps(rows, awaited >= 0, borders[borders >= 0])
+    waits = awaited >= 0
+    borders = np.unique(np.concatenate([spawner, awaited[waits]]))
+    step = _steps(rows, waits, borders[borders >= 0])
     return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
 
 
@@ -123,13 +131,12 @@ class Dependencies(NamedTuple):
 
 def dependencies(process: Process, native: Wakes) -> Dependencies:
     """Which threads waited for which others, as far as it is known: starts, joins, locks, queues, and `native` ones."""
-    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    axis = LifeAxis.of_threads(process.threads)
-    rows = _without_tails(rows, len(axis.starts))
-    woken = _wakes(process, rows, axis, native, everywhere=False)
-    awaited = _joins(rows, axis.starts, axis.ends)
+    rows = _rows(process)
+    axis = rows.axis
+    woken = _wakes(process, rows, native, everywhere=False)
+    awaited = _joins(rows)
     joined = np.flatnonzero(awaited >= 0)
-    row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])
+    row = np.concatenate([_last_row(rows, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
     ended = axis.ends[waker] - rows.end[row] < JOIN_SLACK_NS
     lived = (axis.ends - axis.starts)[waker]
@@ -165,45 +172,49 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     return program
 
 
-def _without_tails(rows: _Rows, threads: int) -> _Rows:
-    """Leave out what comes after the last time that each thread ran or held a GIL: nothing waits for it."""
-    last = np.full(threads, -1, np.int64)
+@once
+def _rows(process: Process) -> _Rows:
+    """What its threads did, but for what comes after the last time that each one ran or held a GIL: nothing waits for
+    that.
+    """
+    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
+    last = np.full(len(process.threads), -1, np.int64)
     ran = np.flatnonzero((rows.kind == _CPU) | (rows.kind == _HELD))
-    np.maximum.at(last, rows.thread[ran], ran)
-    return rows.keep(np.arange(len(rows.thread)) <= last[rows.thread])
+    # Of several values for one index, numpy keeps the last.
+    last[rows.thread[ran]] = ran
+    left = np.flatnonzero(np.arange(len(rows.thread)) <= last[rows.thread])
+    return rows if len(left) == len(rows.thread) else rows.keep(left)
 
 
-def _last_row(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> Ints:
+def _last_row(rows: _Rows, thread: npt.NDArray[Any], time: Ints) -> Ints:
     """The last row of each thread that ended by that time, -1 if none did."""
     if len(rows.thread) == 0 or len(thread) == 0:
         return np.full(len(thread), -1, np.int64)
-    at = np.searchsorted(axis.place(rows.thread, rows.end), axis.place(thread, time), "right") - 1
+    at = np.searchsorted(rows.reach, rows.axis.place(thread, time), "right") - 1
     return np.where((at >= 0) & (rows.thread[np.maximum(at, 0)] == thread), at, -1)
 
 
-def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, everywhere: bool) -> Wakes:
+def _wakes(process: Process, rows: _Rows, native: Wakes, *, everywhere: bool) -> Wakes:
     """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
 
     And the `native` ones. Without stacks it is not known where they began.
     """
-    delay = np.flatnonzero(rows.kind == _DELAY)
     holds = process.holds
-    if len(holds) == 0 or len(delay) == 0:
+    found = _delays(process)
+    if len(holds) == 0 or len(found.row) == 0:
         return Wakes.none()
-    in_lock = _in_locks(process, rows, axis, delay)
-    places = axis.place(rows.thread[delay], rows.end[delay])
-    native = Wakes(*(column[~np.isin(axis.place(native.thread, native.time), places[in_lock])] for column in native))
-    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
-    holder = np.maximum(at, 0)
-    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
-    fits = (at >= 0) & (in_lock | everywhere) & (holds["thread"][holder] != rows.thread[delay])
-    fits &= holds["end"][holder] >= np.maximum(rows.start[delay], rows.end[delay] - slack)
-    delay, holder = delay[fits], holder[fits]
-    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
-    delay, holder = delay[longest], holder[longest]
-    waker = holds["thread"][holder].astype(np.int64)
+    axis = rows.axis
+    # By where each row ends they are in order.
+    locks = rows.reach[found.row[found.in_lock]]
+    told = axis.place(native.thread, native.time)
+    elsewhere = np.append(locks, -1)[np.searchsorted(locks, told)] != told
+    native, told = Wakes(*(column[elsewhere] for column in native)), told[elsewhere]
+    chosen = np.flatnonzero(found.fits if everywhere else found.fits & found.in_lock)
+    delay = found.row[chosen]
+    longest = smallest(rows.start[delay] - rows.end[delay], MOST_WAKES)
+    delay, waker = delay[longest], found.holder[chosen[longest]].astype(np.int64)
     # Where the call tells who ended the delay, that counts before who had the GIL then.
-    known = np.isin(axis.place(rows.thread[delay], rows.end[delay]), axis.place(native.thread, native.time))
+    known = np.isin(rows.reach[delay], told)
     delay, waker = delay[~known], waker[~known]
     return Wakes(
         np.concatenate([rows.thread[delay], native.thread]),
@@ -212,7 +223,36 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, ever
     )
 
 
-def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:
+class _Delays(NamedTuple):
+    """The rows that are delays: whether each began `in_lock`s and queues, the thread that was the `holder` of a GIL at
+    its end, or last before, and whether it `fits`: that is another one, and had the GIL while the delay went on.
+    """
+
+    row: Ints
+    in_lock: Bools
+    holder: npt.NDArray[np.uint32]
+    fits: Bools
+
+
+@once
+def _delays(process: Process) -> _Delays:
+    rows, holds = _rows(process), process.holds
+    delay = np.flatnonzero(rows.kind == _DELAY)
+    if len(holds) == 0 or len(delay) == 0:
+        nobody = np.zeros(len(delay), np.bool_)
+        return _Delays(delay, nobody, np.zeros(len(delay), np.uint32), nobody)
+    in_lock = _in_locks(process, rows, delay)
+    end = rows.end[delay]
+    at = np.searchsorted(holds["start"], end, "left") - 1
+    hold = np.maximum(at, 0)
+    holder = holds["thread"][hold]
+    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
+    fits = (at >= 0) & (holder != rows.thread[delay])
+    fits &= holds["end"][hold] >= np.maximum(rows.start[delay], end - slack)
+    return _Delays(delay, in_lock, holder, fits)
+
+
+def _in_locks(process: Process, rows: _Rows, delay: Ints) -> Bools:
     """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
     if process.stacks is None or len(process.stacks.table) == 0:
         return np.zeros(len(delay), np.bool_)
@@ -221,15 +261,18 @@ def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Boo
     filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
     in_lock = np.zeros(len(table) + 1, np.bool_)
     in_lock[filled] = locks[table.frames["file"][table.offsets[filled]]]
-    hold = last_released(process, axis, rows.thread[delay], rows.start[delay])
+    hold = last_released(process, rows.axis, rows.thread[delay], rows.start[delay])
     told: Bools = (hold >= 0) & in_lock[process.stacks.hold_end[hold]]
     return told
 
 
 def _from_states(process: Process) -> _Rows:
     kind = _KIND[process.states["state"]]
-    states, kind = process.states[kind >= 0], kind[kind >= 0]
-    return _Rows(states["thread"].astype(np.int64), states["start"], states["end"], kind)
+    some = np.flatnonzero(kind >= 0)
+    states = process.states.take(some)
+    axis = LifeAxis.of_threads(process.threads)
+    # Copies of columns: those of rows would keep all of them, and are read slowly.
+    return _Rows(states["thread"].astype(np.int32), states["start"].copy(), states["end"].copy(), kind[some], axis)
 
 
 def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
@@ -237,11 +280,13 @@ def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
 
     They have those `cores` that the process does not run on. Where more threads are ready, each lacks a part of one.
     """
-    time = np.concatenate([process.runs["start"], process.runs["end"], start, end])
-    order = np.argsort(time, kind="stable")
-    time = time[order]
-    runs = np.cumsum(np.repeat([1, -1, 0, 0], [len(process.runs)] * 2 + [len(start)] * 2)[order])
-    ready = np.cumsum(np.repeat([0, 0, 1, -1], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    origin = process.start
+    edges = (process.runs["start"], process.runs["end"], start, end)
+    # One integer for each, which sorts much faster than an index: the time, and what changes then.
+    keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
+    keys.sort()
+    time, what = (keys >> 2) + origin, keys & 3
+    runs, ready = (np.cumsum(np.array(change)[what]) for change in ([1, -1, 0, 0], [0, 0, 1, -1]))
     part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
     taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
     result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
@@ -263,10 +308,11 @@ def _from_holds(process: Process) -> _Rows:
     # The same thread may hold two GILs at once, one within the other: only what is new of a hold counts.
     start = np.maximum(used["start"], np.where(fresh, used["start"], before))
     whole = _Rows(
-        np.concatenate([thread[gap], thread[is_hold]]),
+        np.concatenate([thread[gap], thread[is_hold]]).astype(np.int32),
         np.concatenate([before[gap], start[is_hold]]),
         np.concatenate([used["start"][gap], np.maximum(used["end"], start)[is_hold]]),
-        np.repeat([_DELAY, _CPU], [int(gap.sum()), int(is_hold.sum())]),
+        np.repeat(np.array([_DELAY, _CPU], np.int8), [int(gap.sum()), int(is_hold.sum())]),
+        LifeAxis.of_threads(process.threads),
     )
     order = np.lexsort((whole.start, whole.thread))
     return whole.keep(order)
@@ -287,34 +333,39 @@ def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
     return np.where(living & (starts > process.start), parent, -1)
 
 
-def _cut(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> _Rows:
+def _cut(rows: _Rows, thread: Ints, time: Ints) -> _Rows:
     """Cut the rows of threads at instants, so that each instant in a row becomes the end of one."""
     if len(rows.thread) == 0 or len(thread) == 0:
         return rows
-    place = axis.place(thread, time)
+    place = rows.axis.place(thread, time)
     order = np.argsort(place, kind="stable")
     place, time, thread = place[order], time[order], thread[order]
-    row = np.searchsorted(axis.place(rows.thread, rows.start), place, "right") - 1
+    row = np.searchsorted(rows.axis.place(rows.thread, rows.start), place, "right") - 1
     safe = np.maximum(row, 0)
     inside = (row >= 0) & (rows.thread[safe] == thread) & (rows.start[safe] < time) & (time < rows.end[safe])
     inside[1:] &= place[1:] != place[:-1]
     row, time = row[inside], time[inside]
     # A row that is cut comes twice (or more often) and is then shortened to its parts.
-    cut = rows.keep(np.sort(np.concatenate([np.arange(len(rows.thread)), row])))
+    cut = rows.keep(np.insert(np.arange(len(rows.thread)), row, row))
     at = row + 1 + np.arange(len(row))
     cut.start[at] = time
     cut.end[at - 1] = time
     return cut
 
 
-def _joins(rows: _Rows, starts: Ints, ends: Ints) -> Ints:
+def _joins(rows: _Rows) -> Ints:
     """For each row the last row of the thread whose end it waits for, -1 if none: delays that end as a thread ends.
 
     Only threads that began before the delay and ended before the delayed one can be joined by it.
     """
+    starts, ends = rows.axis.starts, rows.axis.ends
     joined = np.full(len(rows.thread), -1, np.int64)
     delay = np.flatnonzero(rows.kind == _DELAY)
-    if len(ends) == 0 or len(delay) == 0:
+    # Of millions of delays hardly any end where a thread does.
+    by_end = np.sort(ends)
+    first, last = (np.searchsorted(by_end, rows.end[delay] + slack) for slack in (-JOIN_SLACK_NS, JOIN_SLACK_NS + 1))
+    delay = delay[first < last]
+    if len(delay) == 0:
         return joined
     final = np.searchsorted(rows.thread, np.arange(len(ends)), "right") - 1
     empty = rows.thread[np.maximum(final, 0)] != np.arange(len(ends))
