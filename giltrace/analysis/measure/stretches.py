@@ -12,6 +12,7 @@ the hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
@@ -186,10 +187,13 @@ def _shared(process: Process, seen: _Seen, kind: Ints, least: int, lengths: _Len
     order = np.lexsort((offset, kind[seen.hold]))
     own, offset = kind[seen.hold][order], offset[order]
     low = np.searchsorted(own, np.arange(int(kind.max()) + 2))
-    rest = np.flatnonzero(low[kind + 1] - low[kind] >= least)
+    number = np.diff(low)[kind]
+    rest = np.flatnonzero(number >= least)
     if len(rest) == 0:
         return rest, rest
-    spent = np.append(0, np.cumsum(_weights(kind, lengths, own, offset)))
+    some = np.flatnonzero(number)
+    of_some = _Lengths(*(column[some] for column in lengths))
+    spent = np.append(0, np.cumsum(_weights(kind[some], of_some, own, offset)))
     rest = rest[np.lexsort((_scattered(kind[rest]), kind[rest]))]
     mine = kind[rest]
     # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
@@ -243,15 +247,24 @@ def _weights(kind: Ints, lengths: _Lengths, own: Ints, offset: Ints) -> npt.NDAr
     high = np.where(last, _LONGEST, half)
     low = np.append(0, np.where(last, 0, half)[:-1])
 
-    def before(edge: Ints) -> npt.NDArray[np.float64]:
-        whole, until_contended, times = lengths
-        return _clipped_sums(kind, whole, times, own, edge) - _clipped_sums(kind, until_contended, times, own, edge)
+    whole, until_contended, times = lengths
+    before_low, before_high = (
+        all_of_it - free
+        for all_of_it, free in zip(
+            _clipped_sums(kind, whole, times, own, (low, high)),
+            _clipped_sums(kind, until_contended, times, own, (low, high)),
+            strict=True,
+        )
+    )
+    return np.maximum(before_high - before_low, 0) + 1e-3
 
-    return np.maximum(before(high) - before(low), 0) + 1e-3
 
-
-def _clipped_sums(kind: Ints, values: Ints, times: Ints, own: Ints, limit: Ints) -> npt.NDArray[np.float64]:
-    """For each kind in `own` the sum of its `values`, each as many `times`, none counting for more than `limit`."""
+def _clipped_sums(
+    kind: Ints, values: Ints, times: Ints, own: Ints, limits: Iterable[Ints]
+) -> Iterator[npt.NDArray[np.float64]]:
+    """For each of the limits, and each kind in `own`, the sum of its `values`, each as many `times`, none counting for
+    more than that limit.
+    """
     key = kind * _LONGEST + np.minimum(values, _LONGEST - 1)
     order = np.argsort(key)
     key, times = key[order], times[order]
@@ -259,9 +272,9 @@ def _clipped_sums(kind: Ints, values: Ints, times: Ints, own: Ints, limit: Ints)
     number = np.append(0, np.cumsum(times))
     first = np.searchsorted(key, own * _LONGEST)
     last = np.searchsorted(key, (own + 1) * _LONGEST)
-    at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
-    sums: npt.NDArray[np.float64] = passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
-    return sums
+    for limit in limits:
+        at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
+        yield passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
 
 
 def _kinds(process: Process, known: Stacks) -> Ints:

@@ -183,7 +183,25 @@ def _rows(process: Process) -> _Rows:
     # Of several values for one index, numpy keeps the last.
     last[rows.thread[ran]] = ran
     left = np.flatnonzero(np.arange(len(rows.thread)) <= last[rows.thread])
-    return rows if len(left) == len(rows.thread) else rows.keep(left)
+    return _joined(rows if len(left) == len(rows.thread) else rows.keep(left))
+
+
+def _joined(rows: _Rows) -> _Rows:
+    """The same rows, but for running, with the GIL and without it, that goes on: that is one row, within a step."""
+    runs, bucket = rows.kind == _CPU, _bucket(rows)
+    goes_on = runs[1:] & runs[:-1] & (rows.thread[1:] == rows.thread[:-1]) & (rows.start[1:] == rows.end[:-1])
+    fresh = np.append(True, ~goes_on | (bucket[1:] != bucket[:-1]))[: len(runs)]
+    joined = rows.keep(np.flatnonzero(fresh))
+    joined.end[:] = rows.end[np.append(fresh[1:], True)[: len(runs)]]
+    return joined
+
+
+def _bucket(rows: _Rows) -> Ints:
+    """The coarse step that each row begins in."""
+    if len(rows.thread) == 0:
+        return np.empty(0, np.int64)
+    span = int(rows.end.max() - rows.start.min())
+    return rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
 
 
 def _last_row(rows: _Rows, thread: npt.NDArray[Any], time: Ints) -> Ints:
@@ -397,9 +415,7 @@ def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
     sleeps = (rows.kind == _DELAY) | (rows.kind == _HELD)
     fine[1:] |= sleeps[1:] & ~sleeps[:-1]
     if int(fine.sum()) > MOST_STEPS:
-        span = int(rows.end.max() - rows.start.min())
-        bucket = rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
-        fine = border
+        fine, bucket = border, _bucket(rows)
         fine[1:] |= bucket[1:] != bucket[:-1]
     fine[0] = False
     return np.cumsum(fine)
