@@ -28,7 +28,7 @@ def disjoint(start: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[Ints, Ints
     reach = np.maximum.accumulate(end)
     first = np.array(start, np.int64)
     np.maximum(first[1:], reach[:-1], out=first[1:])
-    return first, np.maximum(end, first).astype(np.int64)
+    return first, np.maximum(end, first).astype(np.int64, copy=False)
 
 
 def covered(start: Ints, end: Ints, until: Ints) -> Ints:
@@ -92,7 +92,7 @@ def turns(process: Process, gil: int) -> Turns:
     hold = np.flatnonzero(process.holds["gil"] == gil)
     start, end = disjoint(process.holds["start"][hold], process.holds["end"][hold])
     kept = end > start
-    return Turns(hold[kept], start[kept], end[kept])
+    return Turns(hold, start, end) if kept.all() else Turns(hold[kept], start[kept], end[kept])
 
 
 def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Classes, Sites
 from giltrace.analysis.results import Site
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
+from giltrace.timeline.once import once
 
 
 class OffGil(NamedTuple):
@@ -34,6 +36,14 @@ class OffGil(NamedTuple):
         return OffGil(self.states[~rows], self.place[~rows], self.sites)
 
 
+@once
+def _released(process: Process) -> npt.NDArray[np.int32]:
+    """For each of the states off the GIL the hold that its thread had given up last, -1 if none."""
+    row = np.flatnonzero(process.states["state"] >= State.OFF_RUNNING)
+    thread, start = process.states["thread"][row], process.states["start"][row]
+    return last_released(process, LifeAxis.of_threads(process.threads), thread, start).astype(np.int32)
+
+
 def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     """Find where threads were off the GIL; nowhere without stacks or scheduling data, or where a stack is not known.
 
@@ -44,9 +54,11 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     states = process.states.take(np.flatnonzero(chosen))
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
         return OffGil(states[:0], np.empty(0, np.int64), ())
+    off = states["state"] >= State.OFF_RUNNING
+    hold = np.empty(len(states), np.int32)
+    hold[off] = _released(process)
+    with_it = np.flatnonzero(~off)
     axis = LifeAxis.of_threads(process.threads)
-    hold = last_released(process, axis, states["thread"], states["start"])
-    with_it = np.flatnonzero(states["state"] == State.HOLDING_BLOCKED)
     hold[with_it] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
     stack = process.stacks.hold_end[hold]
     known = (hold >= 0) & (stack >= 0)

@@ -287,10 +287,8 @@ def _in_locks(process: Process, rows: _Rows, delay: Ints) -> Bools:
 def _from_states(process: Process) -> _Rows:
     kind = _KIND[process.states["state"]]
     some = np.flatnonzero(kind >= 0)
-    states = process.states.take(some)
-    axis = LifeAxis.of_threads(process.threads)
-    # Copies of columns: those of rows would keep all of them, and are read slowly.
-    return _Rows(states["thread"].astype(np.int32), states["start"].copy(), states["end"].copy(), kind[some], axis)
+    thread, start, end = (process.states[name][some] for name in ("thread", "start", "end"))
+    return _Rows(thread.astype(np.int32), start, end, kind[some], LifeAxis.of_threads(process.threads))
 
 
 def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
