@@ -58,17 +58,20 @@ def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, lis
     """
     # One integer for each end of a state, which sorts much faster than an index: the time, a bit for each kind that it
     # is of, and one that says which end it is.
-    bits, kind_bits = len(kinds) + 1, np.zeros(len(State), np.int64)
+    bits, kind_bits = len(kinds) + 1, np.zeros(len(State), np.uint8)
     for at, kind in enumerate(kinds):
         kind_bits[list(kind)] |= 2 << at
     of = kind_bits[states["state"]]
     some = np.flatnonzero(of)
     if len(some) == 0:
         return np.empty(0, np.int64), [np.empty(0, np.int32) for _ in kinds]
-    states, of = states.take(some), of[some]
-    origin = int(states["start"].min())
-    keys = np.concatenate([(states["start"] - origin) << bits | of, (states["end"] - origin) << bits | of | 1])
-    del of, some, states
+    of, origin = of[some], int(states["start"].min())
+    keys = np.concatenate([states["start"][some], states["end"][some]])
+    keys -= origin
+    keys <<= bits
+    keys[: len(some)] |= of
+    keys[len(some) :] |= of | np.uint8(1)
+    del of, some
     keys.sort()
     change = np.array(
         [
@@ -77,8 +80,9 @@ def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, lis
         ],
         np.int64,
     )
-    level = np.cumsum(change[keys & ((1 << bits) - 1)])
+    level = change[(keys & ((1 << bits) - 1)).astype(np.uint8)]
+    np.cumsum(level, out=level)
     keys >>= bits
     last = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
-    time, level = keys[last] + origin, level[last][:-1]
+    level, time = level[last[:-1]], keys[last] + origin
     return time, [(level >> _ROOM * at & ((1 << _ROOM) - 1)).astype(np.int32) for at in range(len(kinds))]

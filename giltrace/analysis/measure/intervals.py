@@ -54,7 +54,7 @@ def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], ti
 class _Placed(NamedTuple):
     """The holds in order of thread and time: number of each `hold`, and the `place` of one of its edges on the axis."""
 
-    hold: Ints
+    hold: npt.NDArray[np.int32]
     place: Ints
 
 
@@ -75,7 +75,7 @@ def _placed(process: Process, edge: npt.NDArray[Any]) -> _Placed:
     order = stable_order(thread, len(process.threads))
     place = place[order]
     again = np.argsort(place, kind="stable")
-    return _Placed(order[again], place[again])
+    return _Placed(order[again].astype(np.int32), place[again])
 
 
 def _last_hold(
@@ -83,7 +83,7 @@ def _last_hold(
 ) -> Ints:
     at = np.searchsorted(placed.place, axis.place(thread, time), "right") - 1
     hold = placed.hold[np.maximum(at, 0)]
-    return np.where((at >= 0) & (process.holds["thread"][hold] == thread), hold, -1)
+    return np.where((at >= 0) & (process.holds["thread"][hold] == thread), hold, -1).astype(np.int64)
 
 
 @once

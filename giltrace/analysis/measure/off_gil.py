@@ -22,7 +22,7 @@ class OffGil(NamedTuple):
     """
 
     states: Array
-    place: Ints
+    place: npt.NDArray[np.int32]
     sites: tuple[Site, ...]
 
     def total(self, state: State) -> Ints:
@@ -53,7 +53,7 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     chosen = (state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))
     states = process.states.take(np.flatnonzero(chosen))
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
-        return OffGil(states[:0], np.empty(0, np.int64), ())
+        return OffGil(states[:0], np.empty(0, np.int32), ())
     off = states["state"] >= State.OFF_RUNNING
     hold = np.empty(len(states), np.int32)
     hold[off] = _released(process)
@@ -70,4 +70,4 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
         number.setdefault((site.own_file, site.own_line) if site.own_file else (site.file, site.line), at)
         for at, site in enumerate(calls.sites)
     ]
-    return OffGil(states, np.array(of_class, np.int64)[calls.of_row], calls.sites)
+    return OffGil(states, np.array(of_class, np.int32)[calls.of_row], calls.sites)

@@ -301,9 +301,14 @@ def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
     # One integer for each, which sorts much faster than an index: the time, and what changes then.
     keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
     keys.sort()
-    time, what = (keys >> 2) + origin, keys & 3
-    runs, ready = (np.cumsum(np.array(change)[what]) for change in ([1, -1, 0, 0], [0, 0, 1, -1]))
+    what = (keys & 3).astype(np.uint8)
+    time = (keys >> 2) + origin
+    runs, ready = (
+        np.cumsum(np.array(change, np.int8)[what], dtype=np.int32) for change in ([1, -1, 0, 0], [0, 0, 1, -1])
+    )
+    del keys, what
     part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
+    del runs, ready
     taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
     result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
     return result
