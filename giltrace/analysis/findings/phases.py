@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -62,11 +63,17 @@ def _alone(process: Process, timeline: Timeline) -> Timeline:
 
 def _character(process: Process, edges: Ints) -> Floats:
     """Per piece: the share of it that a GIL was held, that somebody waited, and that threads ran off the GIL."""
+    length = np.diff(edges)
+    return np.stack([np.diff(covered(*one, edges)) / length for one in _busy(process)], axis=1)
+
+
+def _busy(process: Process) -> Iterator[tuple[Ints, Ints]]:
+    """When a GIL was held, when somebody waited, and when threads ran off the GIL, each as disjoint intervals."""
+    for rows in (process.holds, process.waits):
+        yield union(rows["start"], rows["end"])
     time, (running,) = levels(process.states, ((State.OFF_RUNNING,),))
     off = np.flatnonzero(running)
-    parts = [union(rows["start"], rows["end"]) for rows in (process.holds, process.waits)]
-    length = np.diff(edges)
-    return np.stack([np.diff(covered(*one, edges)) / length for one in (*parts, (time[off], time[off + 1]))], axis=1)
+    yield time[off], time[off + 1]
 
 
 def cuts(character: Floats) -> list[int]:

@@ -29,7 +29,9 @@ def serial(f: Figures) -> Verdict | None:
     if not ran.any():
         return None
     busiest = int(ran.argmax())
-    rows = calls.states.take(np.flatnonzero(calls.place == busiest))
+    rows, where = calls.states.take(np.flatnonzero(calls.place == busiest)), calls.sites[busiest].where
+    # There is a row for each state: it is let go of before more is made of them.
+    del calls
     alone, together = _alone(rows)
     if alone < SERIAL_SHARE * f.had or together > SERIAL_OVERLAP * alone:
         return None
@@ -39,7 +41,7 @@ def serial(f: Figures) -> Verdict | None:
     keeps = " The others waited for it with the GIL, so that none could run Python." if slept[0] > slept[1] else ""
     return Verdict(
         "single-threaded",
-        f"One thread at a time, off the GIL: {threads} threads called {calls.sites[busiest].where}; for "
+        f"One thread at a time, off the GIL: {threads} threads called {where}; for "
         f"{percent(alone / f.had)} of the time several were in that call at once, and one of them ran.{keeps}",
         "The GIL is not the limit: what is called there has a lock of its own. Give each thread an object of its own "
         "(a connection, a parser, a session), or use processes.",

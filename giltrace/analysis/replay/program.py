@@ -183,7 +183,10 @@ def _rows(process: Process) -> _Rows:
     # Of several values for one index, numpy keeps the last.
     last[rows.thread[ran]] = ran
     left = np.flatnonzero(np.arange(len(rows.thread)) <= last[rows.thread])
-    return _joined(rows if len(left) == len(rows.thread) else rows.keep(left))
+    if len(left) < len(rows.thread):
+        rows = rows.keep(left)
+    del ran, left
+    return _joined(rows)
 
 
 def _joined(rows: _Rows) -> _Rows:
