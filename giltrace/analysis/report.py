@@ -37,7 +37,8 @@ def analyse(timeline: Timeline) -> Report:
     Of processes of which some threads only are chosen, what these waited and held is told, and who made them wait;
     verdict, GILs and what-if are those of the whole process.
     """
-    processes = tuple(_process(process, timeline) for process in timeline.processes)
+    # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
+    processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
         schema=SCHEMA,

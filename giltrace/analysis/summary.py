@@ -159,7 +159,8 @@ def summarise(timeline: Timeline) -> Summary:
                 ),
                 phases=find_phases(process, timeline),
             )
-            for process in timeline.processes
+            # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
+            for process in map(replace, timeline.processes)
         ),
         quality=Quality(
             lost=timeline.lost,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis.replay import program
+from giltrace.analysis.replay import rows
 from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
@@ -172,7 +172,7 @@ def test_many_steps_are_coarsened_and_say_the_same(monkeypatch: pytest.MonkeyPat
     made = process(script, kernel)
     fine = what_if(made, 2)
     steps = len(read_program(made, 2, Wakes.none()).cpu)
-    monkeypatch.setattr(program, "MOST_STEPS", 50)
+    monkeypatch.setattr(rows, "MOST_STEPS", 50)
     assert len(read_program(made, 2, Wakes.none()).cpu) < 150 < steps
     assert what_if(made, 2).makespan_ns == pytest.approx(fine.makespan_ns, rel=0.05)
 

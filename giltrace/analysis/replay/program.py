@@ -8,17 +8,26 @@ so again: for that long the core is not the process's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
+from giltrace.analysis.replay.rows import (
+    CPU,
+    DELAY,
+    READY,
+    Rows,
+    cut_rows,
+    last_row,
+    read_rows,
+    steps_of,
+)
 from giltrace.recording.order import smallest
-from giltrace.timeline.axis import Bools, Ints, LifeAxis
-from giltrace.timeline.model import HOLD, Process, State
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.model import HOLD, Process
 from giltrace.timeline.once import once
 
 #: A thread that stops being blocked so near to another's end was joining it: what wakes it up comes before that end,
@@ -31,8 +40,6 @@ TOLD_TO_END = 0.02
 NEIGHBOURS = 4
 #: Who is woken up on a busy machine goes on so much later at most.
 WAKE_SLACK_NS = 50_000_000
-#: Threads with more steps than this together are replayed in coarser ones.
-MOST_STEPS = 10_000
 #: Who blocks in code of these files is woken by another thread, not by the world.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
@@ -56,36 +63,6 @@ class Program:
     tail: int
 
 
-_DELAY, _CPU, _READY, _HELD = range(4)
-_KIND = np.full(len(State), -1, np.int8)
-_KIND[[State.HOLDING_RUNNING, State.OFF_RUNNING]] = _CPU
-_KIND[State.OFF_BLOCKED] = _DELAY
-_KIND[State.HOLDING_BLOCKED] = _HELD
-_KIND[[State.HOLDING_RUNNABLE, State.OFF_RUNNABLE]] = _READY
-
-
-@dataclass
-class _Rows:
-    """Stretches of each `kind`, sorted by (thread, start).
-
-    Of delay off the GIL and with it held, of running, and of being ready without a core.
-    """
-
-    thread: npt.NDArray[np.int32]
-    start: Ints
-    end: Ints
-    kind: npt.NDArray[np.int8]
-    axis: LifeAxis
-
-    def keep(self, chosen: npt.NDArray[Any]) -> _Rows:
-        return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen], self.axis)
-
-    @cached_property
-    def reach(self) -> Ints:
-        """The place of each row's end on the axis."""
-        return self.axis.place(self.thread, self.end)
-
-
 def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = False) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
@@ -97,23 +74,23 @@ def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = F
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
     Of locks in native code off the GIL the `native` wakes are told.
     """
-    rows = _rows(process)
+    rows = read_rows(process)
     starts, ends = rows.axis.starts, rows.axis.ends
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
     wakes = _wakes(process, rows, native, everywhere=woken)
-    rows = _cut(rows, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
-    spawner = _last_row(rows, parent[child], starts[child])
+    rows = cut_rows(rows, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
+    spawner = last_row(rows, parent[child], starts[child])
     awaited = _joins(rows)
-    waker = _last_row(rows, wakes.waker, wakes.time)
-    sleeper = _last_row(rows, wakes.thread, wakes.time)
+    waker = last_row(rows, wakes.waker, wakes.time)
+    sleeper = last_row(rows, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
     free[free] = awaited[sleeper[free]] < 0
     awaited[sleeper[free]] = waker[free]
     # A step ends where another thread depends on it.
     waits = awaited >= 0
     borders = np.unique(np.concatenate([spawner, awaited[waits]]))
-    step = _steps(rows, waits, borders[borders >= 0])
+    step = steps_of(rows, waits, borders[borders >= 0])
     return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
 
 
@@ -131,12 +108,12 @@ class Dependencies(NamedTuple):
 
 def dependencies(process: Process, native: Wakes) -> Dependencies:
     """Which threads waited for which others, as far as it is known: starts, joins, locks, queues, and `native` ones."""
-    rows = _rows(process)
+    rows = read_rows(process)
     axis = rows.axis
     woken = _wakes(process, rows, native, everywhere=False)
     awaited = _joins(rows)
     joined = np.flatnonzero(awaited >= 0)
-    row = np.concatenate([_last_row(rows, woken.thread, woken.time), joined])
+    row = np.concatenate([last_row(rows, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
     ended = axis.ends[waker] - rows.end[row] < JOIN_SLACK_NS
     lived = (axis.ends - axis.starts)[waker]
@@ -145,14 +122,14 @@ def dependencies(process: Process, native: Wakes) -> Dependencies:
     return Dependencies(rows.thread[row], rows.end[row], waker, _parents(process, axis.starts, axis.ends))
 
 
-def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:
+def _assemble(process: Process, cores: int, rows: Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:
     """Add rows up to their steps; `awaited` (per row) and `spawner` (per thread that was started) are rows."""
     count = int(step[-1]) + 1 if len(step) else 0
     length = rows.end - rows.start
-    ready = np.flatnonzero(rows.kind == _READY)
+    ready = np.flatnonzero(rows.kind == READY)
     length[ready] = _taken(process, cores, rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
-    takes = (rows.kind == _CPU) | (rows.kind == _READY)
+    takes = (rows.kind == CPU) | (rows.kind == READY)
     delay = np.where(takes | (awaited >= 0), 0, length)
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
@@ -172,50 +149,7 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     return program
 
 
-@once
-def _rows(process: Process) -> _Rows:
-    """What its threads did, but for what comes after the last time that each one ran or held a GIL: nothing waits for
-    that.
-    """
-    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    last = np.full(len(process.threads), -1, np.int64)
-    ran = np.flatnonzero((rows.kind == _CPU) | (rows.kind == _HELD))
-    # Of several values for one index, numpy keeps the last.
-    last[rows.thread[ran]] = ran
-    left = np.flatnonzero(np.arange(len(rows.thread)) <= last[rows.thread])
-    if len(left) < len(rows.thread):
-        rows = rows.keep(left)
-    del ran, left
-    return _joined(rows)
-
-
-def _joined(rows: _Rows) -> _Rows:
-    """The same rows, but for running, with the GIL and without it, that goes on: that is one row, within a step."""
-    runs, bucket = rows.kind == _CPU, _bucket(rows)
-    goes_on = runs[1:] & runs[:-1] & (rows.thread[1:] == rows.thread[:-1]) & (rows.start[1:] == rows.end[:-1])
-    fresh = np.append(True, ~goes_on | (bucket[1:] != bucket[:-1]))[: len(runs)]
-    joined = rows.keep(np.flatnonzero(fresh))
-    joined.end[:] = rows.end[np.append(fresh[1:], True)[: len(runs)]]
-    return joined
-
-
-def _bucket(rows: _Rows) -> Ints:
-    """The coarse step that each row begins in."""
-    if len(rows.thread) == 0:
-        return np.empty(0, np.int64)
-    span = int(rows.end.max() - rows.start.min())
-    return rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
-
-
-def _last_row(rows: _Rows, thread: npt.NDArray[Any], time: Ints) -> Ints:
-    """The last row of each thread that ended by that time, -1 if none did."""
-    if len(rows.thread) == 0 or len(thread) == 0:
-        return np.full(len(thread), -1, np.int64)
-    at = np.searchsorted(rows.reach, rows.axis.place(thread, time), "right") - 1
-    return np.where((at >= 0) & (rows.thread[np.maximum(at, 0)] == thread), at, -1)
-
-
-def _wakes(process: Process, rows: _Rows, native: Wakes, *, everywhere: bool) -> Wakes:
+def _wakes(process: Process, rows: Rows, native: Wakes, *, everywhere: bool) -> Wakes:
     """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
 
     And the `native` ones. Without stacks it is not known where they began.
@@ -257,8 +191,8 @@ class _Delays(NamedTuple):
 
 @once
 def _delays(process: Process) -> _Delays:
-    rows, holds = _rows(process), process.holds
-    delay = np.flatnonzero(rows.kind == _DELAY)
+    rows, holds = read_rows(process), process.holds
+    delay = np.flatnonzero(rows.kind == DELAY)
     if len(holds) == 0 or len(delay) == 0:
         nobody = np.zeros(len(delay), np.bool_)
         return _Delays(delay, nobody, np.zeros(len(delay), np.uint32), nobody)
@@ -273,7 +207,7 @@ def _delays(process: Process) -> _Delays:
     return _Delays(delay, in_lock, holder, fits)
 
 
-def _in_locks(process: Process, rows: _Rows, delay: Ints) -> Bools:
+def _in_locks(process: Process, rows: Rows, delay: Ints) -> Bools:
     """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
     if process.stacks is None or len(process.stacks.table) == 0:
         return np.zeros(len(delay), np.bool_)
@@ -285,13 +219,6 @@ def _in_locks(process: Process, rows: _Rows, delay: Ints) -> Bools:
     hold = last_released(process, rows.axis, rows.thread[delay], rows.start[delay])
     told: Bools = (hold >= 0) & in_lock[process.stacks.hold_end[hold]]
     return told
-
-
-def _from_states(process: Process) -> _Rows:
-    kind = _KIND[process.states["state"]]
-    some = np.flatnonzero(kind >= 0)
-    thread, start, end = (process.states[name][some] for name in ("thread", "start", "end"))
-    return _Rows(thread.astype(np.int32), start, end, kind[some], LifeAxis.of_threads(process.threads))
 
 
 def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
@@ -317,31 +244,6 @@ def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
     return result
 
 
-def _from_holds(process: Process) -> _Rows:
-    """Holds are CPU demand; what lies between a thread's holds and waits is delay."""
-    used = np.concatenate([process.holds[["start", "end", "thread"]], process.waits[["start", "end", "thread"]]])
-    is_hold = np.arange(len(used)) < len(process.holds)
-    order = np.lexsort((used["end"], used["start"], used["thread"]))
-    used, is_hold = used[order], is_hold[order]
-    thread = used["thread"].astype(np.int64)
-    fresh = np.ones(len(used), np.bool_)
-    fresh[1:] = thread[1:] != thread[:-1]
-    born = np.array([t.start for t in process.threads], np.int64)
-    before = np.where(fresh, born[thread], np.append(0, used["end"][:-1]))
-    gap = used["start"] > before
-    # The same thread may hold two GILs at once, one within the other: only what is new of a hold counts.
-    start = np.maximum(used["start"], np.where(fresh, used["start"], before))
-    whole = _Rows(
-        np.concatenate([thread[gap], thread[is_hold]]).astype(np.int32),
-        np.concatenate([before[gap], start[is_hold]]),
-        np.concatenate([used["start"][gap], np.maximum(used["end"], start)[is_hold]]),
-        np.repeat(np.array([_DELAY, _CPU], np.int8), [int(gap.sum()), int(is_hold.sum())]),
-        LifeAxis.of_threads(process.threads),
-    )
-    order = np.lexsort((whole.start, whole.thread))
-    return whole.keep(order)
-
-
 def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
     """Which thread started each one: the one that held a GIL then, or held it last; -1 if none is known.
 
@@ -357,34 +259,14 @@ def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
     return np.where(living & (starts > process.start), parent, -1)
 
 
-def _cut(rows: _Rows, thread: Ints, time: Ints) -> _Rows:
-    """Cut the rows of threads at instants, so that each instant in a row becomes the end of one."""
-    if len(rows.thread) == 0 or len(thread) == 0:
-        return rows
-    place = rows.axis.place(thread, time)
-    order = np.argsort(place, kind="stable")
-    place, time, thread = place[order], time[order], thread[order]
-    row = np.searchsorted(rows.axis.place(rows.thread, rows.start), place, "right") - 1
-    safe = np.maximum(row, 0)
-    inside = (row >= 0) & (rows.thread[safe] == thread) & (rows.start[safe] < time) & (time < rows.end[safe])
-    inside[1:] &= place[1:] != place[:-1]
-    row, time = row[inside], time[inside]
-    # A row that is cut comes twice (or more often) and is then shortened to its parts.
-    cut = rows.keep(np.insert(np.arange(len(rows.thread)), row, row))
-    at = row + 1 + np.arange(len(row))
-    cut.start[at] = time
-    cut.end[at - 1] = time
-    return cut
-
-
-def _joins(rows: _Rows) -> Ints:
+def _joins(rows: Rows) -> Ints:
     """For each row the last row of the thread whose end it waits for, -1 if none: delays that end as a thread ends.
 
     Only threads that began before the delay and ended before the delayed one can be joined by it.
     """
     starts, ends = rows.axis.starts, rows.axis.ends
     joined = np.full(len(rows.thread), -1, np.int64)
-    delay = np.flatnonzero(rows.kind == _DELAY)
+    delay = np.flatnonzero(rows.kind == DELAY)
     # Of millions of delays hardly any end where a thread does.
     by_end = np.sort(ends)
     first, last = (np.searchsorted(by_end, rows.end[delay] + slack) for slack in (-JOIN_SLACK_NS, JOIN_SLACK_NS + 1))
@@ -405,23 +287,3 @@ def _joins(rows: _Rows) -> Ints:
         joined[delay[fits]] = final[other[fits]]
         best = np.where(fits, apart, best)
     return joined
-
-
-def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
-    """The number of each row's step: a delay and the CPU demand after it, or many of both if there are too many."""
-    count = len(rows.thread)
-    if count == 0:
-        return np.empty(0, np.int64)
-    border = np.zeros(count, np.bool_)
-    border[1:] = rows.thread[1:] != rows.thread[:-1]
-    border |= awaiting
-    after = borders + 1
-    border[after[after < count]] = True
-    fine = border.copy()
-    sleeps = (rows.kind == _DELAY) | (rows.kind == _HELD)
-    fine[1:] |= sleeps[1:] & ~sleeps[:-1]
-    if int(fine.sum()) > MOST_STEPS:
-        fine, bucket = border, _bucket(rows)
-        fine[1:] |= bucket[1:] != bucket[:-1]
-    fine[0] = False
-    return np.cumsum(fine)
