@@ -102,8 +102,9 @@ def _why_waited(f: Costed) -> str:
 def blocked_at(f: Figures) -> str:
     """The line of the user's where threads were blocked most, if one stands out; a main thread that joins is not."""
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
-    joins = np.array([site.file.endswith("/threading.py") for site in f.calls.sites], np.bool_)
-    calls = f.calls.without((f.calls.states["thread"] == main) & joins[f.calls.place])
+    calls = f.calls
+    joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
+    calls = calls.without((calls.states["thread"] == main) & joins[calls.place])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

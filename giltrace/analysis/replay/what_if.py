@@ -60,7 +60,7 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
     )
 
 
-def without_lock(process: Process, cores: int, native: Wakes, locks: Sequence[int]) -> WhatIfPoint:
+def without_lock(process: Process, cores: int, native: Wakes, locks: tuple[int, ...]) -> WhatIfPoint:
     """Replay a process on so many cores without some of its locks, given by their numbers, and with its GIL, if any.
 
     All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time.
