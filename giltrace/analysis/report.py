@@ -21,7 +21,6 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.replay.critical_path import path_shares
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
@@ -39,7 +38,8 @@ def analyse(timeline: Timeline) -> Report:
     Of processes of which some threads only are chosen, what these waited and held is told, and who made them wait;
     verdict, GILs and what-if are those of the whole process.
     """
-    processes = tuple(_process(process, timeline) for process in timeline.processes)
+    # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
+    processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
         schema=SCHEMA,
@@ -119,9 +119,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         end_of=process.end_of,
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
         lock_blame=_bounded(figures, machine),
-        critical_path=path_shares(process, figures.sites, figures.activity, figures.block_causes, figures.path)[
-            :_MOST_ON_PATH
-        ],
+        critical_path=figures.on_path[:_MOST_ON_PATH],
     )
 
 
@@ -133,7 +131,7 @@ def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:
     if at is None or rows[at].ns < _LEAST_LOCK * figures.wall:
         return rows
     cores = figures.process.cores.at_once if figures.process.cores is not None else max(machine, 1)
-    bound = without_lock(figures.process, cores, figures.native, [number - 1 for number in rows[at].locks])
+    bound = without_lock(figures.process, cores, figures.native, tuple(number - 1 for number in rows[at].locks))
     return (*rows[:at], replace(rows[at], speedup_bound=bound.speedup_bound), *rows[at + 1 :])
 
 

@@ -165,7 +165,8 @@ def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(_summarised(process, timeline) for process in timeline.processes),
+        # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
+        processes=tuple(_summarised(process, timeline) for process in map(replace, timeline.processes)),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,

@@ -158,7 +158,8 @@ def _figure(name: str, value: float) -> str:
         return f"{words} {percent(value)} of {_SHARE_OF.get(stem, 'the time')}"
     if unit == "ratio":
         return _RATIOS.get(stem, f"{words} {{}}").format(f"{value:.2f}")
-    return f"{name.replace('_', ' ')} {value:g}"
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+    return f"{name.replace('_', ' ')} {number}"
 
 
 def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> None:
