@@ -87,8 +87,8 @@ def test_what_slept_until_a_wake_sleeps_until_then_in_the_replay() -> None:
 
 def test_without_the_lock_what_was_slept_in_it_is_not() -> None:
     made = taking_turns().process(END)
-    held = without_lock(made, 4, Wakes.none(), [])
-    free = without_lock(made, 4, Wakes.none(), [0])
+    held = without_lock(made, 4, Wakes.none(), ())
+    free = without_lock(made, 4, Wakes.none(), (0,))
     assert held.speedup_bound == pytest.approx(1, abs=0.05)
     assert free.speedup_bound == pytest.approx(2, abs=0.15)
 
@@ -96,8 +96,8 @@ def test_without_the_lock_what_was_slept_in_it_is_not() -> None:
 def test_without_the_lock_the_gil_stays() -> None:
     """Both compute with the lock taken: without it they would wait for the GIL instead."""
     made = taking_turns(python=True).process(END)
-    assert without_lock(made, 4, Wakes.none(), [0]).speedup_bound < 1.1
-    replayed = replay(read_program(made, 4, Wakes.none(), without=[0]), 4)
+    assert without_lock(made, 4, Wakes.none(), (0,)).speedup_bound < 1.1
+    replayed = replay(read_program(made, 4, Wakes.none(), without=(0,)), 4)
     assert made.end - made.start > 1.8 * replayed
 
 
@@ -105,12 +105,12 @@ def test_other_locks_stay() -> None:
     made = taking_turns()
     made.block(1, 2, 0, lock=1)
     built = made.process(END)
-    assert without_lock(built, 4, Wakes.none(), [1]).speedup_bound == pytest.approx(1, abs=0.05)
+    assert without_lock(built, 4, Wakes.none(), (1,)).speedup_bound == pytest.approx(1, abs=0.05)
 
 
 def test_without_context_switches_it_is_worked_out_of_holds() -> None:
     made = taking_turns().process(END, sched=False)
-    assert 1.8 < without_lock(made, 4, Wakes.none(), [0]).speedup_bound <= 2.05
+    assert 1.8 < without_lock(made, 4, Wakes.none(), (0,)).speedup_bound <= 2.05
 
 
 def test_the_report_says_it_of_the_costliest_lock_and_not_of_what_is_awaited() -> None:

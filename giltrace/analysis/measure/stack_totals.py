@@ -10,6 +10,7 @@ import numpy.typing as npt
 from giltrace.analysis.measure.activity import WITHOUT, Doing, activity
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause, block_causes
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.measure.usage import lengths
@@ -57,10 +58,12 @@ def culprits(process: Process) -> StackTotals:
 
 
 def without(process: Process) -> list[tuple[str, StackTotals]]:
-    """How long each chosen thread was without the GIL in each stack, by what it did there, in words."""
+    """How long each chosen thread that runs Python was without the GIL in each stack, by what it did, in words."""
     found = activity(process)
     cause = np.append(block_causes(process), 0)[found.block]
-    told = np.isin(found.doing, WITHOUT) & (True if process.chosen is None else process.chosen[found.thread])
+    told = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
+    if process.chosen is not None:
+        told &= process.chosen[found.thread]
     kind = np.where(found.doing == Doing.LOCK, len(Doing) + cause, found.doing.astype(np.int64))
     totals = []
     for one in np.unique(kind[told]).tolist():

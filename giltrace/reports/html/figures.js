@@ -130,7 +130,8 @@ function withoutOf(data, process, from, to, chosen) {
   const places = new Places(process);
   const [found, pairs] = [new Map(), new Map()];
   const sumOf = (rows, key, first) => rows.get(key) || rows.set(key, first()).get(key);
-  for (const number of chosen) {
+  // Other threads are a library's own, and do as that wants.
+  for (const number of chosen.filter((one) => process.python_lanes.includes(one))) {
     const lane = process.thread_lanes[number];
     let before = -1;
     eachStretch(lane, from, to, (at, start, end) => {

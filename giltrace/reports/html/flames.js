@@ -30,7 +30,7 @@ function waitedPaths(data, process, from, to, chosen, byHolder) {
 function withoutPaths(data, process, from, to, chosen) {
   const places = new Places(process);
   const sums = new Map();
-  for (const number of chosen) {
+  for (const number of chosen.filter((one) => process.python_lanes.includes(one))) {
     const lane = process.thread_lanes[number];
     eachStretch(lane, from, to, (at, start, end) => {
       const told = doingOf(process, lane.values[at]);

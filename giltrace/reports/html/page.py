@@ -16,6 +16,7 @@ import numpy as np
 from giltrace import __version__
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.ranked import CAUSES
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.results import Hog, ProcessReport, Report
 from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
@@ -152,7 +153,7 @@ class _Drawing:
     def __init__(self, timeline: Timeline, process: Process, report: ProcessReport, start: int) -> None:
         self._process, self._start = process, start
         self._figures = Costed(process, timeline.start + timeline.realtime_offset)
-        chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
+        self._chosen = chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
         self._lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
         self._lane_of[chosen] = np.arange(len(chosen))
         self._mixes = find_mixes(process, self._figures)
@@ -174,6 +175,7 @@ class _Drawing:
             "wakes": self._blocks.wakes,
             "path": on_lanes(self._figures.path, known, self._start, tick),
             "free_threaded": self._process.free_threaded,
+            "python_lanes": np.flatnonzero(python_threads(self._process)[self._chosen]).tolist(),
             "gil_lanes": packed[: len(self.gils)],
             "thread_lanes": packed[len(self.gils) :],
         }
