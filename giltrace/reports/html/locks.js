@@ -1,11 +1,15 @@
 // The cards of the time without the GIL: where threads were, who made whom wait in locks, and what the end hung on.
 
+// So many rows are there at first, each with this share of all at least.
 const FIRST_PLACES = 8;
+const LEAST_PLACE = 0.01;
 
-// A table of `rows` of which the first are there, and the rest once it is asked for.
+// A table of `rows` of which the first that are worth to tell are there, and the rest once it is asked for.
 function longTable(headings, rows, rowOf, options) {
-  const { body, made } = table(headings, rows.slice(0, FIRST_PLACES).map(rowOf), options);
-  const rest = rows.slice(FIRST_PLACES);
+  const total = sum(rows, "ns");
+  const telling = rows.slice(0, FIRST_PLACES).filter((row) => row.ns >= LEAST_PLACE * total).length || 1;
+  const { body, made } = table(headings, rows.slice(0, telling).map(rowOf), options);
+  const rest = rows.slice(telling);
   const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
     body.append(...rest.map(rowOf));
     more.remove();
