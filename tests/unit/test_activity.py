@@ -85,7 +85,11 @@ def test_a_wait_for_the_gil_is_one_with_and_without_context_switches() -> None:
     made.script.request(20 * MS, 1)
     made.hold(50 * MS, 60 * MS, 1, "work")
     for sched in (True, False):
-        assert (20, 50, "waiting") in [row[:3] for row in told(made.process(60 * MS, sched=sched), 1)]
+        built = made.process(60 * MS, sched=sched)
+        assert (20, 50, "waiting", "") in told(built, 1)
+        assert built.stacks is not None
+        where_it_waited = replace(built.stacks, wait=np.full(len(built.waits), 1, np.int32))
+        assert (20, 50, "waiting", "work") in told(replace(built, stacks=where_it_waited), 1)
 
 
 def test_a_block_begins_and_ends_within_states() -> None:
