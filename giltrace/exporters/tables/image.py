@@ -41,7 +41,7 @@ class Image:
     @cached_property
     def places(self) -> Places:
         """Where its threads stood."""
-        return Places(self.process, self.relations)
+        return Places(self.process, self.relations, self.timeline.start + self.timeline.realtime_offset)
 
     @cached_property
     def labels(self) -> list[str]:
