@@ -171,6 +171,7 @@ def test_an_arrow_leads_to_each_acquire_that_waited_for_another_threads_release(
         " join slice a on f.slice_out = a.id join slice b on f.slice_in = b.id"
         " join thread_track ak on a.track_id = ak.id join thread at on ak.utid = at.utid"
         " join thread_track bk on b.track_id = bk.id join thread bt on bk.utid = bt.utid"
+        " where a.category = 'gil'"
     )
     assert rows == want
 

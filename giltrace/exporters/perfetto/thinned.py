@@ -53,7 +53,7 @@ class Steps:
     @property
     def own(self) -> Bools:
         """Which of these tracks are not there for blocks alone."""
-        used: Bools = ((self.coarse.holding > 0) | (self.coarse.waiting > 0)).any(axis=1)
+        used: Bools = np.logical_or.reduce((self.coarse.holding > 0) | (self.coarse.waiting > 0), axis=1)
         return used
 
     def slices(self, sink: Sink, process: Process, tracks: Ints) -> Slices:
