@@ -43,7 +43,7 @@ def own(stack: tuple[tuple[str, str, int], ...]) -> str:
 
 
 def test_every_block_is_a_row_with_all_that_is_known() -> None:
-    want = []
+    want: list[dict[str, str]] = []
     for image, process in enumerate(SEVERAL.processes):
         assert process.stacks is not None or not len(process.blocks)
         told = causes(process) if process.stacks is not None else []
@@ -175,8 +175,8 @@ def test_blame_is_all_time_that_was_blocked_by_pairs_of_lines() -> None:
     names = ("pid", "cause", "victim", "waker", "victim_own_line", "waker_own_line")
     unquoted = {tuple(part.removeprefix("'") for part in key): key for key in pairs}
     assert len(rows) == len(pairs)
-    for row in rows:
-        key = unquoted[tuple(str(row[name]) for name in names)]
-        told = [row[name] for name in ("blocks", "dur", "max_dur", "locks")]
-        assert told == [len(pairs[key]), sum(pairs[key]), max(pairs[key]), len(locks[key])]
-    assert [row["dur"] for row in rows] == sorted((sum(one) for one in pairs.values()), reverse=True)
+    for found in rows:
+        key = unquoted[tuple(str(found[name]) for name in names)]
+        told = tuple(found[name] for name in ("blocks", "dur", "max_dur", "locks"))
+        assert told == (len(pairs[key]), sum(pairs[key]), max(pairs[key]), len(locks[key]))
+    assert [found["dur"] for found in rows] == sorted((sum(one) for one in pairs.values()), reverse=True)
