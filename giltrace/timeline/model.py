@@ -71,8 +71,9 @@ class LockKind(IntEnum):
 
     SEMAPHORE = 0  #: a lock that is a semaphore
     PARKED = 1  #: one that parks those that wait, as a PyMutex does: also the lock of an object
-    EVENT = 2  #: likewise, of what is not given from one to the next: the end of a thread, a stopped world
-    RAW = 3  #: what guards the lists of parked threads
+    EVENT = 2  #: likewise, of what is not given from one to the next: the end of a thread, a queue
+    WORLD = 3  #: likewise, until a stopped world goes on
+    RAW = 4  #: what guards the lists of parked threads
 
     @property
     def label(self) -> str:
@@ -108,7 +109,8 @@ GATHERED = np.dtype([("hold", "<i8"), ("count", "<i8"), ("longest", "<i8"), ("ha
 SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("collecting", "u1")])
 
 #: A block: `thread` slept in `lock` (numbers `Process.locks`), at most until a time if `timed`. It `ended` (a
-#: `BlockEnd`) by what `waker` did at `woken`; -1 and `end` where that is not known or nobody did.
+#: `BlockEnd`) by what `waker` did at `woken`; -1 and `end` where that is not known or nobody did. It was `owned` if the
+#: waker had had the lock itself: else it was made to wake somebody up.
 BLOCK = np.dtype(
     [
         ("start", "<i8"),
@@ -119,6 +121,7 @@ BLOCK = np.dtype(
         ("woken", "<i8"),
         ("ended", "u1"),
         ("timed", "u1"),
+        ("owned", "u1"),
     ]
 )
 

@@ -16,7 +16,7 @@ from giltrace.analysis.findings.long_interval import find_long_interval
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.replay.critical_path import critical_path, on_path
+from giltrace.analysis.replay.critical_path import CriticalPath, critical_path, on_path
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -75,6 +75,11 @@ class Costed(Figures):
         return find_costs(self)
 
     @cached_property
+    def path(self) -> CriticalPath:
+        """See `critical_path`."""
+        return critical_path(self.process, self.native)
+
+    @cached_property
     def native(self) -> Wakes:
         """See `native_wakes`."""
         return native_wakes(self.calls)
@@ -95,7 +100,7 @@ def find_costs(f: Costed) -> Costs:
     ns[:, Cause.WAKE_UP] = free
     # What rounding took from imports was Python.
     ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)
-    share = on_path(process, critical_path(process, f.native), waits) / np.maximum(usage.lengths(waits), 1)
+    share = on_path(process, f.path, waits) / np.maximum(usage.lengths(waits), 1)
     return Costs(ns, share)
 
 

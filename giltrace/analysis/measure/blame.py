@@ -19,7 +19,8 @@ from giltrace.analysis.measure.attribution import (
 )
 from giltrace.analysis.measure.sites import Classes, Sites, function_of
 from giltrace.analysis.measure.stretches import Source, stretches
-from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame, Site
+from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

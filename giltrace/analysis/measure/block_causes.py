@@ -90,12 +90,13 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
         told = [_of_stack(stacks.table, int(stack), expressions) for stack in used.tolist()]
         cause = np.array(told, np.uint8)[row.ravel()]
     plain = cause == BlockCause.LOCK
-    cause[plain & (kind == LockKind.EVENT)] = (
-        BlockCause.STOP_THE_WORLD if process.free_threaded else BlockCause.OTHER_LOCK
-    )
+    # What nobody had taken who let others in was made to wake them up.
+    signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
+    cause[plain & (signal | (kind == LockKind.EVENT))] = BlockCause.EVENT
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)
         cause[plain & (kind == LockKind.PARKED) & (at == _OF_OBJECT)] = BlockCause.OBJECT_LOCK
+    cause[kind == LockKind.WORLD] = BlockCause.STOP_THE_WORLD
     cause[kind == LockKind.RAW] = BlockCause.OTHER_LOCK
     return cause
 

@@ -10,7 +10,8 @@ import numpy as np
 from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
 from giltrace.analysis.measure.sites import Sites, main_site
 from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.results import BlameTotal, Site
+from giltrace.analysis.results import BlameTotal
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Classes, Sites
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
 

@@ -12,7 +12,7 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.stretches import main_stacks
-from giltrace.analysis.results import Frame, Site, frame_text
+from giltrace.analysis.site import Frame, Site, frame_text
 from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks

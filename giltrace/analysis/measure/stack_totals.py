@@ -12,7 +12,7 @@ from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.measure.usage import lengths
-from giltrace.analysis.results import Frame
+from giltrace.analysis.site import Frame
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

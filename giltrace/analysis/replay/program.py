@@ -7,7 +7,8 @@ so again: for that long the core is not the process's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ TOLD_TO_END = 0.02
 NEIGHBOURS = 4
 #: Who is woken up on a busy machine goes on so much later at most.
 WAKE_SLACK_NS = 50_000_000
+#: So many of the wakes that are on record are followed, those of the longest blocks.
+MOST_EXACT = 20_000
 #: Threads with more steps than this together are replayed in coarser ones.
 MOST_STEPS = 10_000
 #: Who blocks in code of these files is woken by another thread, not by the world.
@@ -77,7 +80,9 @@ class _Rows:
         return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
 
-def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = False) -> Program:
+def read_program(
+    process: Process, cores: int, native: Wakes, *, woken: bool = False, without: Sequence[int] = ()
+) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
     A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
@@ -86,12 +91,19 @@ def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = F
 
     Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
-    Of locks in native code off the GIL the `native` wakes are told.
+    Of locks in native code off the GIL the `native` wakes are told. Nobody is blocked in the locks `without` which it
+    is to be done, given by their numbers.
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     axis = LifeAxis.of_threads(process.threads)
     starts, ends = axis.starts, axis.ends
     rows = _without_tails(rows, len(starts))
+    if len(without):
+        gone = np.isin(process.blocks["lock"], without)
+        delay = np.flatnonzero(rows.kind == _DELAY)
+        _, in_block = _of_blocks(replace(process, blocks=process.blocks[gone]), rows, axis, delay)
+        rows = rows.keep(~np.isin(np.arange(len(rows.thread)), delay[in_block]))
+        process = replace(process, blocks=process.blocks[~gone])
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
     wakes = _wakes(process, rows, axis, native, everywhere=woken)
@@ -182,17 +194,24 @@ def _last_row(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> Ints:
 
 
 def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, everywhere: bool) -> Wakes:
-    """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
+    """Delays in locks and who ended them, as far as that is on record; and the `native` ones.
 
-    And the `native` ones. Without stacks it is not known where they began.
+    Where no blocks are on record, those that began in the code of locks and queues, with who held a GIL when they
+    ended; without stacks it is not known where they began. And `everywhere` else likewise, if that is asked for.
     """
     delay = np.flatnonzero(rows.kind == _DELAY)
     holds = process.holds
-    if len(holds) == 0 or len(delay) == 0:
+    if len(delay) == 0:
         return Wakes.none()
-    in_lock = _in_locks(process, rows, axis, delay)
+    exact, in_block = _of_blocks(process, rows, axis, delay)
+    # Where blocks are on record, what is none of them is no lock of the interpreter's.
+    in_lock = np.zeros(len(delay), np.bool_) if len(process.blocks) else _in_locks(process, rows, axis, delay)
     places = axis.place(rows.thread[delay], rows.end[delay])
-    native = Wakes(*(column[~np.isin(axis.place(native.thread, native.time), places[in_lock])] for column in native))
+    told = np.append(places[in_lock], axis.place(exact.thread, exact.time))
+    native = Wakes(*(column[~np.isin(axis.place(native.thread, native.time), told)] for column in native))
+    delay, in_lock = delay[~in_block], in_lock[~in_block]
+    if len(holds) == 0:
+        return exact
     at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
     holder = np.maximum(at, 0)
     slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
@@ -206,10 +225,35 @@ def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, ever
     known = np.isin(axis.place(rows.thread[delay], rows.end[delay]), axis.place(native.thread, native.time))
     delay, waker = delay[~known], waker[~known]
     return Wakes(
-        np.concatenate([rows.thread[delay], native.thread]),
-        np.concatenate([rows.end[delay], native.time]),
-        np.concatenate([waker, native.waker]),
+        np.concatenate([exact.thread, rows.thread[delay], native.thread]),
+        np.concatenate([exact.time, rows.end[delay], native.time]),
+        np.concatenate([exact.waker, waker, native.waker]),
     )
+
+
+def _of_blocks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> tuple[Wakes, Bools]:
+    """The delays that blocks ended with, and who ended these; and which of the delays lie in a block."""
+    blocks = process.blocks
+    in_block = np.zeros(len(delay), np.bool_)
+    if not len(blocks):
+        return Wakes.none(), in_block
+    begin = axis.place(rows.thread[delay], rows.start[delay])
+    start = axis.place(blocks["thread"], blocks["start"])
+    order = np.argsort(start, kind="stable")
+    # What begins in a block, or an instant before: who sleeps is off its core a little later than it says so.
+    around = order[
+        np.maximum(np.searchsorted(start[order], axis.place(rows.thread[delay], rows.end[delay]), "left") - 1, 0)
+    ]
+    in_block = (blocks["thread"][around] == rows.thread[delay]) & (blocks["end"][around] > rows.start[delay])
+    in_block &= blocks["start"][around] < rows.end[delay]
+    woken = np.flatnonzero(blocks["waker"] >= 0)
+    woken = woken[np.argsort(blocks["start"][woken] - blocks["end"][woken], kind="stable")[:MOST_EXACT]]
+    at = np.searchsorted(begin, axis.place(blocks["thread"][woken], blocks["woken"][woken]), "left") - 1
+    row = delay[np.maximum(at, 0)]
+    fits = (at >= 0) & (rows.thread[row] == blocks["thread"][woken]) & (rows.start[row] >= blocks["start"][woken])
+    fits &= (rows.end[row] >= blocks["woken"][woken]) & (blocks["waker"][woken] != blocks["thread"][woken])
+    row, woken = row[fits], woken[fits]
+    return Wakes(rows.thread[row], rows.end[row], blocks["waker"][woken].astype(np.int64)), in_block
 
 
 def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:

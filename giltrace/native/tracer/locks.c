@@ -39,6 +39,7 @@ static struct {
 /* Words of a BLOCK, with what comes before it: STACK, HELD, LOCK, SEMAPHORE. */
 enum { MOST_WORDS = HELD_MAX + 4 };
 
+enum { STATE_SPAN = 1024 /* less than a thread state has; what it parks for itself lies at its begin */ };
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
 
 /* How many sleep in semaphores of this place, and above that how many ever began to: a word that changes whenever one
@@ -73,16 +74,19 @@ void locks_after_fork(void) {
     }
 }
 
-static inline void give_back(struct thread *thread, const sem_t *semaphore) {
+/* True if the thread had taken it. */
+static inline bool give_back(struct thread *thread, const sem_t *semaphore) {
     uint32_t at = thread->held_count;
     while (at > 0 && thread->held[at - 1] != (uintptr_t)semaphore) {
         at--;
     }
-    if (likely(at != 0)) {
-        for (thread->held_count--; at <= thread->held_count; at++) {
-            thread->held[at - 1] = thread->held[at];
-        }
+    if (unlikely(at == 0)) {
+        return false;
     }
+    for (thread->held_count--; at <= thread->held_count; at++) {
+        thread->held[at - 1] = thread->held[at];
+    }
+    return true;
 }
 
 /* Which semaphores the thread has taken: if it sleeps for ever, whoever sleeps in these does, too. The oldest is
@@ -118,7 +122,8 @@ static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
         return GT_RAW;
     }
     *lock = address;
-    return GT_PARKED | (argument != 0 ? GT_WITH_ARGUMENT : 0);
+    uintptr_t own = stacks_own_state();
+    return GT_PARKED | (argument != 0 ? GT_WITH_ARGUMENT : 0) | (address - own < STATE_SPAN ? GT_OWN_STATE : 0);
 }
 
 /* Where the calling thread is. One that has given its GIL up has said so then, unless it goes on without. */
@@ -137,6 +142,9 @@ static void tell_stack(struct thread *thread, uint64_t now) {
 static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
     uint64_t now = clock_ticks();
     store_together(thread, now, MOST_WORDS);
+    if (unlikely(!thread->named) && frames_free_threaded()) {
+        gil_name(thread); /* it may never have a GIL */
+    }
     tell_stack(thread, now);
     for (uint32_t i = 0; i < thread->held_count; i++) {
         store_address(thread, now, GT_HELD, thread->held[i]);
@@ -148,11 +156,11 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
     store_emit(thread, now, GT_THREAD_END, GT_BLOCK, way, 0);
 }
 
-static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned late) {
+static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned flags) {
     store_together(thread, posted, MOST_WORDS);
     tell_stack(thread, posted);
     store_address(thread, posted, GT_SEMAPHORE, (uintptr_t)semaphore);
-    store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, late);
+    store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, flags);
 }
 
 /* What is needed of the moment in which a thread fell asleep when it wakes up. */
@@ -256,7 +264,7 @@ static int hook_try(sem_t *semaphore) {
  * just before the post may have been seen by nobody then; it was woken up before the time that is told of that. */
 static int hook_post(sem_t *semaphore) {
     struct thread *thread = &self;
-    give_back(thread, semaphore);
+    unsigned owned = give_back(thread, semaphore) ? GT_OWNED : 0;
     _Atomic uint64_t *place = place_of(semaphore);
     uint64_t before = atomic_load_explicit(place, memory_order_relaxed);
     uint64_t now = unlikely(somebody_sleeps(before)) ? clock_ticks() : 0;
@@ -267,7 +275,7 @@ static int hook_post(sem_t *semaphore) {
         int saved_errno = errno;
         gil_hear();
         if (gil_recording(thread)) {
-            write_wake(thread, semaphore, late ? clock_ticks() : now, late ? GT_LATE : 0);
+            write_wake(thread, semaphore, late ? clock_ticks() : now, owned | (late ? GT_LATE : 0));
         }
         errno = saved_errno;
     }
