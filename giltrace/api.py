@@ -68,7 +68,8 @@ class Recording:
     The arrays are read-only and span all processes, one after the other; within a process, `holds`, `waits`, `blocks`
     and `switch_requests` are sorted by time, `states` and `runs` by thread and time. Their `thread` is a row of
     `threads`, whose `process` is a row of `processes`; `waits["hold"]` is a row of `holds`, -1 for none, and
-    `blocks["waker"]` likewise of `threads`. A `gil` and a `lock` count within their process.
+    `blocks["waker"]` likewise of `threads`. A `gil` counts within its process,
+    from 0, and a `lock`, from 1.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Recording:
     @cached_property
     def blocks(self) -> Records:
         """One row per time that a thread slept in a lock: `start`, `end`, `thread`, `lock`, `waker` (-1 for nobody),
-        `woken`, `ended` (`timeline.model.BlockEnd`), `timed`, `cause`.
+        `woken`, `ended` (`timeline.model.BlockEnd`), `timed`, `owned`, `cause`.
 
         `cause` is a `BlockCause` of `analysis.measure.block_causes`: what it was that it waited for.
         """
@@ -180,7 +181,8 @@ class Recording:
             for process in timeline.processes
         ]
         cause = np.concatenate([np.empty(0, np.uint8), *told])
-        return _records(**{name: rows[name] for name in BLOCK.names or ()}, cause=cause)
+        columns = {name: rows[name] for name in BLOCK.names or ()}
+        return _records(**columns | {"lock": rows["lock"] + 1, "cause": cause})
 
     @cached_property
     def switch_requests(self) -> Records:
@@ -319,8 +321,8 @@ class Frames:
 
     @cached_property
     def blocks(self) -> Any:
-        """`pid`, `tid`, `thread`, `start`, `end`, `lock`, `woken`, `ended`, `timed`, `cause`, `duration`, and of who
-        ended it `waker_tid` (-1 for nobody) and `waker`, the name.
+        """`pid`, `tid`, `thread`, `start`, `end`, `lock`, `woken`, `ended`, `timed`, `owned`, `cause`, `duration`, and
+        of who ended it `waker_tid` (-1 for nobody) and `waker`, the name.
         """
         from giltrace.analysis.measure.block_causes import BlockCause
 
@@ -328,7 +330,7 @@ class Frames:
         frame = self._timed(self._of_threads(rows)).drop(columns="waker")
         for column, words in (("ended", BlockEnd), ("cause", BlockCause)):
             frame[column] = self._pandas.Categorical.from_codes(frame[column], [one.label for one in words])
-        frame["timed"] = frame["timed"] != 0
+        frame["timed"], frame["owned"] = frame["timed"] != 0, frame["owned"] != 0
         waker = np.asarray(rows["waker"])
         frame["waker_tid"] = np.append(np.asarray(threads["tid"]), -1)[waker]
         names, code = np.unique(np.asarray(threads["name"]), return_inverse=True)

@@ -42,9 +42,9 @@ def with_blocks(process: Process, shortest: int = 2000) -> Process:
         having = process.holds[(process.holds["start"] <= woken) & (process.holds["end"] >= woken)]
         having = having[having["thread"] != thread]
         if at % 5 == 4 or not len(having):
-            blocks[at] = (start, end, thread, at % LOCKS, -1, end, BlockEnd.TIMED_OUT, True)
+            blocks[at] = (start, end, thread, at % LOCKS, -1, end, BlockEnd.TIMED_OUT, True, False)
         else:
-            blocks[at] = (start, end, thread, at % LOCKS, having["thread"][0], woken, BlockEnd.WOKEN, at % 2)
+            blocks[at] = (start, end, thread, at % LOCKS, having["thread"][0], woken, BlockEnd.WOKEN, at % 2, True)
     locks = np.array([(0x7F0000001000 + 64 * at, LockKind.SEMAPHORE) for at in range(LOCKS)], LOCK)
     held = np.array([(0, 1)] if len(blocks) else [], HELD_LOCK)
     nowhere = {

@@ -110,6 +110,12 @@ class Places:
         count = len(self._process.blocks)
         return stack if len(stack) == count else np.full(count, -1, np.int32)
 
+    @property
+    def block_lock(self) -> Ints:
+        """The number that each block's lock is called by, from 1 on."""
+        numbers: Ints = self._process.blocks["lock"].astype(np.int64) + 1
+        return numbers
+
     @cached_property
     def block_cause(self) -> npt.NDArray[np.uint8]:
         """What each of the blocks was by: a `BlockCause`."""

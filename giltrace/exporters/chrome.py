@@ -178,7 +178,7 @@ class _Writer:
                 b',"cname":"thread_state_uninterruptible","args":{"ended":"',
                 ended(blocks["ended"]),
                 b'","lock":"Lock #',
-                integers(blocks["lock"]),
+                integers(places.block_lock[piece]),
                 b'"',
                 self._stood(b"", places.block_stack[piece]),
                 where(woken, b',"waker":', self._name(blocks["waker"])),

@@ -272,7 +272,7 @@ def check_13(answer: Answer, of: Recording) -> None:
 
 def check_14(answer: Answer, of: Recording) -> None:
     blocks = of.process.blocks
-    want = {int(lock): int((blocks["lock"] == lock).sum()) for lock in blocks["lock"]}
+    want = {int(lock) + 1: int((blocks["lock"] == lock).sum()) for lock in blocks["lock"]}
     assert {row["lock"]: row["blocks"] for row in answer} == want
     assert total(answer, "ms") == pytest.approx(int((blocks["end"] - blocks["start"]).sum()) / 1e6)
     assert {row["threads"] for row in answer} == {1}

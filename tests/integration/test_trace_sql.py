@@ -119,7 +119,7 @@ def test_every_block_is_on_its_threads_track_between_what_it_did_with_the_gil(re
     for process in recording.timeline.processes:
         for block in process.blocks:
             start, end, tid = int(block["start"]), int(block["end"]), process.threads[block["thread"]].tid
-            want[process.pid, tid, start, end - start, int(block["lock"]), BlockEnd(block["ended"]).label] += 1
+            want[process.pid, tid, start, end - start, int(block["lock"]) + 1, BlockEnd(block["ended"]).label] += 1
     assert recording.rows("select pid, tid, ts, dur, lock, ended from lock_waits") == want
     # The main thread starts the others, and awaits their ends.
     assert want or all(len(process.threads) == 1 for process in recording.timeline.processes)

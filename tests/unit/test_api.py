@@ -124,6 +124,7 @@ def test_blocks_span_processes_and_their_wakers_too() -> None:
     one = blocked()
     parts = [process.blocks for process in one.timeline.processes]
     assert one.blocks.start.tolist() == np.concatenate([part["start"] for part in parts]).tolist()
+    assert one.blocks.lock.tolist() == (np.concatenate([part["lock"] for part in parts]) + 1).tolist()
     woken = one.blocks[one.blocks.waker >= 0]
     assert 0 < len(woken) < len(one.blocks)
     assert (one.threads.pid[woken.waker] == one.threads.pid[woken.thread]).all()

@@ -58,10 +58,11 @@ def test_every_block_is_a_row_with_all_that_is_known() -> None:
                     "start": str(block["start"]),
                     "duration": str(block["end"] - block["start"]),
                     "cause": cause,
-                    "lock": str(block["lock"]),
+                    "lock": str(block["lock"] + 1),
                     "lock_kind": LockKind.SEMAPHORE.label,
                     "ended": BlockEnd(block["ended"]).label,
                     "timed": "true" if block["timed"] else "false",
+                    "owned": "true" if block["owned"] else "false",
                     "site": text(stack[0]),
                     "own_line": own(stack),
                     "waker_tid": str(waker.tid) if waker else "-1",
@@ -90,7 +91,7 @@ def test_what_blocked_threads_had_taken_leads_to_their_blocks() -> None:
     blocks = table_of(SEVERAL, "blocks")
     rows = table_of(SEVERAL, "held_locks")
     first = len(SEVERAL.processes[0].blocks)
-    assert [(row["image"], row["block"], row["lock"]) for row in rows] == [("0", "0", "1"), ("2", str(first), "1")]
+    assert [(row["image"], row["block"], row["lock"]) for row in rows] == [("0", "0", "2"), ("2", str(first), "2")]
     assert all(blocks[int(row["block"])]["image"] == row["image"] for row in rows)
 
 

@@ -31,7 +31,7 @@ def every_block(timeline: Timeline) -> Counter[Row]:
             waker = process.threads[block["waker"]] if block["waker"] >= 0 else None
             stack, wake = BLOCKED[at % len(BLOCKED)][1], WAKING[at % len(WAKING)]
             by = (waker.name, int(block["end"] - block["woken"]), own(wake), text(wake[0])) if waker else (None,) * 4
-            what = (cause, f"Lock #{block['lock']}", BlockEnd(block["ended"]).label, own(stack), text(stack[0]))
+            what = (cause, f"Lock #{block['lock'] + 1}", BlockEnd(block["ended"]).label, own(stack), text(stack[0]))
             tid, start = process.threads[block["thread"]].tid, int(block["start"])
             row = (tid, start, int(block["end"]) - start, *what, *by)
             found[row] += 1

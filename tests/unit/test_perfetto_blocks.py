@@ -45,6 +45,7 @@ def within_a_hold() -> Process:
         blocks[at]["start"], blocks[at]["end"] = int(hold["start"]), int(hold["end"]) - at
         blocks[at]["thread"], blocks[at]["woken"] = hold["thread"], int(hold["start"]) + 10
         blocks[at]["waker"], blocks[at]["ended"] = (int(hold["thread"]) + 1) % 4, BlockEnd.WOKEN
+        blocks[at]["owned"] = True
     assert process.stacks is not None
     stacks = replace(process.stacks, block=process.stacks.block[:2], wake=process.stacks.wake[:2])
     return replace(process, blocks=blocks, stacks=stacks)
@@ -101,7 +102,7 @@ def test_every_block_is_found_again(case: str, piece: int, monkeypatch: pytest.M
                 f"blocked: {cause}",
                 process.threads[block["thread"]].tid,
                 process.pid,
-                f"Lock #{block['lock']}",
+                f"Lock #{block['lock'] + 1}",
                 BlockEnd(block["ended"]).label,
                 waker.name if waker else None,
                 waker.tid if waker else None,

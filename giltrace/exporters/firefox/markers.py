@@ -125,7 +125,7 @@ class Markers:
         reasons = (_HOLD_REASONS, _WAIT_REASONS, _REQUEST_REASONS, _BLOCK_REASONS)
         self._reasons = [shared.strings(texts) for texts in reasons]
         self._causes = shared.strings([cause.label for cause in BlockCause])
-        used, self._lock_of = np.unique(process.blocks["lock"], return_inverse=True)
+        used, self._lock_of = np.unique(self._places.block_lock, return_inverse=True)
         self._locks = shared.strings([f"Lock #{lock}" for lock in used.tolist()])
         tables = (process.holds, process.waits, process.switch_requests, process.blocks)
         # When each of the rows begins and ends: a switch request is an instant.

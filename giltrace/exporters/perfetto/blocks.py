@@ -28,11 +28,6 @@ _KEPT, _AWAITED = (285, 55), (285, 76)
 _STACK, _OWN_LINE, _WAKER, _WAKER_STACK, _WAKER_OWN_LINE = (1 << bit for bit in range(5))
 
 
-def lock_name(lock: int) -> str:
-    """What a lock is called, by its number in its process."""
-    return f"Lock #{lock}"
-
-
 def block_slices(
     sink: Sink, process: Process, tracks: Ints, names: Sequence[str], labels: Ints, texts: StackTexts, first_flow: int
 ) -> tuple[Slices, ...]:
@@ -61,8 +56,8 @@ def _blocks(sink: Sink, process: Process, tracks: Ints, labels: Ints, texts: Sta
     ]
     colour = sink.colours(palette)[cause]
     ended = sink.argument_values([one.label for one in BlockEnd])[blocks["ended"]]
-    used, row = np.unique(blocks["lock"], return_inverse=True)
-    lock = sink.argument_values([lock_name(one) for one in used.tolist()])[row.ravel()]
+    used, row = np.unique(places.block_lock, return_inverse=True)
+    lock = sink.argument_values([f"Lock #{one}" for one in used.tolist()])[row.ravel()]
     tids = np.array([thread.tid for thread in process.threads], np.int64)
     stack, waker_stack = texts.stack[places.block_stack], texts.stack[places.wake_stack]
     own_line, waker_own_line = texts.own_line[places.block_stack], texts.own_line[places.wake_stack]

@@ -184,10 +184,11 @@ def _blocks(image: Image) -> Iterator[Columns]:
             "block": image.first_block + at,
             **_interval(image, rows),
             "cause": Texts(places.block_cause[at], [cause.label for cause in BlockCause]),
-            "lock": rows["lock"],
+            "lock": places.block_lock[at],
             "lock_kind": Texts(process.locks["kind"][rows["lock"]], [kind.label for kind in LockKind]),
             "ended": Texts(rows["ended"], [end.label for end in BlockEnd]),
             "timed": rows["timed"] != 0,
+            "owned": rows["owned"] != 0,
             "site": Texts(places.site(stack), places.texts),
             "own_line": Texts(places.own_line(stack), places.texts),
             "stack": image.stack_ids(stack),
@@ -209,7 +210,7 @@ def _held_locks(image: Image) -> Iterator[Columns]:
         "image": np.full(len(held), image.number),
         "pid": np.full(len(held), process.pid),
         "block": image.first_block + held["block"],
-        "lock": held["lock"],
+        "lock": held["lock"].astype(np.int64) + 1,
     }
 
 

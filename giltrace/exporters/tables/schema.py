@@ -42,7 +42,7 @@ SCHEMA: dict[str, dict[str, Kind]] = {
         " culprit_known_by$ stack culprit_stack"
     ),
     "blocks": _columns(
-        f"block {_INTERVAL} cause$ lock lock_kind$ ended$ timed? site$ own_line$ stack"
+        f"block {_INTERVAL} cause$ lock lock_kind$ ended$ timed? owned? site$ own_line$ stack"
         " waker_thread_id waker_tid waker$ woken waker_site$ waker_own_line$ waker_stack"
     ),
     "held_locks": _columns("image pid block lock"),

@@ -7,7 +7,7 @@ select
   utid, tid, thread,                                     -- who was blocked
   upid, pid, process,
   cause,                                                 -- by what: 'lock', 'queue', 'join', 'import-lock', ...
-  cast(substr(lock, 7) as int) as lock,                  -- number of the lock within the process
+  cast(substr(lock, 7) as int) as lock,                  -- number of the lock within the process, from 1 on
   ended,                                                 -- 'woken', 'timed-out', 'interrupted', 'failed', or 'open'
   substr(stack, 1, instr(stack || ' < ', ' < ') - 1) as site, -- where it stood: function (file:line)
   ifnull(own_line, substr(stack, 1, instr(stack || ' < ', ' < ') - 1)) as own_line, -- your own line that led there

@@ -7,7 +7,7 @@ select
   thread_id as utid, tid, thread,                        -- who was blocked
   image as upid, pid, getvariable('processes')[image + 1] as process,
   cause,                                                 -- by what: 'lock', 'queue', 'join', 'import-lock', ...
-  lock,                                                  -- number of the lock within the process
+  lock,                                                  -- number of the lock within the process, from 1 on
   ended,                                                 -- 'woken', 'timed-out', 'interrupted', 'failed', or 'open'
   nullif(site, '') as site,                              -- where it stood: function (file:line)
   nullif(own_line, '') as own_line,                      -- your own line that led there
