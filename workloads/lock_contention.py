@@ -3,9 +3,9 @@
 A thread that is blocked in a Lock has given the GIL up: it is off-GIL and asleep. So only the owner of the lock wants
 the GIL, and always has it.
 
-What to look for: the thread tracks are violet blocks, not red waits, though only one thread runs at any time. Each block
-is at the `with lock` line, and ends where the owner gives the lock back. The bound on what would change without a GIL
-is 1: it is the lock that lets only one run.
+What to look for: the thread tracks are violet blocks, not red waits, though only one thread runs at any time. Each is
+at the `with lock` line, and ends where the owner gives the lock back. The bound on what would change without a GIL is
+1: it is the lock that lets only one run.
 
 Truth: verdict = lock-bound
 Truth: held_share >= 0.7

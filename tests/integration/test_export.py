@@ -17,6 +17,7 @@ import pytest
 
 import giltrace as api
 from giltrace.exporters import EXPORTERS
+from giltrace.exporters._relations import waking_holds
 from giltrace.views.trace_processor import TraceProcessor, unavailable
 from tests import firefox_profile
 from tests.integration.test_record import GILTRACE, giltrace
@@ -117,7 +118,7 @@ def test_chrome_in_trace_processor(recorded: Recorded) -> None:
         " from flow f join slice a on f.slice_out = a.id join slice b on f.slice_in = b.id"
         " where extract_arg(f.arg_set_id, 'cat') = 'block'"
     )
-    assert set(wakes[0].values()) == {int((process.blocks["waker"] >= 0).sum())} != {0}
+    assert set(wakes[0].values()) == {int((waking_holds(process) >= 0).sum())} != {0}
 
 
 def test_firefox_is_sound_and_has_the_reports_sums(recorded: Recorded) -> None:

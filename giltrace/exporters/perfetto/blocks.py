@@ -147,12 +147,12 @@ def _block_shape(sink: Sink, kind: int) -> Shape:
     category = int(sink.categories([CATEGORY])[0])
     columns = {"time": Field.TIME, "uuid": Field.UUID, "name": Field.IID, "colour": Field.SMALL}
     # In the order of the UI's details, of which the first few lines are in sight.
-    told = {"own_line": "own line"} if kind & _OWN_LINE else {}
-    told |= {"stack": "stack"} if kind & _STACK else {}
+    told = {"lock": "lock", "ended": "ended"}
     told |= {"waker": "waker"} if kind & _WAKER else {}
     told |= {"waker_own_line": "waker own line"} if kind & _WAKER_OWN_LINE else {}
     told |= {"waker_stack": "waker stack"} if kind & _WAKER_STACK else {}
-    told |= {"lock": "lock", "ended": "ended"}
+    told |= {"own_line": "own line"} if kind & _OWN_LINE else {}
+    told |= {"stack": "stack"} if kind & _STACK else {}
     numbers = {"waker_tid": "waker tid", "wake_up": "wake-up (ns)"} if kind & _WAKER else {}
 
     def build(value: Mapping[str, int]) -> Any:
