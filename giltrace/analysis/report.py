@@ -21,9 +21,17 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.replay.critical_path import path_shares
 from giltrace.analysis.replay.what_if import what_if, without_lock
-from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
+from giltrace.analysis.results import (
+    SCHEMA,
+    GilReport,
+    Hog,
+    ProcessReport,
+    Quality,
+    Report,
+    ThreadReport,
+    WhatIf,
+)
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.timeline.model import Flag, Process, Timeline
 
@@ -39,7 +47,8 @@ def analyse(timeline: Timeline) -> Report:
     Of processes of which some threads only are chosen, what these waited and held is told, and who made them wait;
     verdict, GILs and what-if are those of the whole process.
     """
-    processes = tuple(_process(process, timeline) for process in timeline.processes)
+    # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
+    processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
         schema=SCHEMA,
@@ -85,6 +94,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
     hogs = find_hogs(_asked_by_chosen(process), began)
+    replayed = what_if(process, machine, figures.native)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -101,10 +111,10 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=hogs,
+        hogs=_released(process, hogs, replayed),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
-        what_if=what_if(process, machine, figures.native),
+        what_if=replayed,
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,
@@ -119,9 +129,19 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         end_of=process.end_of,
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
         lock_blame=_bounded(figures, machine),
-        critical_path=path_shares(process, figures.sites, figures.activity, figures.block_causes, figures.path)[
-            :_MOST_ON_PATH
-        ],
+        critical_path=figures.on_path[:_MOST_ON_PATH],
+    )
+
+
+def _released(process: Process, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[Hog, ...]:
+    """The hogs, with what it would bring if each gave the GIL up: what others do with it is still done one by one."""
+    held = int(usage.lengths(process.holds).sum())
+    if process.gils != 1:
+        return hogs
+    least = [max(replayed.makespan_ns, held - hog.site_held_ns, 1) for hog in hogs]
+    return tuple(
+        replace(hog, speedup_bound=max(replayed.measured_ns / makespan, 1.0))
+        for hog, makespan in zip(hogs, least, strict=True)
     )
 
 
@@ -133,7 +153,7 @@ def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:
     if at is None or rows[at].ns < _LEAST_LOCK * figures.wall:
         return rows
     cores = figures.process.cores.at_once if figures.process.cores is not None else max(machine, 1)
-    bound = without_lock(figures.process, cores, figures.native, [number - 1 for number in rows[at].locks])
+    bound = without_lock(figures.process, cores, figures.native, tuple(number - 1 for number in rows[at].locks))
     return (*rows[:at], replace(rows[at], speedup_bound=bound.speedup_bound), *rows[at + 1 :])
 
 

@@ -120,7 +120,7 @@ class ProcessSummary:
         """Those of the whereabouts that it is worth to tell of: where threads lost more without the GIL than to it."""
         chosen = [row for row in self.whereabouts if not (row.site.thread == "MainThread" and row.cause == "join")]
         total = sum(row.ns for row in chosen)
-        if total <= self.waited_ns:
+        if total <= max(self.waited_ns, LEAST_WHEREABOUTS * sum(thread.life_ns for thread in self.threads)):
             return ()
         return tuple(row for row in chosen if row.ns >= LEAST_WHEREABOUTS * total)[:TOP_WHEREABOUTS]
 
@@ -165,7 +165,8 @@ def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(_summarised(process, timeline) for process in timeline.processes),
+        # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
+        processes=tuple(_summarised(process, timeline) for process in map(replace, timeline.processes)),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,

@@ -92,7 +92,7 @@ def print_locks(rows: Sequence[LockBlame], console: Console, *, everything: bool
     total = max(sum(row.ns for row in rows), 1)
     shown = [row for row in rows if everything or row.ns >= LEAST_SHARE * total]
     shown = shown if everything else shown[:TOP_ROWS]
-    figures = [(duration(row.ns), str(row.blocks), duration(row.max_ns)) for row in shown]
+    figures = [(duration(row.ns), f"{row.blocks:,}", duration(row.max_ns)) for row in shown]
     headings = ("blocked", "times", "longest")
     wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
     room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)

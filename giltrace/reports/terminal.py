@@ -158,7 +158,8 @@ def _figure(name: str, value: float) -> str:
         return f"{words} {percent(value)} of {_SHARE_OF.get(stem, 'the time')}"
     if unit == "ratio":
         return _RATIOS.get(stem, f"{words} {{}}").format(f"{value:.2f}")
-    return f"{name.replace('_', ' ')} {value:g}"
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+    return f"{name.replace('_', ' ')} {number}"
 
 
 def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> None:
@@ -269,6 +270,8 @@ def _print_patterns(process: ProcessReport, console: Console, detail: Detail) ->
 def _hog(hog: Hog) -> str:
     called = f", {hog.expression}," if hog.expression else ""
     native = f" In C: {functions_text(hog.functions, hog.samples)}." if hog.samples else ""
+    if hog.speedup_bound >= _TELLING:
+        native += f" If it released the GIL, the whole would be at most {hog.speedup_bound:.2f} x as fast."
     return (
         f"Hog: {site_name(hog.site)}{called} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
         f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{native}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -215,6 +215,7 @@ class Process:
     `blocks` (dtype `BLOCK`, sorted by start) are the times that threads slept in one of the interpreter's own `locks`
     (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `free_threaded`: the interpreter can do without
     a GIL.
+    `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
     pid: int
@@ -255,6 +256,7 @@ class Process:
     locks: Array = field(default_factory=lambda: np.empty(0, LOCK))
     held: Array = field(default_factory=lambda: np.empty(0, HELD_LOCK))
     free_threaded: bool = False
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

@@ -182,9 +182,9 @@ class Figures:
         """The hogs' holds."""
         return hogs(self.process)
 
-    @cached_property
+    @property
     def calls(self) -> OffGil:
-        """See `off_gil`."""
+        """See `off_gil`. It has a row for each state, and is hardly ever asked for: it is not kept."""
         return off_gil(self.process)
 
     @cached_property

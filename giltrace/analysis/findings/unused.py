@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.standing import where_idle
 from giltrace.analysis.results import Verdict
 from giltrace.text import plural
+from giltrace.timeline.model import State
 
 #: A process with one thread that runs for less than this share of its wall time is idle: timers and pings take less.
 IDLE_SHARE = 0.05
 #: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
 IDLE_SHARE_SEVERAL = 0.001
+#: Of a build that can do without a GIL, one that was held for less than this share was so as it started.
+WITHOUT_SHARE = 0.05
+#: It was off after the start if a thread ran so long without it before it took it again ...
+OFF_NS = 3_000_000
+#: ... early in the process.
+EARLY_SHARE = 0.5
 #: So many threads are told where they stood.
 MOST_TOLD = 3
 
 
 def free_threaded(f: Figures) -> Verdict | None:
-    """Was the interpreter built without a GIL, and was none used?"""
+    """Was the interpreter built without a GIL, and was none used but by its start?"""
     told = f"{f.process.python} {f.process.note}".lower()
-    if f.holders or "free-thread" not in told:
+    if "free-thread" not in told or f.held_share > WITHOUT_SHARE or f.contended_share > WITHOUT_SHARE:
         return None
+    cores = f.running_ns / max(f.running.any_ns, 1)
+    ran = f" They ran on {cores:.1f} cores on average while anything ran." if f.process.has_sched and cores else ""
+    lost = sum(row.ns for row in f.lock_blame)
+    most = f.lock_blame[0] if f.lock_blame else None
+    blocked = (
+        f" In locks they lost {duration(lost)}, most at {most.victim.where}."
+        if most is not None and most.victim.function and lost > QUIET_SHARE * f.wall
+        else ""
+    )
+    rest = (
+        "Threads that run all the time, are hardly blocked and yet do not scale share memory: reference counts of the "
+        "same objects, and cache lines. That cannot be seen from here; give each thread objects of its own."
+    )
     return Verdict(
         "free-threaded",
-        "The interpreter was built without a GIL: no thread waits for one.",
-        "Only cores, locks and memory limit these threads; the scheduling tracks show the cores.",
-        {"running_share": f.busy_share},
+        f"Free-threaded: the interpreter was built without a GIL, and no thread waits for one.{ran}{blocked}",
+        rest if not blocked else f"See below what they were blocked by. {rest}",
+        {"running_share": f.busy_share, "blocked_ns": lost},
+    )
+
+
+def gil_is_on(f: Figures) -> str:
+    """Who switched the GIL of a free-threaded build on, in words; empty if nobody did, and for other builds."""
+    holds = f.process.holds
+    if not f.process.free_threaded or f.held_share <= WITHOUT_SHARE:
+        return ""
+    reach = np.maximum.accumulate(holds["end"])
+    later = np.flatnonzero(holds["start"][1:] - reach[:-1] > OFF_NS) + 1
+    ran = usage.in_state(
+        f.process, State.OFF_RUNNING, holds["thread"][later], reach[later - 1], holds["start"][later].astype(np.int64)
+    )
+    early = later[(ran > OFF_NS) & (holds["start"][later] - f.process.start < EARLY_SHARE * f.wall)]
+    if not len(early):
+        return " This Python could do without a GIL, but was started with it: by PYTHON_GIL=1, or -X gil=1."
+    known = f.process.stacks
+    stack = known.hold_end[early[:1]] if known is not None else np.array([-1])
+    site = f.sites.classify(holds["thread"][early[:1]], stack).sites[0]
+    where = f", at {site.where}" if site.function else ""
+    since = duration(int(holds["start"][early[0]]) - f.process.start)
+    return (
+        f" This Python could do without a GIL, but had it from {since} on{where}: a module was imported there that "
+        "does not say that it can do without."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
@@ -12,13 +13,13 @@ from giltrace.analysis.findings.deadlock import deadlock
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
-from giltrace.analysis.findings.io_bound import io_bound
+from giltrace.analysis.findings.io_bound import io_bound, one_line
 from giltrace.analysis.findings.locks import lock_bound, stop_the_world
 from giltrace.analysis.findings.long_interval import long_interval
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
 from giltrace.analysis.findings.single import single
-from giltrace.analysis.findings.unused import free_threaded, idle, not_recorded
+from giltrace.analysis.findings.unused import free_threaded, gil_is_on, idle, not_recorded
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Process
 
@@ -55,12 +56,18 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     9. *parallel*: several GILs were held at once.
     10. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
         and hardly anyone waited (`single`).
-    11. *io-bound-handoff* where the rest is left and waits are few or brief, *cpu-bound-contention* where they are not.
+    11. *io-bound-handoff* where the end hung on one line that sleeps (`one_line`), or the rest is left and waits are
+        few or brief, *cpu-bound-contention* where they are not.
 
     A wait counts for 8 to 11 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
     """
     figures = figures or Costed(process)
+    verdict, on = _judged(figures), gil_is_on(figures)
+    return replace(verdict, advice=verdict.advice + on) if on else verdict
+
+
+def _judged(figures: Costed) -> Verdict:
     for rule in _BEFORE:
         verdict = rule(figures)
         if verdict is not None:
@@ -99,4 +106,4 @@ def _otherwise(f: Costed) -> Verdict:
         verdict = rule(f)
         if verdict is not None:
             return verdict
-    return contention(f) if f.lasting_share > QUIET_SHARE else io_bound(f)
+    return one_line(f) or (contention(f) if f.lasting_share > QUIET_SHARE else io_bound(f))

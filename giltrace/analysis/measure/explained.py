@@ -6,6 +6,7 @@ import numpy as np
 
 from giltrace.analysis.lock_results import Whereabouts
 from giltrace.analysis.measure.activity import Activity, Doing, by_line
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -19,7 +20,7 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
 
     `causes` are those of the blocks (`BlockCause`). In a build without a GIL it is the time in which they did not run.
     """
-    chosen = np.isin(found.doing, _WITHOUT)
+    chosen = np.isin(found.doing, _WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
         chosen &= process.chosen[found.thread]
     row = np.flatnonzero(chosen)

@@ -60,7 +60,7 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
     )
 
 
-def without_lock(process: Process, cores: int, native: Wakes, locks: Sequence[int]) -> WhatIfPoint:
+def without_lock(process: Process, cores: int, native: Wakes, locks: tuple[int, ...]) -> WhatIfPoint:
     """Replay a process on so many cores without some of its locks, given by their numbers, and with its GIL, if any.
 
     All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time.
@@ -156,7 +156,8 @@ class _Replay:
             self._at(start, thread, _BEGIN)
         while self.events or self._unstick():
             now, _, thread, what = heappop(self.events)
-            self.end = max(self.end, now)
+            if thread not in self.program.background:
+                self.end = max(self.end, now)
             if what == _RAN:
                 self.free += 1
             if self.left[thread]:

@@ -139,12 +139,17 @@ static void tell_stack(struct thread *thread, uint64_t now) {
     }
 }
 
+/* A thread that has no name yet is given one where it may never have a GIL. */
+static inline void introduce(struct thread *thread) {
+    if (unlikely(!thread->named) && frames_free_threaded()) {
+        gil_name(thread);
+    }
+}
+
 static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
     uint64_t now = clock_ticks();
     store_together(thread, now, MOST_WORDS);
-    if (unlikely(!thread->named) && frames_free_threaded()) {
-        gil_name(thread); /* it may never have a GIL */
-    }
+    introduce(thread);
     tell_stack(thread, now);
     for (uint32_t i = 0; i < thread->held_count; i++) {
         store_address(thread, now, GT_HELD, thread->held[i]);
@@ -158,6 +163,7 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
 
 static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned flags) {
     store_together(thread, posted, MOST_WORDS);
+    introduce(thread);
     tell_stack(thread, posted);
     store_address(thread, posted, GT_SEMAPHORE, (uintptr_t)semaphore);
     store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, flags);
