@@ -122,7 +122,7 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
     begin, end = (mine * span + (blocks[edge][asked] - origin) for edge in ("start", "end"))
     at = np.searchsorted(place, end, "right") - 1
     fits = (at >= 0) & (place[np.maximum(at, 0)] >= begin)
-    at = np.where(fits, _shared_out(at, fits, end, place, begin), -1)
+    at = _shared_out(at, fits, end, place, begin)
     # Posted just as the thread fell asleep, and told after that.
     after = np.searchsorted(place, end, "right")
     following = np.minimum(after, len(place) - 1)
@@ -133,17 +133,28 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
 
 
 def _shared_out(at: Ints, fits: Bools, end: Ints, place: Ints, begin: Ints) -> Ints:
-    """Give posts that ended several sleeps to the first of them, and those before to the others, where they fit."""
-    at = at.copy()
+    """Give posts that ended several sleeps to the first of them, and those before to the others, where they fit.
+
+    -1 where there is none: the post was not seen.
+    """
+    at = np.where(fits, at, -1)
+    again = _again(at, end)
     for _ in range(_POSTS_AT_ONCE):
-        rows = np.flatnonzero(fits)
-        rows = rows[np.lexsort((end[rows], at[rows]))]
-        again = rows[1:][at[rows[1:]] == at[rows[:-1]]]
-        again = again[(at[again] > 0) & (place[np.maximum(at[again] - 1, 0)] >= begin[again])]
+        fit = (at[again] > 0) & (place[np.maximum(at[again] - 1, 0)] >= begin[again])
+        at[again] = np.where(fit, at[again] - 1, -1)
+        again = _again(at, end)
         if not len(again):
             break
-        at[again] -= 1
+    at[again] = -1
     return at
+
+
+def _again(at: Ints, end: Ints) -> Ints:
+    """Which sleeps have a post that one with an earlier end has, too."""
+    rows = np.flatnonzero(at >= 0)
+    rows = rows[np.lexsort((end[rows], at[rows]))]
+    found: Ints = rows[1:][at[rows[1:]] == at[rows[:-1]]]
+    return found
 
 
 def _held(recorded: ProcessEvents, blocks: Array, addresses: npt.NDArray[np.uint64]) -> Array:
