@@ -8,9 +8,11 @@ import pytest
 
 from giltrace.recording import layout
 from giltrace.recording.clock_file import append_pair
+from giltrace.timeline.model import LockKind
 from tests.interpreters import Interpreter, one_per_minor
 from tests.sanitizers import KINDS, Build
 from tests.tracing import TARGETS, WORKLOADS, of_kind, overlaps, read
+from tests.unit.gil_events import timeline
 
 pytestmark = pytest.mark.needs("sanitizers")
 
@@ -40,11 +42,20 @@ def test_recordings_begin_and_end_in_a_host_that_forks(build: Build, tmp_path: P
     folder = tmp_path / "recordings"
     folder.mkdir()
     build.run([build.host, build.library, folder, str(ROUNDS), str(FORK_EVERY)], tmp_path)
+    kinds: set[int] = set()
     for number in range(ROUNDS):
         (process,) = read(folder / str(number))
         assert process.note == ""
         assert process.lost == 0
         assert len(of_kind(process.events, layout.Kind.ACQUIRE)) > 0
+        assert len(of_kind(process.events, layout.Kind.SLEPT)) > 0
+        assert set(of_kind(process.events, layout.Kind.AWOKE)["arg"].tolist()) <= {*layout.Outcome} - {
+            layout.Outcome.FAILED
+        }
+        (built,) = timeline([process]).processes
+        assert built.violations == ()
+        kinds |= set(built.locks["kind"].tolist())
+    assert kinds == {LockKind.SEMAPHORE, LockKind.PARKED, LockKind.EVENT}
     assert len(list(folder.glob("*/gil-*.bin"))) == ROUNDS
 
 

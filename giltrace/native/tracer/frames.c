@@ -39,6 +39,10 @@ static const struct {
 };
 enum { INTERPRETER_SIZE = 6, THREADS_HEAD = 9 };
 
+/* From this version on each thread of a free-threaded build executes a copy of a function's code of its own, which does
+ * not tell by its place which instruction it is. */
+enum { THREADS_OWN_CODE = 14 };
+
 /* The collector's state as it was up to 3.12: its newest generation's address stands between the generations and
  * `collecting`, and says that this is the place. */
 enum { GENERATIONS_BEFORE = 176, NEWEST_BEFORE = 104 };
@@ -56,6 +60,10 @@ static bool read_published(const uint64_t *runtime, int minor) {
         if (published[i].minor != minor || memcmp(runtime, "xdebugpy", 8) != 0 ||
             runtime[1] >> 16 != (0x300u | (unsigned)minor)) {
             continue;
+        }
+        bool free_threaded = runtime[2] != 0;
+        if (free_threaded && minor >= THREADS_OWN_CODE) {
+            return false;
         }
         const uint64_t *state = runtime + published[i].state, *frame = runtime + published[i].frame;
         const uint64_t *code = runtime + published[i].code;
@@ -76,7 +84,7 @@ static bool read_published(const uint64_t *runtime, int minor) {
             .text_ascii = 40,
             .text_other = 56,
             .first_state = (uint32_t)runtime[THREADS_HEAD],
-            .wider = runtime[2] /* free-threaded */ != 0 ? 16 : 0,
+            .wider = free_threaded ? 16 : 0,
         };
         const uint64_t *gc = runtime + published[i].gc;
         uint64_t place = runtime[published[i].gc_place];

@@ -11,6 +11,7 @@
 #include "locks.h"
 
 #include "clock.h"
+#include "file.h"
 #include "frames.h"
 #include "gil.h"
 #include "gils.h"
@@ -103,6 +104,24 @@ static inline bool is_parked(const sem_t *semaphore) {
     return (uintptr_t)semaphore - (uintptr_t)__builtin_frame_address(0) < NEAR;
 }
 
+/* Is it a node of a list: next, previous? One that was taken out, because somebody wakes the thread already, has
+ * neither. Others change the list meanwhile; where their memory is not to be read, what looks like a node is one. */
+static bool is_listed(const uintptr_t *node) {
+    for (;;) {
+        uintptr_t next = __atomic_load_n(&node[0], __ATOMIC_RELAXED), back = 0;
+        uintptr_t previous = __atomic_load_n(&node[1], __ATOMIC_RELAXED);
+        bool possible = next != 0 && previous != 0 && (next | previous) % sizeof next == 0;
+        if (next == previous || (possible && (file_careful() || file_confined())) ||
+            (possible && peek(next + sizeof next, &back, sizeof back) && back == (uintptr_t)node)) {
+            return true;
+        }
+        if (next == __atomic_load_n(&node[0], __ATOMIC_RELAXED) &&
+            previous == __atomic_load_n(&node[1], __ATOMIC_RELAXED)) {
+            return false;
+        }
+    }
+}
+
 /* How a sleep is begun, and, if it is parked, in which `lock`. */
 static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
     const uintptr_t *word = (const uintptr_t *)semaphore;
@@ -110,11 +129,8 @@ static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
     if (!is_parked(semaphore)) {
         return GT_SEMAPHORE_ITSELF;
     }
-    uintptr_t address = word[-1], argument = word[-2], back = 0;
-    const uintptr_t *node = word + sizeof(sem_t) / sizeof *word; /* of a list: next, previous */
-    bool listed =
-        node[0] == node[1] || (peek_own(node[0] + sizeof back, &back, sizeof back) && back == (uintptr_t)node);
-    if (address == 0 || !listed) {
+    uintptr_t address = word[-1], argument = word[-2];
+    if (address == 0 || !is_listed(word + sizeof(sem_t) / sizeof *word)) {
         return GT_RAW;
     }
     *lock = address;
@@ -136,7 +152,9 @@ static void tell_stack(struct thread *thread, uint64_t now) {
 
 static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
     uint64_t now = clock_ticks();
-    store_together(thread, now, MOST_WORDS);
+    if (!store_together(thread, now, MOST_WORDS)) {
+        return;
+    }
     tell_stack(thread, now);
     for (uint32_t i = 0; i < thread->held_count; i++) {
         store_address(thread, now, GT_HELD, thread->held[i]);
@@ -149,7 +167,9 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
 }
 
 static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned late) {
-    store_together(thread, posted, MOST_WORDS);
+    if (!store_together(thread, posted, MOST_WORDS)) {
+        return;
+    }
     tell_stack(thread, posted);
     store_address(thread, posted, GT_SEMAPHORE, (uintptr_t)semaphore);
     store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, late);
