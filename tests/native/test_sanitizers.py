@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("sanitizers")
 ROUNDS = 120
 FORK_EVERY = 4
 #: A storm of threads, forks and recordings, in which each finds the others in the middle of something.
-CYCLES = {"cycles.py": ("40", "call"), "fork_cycles.py": ("40",)}
+CYCLES = {"cycles.py": ("40", "call"), "fork_cycles.py": ("40",), "lock_cycles.py": ("30",)}
 
 #: The oldest and the newest whose frames are walked by different code.
 PYTHONS = [i for i in one_per_minor() if i.version[:2] in ((3, 8), (3, 13)) and not i.free_threaded]

@@ -119,8 +119,7 @@ static bool is_type(uintptr_t type, const char *expected) {
            memcmp(found, expected, size) == 0;
 }
 
-/* Choose the layout of the interpreter `python`, whose `Py_GetVersion()` this is; false if it is not known. */
-bool frames_choose(const struct elf_object *python, const char *version) {
+static bool recognise(const struct elf_object *python, const char *version) {
     frames_types = (struct frame_types){
         .code = (uintptr_t)elf_symbol(python, "PyCode_Type", NULL),
         .text = (uintptr_t)elf_symbol(python, "PyUnicode_Type", NULL),
@@ -131,6 +130,17 @@ bool frames_choose(const struct elf_object *python, const char *version) {
     return choose_layout((const void *)runtime_state, version) && is_type(frames_types.code, "code") &&
            is_type(frames_types.text, "str") && is_type(frames_types.bytes, "bytes") &&
            peek_own(frames_types.code + frames_field(TYPE_SIZE), &size, sizeof size) && size == frames_layout.code_size;
+}
+
+/* Choose the layout of the interpreter `python`, whose `Py_GetVersion()` this is; false if it is not known. Once: the
+ * hooks of a recording that has ended may still look at it. */
+bool frames_choose(const struct elf_object *python, const char *version) {
+    static bool asked, known;
+    if (!asked) {
+        known = recognise(python, version);
+        asked = true;
+    }
+    return known;
 }
 
 static bool points_to(uintptr_t field, uintptr_t type) {

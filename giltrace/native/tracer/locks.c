@@ -112,7 +112,8 @@ static bool is_listed(const uintptr_t *node) {
         uintptr_t previous = __atomic_load_n(&node[1], __ATOMIC_RELAXED);
         bool possible = next != 0 && previous != 0 && (next | previous) % sizeof next == 0;
         if (next == previous || (possible && (file_careful() || file_confined())) ||
-            (possible && peek(next + sizeof next, &back, sizeof back) && back == (uintptr_t)node)) {
+            (possible && peek(next + sizeof next, &back, sizeof back) &&
+             (back == (uintptr_t)node || back == previous /* it is about to be taken out */))) {
             return true;
         }
         if (next == __atomic_load_n(&node[0], __ATOMIC_RELAXED) &&
