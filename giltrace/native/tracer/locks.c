@@ -74,29 +74,28 @@ void locks_after_fork(void) {
     }
 }
 
-static inline void give_back(struct thread *thread, const sem_t *semaphore) {
-    uint32_t at = thread->held_count;
-    while (at > 0 && thread->held[at - 1] != (uintptr_t)semaphore) {
-        at--;
-    }
-    if (likely(at != 0)) {
-        for (thread->held_count--; at <= thread->held_count; at++) {
-            thread->held[at - 1] = thread->held[at];
+static __attribute__((noinline)) void give_back_other(struct thread *thread, const sem_t *semaphore) {
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+        if (thread->held[i] == (uintptr_t)semaphore) {
+            thread->held[i] = 0;
         }
     }
 }
 
-/* Which semaphores the thread has taken: if it sleeps for ever, whoever sleeps in these does, too. The oldest is
- * forgotten first. (A condition's waiter takes its own semaphore twice, the second time when it is notified.) */
-static inline void take(struct thread *thread, const sem_t *semaphore) {
-    give_back(thread, semaphore);
-    if (unlikely(thread->held_count == HELD_MAX)) {
-        for (uint32_t i = 1; i < HELD_MAX; i++) {
-            thread->held[i - 1] = thread->held[i];
-        }
-        thread->held_count--;
+static inline void give_back(struct thread *thread, const sem_t *semaphore) {
+    uintptr_t *newest = &thread->held[(thread->held_next - 1) % HELD_MAX];
+    if (likely(*newest == (uintptr_t)semaphore)) {
+        *newest = 0;
+        thread->held_next--;
+    } else {
+        give_back_other(thread, semaphore);
     }
-    thread->held[thread->held_count++] = (uintptr_t)semaphore;
+}
+
+/* Which semaphores the thread has taken: if it sleeps for ever, whoever sleeps in these does, too. The oldest is
+ * forgotten first. */
+static inline void take(struct thread *thread, const sem_t *semaphore) {
+    thread->held[thread->held_next++ % HELD_MAX] = (uintptr_t)semaphore;
 }
 
 /* Is it part of an entry of the calling thread's own, which lies on its stack? */
@@ -157,8 +156,11 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
         return;
     }
     tell_stack(thread, now);
-    for (uint32_t i = 0; i < thread->held_count; i++) {
-        store_address(thread, now, GT_HELD, thread->held[i]);
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+        uintptr_t held = thread->held[(thread->held_next + i) % HELD_MAX];
+        if (held != 0) {
+            store_address(thread, now, GT_HELD, held);
+        }
     }
     if (lock != 0) {
         store_address(thread, now, GT_LOCK, lock);
@@ -211,6 +213,7 @@ static __attribute__((noinline)) int wake_up(struct thread *thread, const sem_t 
         atomic_fetch_sub(place_of(semaphore), 1);
     }
     if (result == 0 && !is_parked(semaphore)) {
+        give_back_other(thread, semaphore); /* a condition's waiter takes its own twice, now that it is notified */
         take(thread, semaphore);
     }
     if (sleep.generation == guard_generation()) {

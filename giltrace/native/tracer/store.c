@@ -71,7 +71,8 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->cursor = thread->end = thread->release = NULL;
     thread->room.chunk = NULL;
     thread->registered = thread->named = false;
-    thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_count = 0;
+    thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
+    memset(thread->held, 0, sizeof thread->held);
     thread->request = 0;
     thread->request_written = thread->asked = thread->holds = false;
 }
