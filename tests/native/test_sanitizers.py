@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from giltrace.recording import layout
@@ -42,7 +43,7 @@ def test_recordings_begin_and_end_in_a_host_that_forks(build: Build, tmp_path: P
     folder = tmp_path / "recordings"
     folder.mkdir()
     build.run([build.host, build.library, folder, str(ROUNDS), str(FORK_EVERY)], tmp_path)
-    kinds: set[int] = set()
+    kinds = np.zeros(len(LockKind), np.int64)
     for number in range(ROUNDS):
         (process,) = read(folder / str(number))
         assert process.note == ""
@@ -54,8 +55,10 @@ def test_recordings_begin_and_end_in_a_host_that_forks(build: Build, tmp_path: P
         }
         (built,) = timeline([process]).processes
         assert built.violations == ()
-        kinds |= set(built.locks["kind"].tolist())
-    assert kinds == {LockKind.SEMAPHORE, LockKind.PARKED, LockKind.EVENT}
+        kinds += np.bincount(built.locks["kind"][built.blocks["lock"]], minlength=len(kinds))
+    assert (kinds[[LockKind.SEMAPHORE, LockKind.PARKED, LockKind.EVENT]] > 20).all()
+    # A thread that somebody stopped amid waking, half out of the list of those that are parked.
+    assert kinds[LockKind.RAW] <= kinds.sum() // 200
     assert len(list(folder.glob("*/gil-*.bin"))) == ROUNDS
 
 

@@ -42,6 +42,8 @@ enum { MOST_WORDS = HELD_MAX + 4 };
 
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
 
+enum { LOOKS = 4 /* at a list that others change: some of them may find it in between */ };
+
 /* How many sleep in semaphores of this place, and above that how many ever began to: a word that changes whenever one
  * does. Semaphores may share a place: then posts are recorded that nobody slept for. */
 static _Atomic uint64_t places[1 << PLACE_BITS];
@@ -106,7 +108,7 @@ static inline bool is_parked(const sem_t *semaphore) {
 /* Is it a node of a list: next, previous? One that was taken out, because somebody wakes the thread already, has
  * neither. Others change the list meanwhile; where their memory is not to be read, what looks like a node is one. */
 static bool is_listed(const uintptr_t *node) {
-    for (;;) {
+    for (int looks = 0; looks < LOOKS; looks++) {
         uintptr_t next = __atomic_load_n(&node[0], __ATOMIC_RELAXED), back = 0;
         uintptr_t previous = __atomic_load_n(&node[1], __ATOMIC_RELAXED);
         bool possible = next != 0 && previous != 0 && (next | previous) % sizeof next == 0;
@@ -115,11 +117,8 @@ static bool is_listed(const uintptr_t *node) {
              (back == (uintptr_t)node || back == previous /* it is about to be taken out */))) {
             return true;
         }
-        if (next == __atomic_load_n(&node[0], __ATOMIC_RELAXED) &&
-            previous == __atomic_load_n(&node[1], __ATOMIC_RELAXED)) {
-            return false;
-        }
     }
+    return false;
 }
 
 /* How a sleep is begun, and, if it is parked, in which `lock`. */
