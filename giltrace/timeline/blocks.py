@@ -64,11 +64,9 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     blocks["timed"] = (first["flags"] & np.uint8(Way.TIMED)) != 0
     place = recorded.places[first["arg"]]
     address = np.where(place["lock"] != 0, place["lock"], place["semaphore"])
-    known, number = np.unique(address, return_inverse=True)
-    locks = np.zeros(len(known), LOCK)
-    locks["address"] = known
-    locks["kind"][number.ravel()] = _KINDS[first["flags"] & np.uint8(len(_KINDS) - 1)]
-    blocks["lock"] = number.ravel()
+    kind = _KINDS[first["flags"] & np.uint8(len(_KINDS) - 1)]
+    locks, number = _locks(address, kind)
+    blocks["lock"] = number
     wake = _wakes(told, blocks, place["semaphore"], recorded)
     woken = wake >= 0
     by = told[np.maximum(wake, 0)]
@@ -76,8 +74,22 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     blocks["woken"] = np.where(woken, np.clip(by["time"], blocks["start"], blocks["end"]), blocks["end"])
     wake_stack = np.where(woken, by["stack"], -1).astype(np.int32)
     order = np.argsort(blocks["start"], kind="stable")
-    held = _held(recorded, blocks[order], known)
+    held = _held(recorded, blocks[order], locks)
     return Blocks(blocks.take(order), locks, held, first["stack"][order].astype(np.int32), wake_stack[order])
+
+
+def _locks(address: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]) -> tuple[Array, Ints]:
+    """The distinct locks (dtype `LOCK`), sorted, of which there is one at each of these addresses, and its number.
+
+    What is made where another one was is told from that if it is of another kind.
+    """
+    order = np.lexsort((kind, address))
+    rows = np.empty(len(order), LOCK)
+    rows["address"], rows["kind"] = address[order], kind[order]
+    fresh = np.append(True, rows[1:] != rows[:-1])[: len(rows)]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(fresh) - 1
+    return rows[fresh], number
 
 
 def _pairs(told: Array) -> tuple[Ints, Ints]:
@@ -157,10 +169,13 @@ def _again(at: Ints, end: Ints) -> Ints:
     return found
 
 
-def _held(recorded: ProcessEvents, blocks: Array, addresses: npt.NDArray[np.uint64]) -> Array:
+def _held(recorded: ProcessEvents, blocks: Array, locks: Array) -> Array:
     """What threads had taken, of the locks that somebody was blocked in, when they were blocked themselves."""
-    found = np.searchsorted(addresses, recorded.held["semaphore"])
-    known = np.append(addresses, np.uint64(0))[found] == recorded.held["semaphore"]
+    place = np.flatnonzero(locks["kind"] == LockKind.SEMAPHORE)
+    addresses = np.append(locks["address"][place], np.uint64(0))
+    found = np.searchsorted(addresses[:-1], recorded.held["semaphore"])
+    known = addresses[found] == recorded.held["semaphore"]
+    found = np.append(place, -1)[found]
     rows, found = recorded.held[known], found[known]
     if not len(rows) or not len(blocks):
         return np.empty(0, HELD_LOCK)

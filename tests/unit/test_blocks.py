@@ -107,6 +107,17 @@ def test_locks_have_the_address_that_threads_were_parked_for() -> None:
     assert rows(built.blocks, "lock") == [(0,), (1,), (2,)]
 
 
+def test_what_is_made_where_another_one_was_is_another_lock() -> None:
+    script = Script().slept(100, ONE, A, 0x10, way=Way.WITH_ARGUMENT).awoke(110, ONE)
+    script.slept(200, ONE, A, 0x10).awoke(210, ONE).slept(300, ONE, 0x10).awoke(310, ONE)
+    script.slept(400, TWO, B, held=[0x10]).awoke(410, TWO)
+    built = process(script)
+    kinds = (LockKind.SEMAPHORE, LockKind.PARKED, LockKind.EVENT)
+    assert rows(built.locks, "address", "kind")[:3] == [(0x10, kind) for kind in kinds]
+    assert rows(built.blocks, "lock") == [(1,), (2,), (0,), (3,)]
+    assert rows(built.held, "block", "lock") == [(3, 0)]
+
+
 def test_what_those_had_who_slept() -> None:
     script = Script().slept(100, ONE, A, held=[B, 0x5555]).slept(110, TWO, B, held=[B])
     script.posted(150, MAIN, A).awoke(160, ONE).posted(170, ONE, B).awoke(180, TWO)

@@ -68,6 +68,8 @@ _THREADING = {
 }
 # Classes of `threading` whose methods wait for a condition, from 3.11 on; before, functions have no class.
 _CLASSES = {"Event": BlockCause.EVENT, "Barrier": BlockCause.BARRIER, "Semaphore": BlockCause.SEMAPHORE}
+# Modules of packages, by what they are called here.
+_ENDS = {"multiprocessing": "/multiprocessing/synchronize.py", "futures": "/concurrent/futures/_base.py"}
 # What a call of something that is no Python function says.
 _CALLS = (
     (re.compile(r"\.(?:get|put)\("), BlockCause.QUEUE),
@@ -164,11 +166,11 @@ def _is_start(frames: Sequence[tuple[str, str]]) -> bool:
 
 def _module(file: str) -> str:
     """What tells the modules of the standard library apart that make threads wait: the package, or the file's name."""
-    for package in ("logging", "multiprocessing"):
-        if f"/{package}/" in file:
-            return package
-    if file.endswith("/concurrent/futures/_base.py"):
-        return "futures"
-    name = file.rpartition("/")[2].rpartition(".")[0]
-    # "<frozen importlib._bootstrap>", and one that was frozen into a program: "threading.pyc".
-    return file[:-1].rpartition(".")[2] if file.startswith("<frozen ") else name
+    if "/logging/" in file:
+        return "logging"
+    for module, end in _ENDS.items():
+        if file.endswith(end):
+            return module
+    if file.startswith("<frozen "):  # importlib._bootstrap
+        return file.removeprefix("<frozen ")[:-1].rpartition(".")[2]
+    return file.rpartition("/")[2].rpartition(".")[0]

@@ -11,7 +11,6 @@
 #include "locks.h"
 
 #include "clock.h"
-#include "file.h"
 #include "frames.h"
 #include "gil.h"
 #include "gils.h"
@@ -42,7 +41,7 @@ enum { MOST_WORDS = HELD_MAX + 4 };
 
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
 
-enum { LOOKS = 4 /* at a list that others change: some of them may find it in between */ };
+enum { LOOKS = 4 };
 
 /* How many sleep in semaphores of this place, and above that how many ever began to: a word that changes whenever one
  * does. Semaphores may share a place: then posts are recorded that nobody slept for. */
@@ -105,16 +104,26 @@ static inline bool is_parked(const sem_t *semaphore) {
     return (uintptr_t)semaphore - (uintptr_t)__builtin_frame_address(0) < NEAR;
 }
 
+/* Does what follows `node` in a list lead back to it? Where no memory can be looked at, what looks like a node is one.
+ */
+static bool leads_back(const uintptr_t *node, uintptr_t next, uintptr_t previous) {
+    uintptr_t back = 0;
+    if (next == 0 || previous == 0 || (next | previous) % sizeof next != 0) {
+        return false;
+    }
+    if (!peek(next + sizeof next, &back, sizeof back)) {
+        return !peek((uintptr_t)node, &back, sizeof back);
+    }
+    return back == (uintptr_t)node || back == previous /* it is about to be taken out */;
+}
+
 /* Is it a node of a list: next, previous? One that was taken out, because somebody wakes the thread already, has
- * neither. Others change the list meanwhile; where their memory is not to be read, what looks like a node is one. */
+ * neither. Others change the list meanwhile, and some of the looks may find it in between. */
 static bool is_listed(const uintptr_t *node) {
     for (int looks = 0; looks < LOOKS; looks++) {
-        uintptr_t next = __atomic_load_n(&node[0], __ATOMIC_RELAXED), back = 0;
+        uintptr_t next = __atomic_load_n(&node[0], __ATOMIC_RELAXED);
         uintptr_t previous = __atomic_load_n(&node[1], __ATOMIC_RELAXED);
-        bool possible = next != 0 && previous != 0 && (next | previous) % sizeof next == 0;
-        if (next == previous || (possible && (file_careful() || file_confined())) ||
-            (possible && peek(next + sizeof next, &back, sizeof back) &&
-             (back == (uintptr_t)node || back == previous /* it is about to be taken out */))) {
+        if (next == previous || leads_back(node, next, previous)) {
             return true;
         }
     }
