@@ -12,23 +12,24 @@ from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.ranked import find_findings
+from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.blame import find_blame
+from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.analysis.measure.decomposition import decompose
+from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.replay.what_if import what_if
-from giltrace.analysis.results import (
-    SCHEMA,
-    GilReport,
-    ProcessReport,
-    Quality,
-    Report,
-    ThreadReport,
-)
+from giltrace.analysis.replay.what_if import what_if, without_lock
+from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.timeline.model import Flag, Process, Timeline
+
+#: A lock that cost less than this share of a process's time is not replayed.
+_LEAST_LOCK = 0.05
+#: So many lines of a critical path are told, the longest.
+_MOST_ON_PATH = 1_000
 
 
 def analyse(timeline: Timeline) -> Report:
@@ -37,7 +38,8 @@ def analyse(timeline: Timeline) -> Report:
     Of processes of which some threads only are chosen, what these waited and held is told, and who made them wait;
     verdict, GILs and what-if are those of the whole process.
     """
-    processes = tuple(_process(process, timeline) for process in timeline.processes)
+    # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
+    processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
     return Report(
         schema=SCHEMA,
@@ -77,11 +79,12 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     machine = int(timeline.machine.get("cpus", 0))
-    figures = Costed(process)
+    began = timeline.start + timeline.realtime_offset
+    figures = Costed(process, began)
     known = summarise_process(process, machine, figures)
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
-    hogs = find_hogs(_asked_by_chosen(process), timeline.start + timeline.realtime_offset)
+    hogs = find_hogs(_asked_by_chosen(process), began)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -114,7 +117,22 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         cpu_quota=process.cores.quota if process.cores is not None else None,
         limits=known.limits,
         end_of=process.end_of,
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
+        lock_blame=_bounded(figures, machine),
+        critical_path=figures.on_path[:_MOST_ON_PATH],
     )
+
+
+def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:
+    """What is known of locks, with what it would bring to do without the one that cost most, if it cost much."""
+    rows = figures.lock_blame
+    given = {cause.label for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD)}
+    at = next((number for number, row in enumerate(rows) if row.cause in given and row.locks), None)
+    if at is None or rows[at].ns < _LEAST_LOCK * figures.wall:
+        return rows
+    cores = figures.process.cores.at_once if figures.process.cores is not None else max(machine, 1)
+    bound = without_lock(figures.process, cores, figures.native, tuple(number - 1 for number in rows[at].locks))
+    return (*rows[:at], replace(rows[at], speedup_bound=bound.speedup_bound), *rows[at + 1 :])
 
 
 def _gil(process: Process, known: GilSummary) -> GilReport:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
+from giltrace.analysis.site import Site
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import Sampling
 from giltrace.recording.perf_types import ANONYMOUS
@@ -27,47 +29,6 @@ class Verdict:
     summary: str
     advice: str = ""
     evidence: dict[str, float] = field(default_factory=dict)
-
-
-#: A function, its file and the line; the line is 0 and the file empty where they are not known.
-Frame = tuple[str, str, int]
-
-
-def frame_text(frame: Frame) -> str:
-    """A frame in words, ``function (file:line)``, as far as it is known."""
-    function, file, line = frame
-    return f"{function} ({file}:{line})" if file and line > 0 else f"{function} ({file})" if file else function
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a thread was: its role (`analysis.roles`), its innermost Python frame, the *leaf* (`function`, `file`,
-    `line`), and its *own line*, the innermost one in the user's code (`own_function`, `own_file`, `own_line`).
-
-    Where one of them is not known, its texts are empty and its line is 0. `own` says that it is no code of the program:
-    giltrace runs it there, for a collector.
-    """
-
-    thread: str
-    function: str = ""
-    file: str = ""
-    line: int = 0
-    own: bool = False
-    own_function: str = ""
-    own_file: str = ""
-    own_line: int = 0
-
-    @property
-    def leaf(self) -> str:
-        """Its innermost frame in words: of the file the last part only."""
-        return frame_text((self.function, self.file.rpartition("/")[2], self.line))
-
-    @property
-    def where(self) -> str:
-        """Its own line in words, or the leaf where it has none."""
-        if not self.own_function:
-            return self.leaf
-        return frame_text((self.own_function, self.own_file.rpartition("/")[2], self.own_line))
 
 
 @dataclass(frozen=True)
@@ -391,6 +352,8 @@ class ProcessReport:
     `became` is the program that was executed in its place, if that was not Python.
     It might run on `cores_allowed` cores and use at most `cpu_quota` cores' worth of time, None if that is not known or
     there is no such limit; `limits` says so in words where that is less than the machine has.
+    `whereabouts` tell where threads were without the GIL, `lock_blame` who was blocked in locks, and by whom,
+    and `critical_path` what its end hung on.
     Its time ends with the "process", or with the "recording" or the "window" that it outlived: `end_of`.
     """
 
@@ -424,6 +387,9 @@ class ProcessReport:
     cpu_quota: float | None = None
     limits: str = ""
     end_of: EndOf = "process"
+    whereabouts: tuple[Whereabouts, ...] = ()
+    lock_blame: tuple[LockBlame, ...] = ()
+    critical_path: tuple[OnPath, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import numpy as np
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.lock_results import Whereabouts
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
+from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
-from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.recording.collected import CollectorReport
 from giltrace.timeline.axis import Ints
@@ -26,6 +27,9 @@ TOP_CULPRITS = 3
 #: They are told where threads waited for that share of the process's time, and each of them made up that share of it.
 LEAST_WAITED = 0.01
 LEAST_CULPRIT = 0.05
+#: So many places are told where threads were without the GIL, each with that share of the time.
+TOP_WHEREABOUTS = 3
+LEAST_WHEREABOUTS = 0.1
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class ProcessSummary:
     """One process; `threads`, the chosen ones, in the order of the timeline.
 
     `became`: see `Process`. `limits`: see `ProcessReport`. `culprits` are the lines for which its threads waited
-    longest, each by itself; `phases` what it was like when, if that changed. `summarise` finds both.
+    longest, each by itself; `phases` what it was like when, if that changed; `whereabouts` where threads were without
+    the GIL. `summarise` finds these.
     """
 
     pid: int
@@ -103,11 +108,21 @@ class ProcessSummary:
     limits: str = ""
     culprits: tuple[BlameTotal, ...] = ()
     phases: tuple[Phase, ...] = ()
+    whereabouts: tuple[Whereabouts, ...] = ()
 
     @property
     def waited_ns(self) -> int:
         """How long its threads waited for the GIL, all together."""
         return sum(thread.waited_ns for thread in self.threads)
+
+    @property
+    def told_whereabouts(self) -> tuple[Whereabouts, ...]:
+        """Those of the whereabouts that it is worth to tell of: where threads lost more without the GIL than to it."""
+        chosen = [row for row in self.whereabouts if not (row.site.thread == "MainThread" and row.cause == "join")]
+        total = sum(row.ns for row in chosen)
+        if total <= max(self.waited_ns, LEAST_WHEREABOUTS * sum(thread.life_ns for thread in self.threads)):
+            return ()
+        return tuple(row for row in chosen if row.ns >= LEAST_WHEREABOUTS * total)[:TOP_WHEREABOUTS]
 
     @property
     def told_culprits(self) -> tuple[BlameTotal, ...]:
@@ -148,19 +163,10 @@ class Summary:
 
 def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
-    machine = int(timeline.machine.get("cpus", 0))
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        processes=tuple(
-            replace(
-                summarise_process(process, machine),
-                culprits=CulpritSites(process, Sites(process), own_lines=True).ranked(
-                    process.of_chosen(process.waits), TOP_CULPRITS
-                ),
-                phases=find_phases(process, timeline),
-            )
-            for process in timeline.processes
-        ),
+        # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
+        processes=tuple(_summarised(process, timeline) for process in map(replace, timeline.processes)),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,
@@ -171,6 +177,18 @@ def summarise(timeline: Timeline) -> Summary:
             sampled=describe_sampling(timeline.sampling),
             lost_stacks=timeline.lost_stacks,
         ),
+    )
+
+
+def _summarised(process: Process, timeline: Timeline) -> ProcessSummary:
+    figures = Costed(process, timeline.start + timeline.realtime_offset)
+    return replace(
+        summarise_process(process, int(timeline.machine.get("cpus", 0)), figures),
+        culprits=CulpritSites(process, figures.sites, own_lines=True).ranked(
+            process.of_chosen(process.waits), TOP_CULPRITS
+        ),
+        phases=find_phases(process, timeline),
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
     )
 
 

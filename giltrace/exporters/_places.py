@@ -14,7 +14,7 @@ from giltrace.analysis.measure.native_code import functions_text, native_functio
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import Source, Stretches, sourced_stacks, stretches
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.exporters._relations import Relations
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from giltrace.analysis.measure.stack_totals import culprits, frames, holding, waiting
 from giltrace.analysis.measure.usage import lengths
-from giltrace.analysis.results import Frame, frame_text
+from giltrace.analysis.site import Frame, frame_text
 from giltrace.errors import UsageError
 from giltrace.exporters._names import labels
 from giltrace.timeline.model import Process, Timeline

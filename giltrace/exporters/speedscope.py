@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace import __version__
 from giltrace.analysis.measure.stack_totals import StackTotals, frames, holding, waiting
-from giltrace.analysis.results import Frame
+from giltrace.analysis.site import Frame
 from giltrace.errors import UsageError
 from giltrace.exporters._names import command_words, labels
 from giltrace.timeline.model import Process, Timeline

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.expressions import expression
 from giltrace.analysis.measure.intervals import covered, disjoint
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.errors import TargetError
 from giltrace.integrations.cores import Away
 from giltrace.recording.events import ProcessEvents, StackTable

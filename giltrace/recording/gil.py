@@ -28,6 +28,7 @@ from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gathering import Edges, Gatherer
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
 from giltrace.recording.lock_records import Places, held_at, places_of, together
+from giltrace.recording.order import joined
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
 
@@ -232,13 +233,9 @@ def read_process(
     refused: list[int] = []
     threads = _Threads()
     decoder = Decoder(ticking)
-    if gatherer is None:
-        parts = (part for part, _ in _parts(file, decoder, threads, refused))
-        events, outside = _of(times, np.concatenate([_NONE, *parts]))
-    else:
-        left_out: list[int] = []
-        events = np.concatenate([_NONE, *_gathered(file, decoder, times, threads, refused, left_out, gatherer)])
-        outside = sum(left_out)
+    left_out: list[int] = []
+    events = joined(_in_order(file, decoder, times, threads, refused, left_out, gatherer), GIL_EVENT)
+    outside = sum(left_out)
     problems = [f"chunks whose head makes no sense: {len(refused)}"] if refused else []
     problems += [f"records of times outside the recording: {outside}"] if outside else []
     gathered = _NONE_GATHERED if gatherer is None else gatherer.gathered
@@ -287,16 +284,16 @@ def _parts(file: GilFile, decoder: Decoder, threads: _Threads, refused: list[int
         yield decoder.decode(some, threads.take(heads, some)), reach
 
 
-def _gathered(
+def _in_order(
     file: GilFile,
     decoder: Decoder,
     times: Times,
     threads: _Threads,
     refused: list[int],
     left_out: list[int],
-    gatherer: Gatherer,
+    gatherer: Gatherer | None,
 ) -> Iterator[npt.NDArray[np.void]]:
-    """Yield the events that are left when quiet holds are gathered, piece by piece in order of time.
+    """Yield the events piece by piece in order of time; with a `gatherer`, those that are left by it.
 
     How many were of other times is added to `left_out`.
     """
@@ -309,11 +306,11 @@ def _gathered(
         events, outside = _of(times, np.concatenate(parts))
         left_out.append(outside)
         done = int(np.searchsorted(events["time"], decoder.ns(reach)))
-        yield gatherer.feed(events[:done])
+        yield gatherer.feed(events[:done]) if gatherer is not None else events[:done]
         parts, size = [events[done:].copy()], 0
     events, outside = _of(times, np.concatenate(parts))
     left_out.append(outside)
-    yield gatherer.feed(events, last=True)
+    yield gatherer.feed(events, last=True) if gatherer is not None else events
 
 
 def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], int]:

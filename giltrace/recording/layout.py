@@ -144,6 +144,7 @@ class WakeFlag(IntFlag):
     """Marks on a WAKE."""
 
     LATE = 1  #: the time is after the act
+    OWNED = 2  #: the thread had taken the semaphore: it gives back what was its own
 
 
 class Way(IntFlag):
@@ -153,6 +154,7 @@ class Way(IntFlag):
     RAW = 2  #: likewise, for one that guards the lists of those that are parked
     TIMED = 4
     WITH_ARGUMENT = 8  #: whoever gives the lock away tells the thread something
+    OWN_STATE = 16  #: parked for its own thread state: the world was stopped
 
 
 class Outcome(IntEnum):

@@ -84,8 +84,13 @@ def _sensible(raw: Array, times: Times) -> Array:
     good = times.have(raw["time"]) & (raw["cpu"] <= MAX_CPU)
     for name in ("pid", "tid"):
         good &= (raw[name] > 0) & (raw[name] <= MAX_ID)
-    known = raw[good].astype(SWITCH)
-    return known[np.argsort(known["time"], kind="stable")]
+    if not good.all():
+        raw = raw.take(np.flatnonzero(good))
+    raw = raw.take(np.argsort(raw["time"], kind="stable"))
+    known = np.empty(len(raw), SWITCH)
+    for name in known.dtype.names or ():
+        known[name] = raw[name]
+    return known
 
 
 def read_births(folder: Path) -> set[int]:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport, Site, frame_text
+from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport
+from giltrace.analysis.site import Site, frame_text
+from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.names import site_name
-from giltrace.reports.summary import paragraph, print_table
 from giltrace.reports.threads import WIDE
 from giltrace.text import plural
 

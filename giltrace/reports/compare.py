@@ -12,7 +12,7 @@ from rich.text import Text
 from giltrace.analysis.compare.compare import LEAST_SHARE, Comparison, CulpritChange, Figure, RoleChange, Side, Unit
 from giltrace.analysis.compare.headline import cost
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.reports.markdown import MOST_BYTES, code, escaped, table
 from giltrace.reports.names import site_name
 from giltrace.text import json_text, visible

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 _NARROWEST, _USUAL = 20, 80
 
@@ -18,3 +21,19 @@ def console(**options: Any) -> Console:
     if made.width < _NARROWEST:
         made.width = _USUAL
     return made
+
+
+def paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
+    """Print text wrapped and indented, without the blanks that would fill its lines in a pipe."""
+    lines = textwrap.wrap(
+        text, console.width - 1, initial_indent=indent, subsequent_indent="  ", break_on_hyphens=False
+    )
+    console.print(Text("\n".join(lines), style=style))
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table without the blanks that would fill its lines in a pipe."""
+    for segments in console.render_lines(table, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()
+        console.print(line)

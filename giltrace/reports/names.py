@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 
 _GAP = ".."
 

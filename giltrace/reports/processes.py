@@ -10,8 +10,8 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration
 from giltrace.analysis.results import ProcessReport
+from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.names import shortened
-from giltrace.reports.summary import paragraph, print_table
 from giltrace.reports.tree import Branch, process_tree
 
 #: So many lines are printed; what is left is counted in one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,6 +11,8 @@ from rich.text import Text
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
+from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.locks import print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.threads import thread_table
 from giltrace.reports.tree import weight
@@ -34,22 +35,6 @@ def print_summary(summary: Summary, console: Console) -> None:
     print_quality(summary.quality, console)
 
 
-def paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
-    """Print text wrapped and indented, without the blanks that would fill its lines in a pipe."""
-    lines = textwrap.wrap(
-        text, console.width - 1, initial_indent=indent, subsequent_indent="  ", break_on_hyphens=False
-    )
-    console.print(Text("\n".join(lines), style=style))
-
-
-def print_table(table: Table, console: Console) -> None:
-    """Print a table without the blanks that would fill its lines in a pipe."""
-    for segments in console.render_lines(table, pad=False):
-        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
-        line.rstrip()
-        console.print(line)
-
-
 def _print_process(process: ProcessSummary, console: Console) -> None:
     head = Text(f"process {process.pid}", style="bold")
     version = process.python.split()[:1]
@@ -70,6 +55,9 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     if process.phases:
         paragraph(f"Its character changes with time: {', '.join(map(_phase, process.phases))}.", console)
     _print_culprits(process, console)
+    if process.told_whereabouts:
+        paragraph("Without the GIL, threads were:", console)
+        print_whereabouts(process.told_whereabouts, console)
     if process.threads:
         print_table(thread_table(process.threads, console.width), console)
     _print_gils(process, console)

@@ -24,9 +24,11 @@ from giltrace.analysis.results import (
 )
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
+from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
-from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, paragraph, print_quality, print_table
+from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
 from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.threads import thread_table
 from giltrace.reports.tree import weight
@@ -80,16 +82,39 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
     if not any(gil.holds for gil in process.gils):
         if process.verdict.kind == "not-recorded":
             paragraph("No use of a GIL is on record: what it cost, and whom, is not known.", console)
+        _print_without(process, console, detail)
         console.print()
         return
+    off = sum(row.ns for row in process.whereabouts)
+    outweighs = off > process.wait_decomposition_ns.total_ns
+    if outweighs:
+        _print_without(process, console, detail)
     _print_cost(process, console, detail)
     _heading("Who made whom wait", console)
     print_blame(process, console, detail)
     _print_trust(process, console)
+    if not outweighs:
+        _print_without(process, console, detail)
     _print_patterns(process, console, detail)
+    if process.critical_path:
+        _heading("What the end hung on", console)
+        print_path(process.critical_path, process.duration_ns, process.end_of, console)
+        console.print()
     _heading("What would change without a GIL", console)
     _print_what_if(process.what_if, console)
     console.print()
+
+
+def _print_without(process: ProcessReport, console: Console, detail: Detail) -> None:
+    """Where threads were without the GIL, and who made whom wait in locks."""
+    if process.whereabouts:
+        _heading("Where threads were without the GIL", console)
+        print_whereabouts(process.whereabouts, console, None if detail.everything else TOP_ROWS)
+        console.print()
+    if process.lock_blame:
+        _heading("Who made whom wait in locks", console)
+        print_locks(process.lock_blame, console, everything=detail.everything)
+        console.print()
 
 
 def _print_verdict(process: ProcessReport, console: Console) -> None:
@@ -133,7 +158,8 @@ def _figure(name: str, value: float) -> str:
         return f"{words} {percent(value)} of {_SHARE_OF.get(stem, 'the time')}"
     if unit == "ratio":
         return _RATIOS.get(stem, f"{words} {{}}").format(f"{value:.2f}")
-    return f"{name.replace('_', ' ')} {value:g}"
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+    return f"{name.replace('_', ' ')} {number}"
 
 
 def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> None:

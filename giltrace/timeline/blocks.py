@@ -18,20 +18,20 @@ _LATE_NS = 20_000_000
 #: Several sleepers of one semaphore may have been woken by posts that came before any of them was up: so many of these
 #: are told apart.
 _POSTS_AT_ONCE = 8
-# By the lowest bits of `Way`.
-_KINDS = np.array(
-    [
-        LockKind.RAW
-        if way & Way.RAW
-        else LockKind.SEMAPHORE
-        if not way & Way.PARKED
-        else LockKind.PARKED
-        if way & Way.WITH_ARGUMENT
-        else LockKind.EVENT
-        for way in range(2 * Way.WITH_ARGUMENT)
-    ],
-    np.uint8,
-)
+
+
+def _kind(way: int) -> LockKind:
+    """What a thread sleeps in that sleeps so (`layout.Way`)."""
+    if way & Way.RAW:
+        return LockKind.RAW
+    if not way & Way.PARKED:
+        return LockKind.SEMAPHORE
+    if way & Way.OWN_STATE:
+        return LockKind.WORLD
+    return LockKind.PARKED if way & Way.WITH_ARGUMENT else LockKind.EVENT
+
+
+_KINDS = np.array([_kind(way) for way in range(2 * Way.OWN_STATE)], np.uint8)
 
 
 class Blocks(NamedTuple):
@@ -71,6 +71,8 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     woken = wake >= 0
     by = told[np.maximum(wake, 0)]
     blocks["waker"] = np.where(woken, by["thread"].astype(np.int64), -1)
+    owned = (by["flags"] & np.uint8(WakeFlag.OWNED)) != 0
+    blocks["owned"] = woken & (owned | (locks["kind"][blocks["lock"]] == LockKind.PARKED))
     blocks["woken"] = np.where(woken, np.clip(by["time"], blocks["start"], blocks["end"]), blocks["end"])
     wake_stack = np.where(woken, by["stack"], -1).astype(np.int32)
     order = np.argsort(blocks["start"], kind="stable")

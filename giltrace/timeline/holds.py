@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ class _Steps:
         self.event = order
         self.kind = kind
         self.orphan = orphan
-        self.time: Ints = events["time"][order].astype(np.int64)
+        self.time: Ints = events["time"][order]
         joined = key[1:] == key[:-1]
         self.before = np.full(len(kind), _NOTHING, np.uint8)
         self.before[1:][joined] = kind[:-1][joined]
@@ -94,6 +95,11 @@ class _Matcher:
         self.steps = _Steps(events, len(threads), gils)
         self.violations: list[str] = []
         self.missing = 0  # records that lack
+
+    @cached_property
+    def turns(self) -> npt.NDArray[np.intp]:
+        """The records that are an acquire or a release."""
+        return np.flatnonzero((self.events["kind"] == _ACQUIRE) | (self.events["kind"] == _RELEASE))
 
     def complain(self, what: str, event: Ints | npt.NDArray[np.intp]) -> None:
         """Put a broken rule into words: how often, and where first."""
@@ -183,8 +189,7 @@ class _Matcher:
         after = np.full(len(event), -1, np.int64)
         if len(event) == 0:
             return before, after
-        gil = self.events["gil"]
-        turns = np.flatnonzero((self.events["kind"] == _ACQUIRE) | (self.events["kind"] == _RELEASE))
+        gil, turns = self.events["gil"], self.turns
         for one in np.unique(gil[event]):
             own = turns[gil[turns] == one] if self.gils > 1 else turns
             where = np.flatnonzero(gil[event] == one)

@@ -97,20 +97,20 @@ def _tiling(process: Process) -> list[str]:
     if not process.has_sched:
         return []
     states, threads = process.states, len(process.threads)
-    thread = states["thread"].astype(np.int64)
+    thread = states["thread"].copy()
     starts = np.array([t.start for t in process.threads], np.int64)
     ends = np.array([t.end for t in process.threads], np.int64)
-    if len(states) and (thread.max() >= threads or (np.diff(thread) < 0).any()):
+    if len(states) and (thread.max() >= threads or (thread[1:] < thread[:-1]).any()):
         return ["states are not sorted by thread"]
     at = np.searchsorted(thread, np.arange(threads + 1))
-    total = np.append(0, np.cumsum(states["end"] - states["start"]))
-    short = total[at[1:]] - total[at[:-1]] - (ends - starts)
+    used = at[1:] > at[:-1]
+    short = starts - ends
+    short[used] += np.add.reduceat(states["end"] - states["start"], at[:-1][used])
     broken = np.zeros(threads, np.bool_)
     broken[short != 0] = True
     same = thread[1:] == thread[:-1]
     broken[thread[1:][same & (states["start"][1:] != states["end"][:-1])]] = True
     broken[thread[states["end"] <= states["start"]]] = True
-    used = at[1:] > at[:-1]
     first, last = at[:-1][used], at[1:][used] - 1
     broken[np.flatnonzero(used)[states["start"][first] != starts[used]]] = True
     broken[np.flatnonzero(used)[states["end"][last] != ends[used]]] = True

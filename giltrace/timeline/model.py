@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,9 @@ class LockKind(IntEnum):
 
     SEMAPHORE = 0  #: a lock that is a semaphore
     PARKED = 1  #: one that parks those that wait, as a PyMutex does: also the lock of an object
-    EVENT = 2  #: likewise, of what is not given from one to the next: the end of a thread, a stopped world
-    RAW = 3  #: what guards the lists of parked threads
+    EVENT = 2  #: likewise, of what is not given from one to the next: the end of a thread, a queue
+    WORLD = 3  #: likewise, until a stopped world goes on
+    RAW = 4  #: what guards the lists of parked threads
 
     @property
     def label(self) -> str:
@@ -108,7 +109,8 @@ GATHERED = np.dtype([("hold", "<i8"), ("count", "<i8"), ("longest", "<i8"), ("ha
 SAMPLE = np.dtype([("time", "<i8"), ("thread", "<u4"), ("gil", "<u2"), ("collecting", "u1")])
 
 #: A block: `thread` slept in `lock` (numbers `Process.locks`), at most until a time if `timed`. It `ended` (a
-#: `BlockEnd`) by what `waker` did at `woken`; -1 and `end` where that is not known or nobody did.
+#: `BlockEnd`) by what `waker` did at `woken`; -1 and `end` where that is not known or nobody did. It was `owned` if the
+#: waker had had the lock itself: else it was made to wake somebody up.
 BLOCK = np.dtype(
     [
         ("start", "<i8"),
@@ -119,6 +121,7 @@ BLOCK = np.dtype(
         ("woken", "<i8"),
         ("ended", "u1"),
         ("timed", "u1"),
+        ("owned", "u1"),
     ]
 )
 
@@ -212,6 +215,7 @@ class Process:
     `blocks` (dtype `BLOCK`, sorted by start) are the times that threads slept in one of the interpreter's own `locks`
     (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `free_threaded`: the interpreter can do without
     a GIL.
+    `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
     pid: int
@@ -252,6 +256,7 @@ class Process:
     locks: Array = field(default_factory=lambda: np.empty(0, LOCK))
     held: Array = field(default_factory=lambda: np.empty(0, HELD_LOCK))
     free_threaded: bool = False
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_chosen(self, rows: Array) -> Bools:
         """Which of `rows`, each of a `thread`, are those of threads that are asked about."""

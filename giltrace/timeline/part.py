@@ -132,7 +132,7 @@ def _open(blocks: Array, start: int, end: int) -> Array:
     """
     blocks = blocks.copy()
     goes_on = blocks["end"] > end
-    blocks["ended"][goes_on], blocks["waker"][goes_on] = BlockEnd.OPEN, -1
+    blocks["ended"][goes_on], blocks["waker"][goes_on], blocks["owned"][goes_on] = BlockEnd.OPEN, -1, 0
     blocks["woken"] = np.where(goes_on, end, np.maximum(blocks["woken"], start))
     return blocks
 

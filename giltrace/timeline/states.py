@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.order import stable_order
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import STATE, Array, State
 
@@ -36,6 +40,8 @@ def _state_table() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 
 
 _STATE_OF = _state_table()
+#: Threads with so many boundaries are tiled at a time, or one that has more: it takes no more memory than they do.
+_PIECE = 1 << 20
 
 
 def thread_states(starts: Ints, ends: Ints, born: Bools, holds: Array, waits: Array, runs: Array) -> Array:
@@ -44,43 +50,77 @@ def thread_states(starts: Ints, ends: Ints, born: Bools, holds: Array, waits: Ar
     `starts`, `ends` and `born` are per thread; `born` threads are runnable until their first run. Runs must be
     sorted by (thread, start) and lie within the lifetimes. Waiting wins over what the core did meanwhile.
     """
-    axis = LifeAxis.of(starts, ends)
-    position, change = _sweep(axis, _boundaries(axis, born, holds, waits, runs))
+    threads = len(starts)
+    tables = [_ByThread.of(rows, threads) for rows in (holds, waits, runs)]
+    reach = 2 * (sum(table.first for table in tables) + np.arange(threads + 1))
+    # Memory that is not written to is none.
+    states, done = np.empty(int(reach[-1]), STATE), 0
+    low = 0
+    while low < threads:
+        high = max(int(np.searchsorted(reach, reach[low] + _PIECE, "right")) - 1, low + 1)
+        own = slice(low, high)
+        axis = LifeAxis.of(starts[own], ends[own])
+        used, waiting, ran = (table.of_threads(low, high) for table in tables)
+        part = _tiles(axis, *_sweep(axis, _boundaries(axis, born[own], used, waiting, ran)))
+        part["thread"] += np.uint32(low)
+        states[done : done + len(part)] = part
+        done += len(part)
+        low = high
+    return states[:done]
+
+
+class _ByThread(NamedTuple):
+    """Rows in the `order` of their threads: those of thread i are ``first[i]:first[i + 1]``."""
+
+    rows: Array
+    order: npt.NDArray[np.intp]
+    first: Ints
+
+    @classmethod
+    def of(cls, rows: Array, threads: int) -> _ByThread:
+        thread = rows["thread"]
+        count = np.bincount(thread, minlength=threads)
+        return cls(rows, stable_order(thread, threads), np.append(0, np.cumsum(count)).astype(np.int64))
+
+    def of_threads(self, low: int, high: int) -> Array:
+        """Those of the threads from `low` up to `high`, which are numbered from 0 on."""
+        rows: Array = self.rows.take(self.order[self.first[low] : self.first[high]])
+        rows["thread"] -= np.uint32(low)
+        return rows
+
+
+def _tiles(axis: LifeAxis, position: Ints, change: Ints) -> Array:
+    """The states between the boundaries, with what changes at each."""
     level = np.cumsum(change)
-    del change
-    last = np.empty(len(position), np.bool_)
-    last[:-1] = position[1:] != position[:-1]
-    last[-1:] = True
+    last = np.flatnonzero(np.append(position[1:] != position[:-1], True))
     position, level = position[last], level[last]
-    bits = (level & 0xFFFF) != 0
-    index = bits.astype(np.uint8)
+    index = ((level & 0xFFFF) != 0).astype(np.uint8)
     for bit, shift in ((1, 16), (2, 32), (3, 48)):
         index |= (((level >> shift) & 0xFFFF) != 0).astype(np.uint8) << np.uint8(bit)
-    del level, bits
     state = _STATE_OF[index]
 
     at = np.searchsorted(position, axis.base)
-    thread = np.repeat(np.arange(len(starts)), np.diff(np.append(at, len(position))))
-    over = position == (axis.base + ends - starts)[thread]
-    keep = ~over
-    keep[1:] &= over[:-1] | (state[1:] != state[:-1])
+    thread = np.repeat(np.arange(len(at), dtype=np.uint32), np.diff(np.append(at, len(position))))
     # A thread's first stretch follows the end of the previous thread, so it is always kept.
+    keep = np.append(True, state[1:] != state[:-1])
+    keep[at] = True
+    # Its last boundary is where it is over.
+    keep[np.searchsorted(position, axis.base + axis.ends - axis.starts)] = False
     chosen = np.flatnonzero(keep)
     states = np.empty(len(chosen), STATE)
     thread = thread[chosen]
     states["thread"] = thread
     states["state"] = state[chosen]
-    offset = (starts - axis.base)[thread]
+    offset = (axis.starts - axis.base)[thread]
     states["start"] = position[chosen] + offset
     closing = np.append(chosen[1:], len(position))
     until = position[np.minimum(closing, len(position) - 1)] + offset
-    states["end"] = np.minimum(until, ends[thread])
+    states["end"] = np.minimum(until, axis.ends[thread])
     return states
 
 
 def _boundaries(axis: LifeAxis, born: Bools, holds: Array, waits: Array, runs: Array) -> Ints:
-    threads = len(axis.starts)
-    everyone = np.arange(threads)
+    everyone = np.arange(len(axis.starts))
     first = np.ones(len(runs), np.bool_)
     first[1:] = runs["thread"][1:] != runs["thread"][:-1]
     again = np.empty(len(runs), np.bool_)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process
 from giltrace.views.gil_tables import TABLES, GilTraceProcessor, definition

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.model import Process, Stacks
 

@@ -12,7 +12,7 @@ from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.report import analyse
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.timeline.model import STOP, Flag, Process
 from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import Frame, own_site, with_stacks

@@ -14,7 +14,8 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import wait_causes
-from giltrace.analysis.results import Site, WaitDecomposition
+from giltrace.analysis.results import WaitDecomposition
+from giltrace.analysis.site import Site
 from giltrace.timeline.model import HOLD, STATE, SWITCH_REQUEST, WAIT, Process, Stacks, State
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import own_site, stack_table, with_stacks

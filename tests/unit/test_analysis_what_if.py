@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from giltrace.analysis.replay import program
+from giltrace.analysis.replay import rows
 from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
@@ -89,7 +89,7 @@ def test_joining_threads_shortens_with_them() -> None:
 def test_a_thread_starts_when_its_parent_gets_there() -> None:
     main: list[Row] = [(0, 100, W), (100, 150, HR), (150, 160, OR)]
     child: list[Row] = [(120, 160, HR)]
-    code = read_program(lives(main, child, holds=((100, 150, 0),)), 2, Wakes.none())
+    code = read_program(lives(main, child, holds=((100, 150, 0), (150, 151, 1))), 2, Wakes.none())
     assert list(code.roots) == [0]
     # Without the wait main reaches that point after 20 ms.
     assert replay(code, 2) == 60 * MS
@@ -172,7 +172,7 @@ def test_many_steps_are_coarsened_and_say_the_same(monkeypatch: pytest.MonkeyPat
     made = process(script, kernel)
     fine = what_if(made, 2)
     steps = len(read_program(made, 2, Wakes.none()).cpu)
-    monkeypatch.setattr(program, "MOST_STEPS", 50)
+    monkeypatch.setattr(rows, "MOST_STEPS", 50)
     assert len(read_program(made, 2, Wakes.none()).cpu) < 150 < steps
     assert what_if(made, 2).makespan_ns == pytest.approx(fine.makespan_ns, rel=0.05)
 

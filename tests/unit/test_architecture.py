@@ -33,7 +33,10 @@ LAYERS = (
     "cli",
 )
 #: The rooms of `analysis`, with the same rule.
-ROOMS = ("durations", "kinds", "results", "measure", "selection", "replay", "findings", "compare", "summary", "report")
+ROOMS = (
+    *("durations", "kinds", "site", "lock_results", "results", "measure", "selection", "replay", "findings", "compare"),
+    *("summary", "report"),
+)
 #: Run inside the target's interpreter, whatever that is: these may import the standard library only.
 IN_TARGET = PACKAGE / "collectors" / "target"
 

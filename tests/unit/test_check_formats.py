@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from giltrace.analysis.compare.check import SCHEMA, CheckResult, Outcome, Rule, check
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.errors import RecordingError
 from giltrace.reports.check import github, junit, markdown, text
 from giltrace.reports.check import json as json_of

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.compare.check import Rule, check
+from giltrace.analysis.lock_results import OnPath, Whereabouts
 from giltrace.analysis.measure import usage
 from giltrace.analysis.report import analyse
 from giltrace.analysis.summary import summarise
@@ -265,13 +266,26 @@ def test_the_report_is_that_of_every_hold(seed: int, sched: bool, lines: int) ->
     assert found.what_if.speedup_bound == pytest.approx(expected.what_if.speedup_bound, rel=0.05)
     same: dict[str, Any] = {"what_if": expected.what_if, "phases": (), "quality": replace(expected.quality, remarks=())}
     found = replace(found, quality=replace(found.quality, remarks=()))
+    assert spent(found.whereabouts) == spent(expected.whereabouts)
+    assert spent(found.critical_path) == spent(expected.critical_path)
     if lines > 1:
+        # Between two holds of a step a thread was at one line of its own or at another.
+        same |= {"whereabouts": (), "critical_path": ()}
         # Short holds share in the samples of like ones by chance: of which line each of them was told is another.
         for side in ("blame", "victims", "culprits"):
             assert sum(row.ns for row in getattr(found, side)) == sum(row.ns for row in getattr(expected, side))
         same |= dict.fromkeys(("blame", "victims", "culprits", "blame_by_function", "findings", "verdict"), ())
     assert found.quality == same["quality"]
     assert replace(found, **same) == replace(expected, **same)
+
+
+def spent(rows: Sequence[Whereabouts | OnPath]) -> dict[tuple[str, str, str], int]:
+    """How long the threads of each role did what, wherever they were."""
+    found: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        key = (row.site.thread, row.doing, row.cause)
+        found[key] = found.get(key, 0) + row.ns
+    return found
 
 
 def totals(states: Array) -> dict[tuple[int, int], int]:

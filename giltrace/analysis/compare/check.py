@@ -10,7 +10,7 @@ from giltrace.analysis.compare.places import Places
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.measure.roles import roles
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.errors import UsageError
 from giltrace.timeline.model import Process, Timeline
 

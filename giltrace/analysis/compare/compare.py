@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from giltrace.analysis.compare.headline import FindingChange, finding_changes, h
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.stretches import stretches
+from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, Thread, Timeline
 
@@ -336,7 +336,7 @@ class _Costs:
     def _pieces(self, process: Process) -> tuple[Ints, Ints, Ints]:
         """Culprit, bin and cost of each hold, one that spans several bins cut at their edges."""
         held = stretches(process)
-        process = replace(process, holds=held.holds)
+        process = cut_process(process)
         culprit = self._culprits_of(process, held.stack)
         out = []
         for gil in range(process.gils):

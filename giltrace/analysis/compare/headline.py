@@ -9,7 +9,8 @@ from typing import Literal
 from giltrace.analysis.compare.noise import Change
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.ranked import find_findings
-from giltrace.analysis.results import Finding, Site
+from giltrace.analysis.results import Finding
+from giltrace.analysis.site import Site
 from giltrace.timeline.model import Timeline
 
 #: A cause of waiting that cost less than this share of a recording's time is none, and one that costs less than twice

@@ -10,7 +10,7 @@ import numpy as np
 
 from giltrace.analysis.compare.places import Places
 from giltrace.analysis.measure import usage
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Array, Process
 

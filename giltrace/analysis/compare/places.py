@@ -7,7 +7,7 @@ from functools import cached_property
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -13,10 +12,11 @@ import numpy.typing as npt
 
 from giltrace.analysis.findings.figures import TURN_NS, Figures
 from giltrace.analysis.findings.long_interval import find_long_interval
+from giltrace.analysis.lock_results import OnPath
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
-from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.replay.critical_path import critical_path, on_path
+from giltrace.analysis.measure.stretches import cut_process, stretches
+from giltrace.analysis.replay.critical_path import CriticalPath, critical_path, on_path, path_shares
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -75,6 +75,16 @@ class Costed(Figures):
         return find_costs(self)
 
     @cached_property
+    def path(self) -> CriticalPath:
+        """See `critical_path`."""
+        return critical_path(self.process, self.native)
+
+    @cached_property
+    def on_path(self) -> tuple[OnPath, ...]:
+        """See `path_shares`."""
+        return path_shares(self.process, self.sites, self.activity, self.block_causes, self.path)
+
+    @cached_property
     def native(self) -> Wakes:
         """See `native_wakes`."""
         return native_wakes(self.calls)
@@ -95,7 +105,7 @@ def find_costs(f: Costed) -> Costs:
     ns[:, Cause.WAKE_UP] = free
     # What rounding took from imports was Python.
     ns[:, Cause.CONTENTION] += usage.lengths(waits) - ns.sum(axis=1)
-    share = on_path(process, critical_path(process, f.native), waits) / np.maximum(usage.lengths(waits), 1)
+    share = on_path(process, f.path, waits) / np.maximum(usage.lengths(waits), 1)
     return Costs(ns, share)
 
 
@@ -120,8 +130,7 @@ def _import_share(process: Process, waits_ns: Ints) -> npt.NDArray[np.float64]:
     if not importing.any():
         return share
     held = stretches(process)
-    cut = replace(process, holds=held.holds)
-    found = attribute(cut, np.arange(len(waits_ns)), importing[held.stack].astype(np.int64))
+    found = attribute(cut_process(process), np.arange(len(waits_ns)), importing[held.stack].astype(np.int64))
     mine = found.culprit == 1
     share[found.victim[mine]] = found.ns[mine] / np.maximum(waits_ns[found.victim[mine]], 1)
     return np.minimum(share, 1)

@@ -7,9 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.activity import Activity, activity
+from giltrace.analysis.measure.block_causes import block_causes
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.intervals import hold_at
+from giltrace.analysis.measure.lock_blame import Pieces, lock_blame, owners
 from giltrace.analysis.measure.off_gil import OffGil, off_gil
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process, State
@@ -84,8 +90,10 @@ def hogs(process: Process) -> usage.Overstays:
 class Figures:
     """What the rules look at; what costs more is worked out when it is first asked for."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, before: int = 0) -> None:
+        """`before` is when it was recorded, in ns since 1970: source files that are older tell what was called."""
         self.process = process
+        self._before = before
         self.wall = max(process.end - process.start, 1)
         self.lives = np.maximum(usage.lives(process), 1)
         self.held = usage.sum_by_thread(process, process.holds)
@@ -174,10 +182,35 @@ class Figures:
         """The hogs' holds."""
         return hogs(self.process)
 
-    @cached_property
+    @property
     def calls(self) -> OffGil:
-        """See `off_gil`."""
+        """See `off_gil`. It has a row for each state, and is hardly ever asked for: it is not kept."""
         return off_gil(self.process)
+
+    @cached_property
+    def sites(self) -> Sites:
+        """The sites of the process."""
+        return Sites(self.process)
+
+    @cached_property
+    def activity(self) -> Activity:
+        """See `analysis.measure.activity`."""
+        return activity(self.process)
+
+    @cached_property
+    def block_causes(self) -> Ints:
+        """The `BlockCause` of each block."""
+        return block_causes(self.process, Expressions(self.process, self._before)).astype(np.int64)
+
+    @cached_property
+    def turns(self) -> Pieces:
+        """See `analysis.measure.lock_blame.owners`."""
+        return owners(self.process, self.block_causes)
+
+    @cached_property
+    def lock_blame(self) -> tuple[LockBlame, ...]:
+        """See `analysis.measure.lock_blame`."""
+        return lock_blame(self.process, self.sites, self.activity, self.block_causes, self.turns)
 
     @cached_property
     def collecting_share(self) -> float:

@@ -15,7 +15,8 @@ from giltrace.analysis.measure.native_code import Seen, functions_text, native_f
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
-from giltrace.analysis.results import Hog, SampledFunction, Site, Verdict
+from giltrace.analysis.results import Hog, SampledFunction, Verdict
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Flag, Process
 

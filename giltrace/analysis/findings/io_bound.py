@@ -8,6 +8,7 @@ from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
+from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import State
 
@@ -15,6 +16,8 @@ from giltrace.timeline.model import State
 HAND_OFF_NS = 5_000
 #: A line is where threads are blocked if that is this share of all that they were: at most three can be.
 BLOCKED_SHARE = 0.3
+#: All hangs on a line if it makes up this share of the critical path.
+PATH_SHARE = 0.5
 
 
 def io_bound(f: Costed) -> Verdict:
@@ -42,6 +45,29 @@ def io_bound(f: Costed) -> Verdict:
             "contended_share": f.contended_share,
             "hand_offs": f.hand_offs,
         },
+    )
+
+
+def one_line(f: Costed) -> Verdict | None:
+    """Does the end hang on what one line of a thread sleeps for, and hardly on any wait for the GIL?
+
+    Of a main thread that is no answer: a server's sleeps until somebody comes.
+    """
+    if not len(f.process.blocks) or not f.on_path or f.costs.of_path().sum() > QUIET_SHARE * f.wall:
+        return None
+    most = f.on_path[0]
+    share = most.ns / f.wall
+    if most.doing != Doing.ASLEEP.label or share < PATH_SHARE or most.site.thread == "MainThread":
+        return None
+    if not most.site.own_function:
+        return None
+    return Verdict(
+        "io-bound-handoff",
+        f"One line is what all hangs on: {most.site.thread} was asleep or in I/O at {most.site.where} for "
+        f"{percent(share)} of the time that the end of the {f.process.end_of} hung on. Somebody waited for the GIL "
+        f"{percent(f.contended_share)} of the time, but that held nothing up.",
+        "The GIL is not the limit here: wait for less there, or let several threads do that at once.",
+        {"path_share": share, "contended_share": f.contended_share, "held_share": f.held_share},
     )
 
 
@@ -76,8 +102,9 @@ def _why_waited(f: Costed) -> str:
 def blocked_at(f: Figures) -> str:
     """The line of the user's where threads were blocked most, if one stands out; a main thread that joins is not."""
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
-    joins = np.array([site.file.endswith("/threading.py") for site in f.calls.sites], np.bool_)
-    calls = f.calls.without((f.calls.states["thread"] == main) & joins[f.calls.place])
+    calls = f.calls
+    joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
+    calls = calls.without((calls.states["thread"] == main) & joins[calls.place])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

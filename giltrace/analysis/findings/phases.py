@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.results import Phase
 from giltrace.timeline.axis import Ints, union
-from giltrace.timeline.model import Array, Process, State, Timeline
+from giltrace.timeline.model import Process, State, Timeline
 from giltrace.timeline.part import window
 
 #: The process's time is looked at in so many pieces, three in the shortest phase ...
@@ -37,8 +39,11 @@ def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
     if pieces < 2 or len(process.holds) == 0:
         return ()
     edges = process.start + np.linspace(0, wall, pieces + 1).astype(np.int64)
+    between = cuts(_character(process, edges))
+    if len(between) == 2:
+        return ()
     found: list[Phase] = []
-    for low, high in pairwise(cuts(_character(process, edges))):
+    for low, high in pairwise(between):
         start, end = int(edges[low]), int(edges[high])
         (part,) = window(_alone(process, timeline), start, end).processes
         verdict = judge(part)
@@ -58,15 +63,17 @@ def _alone(process: Process, timeline: Timeline) -> Timeline:
 
 def _character(process: Process, edges: Ints) -> Floats:
     """Per piece: the share of it that a GIL was held, that somebody waited, and that threads ran off the GIL."""
-    off = process.states[process.states["state"] == State.OFF_RUNNING]
     length = np.diff(edges)
-    return np.stack([_covered(rows, edges) / length for rows in (process.holds, process.waits, off)], axis=1)
+    return np.stack([np.diff(covered(*one, edges)) / length for one in _busy(process)], axis=1)
 
 
-def _covered(rows: Array, edges: Ints) -> Ints:
-    """For how long each piece between the edges is covered by the rows, overlaps counted once."""
-    rows = rows[np.argsort(rows["start"], kind="stable")]
-    return np.diff(covered(*union(rows["start"], rows["end"]), edges))
+def _busy(process: Process) -> Iterator[tuple[Ints, Ints]]:
+    """When a GIL was held, when somebody waited, and when threads ran off the GIL, each as disjoint intervals."""
+    for rows in (process.holds, process.waits):
+        yield union(rows["start"], rows["end"])
+    time, (running,) = levels(process.states, ((State.OFF_RUNNING,),))
+    off = np.flatnonzero(running)
+    yield time[off], time[off + 1]
 
 
 def cuts(character: Floats) -> list[int]:

@@ -10,7 +10,8 @@ from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites, main_site
-from giltrace.analysis.results import Finding, Hog, Site
+from giltrace.analysis.results import Finding, Hog
+from giltrace.analysis.site import Site
 from giltrace.timeline.model import Process
 
 #: What costs less than this share of all waiting is left out: nobody would mend it, and rounding makes such rows.

@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.off_gil import off_gil
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Array, State
@@ -28,7 +29,9 @@ def serial(f: Figures) -> Verdict | None:
     if not ran.any():
         return None
     busiest = int(ran.argmax())
-    rows = calls.states[calls.place == busiest]
+    rows, where = calls.states.take(np.flatnonzero(calls.place == busiest)), calls.sites[busiest].where
+    # There is a row for each state: it is let go of before more is made of them.
+    del calls
     alone, together = _alone(rows)
     if alone < SERIAL_SHARE * f.had or together > SERIAL_OVERLAP * alone:
         return None
@@ -38,7 +41,7 @@ def serial(f: Figures) -> Verdict | None:
     keeps = " The others waited for it with the GIL, so that none could run Python." if slept[0] > slept[1] else ""
     return Verdict(
         "single-threaded",
-        f"One thread at a time, off the GIL: {threads} threads called {calls.sites[busiest].where}; for "
+        f"One thread at a time, off the GIL: {threads} threads called {where}; for "
         f"{percent(alone / f.had)} of the time several were in that call at once, and one of them ran.{keeps}",
         "The GIL is not the limit: what is called there has a lock of its own. Give each thread an object of its own "
         "(a connection, a parser, a session), or use processes.",
@@ -52,6 +55,7 @@ def _alone(rows: Array) -> tuple[int, int]:
     On a busy machine, who let another one in and that one are both ready for a while: three at least could have run.
     """
     running = (State.OFF_RUNNING,)
-    length, (there, run, could) = usage.levels(rows, (tuple(State), running, (*running, State.OFF_RUNNABLE)))
+    time, (there, run, could) = levels(rows, (tuple(State), running, (*running, State.OFF_RUNNABLE)))
+    length = np.diff(time)
     alone = (there >= 2) & (run == 1) & (could == 1)
     return int(length[alone].sum()), int(length[(run >= 2) | ((could >= 3) & (run >= 1))].sum())

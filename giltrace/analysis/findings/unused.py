@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure.standing import where_idle
 from giltrace.analysis.results import Verdict
 from giltrace.text import plural
@@ -12,20 +12,35 @@ from giltrace.text import plural
 IDLE_SHARE = 0.05
 #: With several threads that use the GIL, idle means less than this: short steps are what I/O-bound threads do.
 IDLE_SHARE_SEVERAL = 0.001
+#: Of a build that can do without a GIL, one that was held for less than this share was so as it started.
+WITHOUT_SHARE = 0.05
 #: So many threads are told where they stood.
 MOST_TOLD = 3
 
 
 def free_threaded(f: Figures) -> Verdict | None:
-    """Was the interpreter built without a GIL, and was none used?"""
+    """Was the interpreter built without a GIL, and was none used but by its start?"""
     told = f"{f.process.python} {f.process.note}".lower()
-    if f.holders or "free-thread" not in told:
+    if "free-thread" not in told or f.held_share > WITHOUT_SHARE or f.contended_share > WITHOUT_SHARE:
         return None
+    cores = f.running_ns / max(f.running.any_ns, 1)
+    ran = f" They ran on {cores:.1f} cores on average while anything ran." if f.process.has_sched and cores else ""
+    lost = sum(row.ns for row in f.lock_blame)
+    most = f.lock_blame[0] if f.lock_blame else None
+    blocked = (
+        f" In locks they lost {duration(lost)}, most at {most.victim.where}."
+        if most is not None and most.victim.function and lost > QUIET_SHARE * f.wall
+        else ""
+    )
+    rest = (
+        "Threads that run all the time, are hardly blocked and yet do not scale share memory: reference counts of the "
+        "same objects, and cache lines. That cannot be seen from here; give each thread objects of its own."
+    )
     return Verdict(
         "free-threaded",
-        "The interpreter was built without a GIL: no thread waits for one.",
-        "Only cores, locks and memory limit these threads; the scheduling tracks show the cores.",
-        {"running_share": f.busy_share},
+        f"Free-threaded: the interpreter was built without a GIL, and no thread waits for one.{ran}{blocked}",
+        rest if not blocked else f"See below what they were blocked by. {rest}",
+        {"running_share": f.busy_share, "blocked_ns": lost},
     )
 
 

@@ -8,10 +8,12 @@ from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
 from giltrace.analysis.findings.costs import Cause, Costed
+from giltrace.analysis.findings.deadlock import deadlock
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
-from giltrace.analysis.findings.io_bound import io_bound
+from giltrace.analysis.findings.io_bound import io_bound, one_line
+from giltrace.analysis.findings.locks import lock_bound, stop_the_world
 from giltrace.analysis.findings.long_interval import long_interval
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
@@ -23,7 +25,7 @@ from giltrace.timeline.model import Process
 Rule = Callable[[Costed], Verdict | None]
 
 #: Nothing that is said of waits makes sense of such processes.
-_BEFORE: tuple[Rule, ...] = (free_threaded, not_recorded, idle)
+_BEFORE: tuple[Rule, ...] = (deadlock, stop_the_world, lock_bound, free_threaded, not_recorded, idle)
 #: What threads can lose to the GIL beside plain contention, by what it is lost to.
 _FINDINGS: tuple[tuple[Cause, Rule], ...] = (
     (Cause.HOG, hog),
@@ -39,7 +41,9 @@ _AFTER: tuple[Rule, ...] = (serial, parallel, contended, interpreters, single)
 def judge(process: Process, figures: Costed | None = None) -> Verdict:
     """Judge one process, by its `figures` where there are some.
 
-    1. *free-threaded*: the interpreter was built without a GIL, and none was used.
+    1. *deadlock*: threads waited for each other in a circle. *stop-the-world*, *lock-bound*: they waited for each
+       other in the interpreter's locks, for much of the time and more than for the GIL. *free-threaded*: the
+       interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
     3. *idle*: its threads hardly ran (`unused`) and nobody waited.
     4. *single-threaded*: one thread has the GIL nearly all the time, and the others serve it (`bottleneck`).
@@ -51,7 +55,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     9. *parallel*: several GILs were held at once.
     10. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
         and hardly anyone waited (`single`).
-    11. *io-bound-handoff* where the rest is left and waits are few or brief, *cpu-bound-contention* where they are not.
+    11. *io-bound-handoff* where the end hung on one line that sleeps (`one_line`), or the rest is left and waits are
+        few or brief, *cpu-bound-contention* where they are not.
 
     A wait counts for 8 to 11 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
@@ -95,4 +100,4 @@ def _otherwise(f: Costed) -> Verdict:
         verdict = rule(f)
         if verdict is not None:
             return verdict
-    return contention(f) if f.lasting_share > QUIET_SHARE else io_bound(f)
+    return one_line(f) or (contention(f) if f.lasting_share > QUIET_SHARE else io_bound(f))

@@ -74,7 +74,7 @@ def attribute_in_parts(process: Process, victim: Ints, culprit: Ints, chosen: Bo
     order = stable_order(victim[found.wait], int(victim.max()) + 1)
     found = Overlaps(found.hold, found.length, *(column[order] for column in found[2:]))
     own, kind = victim[found.wait], culprit[found.hold]
-    present = np.unique(kind)
+    present = np.flatnonzero(np.bincount(kind))
     if len(present) * (len(own) + len(kind)) * _PASS_COST <= int((found.high - found.low).sum()):
         yield from _by_class(found, own, kind, present)
     else:
@@ -138,7 +138,8 @@ def overlaps(process: Process, chosen: Bools | None) -> Overlaps:
         parts.append(Overlaps(mine.hold, mine.end - mine.start, wait, low + at, high + at, before, beyond))
         at += len(mine.hold)
     columns = list(zip(*parts, strict=True)) or [(np.empty(0, np.int64),)] * len(Overlaps._fields)
-    return Overlaps(*(np.concatenate(column) for column in columns))
+    # Nearly always there is one GIL: no need to copy.
+    return Overlaps(*(column[0] if len(column) == 1 else np.concatenate(column) for column in columns))
 
 
 def _by_class(found: Overlaps, own: Ints, kind: Ints, present: Ints) -> Iterator[Shares]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +17,9 @@ from giltrace.analysis.measure.attribution import (
     merged,
 )
 from giltrace.analysis.measure.sites import Classes, Sites, function_of
-from giltrace.analysis.measure.stretches import Source, stretches
-from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame, Site
+from giltrace.analysis.measure.stretches import Source, cut_process, stretches
+from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -52,7 +52,7 @@ def find_blame(process: Process) -> BlameTables:
     hold_stack = held.stack
     victim = sites.classify(process.waits["thread"], wait_stack)
     culprit = sites.classify(held.holds["thread"], hold_stack)
-    process = replace(process, holds=held.holds)
+    process = cut_process(process)
     longest = LongestOverlap(process, culprit.of_row)
     pairs, totals = _attribute(process, victim.of_row, culprit.of_row, len(culprit.sites))
     told = process.of_chosen(process.waits)

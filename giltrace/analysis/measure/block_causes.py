@@ -85,36 +85,41 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
     """
     blocks, stacks = process.blocks, process.stacks
     kind = process.locks["kind"][blocks["lock"]]
-    if stacks is None or not len(stacks.block):
-        cause = np.full(len(blocks), BlockCause.LOCK, np.uint8)
-    else:
+    cause = np.full(len(blocks), BlockCause.LOCK, np.uint8)
+    called = np.full(len(blocks), BlockCause.EVENT, np.uint8)
+    if stacks is not None and len(stacks.block):
         used, row = np.unique(stacks.block, return_inverse=True)
-        told = [_of_stack(stacks.table, int(stack), expressions) for stack in used.tolist()]
-        cause = np.array(told, np.uint8)[row.ravel()]
+        row = row.ravel()
+        cause = np.array([_of_stack(stacks.table, stack) for stack in used.tolist()], np.uint8)[row]
+        if expressions is not None:
+            called = np.array([_of_call(expressions.at(stack)) for stack in used.tolist()], np.uint8)[row]
     plain = cause == BlockCause.LOCK
-    cause[plain & (kind == LockKind.EVENT)] = (
-        BlockCause.STOP_THE_WORLD if process.free_threaded else BlockCause.OTHER_LOCK
-    )
+    # What nobody had taken who let others in was made to wake them up.
+    signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
+    cause = np.where(plain & (signal | (kind == LockKind.EVENT)), called, cause)
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)
         cause[plain & (kind == LockKind.PARKED) & (at == _OF_OBJECT)] = BlockCause.OBJECT_LOCK
+    cause[kind == LockKind.WORLD] = BlockCause.STOP_THE_WORLD
     cause[kind == LockKind.RAW] = BlockCause.OTHER_LOCK
     return cause
 
 
-def _of_stack(table: StackTable, stack: int, expressions: Expressions | None) -> BlockCause:
+def _of_call(text: str) -> BlockCause:
+    """By the expression that was called."""
+    return next((cause for pattern, cause in _CALLS if pattern.search(text)), BlockCause.EVENT)
+
+
+def _of_stack(table: StackTable, stack: int) -> BlockCause:
     if stack < 0:
         return BlockCause.LOCK
     first, last = int(table.offsets[stack]), int(table.offsets[stack + 1])
-    frames = [
-        (table.strings[frame["file"]], table.strings[frame["function"]])
-        for frame in table.frames[first : min(last, first + _DEPTH)]
-    ]
-    cause = _of_frames(frames)
-    if cause is BlockCause.LOCK and expressions is not None:
-        text = expressions.at(stack)
-        return next((found for pattern, found in _CALLS if pattern.search(text)), cause)
-    return cause
+    return _of_frames(
+        [
+            (table.strings[frame["file"]], table.strings[frame["function"]])
+            for frame in table.frames[first : min(last, first + _DEPTH)]
+        ]
+    )
 
 
 def _of_frames(frames: Sequence[tuple[str, str]]) -> BlockCause:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
 from giltrace.analysis.measure.sites import Sites, main_site
-from giltrace.analysis.measure.stretches import stretches
-from giltrace.analysis.results import BlameTotal, Site
+from giltrace.analysis.measure.stretches import cut_process, stretches
+from giltrace.analysis.results import BlameTotal
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
 
@@ -29,7 +29,7 @@ class CulpritSites:
     def __init__(self, process: Process, sites: Sites, *, own_lines: bool = False) -> None:
         held = stretches(process)
         self._sites, self._stack = sites, held.stack
-        self._process = replace(process, holds=held.holds)
+        self._process = cut_process(process)
         classes = sites.classify(held.holds["thread"], held.stack)
         self._classes = sites.own_lines(classes) if own_lines else classes
 

@@ -6,7 +6,6 @@ stretches the one that took most of the wait.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from giltrace.analysis.measure.attribution import (
     heads,
     overlaps,
 )
-from giltrace.analysis.measure.stretches import Stretches
+from giltrace.analysis.measure.stretches import Stretches, cut_process
 from giltrace.recording.order import stable_order
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
@@ -47,7 +46,7 @@ def find_culprits(process: Process, held: Stretches, line: npt.NDArray[np.int64]
     thread = np.full((MOST, len(process.waits)), -1, np.int64)
     ns = np.zeros(thread.shape, np.int64)
     stretch = np.full(len(process.waits), -1, np.int64)
-    found = overlaps(replace(process, holds=held.holds), None)
+    found = overlaps(cut_process(process), None)
     if len(found.wait):
         holder = held.holds["thread"][found.hold].astype(np.int64)
         present = np.unique(holder)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.recording.order import stable_order
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process
+from giltrace.timeline.once import once
 
 
 class Turns(NamedTuple):
@@ -26,7 +28,7 @@ def disjoint(start: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[Ints, Ints
     reach = np.maximum.accumulate(end)
     first = np.array(start, np.int64)
     np.maximum(first[1:], reach[:-1], out=first[1:])
-    return first, np.maximum(end, first).astype(np.int64)
+    return first, np.maximum(end, first).astype(np.int64, copy=False)
 
 
 def covered(start: Ints, end: Ints, until: Ints) -> Ints:
@@ -41,29 +43,56 @@ def covered(start: Ints, end: Ints, until: Ints) -> Ints:
 
 def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The hold that each `thread` had given up last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, "end", thread, time)
+    return _last_hold(process, axis, _by_end(process), thread, time)
 
 
 def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The hold that each `thread` had begun last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, "start", thread, time)
+    return _last_hold(process, axis, _by_start(process), thread, time)
 
 
-def _last_hold(process: Process, axis: LifeAxis, edge: str, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
-    holds = process.holds
-    place = axis.place(holds["thread"], holds[edge])
-    order = np.argsort(place, kind="stable")
-    at = np.searchsorted(place[order], axis.place(thread, time), "right") - 1
-    hold = order[np.maximum(at, 0)]
-    return np.where((at >= 0) & (holds["thread"][hold] == thread), hold, -1)
+class _Placed(NamedTuple):
+    """The holds in order of thread and time: number of each `hold`, and the `place` of one of its edges on the axis."""
+
+    hold: npt.NDArray[np.int32]
+    place: Ints
 
 
+@once
+def _by_end(process: Process) -> _Placed:
+    return _placed(process, process.holds["end"])
+
+
+@once
+def _by_start(process: Process) -> _Placed:
+    return _placed(process, process.holds["start"])
+
+
+def _placed(process: Process, edge: npt.NDArray[Any]) -> _Placed:
+    thread = process.holds["thread"]
+    place = LifeAxis.of_threads(process.threads).place(thread, edge)
+    # By thread they are in order already, or nearly, which takes no time to find: each thread's come one by one.
+    order = stable_order(thread, len(process.threads))
+    place = place[order]
+    again = np.argsort(place, kind="stable")
+    return _Placed(order[again].astype(np.int32), place[again])
+
+
+def _last_hold(
+    process: Process, axis: LifeAxis, placed: _Placed, thread: npt.NDArray[Any], time: npt.NDArray[Any]
+) -> Ints:
+    at = np.searchsorted(placed.place, axis.place(thread, time), "right") - 1
+    hold = placed.hold[np.maximum(at, 0)]
+    return np.where((at >= 0) & (process.holds["thread"][hold] == thread), hold, -1).astype(np.int64)
+
+
+@once
 def turns(process: Process, gil: int) -> Turns:
     """The turns of one GIL. Where a damaged recording has two holders at once, the earlier one counts."""
     hold = np.flatnonzero(process.holds["gil"] == gil)
     start, end = disjoint(process.holds["start"][hold], process.holds["end"][hold])
     kept = end > start
-    return Turns(hold[kept], start[kept], end[kept])
+    return Turns(hold, start, end) if kept.all() else Turns(hold[kept], start[kept], end[kept])
 
 
 def hold_at(process: Process, gil: npt.NDArray[Any], time: Ints) -> Ints:

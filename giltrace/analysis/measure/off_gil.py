@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Classes, Sites
-from giltrace.analysis.results import Site
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
+from giltrace.timeline.once import once
 
 
 class OffGil(NamedTuple):
@@ -20,7 +22,7 @@ class OffGil(NamedTuple):
     """
 
     states: Array
-    place: Ints
+    place: npt.NDArray[np.int32]
     sites: tuple[Site, ...]
 
     def total(self, state: State) -> Ints:
@@ -34,25 +36,38 @@ class OffGil(NamedTuple):
         return OffGil(self.states[~rows], self.place[~rows], self.sites)
 
 
+@once
+def _released(process: Process) -> npt.NDArray[np.int32]:
+    """For each of the states off the GIL the hold that its thread had given up last, -1 if none."""
+    row = np.flatnonzero(process.states["state"] >= State.OFF_RUNNING)
+    thread, start = process.states["thread"][row], process.states["start"][row]
+    return last_released(process, LifeAxis.of_threads(process.threads), thread, start).astype(np.int32)
+
+
 def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     """Find where threads were off the GIL; nowhere without stacks or scheduling data, or where a stack is not known.
 
     With `asleep`, also where they slept in the kernel with it, which is told by where they gave it up next.
     """
     state = process.states["state"]
-    states = process.states[(state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))]
+    chosen = (state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))
+    states = process.states.take(np.flatnonzero(chosen))
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
-        return OffGil(states[:0], np.empty(0, np.int64), ())
+        return OffGil(states[:0], np.empty(0, np.int32), ())
+    off = states["state"] >= State.OFF_RUNNING
+    hold = np.empty(len(states), np.int32)
+    hold[off] = _released(process)
+    with_it = np.flatnonzero(~off)
     axis = LifeAxis.of_threads(process.threads)
-    hold = last_released(process, axis, states["thread"], states["start"])
-    with_it = np.flatnonzero(states["state"] == State.HOLDING_BLOCKED)
     hold[with_it] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
-    known = (hold >= 0) & (process.stacks.hold_end[hold] >= 0)
-    states, hold = states[known], hold[known]
-    calls: Classes = Sites(process).classify(states["thread"], process.stacks.hold_end[hold])
+    stack = process.stacks.hold_end[hold]
+    known = (hold >= 0) & (stack >= 0)
+    if not known.all():
+        states, stack = states.take(np.flatnonzero(known)), stack[known]
+    calls: Classes = Sites(process).classify(states["thread"], stack)
     number: dict[tuple[str, int], int] = {}
     of_class = [
         number.setdefault((site.own_file, site.own_line) if site.own_file else (site.file, site.line), at)
         for at, site in enumerate(calls.sites)
     ]
-    return OffGil(states, np.array(of_class, np.int64)[calls.of_row], calls.sites)
+    return OffGil(states, np.array(of_class, np.int32)[calls.of_row], calls.sites)

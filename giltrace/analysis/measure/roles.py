@@ -6,6 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
+from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
 
 _NUMBER = re.compile(r"\d+")
@@ -20,6 +23,14 @@ def roles(process: Process) -> tuple[str, ...]:
     return tuple(
         role if thread.name else f"tid {thread.tid}" for role, thread in zip(shared, process.threads, strict=True)
     )
+
+
+def python_threads(process: Process) -> Bools:
+    """Which threads run Python, as far as that is on record: others are a library's own, and do as that wants."""
+    python = np.zeros(len(process.threads), np.bool_)
+    python[process.holds["thread"]] = python[process.blocks["thread"]] = True
+    # Without a GIL a thread may leave no record.
+    return python | process.free_threaded
 
 
 def roles_of(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.stretches import main_stacks
-from giltrace.analysis.results import Frame, Site, frame_text
+from giltrace.analysis.site import Frame, Site, frame_text
 from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
@@ -65,12 +65,16 @@ class Sites:
         width = len(self._tops) + 1
         # Class 0 of each role is "no stack known".
         top = np.append(self._top, -1)[stack] + 1
-        key = self._role_of[thread] * width + top
+        key = self._role_of[thread]
+        key *= width
+        key += top
         used = np.zeros(len(self._names) * width + 1, np.bool_)
         used[key] = True
         keys = np.flatnonzero(used)
         dense = np.cumsum(used) - 1
-        return Classes(dense[key].astype(np.int64), tuple(self._site(k // width, k % width) for k in keys.tolist()))
+        return Classes(
+            dense[key].astype(np.int64, copy=False), tuple(self._site(k // width, k % width) for k in keys.tolist())
+        )
 
     @staticmethod
     def functions(lines: Classes) -> Classes:

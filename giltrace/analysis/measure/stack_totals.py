@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +9,9 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.measure.stretches import stretches
+from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.measure.usage import lengths
-from giltrace.analysis.results import Frame
+from giltrace.analysis.site import Frame
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
@@ -50,7 +49,7 @@ def culprits(process: Process) -> StackTotals:
     held = stretches(process)
     key, hold_class = np.unique(_key(held.holds["thread"], held.stack), return_inverse=True)
     everyone, told = np.zeros(len(process.waits), np.int64), process.of_chosen(process.waits)
-    found = attribute(replace(process, holds=held.holds), everyone, hold_class.ravel(), told)
+    found = attribute(cut_process(process), everyone, hold_class.ravel(), told)
     thread, stack = _apart(key[found.culprit])
     return _ordered(thread, stack, found.ns)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.recording.libraries import Libraries
 from giltrace.timeline.axis import LifeAxis, union
 from giltrace.timeline.model import Process

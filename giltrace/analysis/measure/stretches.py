@@ -12,6 +12,8 @@ the hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from giltrace.analysis.measure.roles import roles
 from giltrace.timeline import gathered
 from giltrace.timeline.axis import Ints, concatenated_ranges, union
 from giltrace.timeline.model import Array, Process, Stacks
+from giltrace.timeline.once import once
 
 Numbers = npt.NDArray[np.int32]
 
@@ -58,6 +61,7 @@ class Stretches(NamedTuple):
     source: npt.NDArray[np.uint8]
 
 
+@once
 def stretches(process: Process) -> Stretches:
     """Cut the holds of one process."""
     holds, number = process.holds, np.arange(len(process.holds))
@@ -84,11 +88,19 @@ def stretches(process: Process) -> Stretches:
     return Stretches(cut, of, stack, source)
 
 
+@once
+def cut_process(process: Process) -> Process:
+    """The process with its stretches in the place of its holds."""
+    held = stretches(process).holds
+    return process if held is process.holds else replace(process, holds=held)
+
+
 def main_stacks(process: Process) -> Numbers:
     """The stack that stands for each hold as a whole, -1 if unknown: of its samples the most frequent."""
     return sourced_stacks(process)[0]
 
 
+@once
 def sourced_stacks(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """The stack that stands for each hold as a whole, and how that is known: a `Source` each."""
     seen = _see(process)
@@ -175,10 +187,13 @@ def _shared(process: Process, seen: _Seen, kind: Ints, least: int, lengths: _Len
     order = np.lexsort((offset, kind[seen.hold]))
     own, offset = kind[seen.hold][order], offset[order]
     low = np.searchsorted(own, np.arange(int(kind.max()) + 2))
-    rest = np.flatnonzero(low[kind + 1] - low[kind] >= least)
+    number = np.diff(low)[kind]
+    rest = np.flatnonzero(number >= least)
     if len(rest) == 0:
         return rest, rest
-    spent = np.append(0, np.cumsum(_weights(kind, lengths, own, offset)))
+    some = np.flatnonzero(number)
+    of_some = _Lengths(*(column[some] for column in lengths))
+    spent = np.append(0, np.cumsum(_weights(kind[some], of_some, own, offset)))
     rest = rest[np.lexsort((_scattered(kind[rest]), kind[rest]))]
     mine = kind[rest]
     # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
@@ -232,15 +247,24 @@ def _weights(kind: Ints, lengths: _Lengths, own: Ints, offset: Ints) -> npt.NDAr
     high = np.where(last, _LONGEST, half)
     low = np.append(0, np.where(last, 0, half)[:-1])
 
-    def before(edge: Ints) -> npt.NDArray[np.float64]:
-        whole, until_contended, times = lengths
-        return _clipped_sums(kind, whole, times, own, edge) - _clipped_sums(kind, until_contended, times, own, edge)
+    whole, until_contended, times = lengths
+    before_low, before_high = (
+        all_of_it - free
+        for all_of_it, free in zip(
+            _clipped_sums(kind, whole, times, own, (low, high)),
+            _clipped_sums(kind, until_contended, times, own, (low, high)),
+            strict=True,
+        )
+    )
+    return np.maximum(before_high - before_low, 0) + 1e-3
 
-    return np.maximum(before(high) - before(low), 0) + 1e-3
 
-
-def _clipped_sums(kind: Ints, values: Ints, times: Ints, own: Ints, limit: Ints) -> npt.NDArray[np.float64]:
-    """For each kind in `own` the sum of its `values`, each as many `times`, none counting for more than `limit`."""
+def _clipped_sums(
+    kind: Ints, values: Ints, times: Ints, own: Ints, limits: Iterable[Ints]
+) -> Iterator[npt.NDArray[np.float64]]:
+    """For each of the limits, and each kind in `own`, the sum of its `values`, each as many `times`, none counting for
+    more than that limit.
+    """
     key = kind * _LONGEST + np.minimum(values, _LONGEST - 1)
     order = np.argsort(key)
     key, times = key[order], times[order]
@@ -248,9 +272,9 @@ def _clipped_sums(kind: Ints, values: Ints, times: Ints, own: Ints, limit: Ints)
     number = np.append(0, np.cumsum(times))
     first = np.searchsorted(key, own * _LONGEST)
     last = np.searchsorted(key, (own + 1) * _LONGEST)
-    at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
-    sums: npt.NDArray[np.float64] = passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
-    return sums
+    for limit in limits:
+        at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
+        yield passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
 
 
 def _kinds(process: Process, known: Stacks) -> Ints:

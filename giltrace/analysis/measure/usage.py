@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.at_once import AtOnce, at_once
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, union_length
 from giltrace.timeline.gathered import times
-from giltrace.timeline.model import HOLD, Array, Flag, Process, State
+from giltrace.timeline.model import Array, Flag, Process, State
+from giltrace.timeline.once import once
 
 #: `sys.getswitchinterval()` as Python starts with it.
 DEFAULT_SWITCH_INTERVAL_NS = 5_000_000
@@ -22,9 +24,6 @@ UNEXPLAINED_NS = 50_000_000
 #: Coming to a process and leaving it takes giltrace some 10 ms of its time, and on a busy machine some times as much.
 ATTACHED_NS = 200_000_000
 
-_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
-_HAD = (State.HOLDING_RUNNING, State.HOLDING_BLOCKED)
-_READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 
 
@@ -96,6 +95,7 @@ def longest_holds(process: Process) -> Ints:
     return result
 
 
+@once
 def state_sums(process: Process) -> Ints:
     """Time of each thread in each state, shape (threads, 7)."""
     cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
@@ -136,6 +136,7 @@ def wait_lengths(process: Process) -> WaitLengths:
     return WaitLengths(rank(1.0), rank(0.5), rank(0.99))
 
 
+@once
 def contended_ns(process: Process, gil: int) -> int:
     """How long at least one thread waited for this GIL."""
     waits = of_gil(process.waits, gil)
@@ -171,6 +172,7 @@ class HandOffs(NamedTuple):
         return int(ns[middle].mean())
 
 
+@once
 def hand_offs(process: Process, gil: int) -> HandOffs:
     """Releases followed by an acquire by a different thread, leaving out ends and starts that were not seen."""
     gathered = np.zeros(len(process.holds), np.bool_)
@@ -302,16 +304,18 @@ class Running(NamedTuple):
 
 def running(process: Process) -> Running:
     """How much the threads of the process ran, or were ready to run, at the same time."""
-    ran = _level_ns(process.states, _RUNNING, 1)
-    return Running(ran, min(_level_ns(process.states, _READY, 2), ran))
+    known = _at_once(process)
+    return Running(known.ran, min(known.several_ready, known.ran))
 
 
 def gils_at_once(processes: Sequence[Process]) -> float:
     """How many GILs were held on average while at least one was; 0 if none ever was."""
-    holds = np.concatenate([p.holds for p in processes] or [np.empty(0, HOLD)])
-    order = np.argsort(holds["start"], kind="stable")
-    held = union_length(holds["start"][order], holds["end"][order])
-    return float(lengths(holds).sum() / held) if held else 0.0
+    start, end = (
+        np.concatenate([np.empty(0, np.int64), *(one.holds[edge] for one in processes)]) for edge in ("start", "end")
+    )
+    order = np.argsort(start, kind="stable")
+    held = union_length(start[order], end[order])
+    return float((end - start).sum() / held) if held else 0.0
 
 
 def used_share(process: Process) -> float:
@@ -319,53 +323,33 @@ def used_share(process: Process) -> float:
 
     They have no time while there is no core for those that could run. 0 if there are never two threads with a GIL.
     """
-    holders = [process.threads[i] for i in np.unique(process.holds["thread"]).tolist()]
-    if len(holders) < 2:
+    begin, end = _several(process)
+    if np.count_nonzero(count_by_thread(process, process.holds)) < 2:
         return 0.0
-    begin, end = sorted(t.start for t in holders)[1], sorted(t.end for t in holders)[-2]
     if not process.has_sched:
         held = np.minimum(process.holds["end"], end) - np.maximum(process.holds["start"], begin)
         return float(np.maximum(held, 0).sum() / max(end - begin, 1))
-    states = process.states.copy()
-    np.clip(states["start"], begin, end, out=states["start"])
-    np.clip(states["end"], begin, end, out=states["end"])
-    length, (had, ran, ready) = levels(states, (_HAD, _RUNNING, _READY))
-    starved = (ready > 0) & (ran == 0)
-    return float(length[(had > 0) & ~starved].sum() / max(end - begin - int(length[starved].sum()), 1))
+    known = _at_once(process)
+    return float(known.had / max(end - begin - known.starved, 1))
 
 
 def starved_ns(process: Process) -> int:
     """Wall time in which threads could run and none had a core; 0 without scheduling data."""
-    return _starved_ns(process.states)
+    known = _at_once(process)
+    return known.ready - known.ran
 
 
-def _starved_ns(states: Array) -> int:
-    return _level_ns(states, _READY, 1) - _level_ns(states, _RUNNING, 1)
+def _at_once(process: Process) -> AtOnce:
+    return at_once(process, *_several(process))
 
 
-def _level_ns(states: Array, chosen: tuple[State, ...], at_least: int) -> int:
-    """Wall time in which so many threads were in one of the `chosen` states."""
-    mine = np.zeros(len(State), np.bool_)
-    mine[list(chosen)] = True
-    length, (level,) = levels(states.take(np.flatnonzero(mine[states["state"]])), (chosen,))
-    return int(length[level >= at_least].sum())
-
-
-def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Ints]]:
-    """Cut time where a thread's state changes: the length of each piece, and how many were in each kind of states."""
-    if len(states) == 0:
-        return np.empty(0, np.int64), [np.empty(0, np.int64) for _ in kinds]
-    # One integer for each end of a state, which sorts much faster than an index: the time, a bit for each kind that it
-    # is of, and one that says which end it is.
-    bits, kind_bits = len(kinds) + 1, np.zeros(len(State), np.int64)
-    for at, kind in enumerate(kinds):
-        kind_bits[list(kind)] |= 2 << at
-    of, origin = kind_bits[states["state"]], int(states["start"].min())
-    keys = np.concatenate([(states["start"] - origin) << bits | of, (states["end"] - origin) << bits | of | 1])
-    keys.sort()
-    change = 1 - 2 * (keys & 1)
-    found = [np.cumsum(change * (keys >> (at + 1) & 1))[:-1] for at in range(len(kinds))]
-    return np.diff(keys >> bits), found
+@once
+def _several(process: Process) -> tuple[int, int]:
+    """From when to when two or more threads that used a GIL lived; no time if there are never two."""
+    holders = [process.threads[i] for i in np.flatnonzero(count_by_thread(process, process.holds)).tolist()]
+    if len(holders) < 2:
+        return process.start, process.start
+    return sorted(t.start for t in holders)[1], sorted(t.end for t in holders)[-2]
 
 
 class Steps(NamedTuple):

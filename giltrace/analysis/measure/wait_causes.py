@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from giltrace.analysis.measure.intervals import Turns, covered, disjoint, turns
+from giltrace.analysis.measure.intervals import Turns, covered, disjoint, last_acquired, turns
 from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
 from giltrace.timeline.model import WAIT, Array, Process, State
+from giltrace.timeline.once import once
 
 #: The eval loop heeds a switch request within microseconds: a hold that goes on for longer is in C code.
 UNHEEDED_NS = 1_000_000
@@ -22,6 +23,7 @@ _CAUSE[[_HELD | _CORELESS, _HELD | _CORELESS | _IN_C]] = _NO_CORE
 _CAUSE[[_HELD | _BLOCKED, _HELD | _BLOCKED | _IN_C]] = _ASLEEP
 
 
+@once
 def wait_causes(process: Process) -> Ints:
     """Time by cause of each wait, shape (waits, 5); rows add up to the waits.
 
@@ -137,17 +139,15 @@ class _OffCore(NamedTuple):
         return _OffCore(self.start[mine], self.end[mine], self.gil[mine], self.asleep[mine])
 
 
+@once
 def _off_core(process: Process) -> _OffCore:
     state = process.states["state"]
-    rows = process.states[(state == State.HOLDING_RUNNABLE) | (state == State.HOLDING_BLOCKED)]
+    rows = process.states.take(np.flatnonzero((state == State.HOLDING_RUNNABLE) | (state == State.HOLDING_BLOCKED)))
     nothing = np.empty(0, np.int64)
     if len(rows) == 0 or len(process.holds) == 0:
         return _OffCore(nothing, nothing, nothing, np.empty(0, np.bool_))
-    axis = LifeAxis.of_threads(process.threads)
-    place = axis.place(process.holds["thread"], process.holds["start"])
-    order = np.argsort(place, kind="stable")
-    at = np.searchsorted(place[order], axis.place(rows["thread"], rows["start"]), "right") - 1
-    held = process.holds["gil"][order[np.maximum(at, 0)]].astype(np.int64)
+    hold = last_acquired(process, LifeAxis.of_threads(process.threads), rows["thread"], rows["start"])
+    held = process.holds["gil"][hold].astype(np.int64)
     order = np.lexsort((rows["start"], held))
     rows, held = rows.take(order), held[order]
     parts = []

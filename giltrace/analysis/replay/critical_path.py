@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.lock_results import OnPath
+from giltrace.analysis.measure.activity import Activity, by_line, during
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.usage import hold_counts
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import TOLD_TO_END, WAKE_SLACK_NS, dependencies
@@ -108,3 +111,21 @@ def on_path(process: Process, path: CriticalPath, rows: Array) -> Ints:
     order = np.argsort(begin, kind="stable")
     first, last = axis.place(rows["thread"], rows["start"]), axis.place(rows["thread"], rows["end"])
     return covered(begin[order], end[order], last) - covered(begin[order], end[order], first)
+
+
+def path_shares(
+    process: Process, sites: Sites, found: Activity, causes: Ints, path: CriticalPath
+) -> tuple[OnPath, ...]:
+    """What the path consists of, by line and what was done there, most of it first.
+
+    `causes` are those of the blocks.
+    """
+    if len(path.thread) == 0 or len(found.start) == 0:
+        return ()
+    axis = LifeAxis.of_threads(process.threads)
+    spent = during(found, axis, path.thread, path.start, path.end, np.ones(len(path.thread), np.int64))
+    row = np.flatnonzero(spent > 0)
+    kinds, number = by_line(sites, found, causes, row)
+    total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
+    order = np.argsort(-total, kind="stable").tolist()
+    return tuple(OnPath(**kinds[at]._asdict(), ns=int(total[at])) for at in order)

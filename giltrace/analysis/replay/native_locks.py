@@ -9,6 +9,7 @@ import numpy as np
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.measure.off_gil import OffGil
+from giltrace.recording.order import smallest
 from giltrace.timeline.axis import Ints, union
 from giltrace.timeline.model import State
 
@@ -41,13 +42,13 @@ def native_wakes(calls: OffGil) -> Wakes:
     ran = np.flatnonzero(calls.states["state"] != State.OFF_BLOCKED)
     if len(slept) == 0 or not calls.total(State.OFF_RUNNING).any():
         return Wakes.none()
-    slept = slept[np.argsort(-usage.lengths(calls.states[slept]), kind="stable")[:MOST_WAKES]]
+    slept = slept[smallest(-usage.lengths(calls.states.take(slept)), MOST_WAKES)]
     ran = ran[np.lexsort((calls.states["start"][ran], calls.place[ran]))]
     places = np.unique(calls.place[slept])
     edges = [np.searchsorted(calls.place[ran], places, side) for side in ("left", "right")]
     found = []
     for place, low, high in zip(places.tolist(), *(edge.tolist() for edge in edges), strict=True):
-        delay, running = calls.states[slept[calls.place[slept] == place]], calls.states[ran[low:high]]
+        delay, running = calls.states[slept[calls.place[slept] == place]], calls.states.take(ran[low:high])
         if len(running) == 0:
             continue
         busy = union(running["start"], running["end"])

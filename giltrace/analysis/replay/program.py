@@ -8,15 +8,28 @@ so again: for that long the core is not the process's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
-from giltrace.timeline.axis import Bools, Ints, LifeAxis
-from giltrace.timeline.model import HOLD, Process, State
+from giltrace.analysis.replay.rows import (
+    CPU,
+    DELAY,
+    READY,
+    Rows,
+    cut_rows,
+    last_row,
+    read_rows,
+    steps_of,
+)
+from giltrace.recording.order import smallest
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.model import HOLD, Array, Process
+from giltrace.timeline.once import once
 
 #: A thread that stops being blocked so near to another's end was joining it: what wakes it up comes before that end,
 #: and a core may be a moment away.
@@ -28,8 +41,8 @@ TOLD_TO_END = 0.02
 NEIGHBOURS = 4
 #: Who is woken up on a busy machine goes on so much later at most.
 WAKE_SLACK_NS = 50_000_000
-#: Threads with more steps than this together are replayed in coarser ones.
-MOST_STEPS = 10_000
+#: So many of the wakes that are on record are followed, those of the longest blocks.
+MOST_EXACT = 20_000
 #: Who blocks in code of these files is woken by another thread, not by the world.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
@@ -41,7 +54,8 @@ class Program:
     A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then takes a core for `cpu` ns: its
     own running, and what others ran there meanwhile.
     Then it starts the threads `spawns[step]`. `roots` maps threads that no step starts to when they start, in ns.
-    For `tail` ns after the last step of all nothing happens.
+    For `tail` ns after the last step of all nothing happens. Nothing waits for the end of threads in the `background`:
+    those of a native library.
     """
 
     first: Ints
@@ -51,33 +65,12 @@ class Program:
     spawns: dict[int, list[int]]
     roots: dict[int, int]
     tail: int
+    background: frozenset[int] = frozenset()
 
 
-_DELAY, _CPU, _READY, _HELD = range(4)
-_KIND = np.full(len(State), -1, np.int64)
-_KIND[[State.HOLDING_RUNNING, State.OFF_RUNNING]] = _CPU
-_KIND[State.OFF_BLOCKED] = _DELAY
-_KIND[State.HOLDING_BLOCKED] = _HELD
-_KIND[[State.HOLDING_RUNNABLE, State.OFF_RUNNABLE]] = _READY
-
-
-@dataclass
-class _Rows:
-    """Stretches of each `kind`, sorted by (thread, start).
-
-    Of delay off the GIL and with it held, of running, and of being ready without a core.
-    """
-
-    thread: Ints
-    start: Ints
-    end: Ints
-    kind: Ints
-
-    def keep(self, chosen: npt.NDArray[Any]) -> _Rows:
-        return _Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
-
-
-def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = False) -> Program:
+def read_program(
+    process: Process, cores: int, native: Wakes, *, woken: bool = False, without: tuple[int, ...] = ()
+) -> Program:
     """Work out what the threads of a process that had `cores` do without a GIL. Without scheduling data, holds run.
 
     A thread that is ready while its process runs on fewer than those is kept from a core by something else. That would
@@ -86,26 +79,26 @@ def read_program(process: Process, cores: int, native: Wakes, *, woken: bool = F
 
     Who blocks in the code of locks and queues is woken by another thread; with `woken`, whoever goes on while another
     thread has the GIL: a lock or a queue written in C has no frame of its own, and looks like a read or a sleep.
-    Of locks in native code off the GIL the `native` wakes are told.
+    Of locks in native code off the GIL the `native` wakes are told. Nobody is blocked in the locks `without` which it
+    is to be done, given by their numbers.
     """
-    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    axis = LifeAxis.of_threads(process.threads)
-    starts, ends = axis.starts, axis.ends
-    rows = _without_tails(rows, len(starts))
+    rows = _rows(process, without)
+    starts, ends = rows.axis.starts, rows.axis.ends
     parent = _parents(process, starts, ends)
     child = np.flatnonzero(parent >= 0)
-    wakes = _wakes(process, rows, axis, native, everywhere=woken)
-    rows = _cut(rows, axis, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
-    spawner = _last_row(rows, axis, parent[child], starts[child])
-    awaited = _joins(rows, starts, ends)
-    waker = _last_row(rows, axis, wakes.waker, wakes.time)
-    sleeper = _last_row(rows, axis, wakes.thread, wakes.time)
+    wakes = _wakes(process, rows, native, everywhere=woken, without=without)
+    rows = cut_rows(rows, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
+    spawner = last_row(rows, parent[child], starts[child])
+    awaited = _joins(rows)
+    waker = last_row(rows, wakes.waker, wakes.time)
+    sleeper = last_row(rows, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
     free[free] = awaited[sleeper[free]] < 0
     awaited[sleeper[free]] = waker[free]
     # A step ends where another thread depends on it.
-    borders = np.unique(np.concatenate([spawner, awaited]))
-    step = _steps(rows, awaited >= 0, borders[borders >= 0])
+    waits = awaited >= 0
+    borders = np.unique(np.concatenate([spawner, awaited[waits]]))
+    step = steps_of(rows, waits, borders[borders >= 0])
     return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
 
 
@@ -123,13 +116,12 @@ class Dependencies(NamedTuple):
 
 def dependencies(process: Process, native: Wakes) -> Dependencies:
     """Which threads waited for which others, as far as it is known: starts, joins, locks, queues, and `native` ones."""
-    rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
-    axis = LifeAxis.of_threads(process.threads)
-    rows = _without_tails(rows, len(axis.starts))
-    woken = _wakes(process, rows, axis, native, everywhere=False)
-    awaited = _joins(rows, axis.starts, axis.ends)
+    rows = read_rows(process)
+    axis = rows.axis
+    woken = _wakes(process, rows, native, everywhere=False)
+    awaited = _joins(rows)
     joined = np.flatnonzero(awaited >= 0)
-    row = np.concatenate([_last_row(rows, axis, woken.thread, woken.time), joined])
+    row = np.concatenate([last_row(rows, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
     ended = axis.ends[waker] - rows.end[row] < JOIN_SLACK_NS
     lived = (axis.ends - axis.starts)[waker]
@@ -138,15 +130,18 @@ def dependencies(process: Process, native: Wakes) -> Dependencies:
     return Dependencies(rows.thread[row], rows.end[row], waker, _parents(process, axis.starts, axis.ends))
 
 
-def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:
+def _assemble(process: Process, cores: int, rows: Rows, step: Ints, awaited: Ints, spawner: dict[int, int]) -> Program:
     """Add rows up to their steps; `awaited` (per row) and `spawner` (per thread that was started) are rows."""
     count = int(step[-1]) + 1 if len(step) else 0
     length = rows.end - rows.start
-    ready = np.flatnonzero(rows.kind == _READY)
+    ready = np.flatnonzero(rows.kind == READY)
     length[ready] = _taken(process, cores, rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
-    takes = (rows.kind == _CPU) | (rows.kind == _READY)
+    takes = (rows.kind == CPU) | (rows.kind == READY)
     delay = np.where(takes | (awaited >= 0), 0, length)
+    python = python_threads(process)
+    background = frozenset(np.flatnonzero(~python).tolist()) if python.any() else frozenset[int]()
+    foreground = rows.end[python[rows.thread]] if background else rows.end
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
         delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
@@ -154,7 +149,8 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
         awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
         spawns={},
         roots={},
-        tail=process.end - int(rows.end.max(initial=process.start)),
+        tail=process.end - int(foreground.max(initial=process.start)),
+        background=background,
     )
     for thread, known in enumerate(process.threads):
         row = spawner.get(thread, -1)
@@ -165,54 +161,104 @@ def _assemble(process: Process, cores: int, rows: _Rows, step: Ints, awaited: In
     return program
 
 
-def _without_tails(rows: _Rows, threads: int) -> _Rows:
-    """Leave out what comes after the last time that each thread ran or held a GIL: nothing waits for it."""
-    last = np.full(threads, -1, np.int64)
-    ran = np.flatnonzero((rows.kind == _CPU) | (rows.kind == _HELD))
-    np.maximum.at(last, rows.thread[ran], ran)
-    return rows.keep(np.arange(len(rows.thread)) <= last[rows.thread])
+def _rows(process: Process, without: tuple[int, ...]) -> Rows:
+    """See `read_rows`; but nobody is blocked in these locks."""
+    rows = read_rows(process)
+    if not without:
+        return rows
+    delay = np.flatnonzero(rows.kind == DELAY)
+    _, in_block = _of_blocks(rows, delay, process.blocks[np.isin(process.blocks["lock"], without)])
+    return rows.keep(~np.isin(np.arange(len(rows.thread)), delay[in_block]))
 
 
-def _last_row(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> Ints:
-    """The last row of each thread that ended by that time, -1 if none did."""
-    if len(rows.thread) == 0 or len(thread) == 0:
-        return np.full(len(thread), -1, np.int64)
-    at = np.searchsorted(axis.place(rows.thread, rows.end), axis.place(thread, time), "right") - 1
-    return np.where((at >= 0) & (rows.thread[np.maximum(at, 0)] == thread), at, -1)
+def _wakes(process: Process, rows: Rows, native: Wakes, *, everywhere: bool, without: tuple[int, ...] = ()) -> Wakes:
+    """Delays in locks and who ended them, as far as that is on record; and the `native` ones.
 
-
-def _wakes(process: Process, rows: _Rows, axis: LifeAxis, native: Wakes, *, everywhere: bool) -> Wakes:
-    """Delays that began in the code of locks and queues, or `everywhere`, and who held a GIL when they ended.
-
-    And the `native` ones. Without stacks it is not known where they began.
+    Where no blocks are on record, those that began in the code of locks and queues, with who held a GIL when they
+    ended; without stacks it is not known where they began. And `everywhere` else likewise, if that is asked for.
+    `rows` are those `without` some locks.
     """
-    delay = np.flatnonzero(rows.kind == _DELAY)
-    holds = process.holds
-    if len(holds) == 0 or len(delay) == 0:
+    found = _delays(process, without)
+    if len(found.row) == 0:
         return Wakes.none()
-    in_lock = _in_locks(process, rows, axis, delay)
-    places = axis.place(rows.thread[delay], rows.end[delay])
-    native = Wakes(*(column[~np.isin(axis.place(native.thread, native.time), places[in_lock])] for column in native))
-    at = np.searchsorted(holds["start"], rows.end[delay], "left") - 1
-    holder = np.maximum(at, 0)
-    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
-    fits = (at >= 0) & (in_lock | everywhere) & (holds["thread"][holder] != rows.thread[delay])
-    fits &= holds["end"][holder] >= np.maximum(rows.start[delay], rows.end[delay] - slack)
-    delay, holder = delay[fits], holder[fits]
-    longest = np.argsort(rows.start[delay] - rows.end[delay], kind="stable")[:MOST_WAKES]
-    delay, holder = delay[longest], holder[longest]
-    waker = holds["thread"][holder].astype(np.int64)
+    axis, exact = rows.axis, found.exact
+    # By where each row ends they are in order.
+    locks = np.sort(np.append(rows.reach[found.row[found.in_lock]], axis.place(exact.thread, exact.time)))
+    told = axis.place(native.thread, native.time)
+    elsewhere = np.append(locks, -1)[np.searchsorted(locks, told)] != told
+    native, told = Wakes(*(column[elsewhere] for column in native)), told[elsewhere]
+    chosen = np.flatnonzero(found.fits if everywhere else found.fits & found.in_lock)
+    delay = found.row[chosen]
+    longest = smallest(rows.start[delay] - rows.end[delay], MOST_WAKES)
+    delay, waker = delay[longest], found.holder[chosen[longest]].astype(np.int64)
     # Where the call tells who ended the delay, that counts before who had the GIL then.
-    known = np.isin(axis.place(rows.thread[delay], rows.end[delay]), axis.place(native.thread, native.time))
+    known = np.isin(rows.reach[delay], told)
     delay, waker = delay[~known], waker[~known]
     return Wakes(
-        np.concatenate([rows.thread[delay], native.thread]),
-        np.concatenate([rows.end[delay], native.time]),
-        np.concatenate([waker, native.waker]),
+        np.concatenate([exact.thread, rows.thread[delay], native.thread]),
+        np.concatenate([exact.time, rows.end[delay], native.time]),
+        np.concatenate([exact.waker, waker, native.waker]),
     )
 
 
-def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Bools:
+class _Delays(NamedTuple):
+    """The rows that are delays: whether each began `in_lock`s and queues, the thread that was the `holder` of a GIL at
+    its end, or last before, and whether it `fits`: that is another one, and had the GIL while the delay went on.
+
+    `exact` are the wakes on record; where there are such, what lies in no block is in no lock, and what lies in one
+    does not fit.
+    """
+
+    row: Ints
+    in_lock: Bools
+    holder: npt.NDArray[np.uint32]
+    fits: Bools
+    exact: Wakes
+
+
+@once
+def _delays(process: Process, without: tuple[int, ...]) -> _Delays:
+    rows, holds = _rows(process, without), process.holds
+    delay = np.flatnonzero(rows.kind == DELAY)
+    exact, in_block = _of_blocks(rows, delay, process.blocks[~np.isin(process.blocks["lock"], without)])
+    nobody = np.zeros(len(delay), np.bool_)
+    if len(holds) == 0 or len(delay) == 0:
+        return _Delays(delay, nobody, np.zeros(len(delay), np.uint32), nobody, exact)
+    in_lock = nobody if len(process.blocks) else _in_locks(process, rows, delay)
+    end = rows.end[delay]
+    at = np.searchsorted(holds["start"], end, "left") - 1
+    hold = np.maximum(at, 0)
+    holder = holds["thread"][hold]
+    slack = np.where(in_lock, WAKE_SLACK_NS, JOIN_SLACK_NS)
+    fits = (at >= 0) & (holder != rows.thread[delay]) & ~in_block
+    fits &= holds["end"][hold] >= np.maximum(rows.start[delay], end - slack)
+    return _Delays(delay, in_lock, holder, fits, exact)
+
+
+def _of_blocks(rows: Rows, delay: Ints, blocks: Array) -> tuple[Wakes, Bools]:
+    """The delays that `blocks` ended with, and who ended these; and which of the delays lie in a block."""
+    if not len(blocks) or not len(delay):
+        return Wakes.none(), np.zeros(len(delay), np.bool_)
+    axis = rows.axis
+    start = axis.place(blocks["thread"], blocks["start"])
+    order = np.argsort(start, kind="stable")
+    # What begins in a block, or an instant before: who sleeps is off its core a little later than it says so.
+    before = np.searchsorted(start[order], rows.reach[delay], "left") - 1
+    around = order[np.maximum(before, 0)]
+    in_block: Bools = (before >= 0) & (blocks["thread"][around] == rows.thread[delay])
+    in_block &= (blocks["end"][around] > rows.start[delay]) & (blocks["start"][around] < rows.end[delay])
+    woken = np.flatnonzero(blocks["waker"] >= 0)
+    woken = woken[smallest(blocks["start"][woken] - blocks["end"][woken], MOST_EXACT)]
+    begin = axis.place(rows.thread[delay], rows.start[delay])
+    at = np.searchsorted(begin, axis.place(blocks["thread"][woken], blocks["woken"][woken]), "left") - 1
+    row = delay[np.maximum(at, 0)]
+    fits = (at >= 0) & (rows.thread[row] == blocks["thread"][woken]) & (rows.start[row] >= blocks["start"][woken])
+    fits &= (rows.end[row] >= blocks["woken"][woken]) & (blocks["waker"][woken] != blocks["thread"][woken])
+    row, woken = row[fits], woken[fits]
+    return Wakes(rows.thread[row].astype(np.int64), rows.end[row], blocks["waker"][woken].astype(np.int64)), in_block
+
+
+def _in_locks(process: Process, rows: Rows, delay: Ints) -> Bools:
     """Whether each delay began in the code of locks and queues, by the stack at the thread's release before it."""
     if process.stacks is None or len(process.stacks.table) == 0:
         return np.zeros(len(delay), np.bool_)
@@ -221,15 +267,9 @@ def _in_locks(process: Process, rows: _Rows, axis: LifeAxis, delay: Ints) -> Boo
     filled = np.flatnonzero(table.offsets[1:] > table.offsets[:-1])
     in_lock = np.zeros(len(table) + 1, np.bool_)
     in_lock[filled] = locks[table.frames["file"][table.offsets[filled]]]
-    hold = last_released(process, axis, rows.thread[delay], rows.start[delay])
+    hold = last_released(process, rows.axis, rows.thread[delay], rows.start[delay])
     told: Bools = (hold >= 0) & in_lock[process.stacks.hold_end[hold]]
     return told
-
-
-def _from_states(process: Process) -> _Rows:
-    kind = _KIND[process.states["state"]]
-    states, kind = process.states[kind >= 0], kind[kind >= 0]
-    return _Rows(states["thread"].astype(np.int64), states["start"], states["end"], kind)
 
 
 def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
@@ -237,39 +277,22 @@ def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
 
     They have those `cores` that the process does not run on. Where more threads are ready, each lacks a part of one.
     """
-    time = np.concatenate([process.runs["start"], process.runs["end"], start, end])
-    order = np.argsort(time, kind="stable")
-    time = time[order]
-    runs = np.cumsum(np.repeat([1, -1, 0, 0], [len(process.runs)] * 2 + [len(start)] * 2)[order])
-    ready = np.cumsum(np.repeat([0, 0, 1, -1], [len(process.runs)] * 2 + [len(start)] * 2)[order])
+    origin = process.start
+    edges = (process.runs["start"], process.runs["end"], start, end)
+    # One integer for each, which sorts much faster than an index: the time, and what changes then.
+    keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
+    keys.sort()
+    what = (keys & 3).astype(np.uint8)
+    time = (keys >> 2) + origin
+    runs, ready = (
+        np.cumsum(np.array(change, np.int8)[what], dtype=np.int32) for change in ([1, -1, 0, 0], [0, 0, 1, -1])
+    )
+    del keys, what
     part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
+    del runs, ready
     taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
     result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
     return result
-
-
-def _from_holds(process: Process) -> _Rows:
-    """Holds are CPU demand; what lies between a thread's holds and waits is delay."""
-    used = np.concatenate([process.holds[["start", "end", "thread"]], process.waits[["start", "end", "thread"]]])
-    is_hold = np.arange(len(used)) < len(process.holds)
-    order = np.lexsort((used["end"], used["start"], used["thread"]))
-    used, is_hold = used[order], is_hold[order]
-    thread = used["thread"].astype(np.int64)
-    fresh = np.ones(len(used), np.bool_)
-    fresh[1:] = thread[1:] != thread[:-1]
-    born = np.array([t.start for t in process.threads], np.int64)
-    before = np.where(fresh, born[thread], np.append(0, used["end"][:-1]))
-    gap = used["start"] > before
-    # The same thread may hold two GILs at once, one within the other: only what is new of a hold counts.
-    start = np.maximum(used["start"], np.where(fresh, used["start"], before))
-    whole = _Rows(
-        np.concatenate([thread[gap], thread[is_hold]]),
-        np.concatenate([before[gap], start[is_hold]]),
-        np.concatenate([used["start"][gap], np.maximum(used["end"], start)[is_hold]]),
-        np.repeat([_DELAY, _CPU], [int(gap.sum()), int(is_hold.sum())]),
-    )
-    order = np.lexsort((whole.start, whole.thread))
-    return whole.keep(order)
 
 
 def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
@@ -287,34 +310,19 @@ def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
     return np.where(living & (starts > process.start), parent, -1)
 
 
-def _cut(rows: _Rows, axis: LifeAxis, thread: Ints, time: Ints) -> _Rows:
-    """Cut the rows of threads at instants, so that each instant in a row becomes the end of one."""
-    if len(rows.thread) == 0 or len(thread) == 0:
-        return rows
-    place = axis.place(thread, time)
-    order = np.argsort(place, kind="stable")
-    place, time, thread = place[order], time[order], thread[order]
-    row = np.searchsorted(axis.place(rows.thread, rows.start), place, "right") - 1
-    safe = np.maximum(row, 0)
-    inside = (row >= 0) & (rows.thread[safe] == thread) & (rows.start[safe] < time) & (time < rows.end[safe])
-    inside[1:] &= place[1:] != place[:-1]
-    row, time = row[inside], time[inside]
-    # A row that is cut comes twice (or more often) and is then shortened to its parts.
-    cut = rows.keep(np.sort(np.concatenate([np.arange(len(rows.thread)), row])))
-    at = row + 1 + np.arange(len(row))
-    cut.start[at] = time
-    cut.end[at - 1] = time
-    return cut
-
-
-def _joins(rows: _Rows, starts: Ints, ends: Ints) -> Ints:
+def _joins(rows: Rows) -> Ints:
     """For each row the last row of the thread whose end it waits for, -1 if none: delays that end as a thread ends.
 
     Only threads that began before the delay and ended before the delayed one can be joined by it.
     """
+    starts, ends = rows.axis.starts, rows.axis.ends
     joined = np.full(len(rows.thread), -1, np.int64)
-    delay = np.flatnonzero(rows.kind == _DELAY)
-    if len(ends) == 0 or len(delay) == 0:
+    delay = np.flatnonzero(rows.kind == DELAY)
+    # Of millions of delays hardly any end where a thread does.
+    by_end = np.sort(ends)
+    first, last = (np.searchsorted(by_end, rows.end[delay] + slack) for slack in (-JOIN_SLACK_NS, JOIN_SLACK_NS + 1))
+    delay = delay[first < last]
+    if len(delay) == 0:
         return joined
     final = np.searchsorted(rows.thread, np.arange(len(ends)), "right") - 1
     empty = rows.thread[np.maximum(final, 0)] != np.arange(len(ends))
@@ -330,25 +338,3 @@ def _joins(rows: _Rows, starts: Ints, ends: Ints) -> Ints:
         joined[delay[fits]] = final[other[fits]]
         best = np.where(fits, apart, best)
     return joined
-
-
-def _steps(rows: _Rows, awaiting: Bools, borders: Ints) -> Ints:
-    """The number of each row's step: a delay and the CPU demand after it, or many of both if there are too many."""
-    count = len(rows.thread)
-    if count == 0:
-        return np.empty(0, np.int64)
-    border = np.zeros(count, np.bool_)
-    border[1:] = rows.thread[1:] != rows.thread[:-1]
-    border |= awaiting
-    after = borders + 1
-    border[after[after < count]] = True
-    fine = border.copy()
-    sleeps = (rows.kind == _DELAY) | (rows.kind == _HELD)
-    fine[1:] |= sleeps[1:] & ~sleeps[:-1]
-    if int(fine.sum()) > MOST_STEPS:
-        span = int(rows.end.max() - rows.start.min())
-        bucket = rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
-        fine = border
-        fine[1:] |= bucket[1:] != bucket[:-1]
-    fine[0] = False
-    return np.cumsum(fine)

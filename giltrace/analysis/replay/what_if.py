@@ -60,6 +60,20 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
     )
 
 
+def without_lock(process: Process, cores: int, native: Wakes, locks: tuple[int, ...]) -> WhatIfPoint:
+    """Replay a process on so many cores without some of its locks, given by their numbers, and with its GIL, if any.
+
+    All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time.
+    """
+    program = read_program(process, cores, native, without=locks)
+    held = int(usage.state_sums(process)[:, State.HOLDING_RUNNING].sum())
+    if not process.has_sched:
+        held = int(usage.sum_by_thread(process, process.holds).sum())
+    measured = process.end - process.start
+    makespan = min(max(replay(program, cores), held if process.gils == 1 else 0), measured)
+    return WhatIfPoint(cores, makespan, measured / makespan if makespan else 1.0)
+
+
 class _Bound:
     """How long a process that had `cores` takes without a GIL."""
 
@@ -142,7 +156,8 @@ class _Replay:
             self._at(start, thread, _BEGIN)
         while self.events or self._unstick():
             now, _, thread, what = heappop(self.events)
-            self.end = max(self.end, now)
+            if thread not in self.program.background:
+                self.end = max(self.end, now)
             if what == _RAN:
                 self.free += 1
             if self.left[thread]:

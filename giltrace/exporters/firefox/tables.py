@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.stack_totals import frames
-from giltrace.analysis.results import Frame
+from giltrace.analysis.site import Frame
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

@@ -14,7 +14,7 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Classes
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.exporters._names import command_words
 from giltrace.exporters._places import KNOWN_BY
 from giltrace.exporters._relations import waiting_counts

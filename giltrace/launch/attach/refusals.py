@@ -97,11 +97,6 @@ def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
     if interpreter.version is not None and interpreter.version < _OLDEST:
         shown = ".".join(map(str, interpreter.version))
         raise TargetError(f"process {process.pid} runs Python {shown}", "giltrace follows CPython 3.8 and newer")
-    if interpreter.free_threaded:
-        raise TargetError(
-            f"process {process.pid} is a free-threaded Python: it has no GIL to trace",
-            "its cores can be shown: start it with `giltrace record --light`",
-        )
     _check_traced(target)
     return target
 

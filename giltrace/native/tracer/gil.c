@@ -138,7 +138,7 @@ static bool publish(const struct gil *gil) {
 }
 
 /* In its current chunk, at its first acquire: its parent stored the name before it first gave the GIL up. */
-static void name(struct thread *thread) {
+void gil_name(struct thread *thread) {
     struct gt_chunk *chunk = thread->room.chunk;
     thread->named = true;
     if (chunk != NULL) {
@@ -203,7 +203,7 @@ static void acquired(struct thread *thread, struct gil *gil) {
     }
     store_emit(thread, now, GT_ACQUIRE, gil->id, current_core(), 0);
     if (unlikely(!thread->named)) {
-        name(thread);
+        gil_name(thread);
     }
     thread->request = 0;
     thread->request_written = thread->asked = false;

@@ -39,6 +39,7 @@ enum gt_flag {
     GT_UNDER_WAY = 1,
     GT_SAMPLE = 1,
     GT_LATE = 1,
+    GT_OWNED = 2,
     /* What a STACK gives in place of a stack's number: */
     GT_SEMAPHORE = 1,
     GT_LOCK = 2,
@@ -46,7 +47,14 @@ enum gt_flag {
 };
 
 /* Where the core stands: of a BLOCK, how it is slept; of a BLOCK_END, how that ended. */
-enum gt_way { GT_SEMAPHORE_ITSELF = 0, GT_PARKED = 1, GT_RAW = 2, GT_TIMED = 4, GT_WITH_ARGUMENT = 8 };
+enum gt_way {
+    GT_SEMAPHORE_ITSELF = 0,
+    GT_PARKED = 1,
+    GT_RAW = 2,
+    GT_TIMED = 4,
+    GT_WITH_ARGUMENT = 8,
+    GT_OWN_STATE = 16
+};
 
 enum gt_outcome { GT_WOKEN = 0, GT_TIMED_OUT = 1, GT_INTERRUPTED = 2, GT_FAILED = 3 };
 

@@ -39,6 +39,7 @@ static struct {
 /* Words of a BLOCK, with what comes before it: STACK, HELD, LOCK, SEMAPHORE. */
 enum { MOST_WORDS = HELD_MAX + 4 };
 
+enum { STATE_SPAN = 1024 /* less than a thread state has; what it parks for itself lies at its begin */ };
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
 
 enum { LOOKS = 4 };
@@ -75,22 +76,27 @@ void locks_after_fork(void) {
     }
 }
 
-static __attribute__((noinline)) void give_back_other(struct thread *thread, const sem_t *semaphore) {
+/* True if the thread had taken it. */
+static __attribute__((noinline)) bool give_back_other(struct thread *thread, const sem_t *semaphore) {
+    bool found = false;
     for (uint32_t i = 0; i < HELD_MAX; i++) {
         if (thread->held[i] == (uintptr_t)semaphore) {
             thread->held[i] = 0;
+            found = true;
         }
     }
+    return found;
 }
 
-static inline void give_back(struct thread *thread, const sem_t *semaphore) {
+/* Likewise; nearly always it is the one that the thread took last. */
+static inline bool give_back(struct thread *thread, const sem_t *semaphore) {
     uintptr_t *newest = &thread->held[(thread->held_next - 1) % HELD_MAX];
-    if (likely(*newest == (uintptr_t)semaphore)) {
-        *newest = 0;
-        thread->held_next--;
-    } else {
-        give_back_other(thread, semaphore);
+    if (unlikely(*newest != (uintptr_t)semaphore)) {
+        return give_back_other(thread, semaphore);
     }
+    *newest = 0;
+    thread->held_next--;
+    return true;
 }
 
 /* Which semaphores the thread has taken: if it sleeps for ever, whoever sleeps in these does, too. The oldest is
@@ -142,7 +148,8 @@ static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
         return GT_RAW;
     }
     *lock = address;
-    return GT_PARKED | (argument != 0 ? GT_WITH_ARGUMENT : 0);
+    uintptr_t own = stacks_own_state();
+    return GT_PARKED | (argument != 0 ? GT_WITH_ARGUMENT : 0) | (address - own < STATE_SPAN ? GT_OWN_STATE : 0);
 }
 
 /* Where the calling thread is. One that has given its GIL up has said so then, unless it goes on without. */
@@ -158,11 +165,19 @@ static void tell_stack(struct thread *thread, uint64_t now) {
     }
 }
 
+/* A thread that has no name yet is given one where it may never have a GIL. */
+static inline void introduce(struct thread *thread) {
+    if (unlikely(!thread->named) && frames_free_threaded()) {
+        gil_name(thread);
+    }
+}
+
 static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
     uint64_t now = clock_ticks();
     if (!store_together(thread, now, MOST_WORDS)) {
         return;
     }
+    introduce(thread);
     tell_stack(thread, now);
     for (uint32_t i = 0; i < HELD_MAX; i++) {
         uintptr_t held = thread->held[(thread->held_next + i) % HELD_MAX];
@@ -177,13 +192,14 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
     store_emit(thread, now, GT_THREAD_END, GT_BLOCK, way, 0);
 }
 
-static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned late) {
+static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned flags) {
     if (!store_together(thread, posted, MOST_WORDS)) {
         return;
     }
+    introduce(thread);
     tell_stack(thread, posted);
     store_address(thread, posted, GT_SEMAPHORE, (uintptr_t)semaphore);
-    store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, late);
+    store_emit(thread, posted, GT_THREAD_END, GT_WAKE, 0, flags);
 }
 
 /* What is needed of the moment in which a thread fell asleep when it wakes up. */
@@ -288,7 +304,7 @@ static int hook_try(sem_t *semaphore) {
  * just before the post may have been seen by nobody then; it was woken up before the time that is told of that. */
 static int hook_post(sem_t *semaphore) {
     struct thread *thread = &self;
-    give_back(thread, semaphore);
+    unsigned owned = give_back(thread, semaphore) ? GT_OWNED : 0;
     _Atomic uint64_t *place = place_of(semaphore);
     uint64_t before = atomic_load_explicit(place, memory_order_relaxed);
     uint64_t now = unlikely(somebody_sleeps(before)) ? clock_ticks() : 0;
@@ -299,7 +315,7 @@ static int hook_post(sem_t *semaphore) {
         int saved_errno = errno;
         gil_hear();
         if (gil_recording(thread)) {
-            write_wake(thread, semaphore, late ? clock_ticks() : now, late ? GT_LATE : 0);
+            write_wake(thread, semaphore, late ? clock_ticks() : now, owned | (late ? GT_LATE : 0));
         }
         errno = saved_errno;
     }

@@ -125,9 +125,18 @@ void names_announce(pthread_t thread, const char *name) {
     pthread_mutex_unlock(&pending_lock);
 }
 
+/* An interpreter that can do without a GIL: its functions may be called with a thread state alone. */
+static _Atomic bool without_gil;
+
+void names_start(bool free_threaded) {
+    atomic_store_explicit(&without_gil, free_threaded, memory_order_relaxed);
+}
+
 /* The GIL is held, in this recording, and with a thread state that is current. */
 static bool may_use_api(const struct thread *thread) {
-    return api.complete && thread->holds && thread->generation == guard_generation() && api.current_state() != NULL;
+    bool held = thread->holds && thread->generation == guard_generation();
+    return api.complete && (held || atomic_load_explicit(&without_gil, memory_order_relaxed)) &&
+           api.current_state() != NULL;
 }
 
 int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg) {

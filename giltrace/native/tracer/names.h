@@ -5,10 +5,12 @@
 #include "elf.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 void names_resolve(const struct elf_object *python);
+void names_start(bool free_threaded);
 void names_after_fork(void);
 void names_announce(pthread_t thread, const char *name);
 void names_take(uint32_t tid, char *out, size_t size);

@@ -169,10 +169,15 @@ uint32_t stacks_own(struct thread *thread, uintptr_t state) {
     return id;
 }
 
-/* The same for the thread state that is the thread's own, whoever has the GIL, or where there is none. */
-uint32_t stacks_here(struct thread *thread) {
+/* The thread state that is the thread's own, whoever has the GIL; 0 if that is not known. */
+uintptr_t stacks_own_state(void) {
     bool possible = atomic_load_explicit(&walking, memory_order_acquire) != OFF;
-    return possible ? stacks_own(thread, (uintptr_t)this_thread_state()) : 0;
+    return possible ? (uintptr_t)this_thread_state() : 0;
+}
+
+/* Where the calling thread is, also if it has no GIL. */
+uint32_t stacks_here(struct thread *thread) {
+    return stacks_own(thread, stacks_own_state());
 }
 
 static bool see_first_frame(uintptr_t state, uintptr_t *frame) {

@@ -18,6 +18,7 @@ struct stacks_instant {
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth);
 uint32_t stacks_own(struct thread *thread, uintptr_t state);
+uintptr_t stacks_own_state(void);
 uint32_t stacks_here(struct thread *thread);
 bool stacks_of_others(void);
 uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant);

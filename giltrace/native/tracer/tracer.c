@@ -126,6 +126,7 @@ static bool begin(const char *folder, unsigned depth, struct plan *plan, const s
         return false;
     }
     describe_python(plan);
+    names_start((plan->status & GT_FREE_THREADED) != 0);
     if (!store_open(folder, plan)) {
         return false;
     }
@@ -336,6 +337,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_BLOCK_END)},
         {CONSTANT(GT_WAKE)},
         {CONSTANT(GT_LATE)},
+        {CONSTANT(GT_OWNED)},
         {CONSTANT(GT_SEMAPHORE)},
         {CONSTANT(GT_LOCK)},
         {CONSTANT(GT_HELD)},
@@ -343,6 +345,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_RAW)},
         {CONSTANT(GT_TIMED)},
         {CONSTANT(GT_WITH_ARGUMENT)},
+        {CONSTANT(GT_OWN_STATE)},
         {CONSTANT(GT_WOKEN)},
         {CONSTANT(GT_TIMED_OUT)},
         {CONSTANT(GT_INTERRUPTED)},

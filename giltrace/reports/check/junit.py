@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from giltrace.analysis.compare.check import Outcome
-from giltrace.analysis.results import frame_text
+from giltrace.analysis.site import frame_text
 from giltrace.reports.check.checked import Checked, label, notes, sentence
 from giltrace.text import visible
 

@@ -1,0 +1,146 @@
+"""Threads that wait for each other in locks: one at a time, by turns that are too brief, or all for one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.lock_results import LockBlame, Meanwhile
+from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
+from giltrace.analysis.measure.lock_blame import chain
+from giltrace.analysis.results import Verdict
+from giltrace.analysis.site import Site
+from giltrace.text import plural
+from giltrace.timeline.axis import Bools, union_length
+
+#: Somebody was blocked in locks for this share of the time that the threads had: as much as makes it contention where
+#: it is the GIL.
+LOCK_SHARE = 0.3
+#: The world stood still for this share of the time: that many threads lose it each time.
+WORLD_SHARE = 0.1
+#: Turns with a lock are brief if they take less than it takes to wake the next thread up, on average ...
+BRIEF_NS = 50_000
+#: ... and if there are so many of them in a second.
+MANY_TURNS = 1_000
+#: What an owner did for this share of the time is what to look at.
+TELLING_SHARE = 0.5
+
+_ADVICE = {
+    BlockCause.LOGGING_LOCK: (
+        "Writing log records makes threads wait for each other: let logging.handlers.QueueHandler hand them to a "
+        "thread that writes, or log less."
+    ),
+    BlockCause.IMPORT_LOCK: "Import before the threads start.",
+    BlockCause.OBJECT_LOCK: "Give each thread an object of its own, and put the parts together at the end.",
+    BlockCause.PROCESS_LOCK: "Processes share that lock: hold it for less, or give each process its own part.",
+    BlockCause.SEMAPHORE: "A semaphore lets so many in at once: raise its number if what it guards bears more.",
+}
+
+
+def stop_the_world(f: Figures) -> Verdict | None:
+    """Did a free-threaded interpreter stop all threads for much of the time?"""
+    rows = _rows(f, f.block_causes == BlockCause.STOP_THE_WORLD)
+    share = min(rows / f.had, 1.0)
+    if share < WORLD_SHARE:
+        return None
+    blame = [row for row in f.lock_blame if row.cause == BlockCause.STOP_THE_WORLD.label]
+    lost = sum(row.ns for row in blame)
+    who = next((row.waker for row in blame if row.waker is not None), None)
+    at = f" Most of it at {_where(who)}." if who is not None else ""
+    return Verdict(
+        "stop-the-world",
+        f"Stopped: for {percent(share)} of the time threads stood still while another one had the world stopped, "
+        f"and lost {duration(lost)} by that.{at}",
+        "What stops all threads of a free-threaded Python is above all the garbage collector: call gc.freeze() once "
+        "the program has started, raise gc.set_threshold(), or make fewer objects that refer to each other.",
+        {"stopped_share": share, "lost_ns": lost},
+    )
+
+
+def lock_bound(f: Figures) -> Verdict | None:
+    """Did threads wait for each other in locks for much of the time, and more than for the GIL?"""
+    given = ~np.isin(f.block_causes, (*AWAITED, BlockCause.STOP_THE_WORLD))
+    share = min(_rows(f, given) / f.had, 1.0)
+    names = {cause.label for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD)}
+    blame = [row for row in f.lock_blame if row.cause in names]
+    lost = sum(row.ns for row in blame)
+    if share < LOCK_SHARE or lost <= int(f.waited.sum()):
+        return None
+    most = blame[0]
+    length = (f.turns.end - f.turns.start)[given[f.turns.block]]
+    many = len(length) >= MANY_TURNS * f.wall / 1e9
+    brief = many and float(np.median(length)) < BRIEF_NS
+    number = sum(row.blocks for row in blame)
+    evidence = {"blocked_share": share, "lost_ns": lost, "blocks": number}
+    lead = f"for {percent(share)} of the time somebody was blocked in a lock, most at {_where(most.victim)}"
+    told = f"{duration(most.ns)} in {plural(most.blocks, 'block')}, {duration(most.max_ns)} at most"
+    if brief:
+        return Verdict(
+            "lock-bound",
+            f"Lock convoy: {lead}: {told}. The lock changed hands {round(len(length) * 1e9 / f.wall):,} times per "
+            "second, and each time a thread had to wake up.",
+            "Take it less often: do several steps at a time with it, or keep what it guards per thread and add that up "
+            "now and then.",
+            {**evidence, "turn_ns": float(np.median(length))},
+        )
+    return Verdict("lock-bound", f"Lock-bound: {lead}: {told}.{_meanwhile(most)}", _advice(f, most), evidence)
+
+
+def _rows(f: Figures, chosen: Bools) -> int:
+    """For how long somebody was in one of the blocks that are `chosen`, in ns."""
+    rows = f.process.blocks[chosen]
+    return union_length(rows["start"], rows["end"]) if len(rows) else 0
+
+
+def _where(site: Site) -> str:
+    return site.where if site.function else f"the end of {site.thread}"
+
+
+_DID = {
+    Doing.PYTHON.label: "ran Python up to",
+    Doing.WAITING.label: "waited for the GIL at",
+    Doing.LOCK.label: "was itself blocked at",
+    Doing.ASLEEP.label: "was asleep or in I/O at",
+    Doing.NATIVE.label: "ran native code at",
+    Doing.NO_CORE.label: "had no core at",
+    Doing.OFF.label: "was off the GIL at",
+}
+
+
+def did(one: Meanwhile) -> str:
+    """What a thread did, in words."""
+    known = _DID[one.doing]
+    if not one.site.function:
+        return known.removesuffix(" at").removesuffix(" up to")
+    return f"{known} {one.site.where}"
+
+
+def _meanwhile(row: LockBlame) -> str:
+    if not row.meanwhile:
+        return ""
+    first = row.meanwhile[0]
+    return f" Whoever had it {did(first)} for {percent(min(first.ns / max(row.ns, 1), 1))} of that."
+
+
+def _advice(f: Figures, row: LockBlame) -> str:
+    cause = next(cause for cause in BlockCause if cause.label == row.cause)
+    if cause in _ADVICE:
+        return _ADVICE[cause]
+    links = chain(f.lock_blame, row)
+    last = links[-1].meanwhile[0] if links[-1].meanwhile else None
+    if last is None or last.ns < TELLING_SHARE * links[-1].ns:
+        return "See below what its owners did with it: do less of that inside the lock, or use a lock for each part."
+    line = last.site.where if last.site.function else ""
+    if last.doing == Doing.ASLEEP.label:
+        what = f"What sleeps or waits for I/O at {line}" if line else "A sleep or I/O"
+        return f"{what} is done with the lock taken: do it outside, or give each thread a lock of its own."
+    if last.doing == Doing.PYTHON.label:
+        beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."
+        return f"The work at {line} is done with the lock taken: do less of it inside.{beside}"
+    if last.doing == Doing.NATIVE.label:
+        return f"The native code called at {line} runs with the lock taken, and could run at once in several threads."
+    if last.doing == Doing.WAITING.label:
+        return "Its owner waited for the GIL with it: what holds the GIL meanwhile is told below."
+    return "See below what its owners did with it."

@@ -1,0 +1,88 @@
+"""How many threads of a process were in which states at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Array, Process, State
+from giltrace.timeline.once import once
+
+Counts = npt.NDArray[np.int32]
+
+_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+_HAD = (State.HOLDING_RUNNING, State.HOLDING_BLOCKED)
+_READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
+# Room for the count of one kind of states beside those of others: no process has so many threads.
+_ROOM = 20
+
+
+class AtOnce(NamedTuple):
+    """Wall time in ns: in which at least one thread ran, could have (`ready`: it ran, or had no core), and two could.
+
+    And between two instants: in which one had a GIL, not counting what was starved; and in which threads could run and
+    none had a core.
+    """
+
+    ran: int
+    ready: int
+    several_ready: int
+    had: int
+    starved: int
+
+
+@once
+def at_once(process: Process, begin: int, end: int) -> AtOnce:
+    """Measure a process with scheduling data, the last two figures between `begin` and `end`."""
+    time, (had, ran, ready) = levels(process.states, (_HAD, _RUNNING, _READY))
+    length, inside = np.diff(time), np.diff(np.clip(time, begin, end))
+    runs, could = ran > 0, ready > 0
+    starved = could & ~runs
+    return AtOnce(
+        ran=int(length[runs].sum()),
+        ready=int(length[could].sum()),
+        several_ready=int(length[ready > 1].sum()),
+        had=int(inside[(had > 0) & ~starved].sum()),
+        starved=int(inside[starved].sum()),
+    )
+
+
+def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Counts]]:
+    """Cut time where a thread's state changes: the instants, and how many were in each kind of states up to the next.
+
+    There are three kinds at most. Before the first instant and after the last one there was nobody in any.
+    """
+    # One integer for each end of a state, which sorts much faster than an index: the time, a bit for each kind that it
+    # is of, and one that says which end it is.
+    bits, kind_bits = len(kinds) + 1, np.zeros(len(State), np.uint8)
+    for at, kind in enumerate(kinds):
+        kind_bits[list(kind)] |= 2 << at
+    of = kind_bits[states["state"]]
+    some = np.flatnonzero(of)
+    if len(some) == 0:
+        return np.empty(0, np.int64), [np.empty(0, np.int32) for _ in kinds]
+    of, origin = of[some], int(states["start"].min())
+    keys = np.concatenate([states["start"][some], states["end"][some]])
+    keys -= origin
+    keys <<= bits
+    keys[: len(some)] |= of
+    keys[len(some) :] |= of | np.uint8(1)
+    del of, some
+    keys.sort()
+    change = np.array(
+        [
+            (1 - 2 * (key & 1)) * sum(1 << _ROOM * at for at in range(len(kinds)) if key >> (at + 1) & 1)
+            for key in range(1 << bits)
+        ],
+        np.int64,
+    )
+    level = change[(keys & ((1 << bits) - 1)).astype(np.uint8)]
+    np.cumsum(level, out=level)
+    keys >>= bits
+    last = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
+    level, time = level[last[:-1]], keys[last] + origin
+    return time, [(level >> _ROOM * at & ((1 << _ROOM) - 1)).astype(np.int32) for at in range(len(kinds))]

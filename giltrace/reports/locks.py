@@ -1,0 +1,136 @@
+"""Where threads were without the GIL, and who made whom wait in locks, on a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.findings.locks import did
+from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
+from giltrace.analysis.site import Site
+from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.names import site_name
+from giltrace.reports.threads import WIDE
+from giltrace.text import plural
+
+#: So many rows are printed; the rest is counted in one line.
+TOP_ROWS = 8
+#: What is less than this share of all is housekeeping.
+LEAST_SHARE = 0.01
+#: What owners did for less than this share of a row is left out.
+LEAST_DID = 0.1
+_LEAST_SITES = 16
+#: So much of the critical path is printed: so many rows, of this share of the time at least.
+TOP_PATH = 5
+LEAST_ON_PATH = 0.02
+
+_DOING = {
+    "asleep": "asleep or in I/O",
+    "native": "in native code",
+    "no-core": "ready, but no core",
+    "off": "off the GIL",
+}
+_PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
+_CAUSE = {
+    "lock": "in a lock",
+    "condition": "for a condition",
+    "event": "for an event",
+    "barrier": "at a barrier",
+    "semaphore": "for a semaphore",
+    "queue": "for a queue",
+    "join": "for a thread's end",
+    "start": "for a thread's start",
+    "future": "for a future",
+    "import-lock": "for an import",
+    "logging-lock": "in logging's lock",
+    "process-lock": "in a shared lock",
+    "object-lock": "in an object's lock",
+    "stop-the-world": "stopped by another",
+    "other-lock": "in Python's own lock",
+}
+
+
+def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int | None = TOP_ROWS) -> None:
+    """Print where threads were without the GIL, the longest first."""
+    total = max(sum(row.ns for row in rows), 1)
+    shown = [row for row in rows[:most] if most is None or row.ns >= LEAST_SHARE * total]
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for row in shown:
+        told = _CAUSE.get(row.cause, "") or _DOING[row.doing]
+        table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), site_name(row.site))
+    print_table(table, console)
+
+
+def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Console) -> None:
+    """Print what the end hung on, most of it first, and how long the whole would take without that at least."""
+    shown = [row for row in rows[:TOP_PATH] if row.ns >= LEAST_ON_PATH * wall_ns]
+    paragraph(f"The end of the {end_of} hung on these; without one of them the whole would take at least:", console)
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1)
+    for row in shown:
+        told = f"{_PATH.get(row.doing, '') or _CAUSE.get(row.cause, '') or _DOING[row.doing]}"
+        left = duration(max(wall_ns - row.ns, 0))
+        table.add_row(
+            f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, f"{told}: {site_name(row.site)}"
+        )
+    print_table(table, console)
+
+
+def print_locks(rows: Sequence[LockBlame], console: Console, *, everything: bool = False) -> None:
+    """Print who was blocked and who woke whom, the costliest first, with what the wakers did meanwhile."""
+    total = max(sum(row.ns for row in rows), 1)
+    shown = [row for row in rows if everything or row.ns >= LEAST_SHARE * total]
+    shown = shown if everything else shown[:TOP_ROWS]
+    figures = [(duration(row.ns), f"{row.blocks:,}", duration(row.max_ns)) for row in shown]
+    headings = ("blocked", "times", "longest")
+    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
+    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("  who was blocked, and by whom", width=room)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, times in zip(shown, figures, strict=True):
+        table.add_row(_pair(row, room), *map(Text, times))
+    print_table(table, console)
+    rest = len(rows) - len(shown)
+    if rest:
+        lost = duration(total - sum(row.ns for row in shown))
+        paragraph(f"{plural(rest, 'more pair')}, {lost} in all; --all shows them", console)
+
+
+def _pair(row: LockBlame, room: int) -> Text:
+    """The blocked line, its waker below it, and what that one did; wrapped by hand, as a table loses the indent."""
+
+    def wrapped(text: str, indent: str) -> str:
+        return "\n".join(
+            textwrap.wrap(text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
+        )
+
+    several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
+    pair = Text(wrapped(f"{site_name(row.victim)}: {_CAUSE[row.cause]}{several}", "  "))
+    pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", "    "), style="red")
+    for one in row.meanwhile:
+        if one.ns >= LEAST_DID * row.ns:
+            share = percent(min(one.ns / max(row.ns, 1), 1))
+            pair.append("\n").append(wrapped(f"{share} of that it {did(one)}", "      "), style="red")
+    if row.speedup_bound:
+        told = f"without this lock the whole would be at most {row.speedup_bound:.2f} x as fast"
+        pair.append("\n").append(wrapped(told, "      "))
+    return pair
+
+
+def _waker(site: Site | None) -> str:
+    if site is None:
+        return "its time was up, or to the end"
+    return site_name(site) if site.function else f"{site.thread} ended"
