@@ -50,9 +50,9 @@ def test_each_block_is_in_a_ring(any_interpreter: Interpreter, tmp_path: Path) -
     check(timeline, entries)
 
 
-def test_each_block_is_seen_by_who_attaches(interpreter: Interpreter, tmp_path: Path) -> None:
+def test_each_block_is_seen_by_who_attaches(any_interpreter: Interpreter, tmp_path: Path) -> None:
     folder = tmp_path / "x.giltrace"
-    with Running(interpreter.path, "", target=blocks.TARGET) as target:
+    with Running(any_interpreter.path, "", target=blocks.TARGET) as target:
         command = [*GILTRACE, "attach", str(target.pid), "--light", "-o", str(folder)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as attached:
             while not is_at_work(folder):

@@ -230,11 +230,13 @@ def several():
 
 def chain():
     """One that waits has a lock that another waits for."""
-    first, second = threading.Lock(), threading.Lock()
+    first, second, never = threading.Lock(), threading.Lock(), threading.Event()
     second.acquire()
 
     def hold():
         with first:
+            for _ in range(10):
+                never.wait(0.0001)
             second.acquire()  # chain: waits
             one["end"] = now()
 

@@ -99,8 +99,9 @@ def test_by_the_frames() -> None:
         (Way.PARKED | Way.WITH_ARGUMENT, 0x1A, False, BlockCause.LOCK),
         (Way.PARKED | Way.WITH_ARGUMENT, 0x1A, True, BlockCause.OBJECT_LOCK),
         (Way.PARKED | Way.WITH_ARGUMENT, 0x18, True, BlockCause.LOCK),
-        (Way.PARKED, 0x10, False, BlockCause.OTHER_LOCK),
-        (Way.PARKED, 0x10, True, BlockCause.STOP_THE_WORLD),
+        (Way.PARKED, 0x10, False, BlockCause.EVENT),
+        (Way.PARKED, 0x10, True, BlockCause.EVENT),
+        (Way.PARKED | Way.OWN_STATE, 0x10, True, BlockCause.STOP_THE_WORLD),
         (Way.PARKED | Way.RAW, 0, True, BlockCause.OTHER_LOCK),
     ],
 )
@@ -109,8 +110,8 @@ def test_by_the_kind_of_lock(way: Way, lock: int, free_threaded: bool, cause: Bl
 
 
 def test_a_frame_says_more_than_the_kind() -> None:
-    waiting = blocked([threading("Thread.join"), [APP]], way=Way.PARKED, lock=0x10, free_threaded=True)
-    assert block_causes(waiting).tolist() == [BlockCause.JOIN, BlockCause.STOP_THE_WORLD]
+    waiting = blocked([threading("Thread.join"), [APP]], way=Way.PARKED, lock=0x10)
+    assert block_causes(waiting).tolist() == [BlockCause.JOIN, BlockCause.EVENT]
 
 
 def test_without_stacks() -> None:

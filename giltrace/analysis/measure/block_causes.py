@@ -96,7 +96,9 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
     plain = cause == BlockCause.LOCK
     # What nobody had taken who let others in was made to wake them up.
     signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
-    cause = np.where(plain & (signal | (kind == LockKind.EVENT)), called, cause)
+    # A queue in native code parks those that wait as a lock does.
+    told = signal | (kind == LockKind.EVENT) | ((kind == LockKind.PARKED) & (called != BlockCause.EVENT))
+    cause = np.where(plain & told, called, cause)
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)
         cause[plain & (kind == LockKind.PARKED) & (at == _OF_OBJECT)] = BlockCause.OBJECT_LOCK

@@ -78,14 +78,20 @@ void locks_after_fork(void) {
 
 /* True if the thread had taken it. */
 static __attribute__((noinline)) bool give_back_other(struct thread *thread, const sem_t *semaphore) {
-    bool found = false;
-    for (uint32_t i = 0; i < HELD_MAX; i++) {
-        if (thread->held[i] == (uintptr_t)semaphore) {
-            thread->held[i] = 0;
-            found = true;
-        }
+    uintptr_t *held = thread->held;
+    uint32_t next = thread->held_next, age = 1;
+    while (age <= HELD_MAX && held[(next - age) % HELD_MAX] != (uintptr_t)semaphore) {
+        age++;
     }
-    return found;
+    if (age > HELD_MAX) {
+        return false;
+    }
+    for (; age > 1; age--) {
+        held[(next - age) % HELD_MAX] = held[(next - age + 1) % HELD_MAX];
+    }
+    thread->held_next--;
+    held[(next - 1) % HELD_MAX] = 0;
+    return true;
 }
 
 /* Likewise; nearly always it is the one that the thread took last. */
