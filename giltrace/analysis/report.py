@@ -22,7 +22,16 @@ from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.replay.what_if import what_if, without_lock
-from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport
+from giltrace.analysis.results import (
+    SCHEMA,
+    GilReport,
+    Hog,
+    ProcessReport,
+    Quality,
+    Report,
+    ThreadReport,
+    WhatIf,
+)
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.timeline.model import Flag, Process, Timeline
 
@@ -85,6 +94,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
     hogs = find_hogs(_asked_by_chosen(process), began)
+    replayed = what_if(process, machine, figures.native)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -101,10 +111,10 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=hogs,
+        hogs=_released(process, hogs, replayed),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
-        what_if=what_if(process, machine, figures.native),
+        what_if=replayed,
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,
@@ -120,6 +130,18 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
         lock_blame=_bounded(figures, machine),
         critical_path=figures.on_path[:_MOST_ON_PATH],
+    )
+
+
+def _released(process: Process, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[Hog, ...]:
+    """The hogs, with what it would bring if each gave the GIL up: what others do with it is still done one by one."""
+    held = int(usage.lengths(process.holds).sum())
+    if process.gils != 1:
+        return hogs
+    least = [max(replayed.makespan_ns, held - hog.site_held_ns, 1) for hog in hogs]
+    return tuple(
+        replace(hog, speedup_bound=max(replayed.measured_ns / makespan, 1.0))
+        for hog, makespan in zip(hogs, least, strict=True)
     )
 
 

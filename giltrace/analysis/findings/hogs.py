@@ -46,6 +46,9 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
     holds = process.holds[over.hold]
     kinds = sites.classify(holds["thread"], stack)
     held = usage.lengths(holds)
+    everywhere = sites.classify(process.holds["thread"], sites.hold_stacks())
+    total = np.bincount(everywhere.of_row, weights=usage.lengths(process.holds), minlength=len(everywhere.sites))
+    of_site = dict(zip(everywhere.sites, total.astype(np.int64).tolist(), strict=True))
     native = native_functions(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
     expressions = Expressions(process, recorded_ns)
     hogs = []
@@ -59,6 +62,7 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
                 ns=int(over.length[mine].sum()),
                 max_ns=int(over.length[worst]),
                 held_ns=int(held[mine].sum()),
+                site_held_ns=of_site[site],
                 stack=sites.stack(int(stack[worst])),
                 expression=expressions.at(int(stack[worst])),
                 **_native(native.get(kind, Seen())),

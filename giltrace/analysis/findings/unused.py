@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.standing import where_idle
 from giltrace.analysis.results import Verdict
 from giltrace.text import plural
+from giltrace.timeline.model import State
 
 #: A process with one thread that runs for less than this share of its wall time is idle: timers and pings take less.
 IDLE_SHARE = 0.05
@@ -14,6 +18,10 @@ IDLE_SHARE = 0.05
 IDLE_SHARE_SEVERAL = 0.001
 #: Of a build that can do without a GIL, one that was held for less than this share was so as it started.
 WITHOUT_SHARE = 0.05
+#: It was off after the start if a thread ran so long without it before it took it again ...
+OFF_NS = 3_000_000
+#: ... early in the process.
+EARLY_SHARE = 0.5
 #: So many threads are told where they stood.
 MOST_TOLD = 3
 
@@ -41,6 +49,30 @@ def free_threaded(f: Figures) -> Verdict | None:
         f"Free-threaded: the interpreter was built without a GIL, and no thread waits for one.{ran}{blocked}",
         rest if not blocked else f"See below what they were blocked by. {rest}",
         {"running_share": f.busy_share, "blocked_ns": lost},
+    )
+
+
+def gil_is_on(f: Figures) -> str:
+    """Who switched the GIL of a free-threaded build on, in words; empty if nobody did, and for other builds."""
+    holds = f.process.holds
+    if not f.process.free_threaded or f.held_share <= WITHOUT_SHARE:
+        return ""
+    reach = np.maximum.accumulate(holds["end"])
+    later = np.flatnonzero(holds["start"][1:] - reach[:-1] > OFF_NS) + 1
+    ran = usage.in_state(
+        f.process, State.OFF_RUNNING, holds["thread"][later], reach[later - 1], holds["start"][later].astype(np.int64)
+    )
+    early = later[(ran > OFF_NS) & (holds["start"][later] - f.process.start < EARLY_SHARE * f.wall)]
+    if not len(early):
+        return " This Python could do without a GIL, but was started with it: by PYTHON_GIL=1, or -X gil=1."
+    known = f.process.stacks
+    stack = known.hold_end[early[:1]] if known is not None else np.array([-1])
+    site = f.sites.classify(holds["thread"][early[:1]], stack).sites[0]
+    where = f", at {site.where}" if site.function else ""
+    since = duration(int(holds["start"][early[0]]) - f.process.start)
+    return (
+        f" This Python could do without a GIL, but had it from {since} on{where}: a module was imported there that "
+        "does not say that it can do without."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
@@ -18,7 +19,7 @@ from giltrace.analysis.findings.long_interval import long_interval
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
 from giltrace.analysis.findings.single import single
-from giltrace.analysis.findings.unused import free_threaded, idle, not_recorded
+from giltrace.analysis.findings.unused import free_threaded, gil_is_on, idle, not_recorded
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Process
 
@@ -62,6 +63,11 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     core, threads do not compete for it.
     """
     figures = figures or Costed(process)
+    verdict, on = _judged(figures), gil_is_on(figures)
+    return replace(verdict, advice=verdict.advice + on) if on else verdict
+
+
+def _judged(figures: Costed) -> Verdict:
     for rule in _BEFORE:
         verdict = rule(figures)
         if verdict is not None:

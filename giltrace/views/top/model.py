@@ -16,7 +16,8 @@ class ThreadState(str, Enum):
     HOLDING = "holding"  #: has the GIL
     WAITING = "waiting"  #: wants the GIL
     RUNNING = "running"  #: off the GIL, on a core or ready for one
-    BLOCKED = "blocked"  #: off the GIL, asleep: I/O, a lock, a sleep
+    LOCKED = "in lock"  #: off the GIL, asleep in one of the interpreter's locks: also for a queue, an event, a thread
+    BLOCKED = "blocked"  #: off the GIL, asleep otherwise: I/O, a sleep
     OFF = "off"  #: off the GIL; more is not known
     ENDED = "ended"  #: is no more
 

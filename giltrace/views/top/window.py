@@ -324,13 +324,12 @@ class Window:
         return tuple(rows), max(len(order) - limit, 0)
 
     def _doing(self, process: _Process) -> dict[int, ThreadState]:
-        """What the threads do that hold or wait, by ident."""
-        return {
-            process.ident[int(row["thread"])]: ThreadState.HOLDING
-            if row["kind"] == Kind.ACQUIRE
-            else ThreadState.WAITING
-            for row in process.matcher.under_way
-        }
+        """What the threads do that hold, wait or sleep in a lock, by ident."""
+        known = [(thread, ThreadState.LOCKED) for thread in process.matcher.asleep if thread in process.ident]
+        for row in process.matcher.under_way:
+            holds = row["kind"] == Kind.ACQUIRE
+            known.append((int(row["thread"]), ThreadState.HOLDING if holds else ThreadState.WAITING))
+        return {process.ident[thread]: state for thread, state in known}
 
     def _line(self, person: _Person) -> tuple[Line, Line]:
         """The newest innermost line of a thread, and the user's own."""
@@ -391,7 +390,7 @@ def _state(person: _Person, doing: ThreadState | None, ask: AskKernel | None) ->
     gone = told[0] is ThreadState.ENDED if told is not None else ask is not None and person.seen
     person.seen |= told is not None
     # What holds or waits on record is not forgotten before its process is.
-    person.ended |= gone and doing is None
+    person.ended |= gone and doing not in (ThreadState.HOLDING, ThreadState.WAITING)
     if gone or person.ended:
         return ThreadState.ENDED, person.core
     if told is None:
