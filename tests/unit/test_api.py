@@ -17,7 +17,7 @@ from giltrace.api import Recording, analyse
 from giltrace.errors import UsageError
 from giltrace.reports.shown import Summary
 from giltrace.timeline.model import RUN, BlockEnd, Flag, State, Timeline
-from tests.blocks import causes, with_blocks
+from tests.made_blocks import causes, with_blocks
 from tests.synthetic import make_process, make_timeline
 from tests.unit.gil_events import timeline
 from tests.unit.test_summary_verdict import cpu_bound

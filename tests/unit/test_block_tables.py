@@ -18,7 +18,7 @@ from giltrace.timeline.model import BlockEnd, LockKind, Timeline
 from giltrace.views.columnar import ColumnarProcessor
 from giltrace.views.gil_tables import GilTraceProcessor
 from giltrace.views.trace_processor import unavailable
-from tests.blocks import BLOCKED, WAKING, causes, with_blocks
+from tests.made_blocks import BLOCKED, WAKING, causes, with_blocks
 from tests.synthetic import make_process, make_timeline
 from tests.unit.test_exporters import exported, format_of
 

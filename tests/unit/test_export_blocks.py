@@ -12,7 +12,7 @@ import pytest
 from giltrace.exporters._relations import waking_holds
 from giltrace.timeline.model import BlockEnd, Timeline
 from tests import firefox_profile
-from tests.blocks import BLOCKED, WAKING, causes, with_blocks
+from tests.made_blocks import BLOCKED, WAKING, causes, with_blocks
 from tests.synthetic import make_process
 from tests.unit.test_block_tables import SEVERAL, own, text
 from tests.unit.test_exporters import exported, ns

@@ -20,7 +20,7 @@ from giltrace.timeline.cut import cut
 from giltrace.timeline.model import BlockEnd, Process, Thread, Timeline
 from giltrace.timeline.part import window
 from giltrace.views.trace_processor import TraceProcessor, unavailable
-from tests.blocks import BLOCKED, WAKING, causes, with_blocks
+from tests.made_blocks import BLOCKED, WAKING, causes, with_blocks
 from tests.synthetic import START, make_process, make_timeline
 
 _WHY_NOT = unavailable()
