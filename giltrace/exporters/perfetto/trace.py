@@ -1,8 +1,8 @@
 """A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
 
-From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests), CPU scheduling,
-then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and
-samples, and to those of other profilers' files that were merged. Other UIs begin with CPU scheduling.
+From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests, critical path), CPU
+scheduling, then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function
+spans and samples, and to those of other profilers' files that were merged. Other UIs begin with CPU scheduling.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from giltrace.analysis.replay.critical_path import CriticalPath
 from giltrace.exporters._names import labels
 from giltrace.exporters._output import output_file
 from giltrace.exporters._places import Places
@@ -32,6 +33,7 @@ from giltrace.exporters.perfetto.stacks import stack_texts
 from giltrace.exporters.perfetto.thinned import Steps
 from giltrace.exporters.perfetto.thinning import LIMIT, Thinned, thin, told_of_gathered
 from giltrace.exporters.perfetto.threads import describe_others, describe_process
+from giltrace.exporters.perfetto.whole import paths, write_whole
 from giltrace.timeline.model import Process, Timeline
 
 #: Places of the tracks that a thread's GIL track unfolds to.
@@ -61,8 +63,16 @@ def stream(
     cut, and any if the `whole` is asked for, is written as it is.
     """
     bounded = limit is not None and not whole and timeline.cut is None
-    thinned = thin(timeline, limit, _size, first) if bounded and limit is not None else None
-    _write(timeline, thinned, file)
+    known = paths(timeline)
+
+    def size(one: Timeline, cut: Thinned | None, most: int) -> int:
+        counter = Counter(most)
+        with contextlib.suppress(TooLarge):
+            _write(one, cut, known, counter.file)
+        return counter.size
+
+    thinned = thin(timeline, limit, size, first) if bounded and limit is not None else None
+    _write(timeline, thinned, known, file)
     return _told(timeline, thinned)
 
 
@@ -70,14 +80,7 @@ def _told(timeline: Timeline, thinned: Thinned | None) -> str:
     return told_of_gathered(timeline) if thinned is None else thinned.told
 
 
-def _size(timeline: Timeline, thinned: Thinned | None, most: int) -> int:
-    counter = Counter(most)
-    with contextlib.suppress(TooLarge):
-        _write(timeline, thinned, counter.file)
-    return counter.size
-
-
-def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
+def _write(timeline: Timeline, thinned: Thinned | None, known: Sequence[CriticalPath | None], file: BinaryIO) -> None:
     sink, told = Sink(file), _told(timeline, thinned)
     timeline = timeline if thinned is None else thinned.timeline
     sink.write(*_preamble(timeline))
@@ -90,6 +93,8 @@ def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
         by_tid = _write_process(
             sink, timeline, process, flow, alone, told, None if thinned is None else thinned.steps[number]
         )
+        if process.gils or len(process.blocks):
+            write_whole(sink, process, known[number], labels(process))
         above.update(((process.pid, tid), track) for tid, track in by_tid.items())
         flow += len(process.holds) + len(process.blocks)
     write_merged(sink, timeline.merged, above)
