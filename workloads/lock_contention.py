@@ -13,7 +13,7 @@ Truth: wait_share <= 0.3
 Truth: blocked_share >= 0.25
 Truth: lock_share(lock-*) >= 0.25
 Truth: cause(lock-*) = lock
-Truth: switch_requests <= 100
+Truth: switch_requests <= 250
 Truth: off_running_cores <= 0.2
 """
 
