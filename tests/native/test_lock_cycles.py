@@ -15,8 +15,8 @@ CYCLES = 40
 
 
 def run(interpreter: Interpreter, folder: Path) -> None:
-    words = (interpreter.path, "-W", "ignore", TARGETS / "lock_cycles.py", native.LIBRARY, folder, CYCLES, "fork")
-    command = [str(word) for word in words]
+    words = TARGETS / "lock_cycles.py", native.LIBRARY, folder, CYCLES, "fork"
+    command = [str(interpreter.path), "-W", "ignore", *map(str, words)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, (ran.returncode, ran.stderr)
 
