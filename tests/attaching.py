@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 from giltrace import native
 from giltrace.launch.attach import ptrace, session
 from giltrace.launch.attach.footprint import Footprint
+from giltrace.launch.attach.heads import Heads
 from giltrace.launch.attach.inject import visiting
 from giltrace.launch.attach.process import Blocked, Process
 from giltrace.launch.attach.target import Interpreter, Target, object_at
+from giltrace.process.folder import Folder
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "tests" / "targets" / "attached.py"
@@ -97,6 +99,14 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate(timeout=60)
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a tracer writes into `folder`."""
+    if not folder.is_dir():
+        return False
+    with Folder.own(folder) as files:
+        return any(head.at_work for head in Heads(files).look())
 
 
 class PlainTarget(Target):

@@ -89,6 +89,8 @@ _TABLES = {
         "threads",
         "holds",
         "waits",
+        "blocks",
+        "held_locks",
         "blame",
         "waiting",
         "stacks",

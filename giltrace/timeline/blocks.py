@@ -64,11 +64,9 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     blocks["timed"] = (first["flags"] & np.uint8(Way.TIMED)) != 0
     place = recorded.places[first["arg"]]
     address = np.where(place["lock"] != 0, place["lock"], place["semaphore"])
-    known, number = np.unique(address, return_inverse=True)
-    locks = np.zeros(len(known), LOCK)
-    locks["address"] = known
-    locks["kind"][number.ravel()] = _KINDS[first["flags"] & np.uint8(len(_KINDS) - 1)]
-    blocks["lock"] = number.ravel()
+    kind = _KINDS[first["flags"] & np.uint8(len(_KINDS) - 1)]
+    locks, number = _locks(address, kind)
+    blocks["lock"] = number
     wake = _wakes(told, blocks, place["semaphore"], recorded)
     woken = wake >= 0
     by = told[np.maximum(wake, 0)]
@@ -78,8 +76,22 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     blocks["woken"] = np.where(woken, np.clip(by["time"], blocks["start"], blocks["end"]), blocks["end"])
     wake_stack = np.where(woken, by["stack"], -1).astype(np.int32)
     order = np.argsort(blocks["start"], kind="stable")
-    held = _held(recorded, blocks[order], known)
+    held = _held(recorded, blocks[order], locks)
     return Blocks(blocks.take(order), locks, held, first["stack"][order].astype(np.int32), wake_stack[order])
+
+
+def _locks(address: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]) -> tuple[Array, Ints]:
+    """The distinct locks (dtype `LOCK`), sorted, of which there is one at each of these addresses, and its number.
+
+    What is made where another one was is told from that if it is of another kind.
+    """
+    order = np.lexsort((kind, address))
+    rows = np.empty(len(order), LOCK)
+    rows["address"], rows["kind"] = address[order], kind[order]
+    fresh = np.append(True, rows[1:] != rows[:-1])[: len(rows)]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(fresh) - 1
+    return rows[fresh], number
 
 
 def _pairs(told: Array) -> tuple[Ints, Ints]:
@@ -124,7 +136,7 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
     begin, end = (mine * span + (blocks[edge][asked] - origin) for edge in ("start", "end"))
     at = np.searchsorted(place, end, "right") - 1
     fits = (at >= 0) & (place[np.maximum(at, 0)] >= begin)
-    at = np.where(fits, _shared_out(at, fits, end, place, begin), -1)
+    at = _shared_out(at, fits, end, place, begin)
     # Posted just as the thread fell asleep, and told after that.
     after = np.searchsorted(place, end, "right")
     following = np.minimum(after, len(place) - 1)
@@ -135,23 +147,37 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
 
 
 def _shared_out(at: Ints, fits: Bools, end: Ints, place: Ints, begin: Ints) -> Ints:
-    """Give posts that ended several sleeps to the first of them, and those before to the others, where they fit."""
-    at = at.copy()
+    """Give posts that ended several sleeps to the first of them, and those before to the others, where they fit.
+
+    -1 where there is none: the post was not seen.
+    """
+    at = np.where(fits, at, -1)
+    again = _again(at, end)
     for _ in range(_POSTS_AT_ONCE):
-        rows = np.flatnonzero(fits)
-        rows = rows[np.lexsort((end[rows], at[rows]))]
-        again = rows[1:][at[rows[1:]] == at[rows[:-1]]]
-        again = again[(at[again] > 0) & (place[np.maximum(at[again] - 1, 0)] >= begin[again])]
+        fit = (at[again] > 0) & (place[np.maximum(at[again] - 1, 0)] >= begin[again])
+        at[again] = np.where(fit, at[again] - 1, -1)
+        again = _again(at, end)
         if not len(again):
             break
-        at[again] -= 1
+    at[again] = -1
     return at
 
 
-def _held(recorded: ProcessEvents, blocks: Array, addresses: npt.NDArray[np.uint64]) -> Array:
+def _again(at: Ints, end: Ints) -> Ints:
+    """Which sleeps have a post that one with an earlier end has, too."""
+    rows = np.flatnonzero(at >= 0)
+    rows = rows[np.lexsort((end[rows], at[rows]))]
+    found: Ints = rows[1:][at[rows[1:]] == at[rows[:-1]]]
+    return found
+
+
+def _held(recorded: ProcessEvents, blocks: Array, locks: Array) -> Array:
     """What threads had taken, of the locks that somebody was blocked in, when they were blocked themselves."""
-    found = np.searchsorted(addresses, recorded.held["semaphore"])
-    known = np.append(addresses, np.uint64(0))[found] == recorded.held["semaphore"]
+    place = np.flatnonzero(locks["kind"] == LockKind.SEMAPHORE)
+    addresses = np.append(locks["address"][place], np.uint64(0))
+    found = np.searchsorted(addresses[:-1], recorded.held["semaphore"])
+    known = addresses[found] == recorded.held["semaphore"]
+    found = np.append(place, -1)[found]
     rows, found = recorded.held[known], found[known]
     if not len(rows) or not len(blocks):
         return np.empty(0, HELD_LOCK)

@@ -125,7 +125,7 @@ BLOCK = np.dtype(
     ]
 )
 
-#: A lock that somebody slept in: its address, and a `LockKind`. What is made anew at the same address is the same here.
+#: A lock that somebody slept in: its address, and a `LockKind`. Of one kind, what is made there anew is the same here.
 LOCK = np.dtype([("address", "<u8"), ("kind", "u1")])
 
 #: At `block` (a number into `Process.blocks`) its thread had taken `lock`, and not given it back.

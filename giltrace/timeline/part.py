@@ -73,7 +73,7 @@ def _process(process: Process, start: int, end: int) -> Process:
     rows = {table: getattr(process, table)[kept[table]] for table in _TABLES}
     for table in ("holds", "waits"):
         rows[table] = _marked(rows[table], start, end)
-    rows["blocks"] = _open(rows["blocks"], end)
+    rows["blocks"] = _open(rows["blocks"], start, end)
     for table in ("runs", "states", "stops", "blocks"):
         rows[table] = _clipped(rows[table], start, end)
     # One that was made where the window begins is one that its hold has not heeded yet.
@@ -125,12 +125,15 @@ def _marked(rows: Array, start: int, end: int) -> Array:
     return rows
 
 
-def _open(blocks: Array, end: int) -> Array:
-    """A copy of the blocks in which those that outlast the window have not ended: who woke them comes later."""
+def _open(blocks: Array, start: int, end: int) -> Array:
+    """A copy of the blocks in which those that outlast the window have not ended: who woke them comes later.
+
+    Who was woken before it is about to run where it begins.
+    """
     blocks = blocks.copy()
     goes_on = blocks["end"] > end
-    blocks["ended"][goes_on], blocks["waker"][goes_on] = BlockEnd.OPEN, -1
-    blocks["woken"] = np.where(goes_on, end, blocks["woken"])
+    blocks["ended"][goes_on], blocks["waker"][goes_on], blocks["owned"][goes_on] = BlockEnd.OPEN, -1, 0
+    blocks["woken"] = np.where(goes_on, end, np.maximum(blocks["woken"], start))
     return blocks
 
 

@@ -84,13 +84,13 @@ def recorded(interpreter: Interpreter, source: str, folder: Path) -> str:
     """What `record` prints at its end, as words."""
     program = folder / "app.py"
     program.write_text(source)
-    command: list[str | Path] = [*GILTRACE, "record", "--light", "-o", folder / "x", "--", interpreter.path, program]
+    command = [*GILTRACE, "record", "--light", "-o", str(folder / "x"), "--", str(interpreter.path), str(program)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     return " ".join(ran.stderr.split())
 
 
 def told(folder: Path) -> dict[str, object]:
-    command: list[str | Path] = [*GILTRACE, "report", "--json", folder / "x"]
+    command = [*GILTRACE, "report", "--json", str(folder / "x")]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout)
     (process,) = report["processes"]
     return dict(process)

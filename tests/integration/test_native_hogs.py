@@ -18,13 +18,12 @@ import pytest
 import giltrace
 from giltrace.collectors import _perf
 from giltrace.collectors.sched import SchedCollector
-from giltrace.launch.attach.heads import Heads
-from giltrace.process.folder import Folder
 from giltrace.recording.code_samples import read_code_samples
 from giltrace.recording.events import NativeFunction
 from giltrace.recording.maps_file import MAPS
 from giltrace.recording.native_code import read_native_code
 from giltrace.recording.sched import read_sched
+from tests.attaching import is_at_work
 from tests.collecting import record as record_with
 from tests.interpreters import Interpreter
 from tests.native_hogs import PROGRAM, build
@@ -99,14 +98,6 @@ def tell(process: subprocess.Popen[str], word: str) -> None:
     process.stdin.write(word + "\n")
     process.stdin.flush()
     assert process.stdout.readline() == "done\n"
-
-
-def is_at_work(folder: Path) -> bool:
-    """Whether the tracer records into the folder."""
-    if not folder.is_dir():
-        return False
-    with Folder.own(folder) as files:
-        return any(head.at_work for head in Heads(files).look())
 
 
 def test_attaching_knows_what_was_mapped_before(tmp_path: Path, interpreter: Interpreter) -> None:

@@ -17,7 +17,9 @@ import pytest
 
 from giltrace.recording import layout
 from giltrace.recording.events import ProcessEvents
+from tests import blocks
 from tests.tracing import WORKLOADS, of_kind, overlaps, read
+from tests.unit.gil_events import timeline
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Interpreters of other kinds, which `.ci/setup` installs: a folder, and what to run in it.
@@ -83,8 +85,8 @@ def test_stub_and_tracers_agree_on_the_block_of_a_thread(site: Path) -> None:
     assert None not in blocks
 
 
-def record(site: Path, folder: Path, words: Sequence[str | Path], **variables: str) -> ProcessEvents:
-    """Record with the wheel's giltrace, and read the one process that ran."""
+def record(site: Path, folder: Path, words: Sequence[str | Path], **variables: str) -> tuple[str, ProcessEvents]:
+    """Record with the wheel's giltrace: what the one process that ran printed, and its recording."""
     command = [sys.executable, "-m", "giltrace", "record", "--light", "--without", "sched", "-o", folder, *words]
     env = {**os.environ, "PYTHONPATH": str(site), "PATH": "/nowhere", **variables}
     # Not in the checkout, whose own package would be the first to be found.
@@ -92,7 +94,7 @@ def record(site: Path, folder: Path, words: Sequence[str | Path], **variables: s
     ran = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     (process,) = read(folder.with_name(folder.name + ".giltrace"))
-    return process
+    return ran.stdout, process
 
 
 def check_convoy(process: ProcessEvents) -> None:
@@ -107,14 +109,24 @@ def check_convoy(process: ProcessEvents) -> None:
     assert process.stacks is not None
 
 
+def check_blocks(printed: str, recorded: ProcessEvents) -> None:
+    """Each block that the program tells of is on record, with who ended it."""
+    (process,) = timeline([recorded]).processes
+    assert process.violations == ()
+    blocks.check(process, blocks.entries_of(printed.splitlines()[1]), 0)
+
+
 def test_it_records_here(site: Path, tmp_path: Path) -> None:
-    check_convoy(record(site, tmp_path / "out", ["convoy"]))
+    _, process = record(site, tmp_path / "out", ["convoy"])
+    check_convoy(process)
 
 
 @pytest.mark.needs("musl python")
 def test_it_records_on_musl(site: Path, tmp_path: Path) -> None:
     (python,) = (PYTHONS / "musl" / "bin").glob("python3.1?")
-    check_convoy(record(site, tmp_path / "out", ["--python", python, "convoy"]))
+    _, process = record(site, tmp_path / "out", ["--python", python, "convoy"])
+    check_convoy(process)
+    check_blocks(*record(site, tmp_path / "blocks", ["--python", python, blocks.TARGET]))
 
 
 def under_qemu(suite: str, site: Path, folder: Path, *words: str | Path) -> tuple[str, ProcessEvents]:
@@ -140,8 +152,12 @@ on_qemu = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs arm64 
 @on_qemu
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
 def test_it_records_on_aarch64(suite: str, site: Path, tmp_path: Path) -> None:
-    _, process = under_qemu(suite, site, tmp_path, WORKLOADS / "convoy.py")
+    folders = tmp_path / "convoy", tmp_path / "blocks"
+    for folder in folders:
+        folder.mkdir()
+    _, process = under_qemu(suite, site, folders[0], WORKLOADS / "convoy.py")
     check_convoy(process)
+    check_blocks(*under_qemu(suite, site, folders[1], blocks.TARGET))
 
 
 @pytest.mark.needs("arm64 python")

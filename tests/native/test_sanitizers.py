@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from giltrace.recording import layout
 from giltrace.recording.clock_file import append_pair
+from giltrace.timeline.model import LockKind
 from tests.interpreters import Interpreter, one_per_minor
 from tests.sanitizers import KINDS, Build
 from tests.tracing import TARGETS, WORKLOADS, of_kind, overlaps, read
+from tests.unit.gil_events import timeline
 
 pytestmark = pytest.mark.needs("sanitizers")
 
 ROUNDS = 120
 FORK_EVERY = 4
 #: A storm of threads, forks and recordings, in which each finds the others in the middle of something.
-CYCLES = {"cycles.py": ("40", "call"), "fork_cycles.py": ("40",)}
+CYCLES = {"cycles.py": ("40", "call"), "fork_cycles.py": ("40",), "lock_cycles.py": ("30",)}
 
 #: The oldest and the newest whose frames are walked by different code.
 PYTHONS = [i for i in one_per_minor() if i.version[:2] in ((3, 8), (3, 13)) and not i.free_threaded]
@@ -40,11 +43,22 @@ def test_recordings_begin_and_end_in_a_host_that_forks(build: Build, tmp_path: P
     folder = tmp_path / "recordings"
     folder.mkdir()
     build.run([build.host, build.library, folder, str(ROUNDS), str(FORK_EVERY)], tmp_path)
+    kinds = np.zeros(len(LockKind), np.int64)
     for number in range(ROUNDS):
         (process,) = read(folder / str(number))
         assert process.note == ""
         assert process.lost == 0
         assert len(of_kind(process.events, layout.Kind.ACQUIRE)) > 0
+        assert len(of_kind(process.events, layout.Kind.SLEPT)) > 0
+        assert set(of_kind(process.events, layout.Kind.AWOKE)["arg"].tolist()) <= {*layout.Outcome} - {
+            layout.Outcome.FAILED
+        }
+        (built,) = timeline([process]).processes
+        assert built.violations == ()
+        kinds += np.bincount(built.locks["kind"][built.blocks["lock"]], minlength=len(kinds))
+    assert (kinds[[LockKind.SEMAPHORE, LockKind.PARKED, LockKind.EVENT]] > 20).all()
+    # A thread that somebody stopped amid waking, half out of the list of those that are parked.
+    assert kinds[LockKind.RAW] <= kinds.sum() // 200
     assert len(list(folder.glob("*/gil-*.bin"))) == ROUNDS
 
 

@@ -139,3 +139,28 @@ def test_without_system_calls_a_ring_goes_round(plain: Path, tmp_path: Path) -> 
     assert {thread.tid for thread in process.threads} <= {row[1] for row in rows}
     (file,) = (tmp_path / "0").glob("gil-*.bin")
     assert file.stat().st_size <= 1 << 18
+
+
+@pytest.mark.parametrize("how", ["together", "together-ring"])
+def test_what_belongs_to_a_block_stands_with_it(plain: Path, how: str, tmp_path: Path) -> None:
+    run(plain, how, tmp_path)
+    (process,) = read(tmp_path / "0")
+    slept = of_kind(process.events, layout.Kind.SLEPT)
+    places = process.places[slept["arg"]]
+    numbers = (places["semaphore"] >> np.uint64(26)).astype(np.int64)
+    last = 20000
+    assert process.lost == 0
+    assert numbers.tolist() == list(range(last + 1 - len(numbers), last + 1))
+    assert (len(numbers) == last) == (how == "together")
+    assert (places["semaphore"] & np.uint64((1 << 26) - 1) == 1 << 21).all()
+    locks = np.where(numbers % 2 == 0, numbers << 26 | 1 << 20, 0)
+    assert places["lock"].tolist() == locks.tolist()
+    assert slept["flags"].tolist() == (numbers % 8).tolist()
+    held = [
+        (time, number << 26 | one)
+        for time, number in zip(slept["time"].tolist(), numbers.tolist(), strict=True)
+        for one in range(number % 7)
+    ]
+    found = process.held[process.held["time"] >= slept["time"][0]]
+    assert list(zip(found["time"].tolist(), found["semaphore"].tolist(), strict=True)) == held
+    assert np.count_nonzero(process.events["kind"] == layout.Kind.AWOKE) == pytest.approx(len(numbers) / 5, abs=1)

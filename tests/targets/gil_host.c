@@ -1,11 +1,19 @@
-/* A host that uses a GIL with the very calls that CPython 3.12 makes, and does nothing else: for builds of the tracer
- * under a sanitizer, which sees all of such a process. While its threads pass the GIL around, and others come and go,
- * recordings begin and end beside them, and it forks.
+/* A host that uses a GIL and locks with the very calls that CPython makes, 3.12 for locks that are semaphores and 3.14
+ * for those that park threads, and does nothing else: for builds of the tracer under a sanitizer, which sees all of
+ * such a process. While its threads pass the GIL around, sleep and wake each other, and others come and go, recordings
+ * begin and end beside them, signals interrupt them, and it forks.
  *
- * Arguments: the library, a folder for the recordings, how many of them, and of every how many to fork. Exits with 0. */
+ * Arguments: the library, a folder for the recordings, how many of them, and of every how many to fork. Exits with 0.
+ */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +137,151 @@ void _PyEval_EvalFrameDefault(void) {
     }
 }
 
+/* What a wait may end with; the interpreter gives up the process where it is anything else. */
+static bool was_woken(int result) {
+    if (result != 0 && errno != ETIMEDOUT && errno != EINTR) {
+        fprintf(stderr, "host: a wait ended with %s\n", strerror(errno));
+        abort();
+    }
+    return result == 0;
+}
+
+static struct timespec in_ns(clockid_t clock, long ns) {
+    struct timespec until;
+    clock_gettime(clock, &until);
+    until.tv_nsec += ns;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return until;
+}
+
+/* A lock that is a semaphore: of three threads that hold the GIL now and then, one at most has it. Some do not wait
+ * for long, and one waits for a time that has passed. */
+static sem_t lock;
+static int owned;
+
+static bool wait_for_lock(int turn) {
+    struct timespec until;
+    if (turn % 3 == 0) {
+        until = in_ns(CLOCK_MONOTONIC, 3000000);
+        return was_woken(sem_clockwait(&lock, CLOCK_MONOTONIC, &until));
+    }
+    until = in_ns(CLOCK_REALTIME, 3000000);
+    until.tv_sec -= turn % 3 == 1 ? 1 : 0;
+    return was_woken(sem_timedwait(&lock, &until));
+}
+
+static void use_lock(int turn) {
+    bool had = sem_trywait(&lock) == 0;
+    if (!had) {
+        drop_gil();
+        had = wait_for_lock(turn);
+        take_gil();
+    }
+    if (had) {
+        must(__atomic_fetch_add(&owned, 1, __ATOMIC_SEQ_CST) == 0 ? 0 : EDEADLK);
+        drop_gil();
+        sched_yield();
+        take_gil();
+        __atomic_fetch_sub(&owned, 1, __ATOMIC_SEQ_CST);
+        must(sem_post(&lock));
+    }
+}
+
+/* One that is gone as soon as its thread is woken: nobody may look at it after that. */
+static sem_t *given;
+
+static void wait_once(void) {
+    sem_t *mine = malloc(sizeof *mine), *none = NULL;
+    must(mine == NULL || sem_init(mine, 0, 0) != 0);
+    if (__atomic_compare_exchange_n(&given, &none, mine, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        drop_gil();
+        while (!was_woken(sem_wait(mine))) {
+        }
+        take_gil();
+    }
+    must(sem_destroy(mine));
+    memset(mine, 0xEE, sizeof *mine);
+    free(mine);
+}
+
+/* A lock that parks those that wait, each with an entry on its stack. */
+struct node {
+    struct node *next, *prev;
+};
+
+struct entry {
+    void *argument;
+    uintptr_t address;
+    sem_t semaphore;
+    struct node node;
+};
+
+static struct node parked = {&parked, &parked};
+static pthread_mutex_t bucket = PTHREAD_MUTEX_INITIALIZER;
+
+static void unlink_node(struct node *node) {
+    struct node *next = node->next, *prev = node->prev;
+    SET(next->prev, prev);
+    SET(prev->next, next);
+    SET(node->next, NULL);
+    SET(node->prev, NULL);
+}
+
+static void park(int turn) {
+    struct entry entry = {.argument = turn % 4 == 1 ? &entry : NULL, .address = (uintptr_t)&parked};
+    struct timespec until = in_ns(CLOCK_MONOTONIC, 1000000);
+    must(sem_init(&entry.semaphore, 0, 0));
+    must(pthread_mutex_lock(&bucket));
+    entry.node.prev = parked.prev;
+    entry.node.next = &parked;
+    SET(parked.prev->next, &entry.node);
+    SET(parked.prev, &entry.node);
+    must(pthread_mutex_unlock(&bucket));
+    drop_gil();
+    bool woken = was_woken(sem_clockwait(&entry.semaphore, CLOCK_MONOTONIC, &until));
+    must(pthread_mutex_lock(&bucket));
+    bool listed = entry.node.next != NULL;
+    if (listed) {
+        unlink_node(&entry.node);
+    }
+    must(pthread_mutex_unlock(&bucket));
+    while (!woken && !listed) { /* somebody has taken it out, and is about to wake it */
+        woken = was_woken(sem_wait(&entry.semaphore));
+    }
+    take_gil();
+    must(sem_destroy(&entry.semaphore));
+}
+
+static void unpark(void) {
+    must(pthread_mutex_lock(&bucket));
+    struct node *node = parked.next;
+    if (node != &parked) {
+        unlink_node(node);
+    }
+    must(pthread_mutex_unlock(&bucket));
+    if (node != &parked) {
+        must(sem_post(&((struct entry *)((char *)node - offsetof(struct entry, node)))->semaphore));
+    }
+}
+
+/* Wakes whoever waits, without a GIL. */
+static void *wake(void *unused) {
+    while (GET(ending) < 2) {
+        sem_t *next = __atomic_exchange_n(&given, NULL, __ATOMIC_SEQ_CST);
+        if (next != NULL) {
+            must(sem_post(next));
+        }
+        unpark();
+        sched_yield();
+    }
+    return unused;
+}
+
+static void ignore(int unused) {
+    (void)unused;
+}
+
 static void work(int turns) {
     for (int turn = 0; turn < turns; turn++) {
         _PyEval_EvalFrameDefault();
@@ -140,8 +293,14 @@ static void work(int turns) {
 
 static void *busy(void *unused) {
     take_gil();
-    while (!GET(ending)) {
-        work(2000);
+    for (int turn = 0; !GET(ending); turn++) {
+        work(500);
+        use_lock(turn);
+        if (turn % 2 == 0) {
+            wait_once();
+        } else {
+            park(turn);
+        }
     }
     drop_gil();
     return unused;
@@ -158,9 +317,14 @@ static void *brief(void *unused) {
 static void run_child(void) {
     make_gil();
     take_gil();
+    must(sem_init(&lock, 0, 1));
+    owned = 0;
     for (int turn = 0; turn < 20; turn++) {
         work(10);
+        use_lock(turn);
     }
+    must(sem_trywait(&lock));
+    must(wait_for_lock(0) ? EDEADLK : 0);
     _exit(0);
 }
 
@@ -177,6 +341,8 @@ static void fork_once(void) {
         exit(1);
     }
 }
+
+static pthread_t threads[BUSY];
 
 static void run_round(int number, const char *folder, int (*start)(const char *, unsigned, const void *),
                       void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *, const void *),
@@ -196,6 +362,7 @@ static void run_round(int number, const char *folder, int (*start)(const char *,
     }
     must(result == 0 ? 0 : EBUSY);
     for (unsigned long enough = GET(takes) + ROUND_TAKES; GET(takes) < enough;) {
+        pthread_kill(threads[enough % BUSY], SIGUSR1);
         sched_yield();
     }
     stop();
@@ -214,8 +381,11 @@ int main(int argc, char **argv) {
     *(void **)&start = dlsym(library, "giltrace_start");
     *(void **)&attach = dlsym(library, "giltrace_attach");
     *(void **)&stop = dlsym(library, "giltrace_stop");
+    struct sigaction action = {.sa_handler = ignore};
+    pthread_t waker;
     make_gil();
-    pthread_t threads[BUSY];
+    must(sem_init(&lock, 0, 1) | sigaction(SIGUSR1, &action, NULL));
+    must(pthread_create(&waker, NULL, wake, NULL));
     for (int i = 0; i < BUSY; i++) {
         must(pthread_create(&threads[i], NULL, busy, NULL));
     }
@@ -229,5 +399,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < BUSY; i++) {
         must(pthread_join(threads[i], NULL));
     }
+    SET(ending, 2);
+    must(pthread_join(waker, NULL));
     return 0;
 }

@@ -8,6 +8,7 @@
  * confined, confined-ring   one recording, of a process that confines itself: prints the same
  * brief     one recording of many threads that end soon; their process forks amid them, and the child does the same:
  *           prints the same, of the child as of recording 1
+ * together, together-ring   blocks, some with words before them, at times that go on by leaps
  * regrown   threads that end soon before and after their file is cut off, while the first one makes it grow again:
  *           prints the same, of those after as of recording 1
  * brief-confined   without the child, but the process confines itself amid them */
@@ -294,6 +295,36 @@ static void regrown(const char *folder) {
     end();
 }
 
+/* Each block says in its addresses which one it is. The recording ends where the leaps of its clock do. */
+static void together(const char *folder, uint64_t ring) {
+    begin(folder, 0, ring);
+    uint64_t time = clock_ticks();
+    store_check(&self);
+    for (uint32_t number = 1; number <= 20000; number++) {
+        time += number % 977 == 0 ? (uint64_t)1 << (GT_TIME_BITS - number % 2) : 100;
+        uint32_t held = number % 7 % (HELD_MAX + 1);
+        if (!store_together(&self, time, HELD_MAX + 4)) {
+            abort();
+        }
+        if (number % 3 == 0) {
+            self.stack = number;
+            store_number(&self, time, GT_STACK, number);
+        }
+        for (uint32_t i = 0; i < held; i++) {
+            store_address(&self, time, GT_HELD, (uintptr_t)number << 26 | i);
+        }
+        if (number % 2 == 0) {
+            store_address(&self, time, GT_LOCK, (uintptr_t)number << 26 | 1 << 20);
+        }
+        store_address(&self, time, GT_SEMAPHORE, (uintptr_t)number << 26 | 1 << 21);
+        store_emit(&self, time, GT_THREAD_END, GT_BLOCK, number % 8, 0);
+        if (number % 5 == 0) {
+            store_emit(&self, time, GT_THREAD_END, GT_BLOCK_END, 0, 0);
+        }
+    }
+    end();
+}
+
 int main(int count, char **words) {
     store_call_back(in_child);
     clock_choose();
@@ -318,6 +349,10 @@ int main(int count, char **words) {
         brief(words[2], false);
     } else if (strcmp(words[1], "brief-confined") == 0) {
         brief(words[2], true);
+    } else if (strcmp(words[1], "together") == 0) {
+        together(words[2], 0);
+    } else if (strcmp(words[1], "together-ring") == 0) {
+        together(words[2], 1 << 18);
     } else if (strcmp(words[1], "regrown") == 0) {
         regrown(words[2]);
     }

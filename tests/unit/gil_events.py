@@ -9,8 +9,19 @@ from typing import Any
 import numpy as np
 
 from giltrace.recording.collected import CollectorReport
-from giltrace.recording.events import GIL_EVENT, SWITCH, TASK, Exec, ProcessEvents, SchedEvents, Spans, ThreadInfo
-from giltrace.recording.layout import NO_CORE, POWER_BITS, Kind, RecordFlag
+from giltrace.recording.events import (
+    GIL_EVENT,
+    HELD,
+    PLACE,
+    SWITCH,
+    TASK,
+    Exec,
+    ProcessEvents,
+    SchedEvents,
+    Spans,
+    ThreadInfo,
+)
+from giltrace.recording.layout import NO_CORE, POWER_BITS, Kind, Outcome, RecordFlag, WakeFlag, Way
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.model import Process, Timeline
 
@@ -36,6 +47,8 @@ class Script:
     note: str = ""
     python: str = "3.13.0 (main)"
     records: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    held: list[tuple[int, int, int]] = field(default_factory=list)
 
     def add(self, kind: Kind, time: int, thread: int, *, gil: int = 0, arg: int = 0, flags: int = 0) -> Script:
         self.records.append((time, arg, thread, gil, int(kind), int(flags), -1))
@@ -59,6 +72,27 @@ class Script:
     def end(self, time: int, thread: int) -> Script:
         return self.add(Kind.THREAD_END, time, thread)
 
+    def _place(self, semaphore: int, lock: int) -> int:
+        if (semaphore, lock) not in self.places:
+            self.places.append((semaphore, lock))
+        return self.places.index((semaphore, lock))
+
+    def slept(
+        self, time: int, thread: int, semaphore: int, lock: int = 0, *, way: int = 0, held: Sequence[int] = ()
+    ) -> Script:
+        """It goes to sleep in a semaphore, for a `lock` if that is another; `held` are semaphores that it has."""
+        self.held += [(time, thread, one) for one in held]
+        flags = way | (Way.PARKED if lock else 0)
+        return self.add(Kind.SLEPT, time, thread, arg=self._place(semaphore, lock), flags=flags)
+
+    def awoke(self, time: int, thread: int, outcome: Outcome = Outcome.WOKEN) -> Script:
+        return self.add(Kind.AWOKE, time, thread, arg=outcome, flags=outcome)
+
+    def posted(self, time: int, thread: int, semaphore: int, *, late: bool = False) -> Script:
+        return self.add(
+            Kind.POSTED, time, thread, arg=self._place(semaphore, 0), flags=WakeFlag.LATE if late else WakeFlag(0)
+        )
+
     def hold(self, start: int, end: int, thread: int, *, asked: int | None = None, forced: bool = False) -> Script:
         """A whole hold on GIL 0; `asked` is when it was requested, with a timed-out wait every 5 ms since."""
         if asked is not None:
@@ -81,6 +115,8 @@ class Script:
             events=rows[np.argsort(rows["time"], kind="stable")],
             lost=lost,
             note=self.note,
+            places=np.array(self.places, PLACE),
+            held=np.array(self.held, HELD),
         )
 
 

@@ -68,6 +68,8 @@ _THREADING = {
 }
 # Classes of `threading` whose methods wait for a condition, from 3.11 on; before, functions have no class.
 _CLASSES = {"Event": BlockCause.EVENT, "Barrier": BlockCause.BARRIER, "Semaphore": BlockCause.SEMAPHORE}
+# Modules of packages, by what they are called here.
+_ENDS = {"multiprocessing": "/multiprocessing/synchronize.py", "futures": "/concurrent/futures/_base.py"}
 # What a call of something that is no Python function says.
 _CALLS = (
     (re.compile(r"\.(?:get|put)\("), BlockCause.QUEUE),
@@ -94,7 +96,9 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
     plain = cause == BlockCause.LOCK
     # What nobody had taken who let others in was made to wake them up.
     signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
-    cause = np.where(plain & (signal | (kind == LockKind.EVENT)), called, cause)
+    # A queue in native code parks those that wait as a lock does.
+    told = signal | (kind == LockKind.EVENT) | ((kind == LockKind.PARKED) & (called != BlockCause.EVENT))
+    cause = np.where(plain & told, called, cause)
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)
         cause[plain & (kind == LockKind.PARKED) & (at == _OF_OBJECT)] = BlockCause.OBJECT_LOCK
@@ -169,11 +173,11 @@ def _is_start(frames: Sequence[tuple[str, str]]) -> bool:
 
 def _module(file: str) -> str:
     """What tells the modules of the standard library apart that make threads wait: the package, or the file's name."""
-    for package in ("logging", "multiprocessing"):
-        if f"/{package}/" in file:
-            return package
-    if file.endswith("/concurrent/futures/_base.py"):
-        return "futures"
-    name = file.rpartition("/")[2].rpartition(".")[0]
-    # "<frozen importlib._bootstrap>", and one that was frozen into a program: "threading.pyc".
-    return file[:-1].rpartition(".")[2] if file.startswith("<frozen ") else name
+    if "/logging/" in file:
+        return "logging"
+    for module, end in _ENDS.items():
+        if file.endswith(end):
+            return module
+    if file.startswith("<frozen "):  # importlib._bootstrap
+        return file.removeprefix("<frozen ")[:-1].rpartition(".")[2]
+    return file.rpartition("/")[2].rpartition(".")[0]

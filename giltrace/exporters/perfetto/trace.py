@@ -20,7 +20,7 @@ from giltrace.exporters._places import Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto.cut import write_cut
 from giltrace.exporters.perfetto.gil_group import write_group, write_quality
-from giltrace.exporters.perfetto.gil_threads import write_thread_tracks
+from giltrace.exporters.perfetto.gil_threads import first_tracks, write_thread_tracks
 from giltrace.exporters.perfetto.merged import write_merged
 from giltrace.exporters.perfetto.packets import Ints
 from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
@@ -91,7 +91,7 @@ def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
             sink, timeline, process, flow, alone, told, None if thinned is None else thinned.steps[number]
         )
         above.update(((process.pid, tid), track) for tid, track in by_tid.items())
-        flow += len(process.holds)
+        flow += len(process.holds) + len(process.blocks)
     write_merged(sink, timeline.merged, above)
     write_sched(sink, timeline)
 
@@ -125,11 +125,11 @@ def _write_process(
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process, told)
     above = threads
-    if process.gils:
+    if process.gils or len(process.blocks):
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
-        texts = stack_texts(sink, Places(process, relations))
+        texts = stack_texts(sink, Places(process, relations, timeline.start + timeline.realtime_offset))
         for gil in range(process.gils):
             write_group(sink, process, gil, names, values, relations, texts, steps, alone=alone)
         tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow, steps)
@@ -146,6 +146,5 @@ def _above_spans(threads: Ints, tracks: Ints) -> Ints:
     Beside the GIL track, the UI would place them above or below the Running track depending on how many tracks the
     whole trace has, and stacks of fifty frames would push the other threads off the screen. Below it they are folded.
     """
-    met = tracks > 0
-    first = tracks[np.arange(len(tracks)), met.argmax(axis=1)]
-    return np.where(met.any(axis=1), first, threads)
+    first = first_tracks(tracks)
+    return np.where(first > 0, first, threads)

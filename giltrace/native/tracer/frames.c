@@ -39,6 +39,10 @@ static const struct {
 };
 enum { INTERPRETER_SIZE = 6, THREADS_HEAD = 9 };
 
+/* From this version on each thread of a free-threaded build executes a copy of a function's code of its own, which does
+ * not tell by its place which instruction it is. */
+enum { THREADS_OWN_CODE = 14 };
+
 /* The collector's state as it was up to 3.12: its newest generation's address stands between the generations and
  * `collecting`, and says that this is the place. */
 enum { GENERATIONS_BEFORE = 176, NEWEST_BEFORE = 104 };
@@ -56,6 +60,10 @@ static bool read_published(const uint64_t *runtime, int minor) {
         if (published[i].minor != minor || memcmp(runtime, "xdebugpy", 8) != 0 ||
             runtime[1] >> 16 != (0x300u | (unsigned)minor)) {
             continue;
+        }
+        bool free_threaded = runtime[2] != 0;
+        if (free_threaded && minor >= THREADS_OWN_CODE) {
+            return false;
         }
         const uint64_t *state = runtime + published[i].state, *frame = runtime + published[i].frame;
         const uint64_t *code = runtime + published[i].code;
@@ -76,7 +84,7 @@ static bool read_published(const uint64_t *runtime, int minor) {
             .text_ascii = 40,
             .text_other = 56,
             .first_state = (uint32_t)runtime[THREADS_HEAD],
-            .wider = runtime[2] /* free-threaded */ != 0 ? 16 : 0,
+            .wider = free_threaded ? 16 : 0,
         };
         const uint64_t *gc = runtime + published[i].gc;
         uint64_t place = runtime[published[i].gc_place];
@@ -111,8 +119,7 @@ static bool is_type(uintptr_t type, const char *expected) {
            memcmp(found, expected, size) == 0;
 }
 
-/* Choose the layout of the interpreter `python`, whose `Py_GetVersion()` this is; false if it is not known. */
-bool frames_choose(const struct elf_object *python, const char *version) {
+static bool recognise(const struct elf_object *python, const char *version) {
     frames_types = (struct frame_types){
         .code = (uintptr_t)elf_symbol(python, "PyCode_Type", NULL),
         .text = (uintptr_t)elf_symbol(python, "PyUnicode_Type", NULL),
@@ -123,6 +130,17 @@ bool frames_choose(const struct elf_object *python, const char *version) {
     return choose_layout((const void *)runtime_state, version) && is_type(frames_types.code, "code") &&
            is_type(frames_types.text, "str") && is_type(frames_types.bytes, "bytes") &&
            peek_own(frames_types.code + frames_field(TYPE_SIZE), &size, sizeof size) && size == frames_layout.code_size;
+}
+
+/* Choose the layout of the interpreter `python`, whose `Py_GetVersion()` this is; false if it is not known. Once: the
+ * hooks of a recording that has ended may still look at it. */
+bool frames_choose(const struct elf_object *python, const char *version) {
+    static bool asked, known;
+    if (!asked) {
+        known = recognise(python, version);
+        asked = true;
+    }
+    return known;
 }
 
 static bool points_to(uintptr_t field, uintptr_t type) {

@@ -42,6 +42,8 @@ enum { MOST_WORDS = HELD_MAX + 4 };
 enum { STATE_SPAN = 1024 /* less than a thread state has; what it parks for itself lies at its begin */ };
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
 
+enum { LOOKS = 4 };
+
 /* How many sleep in semaphores of this place, and above that how many ever began to: a word that changes whenever one
  * does. Semaphores may share a place: then posts are recorded that nobody slept for. */
 static _Atomic uint64_t places[1 << PLACE_BITS];
@@ -75,36 +77,69 @@ void locks_after_fork(void) {
 }
 
 /* True if the thread had taken it. */
-static inline bool give_back(struct thread *thread, const sem_t *semaphore) {
-    uint32_t at = thread->held_count;
-    while (at > 0 && thread->held[at - 1] != (uintptr_t)semaphore) {
-        at--;
+static __attribute__((noinline)) bool give_back_other(struct thread *thread, const sem_t *semaphore) {
+    uintptr_t *held = thread->held;
+    uint32_t next = thread->held_next, age = 1;
+    while (age <= HELD_MAX && held[(next - age) % HELD_MAX] != (uintptr_t)semaphore) {
+        age++;
     }
-    if (unlikely(at == 0)) {
+    if (age > HELD_MAX) {
         return false;
     }
-    for (thread->held_count--; at <= thread->held_count; at++) {
-        thread->held[at - 1] = thread->held[at];
+    for (; age > 1; age--) {
+        held[(next - age) % HELD_MAX] = held[(next - age + 1) % HELD_MAX];
     }
+    thread->held_next--;
+    held[(next - 1) % HELD_MAX] = 0;
+    return true;
+}
+
+/* Likewise; nearly always it is the one that the thread took last. */
+static inline bool give_back(struct thread *thread, const sem_t *semaphore) {
+    uintptr_t *newest = &thread->held[(thread->held_next - 1) % HELD_MAX];
+    if (unlikely(*newest != (uintptr_t)semaphore)) {
+        return give_back_other(thread, semaphore);
+    }
+    *newest = 0;
+    thread->held_next--;
     return true;
 }
 
 /* Which semaphores the thread has taken: if it sleeps for ever, whoever sleeps in these does, too. The oldest is
- * forgotten first. (A condition's waiter takes its own semaphore twice, the second time when it is notified.) */
+ * forgotten first. */
 static inline void take(struct thread *thread, const sem_t *semaphore) {
-    give_back(thread, semaphore);
-    if (unlikely(thread->held_count == HELD_MAX)) {
-        for (uint32_t i = 1; i < HELD_MAX; i++) {
-            thread->held[i - 1] = thread->held[i];
-        }
-        thread->held_count--;
-    }
-    thread->held[thread->held_count++] = (uintptr_t)semaphore;
+    thread->held[thread->held_next++ % HELD_MAX] = (uintptr_t)semaphore;
 }
 
 /* Is it part of an entry of the calling thread's own, which lies on its stack? */
 static inline bool is_parked(const sem_t *semaphore) {
     return (uintptr_t)semaphore - (uintptr_t)__builtin_frame_address(0) < NEAR;
+}
+
+/* Does what follows `node` in a list lead back to it? Where no memory can be looked at, what looks like a node is one.
+ */
+static bool leads_back(const uintptr_t *node, uintptr_t next, uintptr_t previous) {
+    uintptr_t back = 0;
+    if (next == 0 || previous == 0 || (next | previous) % sizeof next != 0) {
+        return false;
+    }
+    if (!peek(next + sizeof next, &back, sizeof back)) {
+        return !peek((uintptr_t)node, &back, sizeof back);
+    }
+    return back == (uintptr_t)node || back == previous /* it is about to be taken out */;
+}
+
+/* Is it a node of a list: next, previous? One that was taken out, because somebody wakes the thread already, has
+ * neither. Others change the list meanwhile, and some of the looks may find it in between. */
+static bool is_listed(const uintptr_t *node) {
+    for (int looks = 0; looks < LOOKS; looks++) {
+        uintptr_t next = __atomic_load_n(&node[0], __ATOMIC_RELAXED);
+        uintptr_t previous = __atomic_load_n(&node[1], __ATOMIC_RELAXED);
+        if (next == previous || leads_back(node, next, previous)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* How a sleep is begun, and, if it is parked, in which `lock`. */
@@ -114,11 +149,8 @@ static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
     if (!is_parked(semaphore)) {
         return GT_SEMAPHORE_ITSELF;
     }
-    uintptr_t address = word[-1], argument = word[-2], back = 0;
-    const uintptr_t *node = word + sizeof(sem_t) / sizeof *word; /* of a list: next, previous */
-    bool listed =
-        node[0] == node[1] || (peek_own(node[0] + sizeof back, &back, sizeof back) && back == (uintptr_t)node);
-    if (address == 0 || !listed) {
+    uintptr_t address = word[-1], argument = word[-2];
+    if (address == 0 || !is_listed(word + sizeof(sem_t) / sizeof *word)) {
         return GT_RAW;
     }
     *lock = address;
@@ -148,11 +180,16 @@ static inline void introduce(struct thread *thread) {
 
 static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
     uint64_t now = clock_ticks();
-    store_together(thread, now, MOST_WORDS);
+    if (!store_together(thread, now, MOST_WORDS)) {
+        return;
+    }
     introduce(thread);
     tell_stack(thread, now);
-    for (uint32_t i = 0; i < thread->held_count; i++) {
-        store_address(thread, now, GT_HELD, thread->held[i]);
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+        uintptr_t held = thread->held[(thread->held_next + i) % HELD_MAX];
+        if (held != 0) {
+            store_address(thread, now, GT_HELD, held);
+        }
     }
     if (lock != 0) {
         store_address(thread, now, GT_LOCK, lock);
@@ -162,7 +199,9 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
 }
 
 static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned flags) {
-    store_together(thread, posted, MOST_WORDS);
+    if (!store_together(thread, posted, MOST_WORDS)) {
+        return;
+    }
     introduce(thread);
     tell_stack(thread, posted);
     store_address(thread, posted, GT_SEMAPHORE, (uintptr_t)semaphore);
@@ -204,6 +243,7 @@ static __attribute__((noinline)) int wake_up(struct thread *thread, const sem_t 
         atomic_fetch_sub(place_of(semaphore), 1);
     }
     if (result == 0 && !is_parked(semaphore)) {
+        give_back_other(thread, semaphore); /* a condition's waiter takes its own twice, now that it is notified */
         take(thread, semaphore);
     }
     if (sleep.generation == guard_generation()) {

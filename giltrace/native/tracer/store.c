@@ -71,7 +71,8 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->cursor = thread->end = thread->release = NULL;
     thread->room.chunk = NULL;
     thread->registered = thread->named = false;
-    thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_count = 0;
+    thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
+    memset(thread->held, 0, sizeof thread->held);
     thread->request = 0;
     thread->request_written = thread->asked = thread->holds = false;
 }
@@ -286,15 +287,13 @@ __attribute__((noinline, cold)) gt_record *store_more(struct thread *thread, uin
 }
 
 /* What belongs together is to stand in one chunk: see that there is room for so many words, the last of them with this
- * time. A chunk that ends before is filled up with what is known already. */
-void store_together(struct thread *thread, uint64_t time, uint32_t words) {
-    if (has_chunk(thread) && chunk_end(thread) - thread->cursor < (ptrdiff_t)words) {
-        while (thread->cursor != chunk_end(thread)) {
-            *thread->cursor++ = (uint64_t)GT_STACK << GT_KIND_SHIFT | thread->stack;
-        }
-        thread->end = thread->cursor;
+ * time. A chunk that ends before is filled up with what is known already. False, and the event counted, if there is no
+ * room to be had. */
+bool store_together(struct thread *thread, uint64_t time, uint32_t words) {
+    bool fresh = !has_chunk(thread) || (time - thread->base) >> GT_TIME_BITS != 0;
+    ptrdiff_t left = fresh ? 0 : chunk_end(thread) - thread->cursor;
+    for (; left < (ptrdiff_t)words && left > 0; left--) {
+        store_number(thread, time, GT_STACK, thread->stack);
     }
-    if (thread->cursor == thread->end || (time - thread->base) >> GT_TIME_BITS != 0) {
-        store_more(thread, time);
-    }
+    return !(fresh || thread->cursor == thread->end) || store_more(thread, time) != NULL;
 }

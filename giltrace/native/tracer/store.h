@@ -47,8 +47,8 @@ struct thread {
     uint64_t timed_out_ns;            /* when that ended */
     uint64_t next_look_ns;            /* after that */
     const pthread_mutex_t *locked[2]; /* the last ones that were of no known GIL: one may prove to be */
-    uintptr_t held[HELD_MAX];         /* of locks.c: semaphores that it took and has not given back, the newest last */
-    uint32_t held_count;
+    uintptr_t held[HELD_MAX];         /* of locks.c: semaphores that it took and has not given back; 0 for none */
+    uint32_t held_next;               /* where the next one goes, modulo HELD_MAX, in the place of the oldest */
 };
 
 /* Seen from outside, so that what LD_PRELOAD names can define it first (the same): in the block that every thread has
@@ -69,7 +69,7 @@ void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 gt_record *store_more(struct thread *thread, uint64_t time);
-void store_together(struct thread *thread, uint64_t time, uint32_t words);
+bool store_together(struct thread *thread, uint64_t time, uint32_t words);
 
 /* First of all, in each hook: what the thread knows may be of a recording that has ended, or of another process. */
 static inline void store_check(struct thread *thread) {

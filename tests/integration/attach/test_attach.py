@@ -18,16 +18,14 @@ from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.results import Hog
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
-from giltrace.launch.attach.heads import Heads
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import attach
-from giltrace.process.folder import Folder
 from giltrace.recording import layout
 from giltrace.recording.meta import Meta
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
 from tests import uprobes
-from tests.attaching import ROOT, Running, die_on_the_way
+from tests.attaching import ROOT, Running, die_on_the_way, is_at_work
 from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, of_kind, read, waiting
 
@@ -41,14 +39,6 @@ def record(pid: int, folder: Path, seconds: float = 0.1) -> Timeline:
     assert not timeline.violations
     assert all(process.lost == 0 for process in timeline.processes)
     return timeline
-
-
-def is_at_work(folder: Path) -> bool:
-    """Whether a tracer writes into `folder`."""
-    if not folder.is_dir():
-        return False
-    with Folder.own(folder) as files:
-        return any(head.at_work for head in Heads(files).look())
 
 
 def command(pid: int, folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -76,11 +76,15 @@ def use(number):
         os.read(zero, 1)
 
 
+lock = threading.Lock()
+
+
 def contend(number):
-    """So that others have to ask for the GIL, and look at who has it."""
+    """So that others have to ask for the GIL, look at who has it, and sleep in a lock."""
     for _ in range(number):
         sum(range(20000))
-        os.read(zero, 1)
+        with lock:
+            os.read(zero, 1)
 
 
 def early(gate):
