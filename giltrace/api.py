@@ -16,7 +16,19 @@ from giltrace.errors import UsageError
 from giltrace.recording.locate import locate
 from giltrace.text import plural
 from giltrace.timeline.gathered import as_they_are
-from giltrace.timeline.model import HOLD, RUN, STATE, SWITCH_REQUEST, WAIT, Array, Flag, State, Timeline
+from giltrace.timeline.model import (
+    BLOCK,
+    HOLD,
+    RUN,
+    STATE,
+    SWITCH_REQUEST,
+    WAIT,
+    Array,
+    BlockEnd,
+    Flag,
+    State,
+    Timeline,
+)
 
 if TYPE_CHECKING:
     from giltrace.analysis.selection import Words
@@ -53,10 +65,11 @@ def analyse(timeline: Timeline) -> Report:
 class Recording:
     """One recording. All times are CLOCK_MONOTONIC nanoseconds (int64), all intervals half open.
 
-    The arrays are read-only and span all processes, one after the other; within a process, `holds`, `waits` and
-    `switch_requests` are sorted by time, `states` and `runs` by thread and time. Their `thread` is a row of `threads`,
-    whose `process` is a row of `processes`; `waits["hold"]` is a row of `holds`, -1 for none. A `gil` counts within its
-    process.
+    The arrays are read-only and span all processes, one after the other; within a process, `holds`, `waits`, `blocks`
+    and `switch_requests` are sorted by time, `states` and `runs` by thread and time. Their `thread` is a row of
+    `threads`, whose `process` is a row of `processes`; `waits["hold"]` is a row of `holds`, -1 for none, and
+    `blocks["waker"]` likewise of `threads`. A `gil` counts within its process,
+    from 0, and a `lock`, from 1.
     """
 
     def __init__(
@@ -152,6 +165,26 @@ class Recording:
         return self._joined("waits", WAIT)
 
     @cached_property
+    def blocks(self) -> Records:
+        """One row per time that a thread slept in a lock: `start`, `end`, `thread`, `lock`, `waker` (-1 for nobody),
+        `woken`, `ended` (`timeline.model.BlockEnd`), `timed`, `owned`, `cause`.
+
+        `cause` is a `BlockCause` of `analysis.measure.block_causes`: what it was that it waited for.
+        """
+        from giltrace.analysis.measure.block_causes import block_causes
+        from giltrace.analysis.measure.expressions import Expressions
+
+        rows = self._joined("blocks", BLOCK)
+        timeline = self.timeline
+        told = [
+            block_causes(process, Expressions(process, timeline.start + timeline.realtime_offset))
+            for process in timeline.processes
+        ]
+        cause = np.concatenate([np.empty(0, np.uint8), *told])
+        columns = {name: rows[name] for name in BLOCK.names or ()}
+        return _records(**columns | {"lock": rows["lock"] + 1, "cause": cause})
+
+    @cached_property
     def switch_requests(self) -> Records:
         """One row per switch request: `time`, `thread` (who asked), `gil`."""
         return self._joined("switch_requests", SWITCH_REQUEST)
@@ -242,6 +275,8 @@ class Recording:
             own["thread"] += np.uint32(threads)
             if table == "waits":
                 own["hold"][own["hold"] >= 0] += holds
+            if table == "blocks":
+                own["waker"][own["waker"] >= 0] += np.int32(threads)
             at, threads, holds = at + len(part), threads + len(process.threads), holds + len(process.holds)
         return _read_only(rows)
 
@@ -250,7 +285,8 @@ class Frames:
     """A recording as pandas data frames. Times are ns; `duration` is `end` minus `start`.
 
     Rows of threads come with `pid`, `tid` and `thread`, the thread's name as a category; `state` is a category with the
-    seven states in order. The index of a frame is the row of the array of the same name.
+    seven states in order, and so are `cause` and `ended`. The index of a frame is the row of the array of the same
+    name.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -282,6 +318,24 @@ class Frames:
     def waits(self) -> Any:
         """`pid`, `tid`, `thread`, `start`, `end`, `gil`, `timeouts`, `hold`, `partial`, `duration`."""
         return self._timed(self._of_threads(self._recording.waits))
+
+    @cached_property
+    def blocks(self) -> Any:
+        """`pid`, `tid`, `thread`, `start`, `end`, `lock`, `woken`, `ended`, `timed`, `owned`, `cause`, `duration`, and
+        of who ended it `waker_tid` (-1 for nobody) and `waker`, the name.
+        """
+        from giltrace.analysis.measure.block_causes import BlockCause
+
+        rows, threads = self._recording.blocks, self._recording.threads
+        frame = self._timed(self._of_threads(rows)).drop(columns="waker")
+        for column, words in (("ended", BlockEnd), ("cause", BlockCause)):
+            frame[column] = self._pandas.Categorical.from_codes(frame[column], [one.label for one in words])
+        frame["timed"], frame["owned"] = frame["timed"] != 0, frame["owned"] != 0
+        waker = np.asarray(rows["waker"])
+        frame["waker_tid"] = np.append(np.asarray(threads["tid"]), -1)[waker]
+        names, code = np.unique(np.asarray(threads["name"]), return_inverse=True)
+        frame["waker"] = self._pandas.Categorical.from_codes(np.append(code, -1)[waker], names.tolist())
+        return frame
 
     @cached_property
     def switch_requests(self) -> Any:

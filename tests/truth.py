@@ -3,7 +3,7 @@
 A truth is one line, ``Truth: METRIC OP VALUE`` or ``Truth: METRIC(THREADS) OP VALUE``. OP is one of ``= >= <= > <``.
 THREADS is a shell pattern of thread names; without it a metric speaks of all worker threads: those that are not a
 process's main thread, or that one where it is the only one. The metrics, computed here from the bare timeline (but
-for the verdict) so that they check the analyses instead of repeating them:
+for the verdict and the cause) so that they check the analyses instead of repeating them:
 
 ====================  ============================================================================================
 verdict               the kind of verdict on the process that held its GIL the longest
@@ -22,6 +22,11 @@ low_wait_ms           their tenth percentile: what a wait takes that needs not w
 gils_at_once          held time of all GILs / time during which at least one is held
 processes             how many processes have a GIL
 cores                 running time of all threads / length of the recording; needs scheduling data
+blocks                how many blocks in locks there are, of all the threads together
+lock_share            time in them / life of the threads
+woken_share           how many of them ended by a wake whose thread is known / how many there are
+median_block_ms       the median of their lengths
+cause                 what the threads were blocked by for the longest (a `BlockCause`)
 off_running_cores     time off-GIL and running / length of the recording; needs scheduling data
 off_ready_share       time off-GIL and running, or ready to if there were a core / life of the threads; needs the same
 ====================  ============================================================================================
@@ -43,6 +48,7 @@ import numpy as np
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
+from giltrace.analysis.measure.block_causes import BlockCause, block_causes
 from giltrace.analysis.measure.usage import switch_interval
 from giltrace.timeline.model import Array, Flag, Process, State, Timeline
 
@@ -55,6 +61,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 _MS = 1e6
+#: What is told in words, and which there are.
+_WORDS = {"verdict": KINDS, "cause": tuple(cause.label for cause in BlockCause)}
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,15 @@ def truths(path: Path) -> list[Truth]:
     """
     text = path.read_text(encoding="utf-8")
     found = [
-        Truth(m["metric"], m["op"], m["value"] if m["metric"] == "verdict" else float(m["value"]), m["threads"] or "")
+        Truth(m["metric"], m["op"], m["value"] if m["metric"] in _WORDS else float(m["value"]), m["threads"] or "")
         for m in _LINE.finditer(text)
     ]
     if len(found) != text.count("Truth:"):
         raise ValueError(f"{path}: {text.count('Truth:')} lines say 'Truth:', {len(found)} of them can be read")
     for truth in found:
-        known = truth.value in KINDS if truth.metric == "verdict" else truth.metric in METRICS
+        known = truth.value in _WORDS[truth.metric] if truth.metric in _WORDS else truth.metric in METRICS
         if not known:
-            raise ValueError(f"{path}: unknown metric or verdict: {truth}")
+            raise ValueError(f"{path}: unknown metric or word: {truth}")
     return found
 
 
@@ -109,6 +117,8 @@ def measure(truth: Truth, timeline: Timeline) -> float | str | None:
     view = _View(timeline, truth.threads)
     if truth.metric == "verdict":
         return judge(max(view.processes, key=lambda p: int((p.holds["end"] - p.holds["start"]).sum()))).kind
+    if truth.metric == "cause":
+        return view.cause()
     if truth.metric in _NEED_SCHED and not view.has_sched:
         return None
     return METRICS[truth.metric](view)
@@ -138,6 +148,14 @@ class _View:
     def lengths(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         rows = self.rows(name)
         return np.asarray(rows["end"] - rows["start"], dtype=np.int64)
+
+    def cause(self) -> str:
+        """What the chosen threads were blocked by for the longest; empty if they were not."""
+        total = np.zeros(len(BlockCause), np.int64)
+        for process, chosen in self._chosen:
+            rows, mine = process.blocks, np.isin(process.blocks["thread"], chosen)
+            np.add.at(total, block_causes(process)[mine], (rows["end"] - rows["start"])[mine])
+        return BlockCause(int(total.argmax())).label if total.any() else ""
 
     def in_state(self, state: State) -> int:
         rows = self.rows("states")
@@ -204,6 +222,15 @@ def _switch_interval_ms(view: _View) -> float:
     return float(np.median(lengths)) / _MS if len(lengths) else 0.0
 
 
+def _woken_share(view: _View) -> float:
+    blocks = view.rows("blocks")
+    return float((blocks["waker"] >= 0).mean()) if len(blocks) else 0.0
+
+
+def _median_ms(name: str) -> Callable[[_View], float]:
+    return lambda view: float(np.median(view.lengths(name))) / _MS if len(view.rows(name)) else 0.0
+
+
 def _forced(view: _View) -> float:
     return float(((view.rows("holds")["flags"] & Flag.FORCED) != 0).sum())
 
@@ -229,6 +256,10 @@ METRICS: dict[str, Callable[[_View], float]] = {
     "gils_at_once": _gils_at_once,
     "processes": lambda view: float(len(view.processes)),
     "cores": _cores,
+    "blocks": lambda view: float(len(view.rows("blocks"))),
+    "lock_share": lambda view: float(view.lengths("blocks").sum()) / view.life(),
+    "woken_share": _woken_share,
+    "median_block_ms": _median_ms("blocks"),
     "off_running_cores": lambda view: view.in_state(State.OFF_RUNNING) / view.wall(),
     "off_ready_share": lambda v: (v.in_state(State.OFF_RUNNING) + v.in_state(State.OFF_RUNNABLE)) / v.life(),
 }

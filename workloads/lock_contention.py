@@ -1,17 +1,19 @@
 """Four threads count, each step under one threading.Lock: they queue for the lock, and nobody waits for the GIL.
 
-A thread that is blocked on a Lock has given the GIL up: it is off-GIL and blocked, as if it slept. So only the owner of
-the lock wants the GIL, and always has it.
+A thread that is blocked in a Lock has given the GIL up: it is off-GIL and asleep. So only the owner of the lock wants
+the GIL, and always has it.
 
-What to look for: the thread tracks are gaps, not red waits, though only one thread runs at any time. Each gap begins at
-the `with lock` line, as the stack at the release tells. The bound on what would change without a GIL is 1: it is the
-lock that lets only one run.
+What to look for: the thread tracks are violet blocks, not red waits, though only one thread runs at any time. Each is
+at the `with lock` line, and ends where the owner gives the lock back. The bound on what would change without a GIL is
+1: it is the lock that lets only one run.
 
-Truth: verdict = single-threaded
+Truth: verdict = lock-bound
 Truth: held_share >= 0.7
 Truth: wait_share <= 0.3
 Truth: blocked_share >= 0.25
-Truth: switch_requests <= 100
+Truth: lock_share(lock-*) >= 0.25
+Truth: cause(lock-*) = lock
+Truth: switch_requests <= 250
 Truth: off_running_cores <= 0.2
 """
 

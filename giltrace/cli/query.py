@@ -68,15 +68,15 @@ def query(
     giltrace query slow                        a prompt; .help tells what it knows
     giltrace query slow --engine duckdb "..."  of any size, in DuckDB's dialect
 
-    Besides Perfetto's tables (slice, thread, sched, thread_state, ...) there are gil_holds, gil_waits, gil_handoffs and
-    gil_blame, and gil_spans and gil_gaps of what was merged. Times are ns. docs/cookbook.md answers twelve questions.
+    Besides Perfetto's tables (slice, thread, sched, ...) there are gil_holds, gil_waits, gil_handoffs, gil_blame;
+    lock_waits, lock_blame; gil_spans, gil_gaps of what was merged. Times are ns. docs/cookbook.md answers questions.
 
     --window and --after cut off what reaches out of that time, so that sums are right. SQL chooses threads itself:
     where thread glob 'worker-*'.
 
     --engine duckdb asks the tables of `export --to parquet`, which may be larger than memory: those of NAME.parquet if
-    that is newer than the recording, or NAME itself; else they are written for the query. It has gil_holds, gil_waits,
-    gil_handoffs and gil_blame, and holds, waits, states, runs, stacks and the other tables of docs/formats.md.
+    that is newer than the recording, or NAME itself; else they are written for the query. It has those of the GIL
+    and of locks, and holds, waits, blocks, states, runs, stacks and the other tables of docs/formats.md.
     """
     from giltrace.analysis.selection import Selection
     from giltrace.errors import UsageError

@@ -89,6 +89,8 @@ _TABLES = {
         "threads",
         "holds",
         "waits",
+        "blocks",
+        "held_locks",
         "blame",
         "waiting",
         "stacks",
@@ -100,7 +102,7 @@ _TABLES = {
 #: `tables.schema.PART_KEY`.
 _PART_KEY = "image"
 _WHOLE = {"whole": ("yes",)}
-_FOLDED = {"what": ("waiting", "holding"), "by": ("victim", "culprit")}
+_FOLDED = {"what": ("waiting", "holding", "without"), "by": ("victim", "culprit")}
 
 #: A command line names these before it needs any: importing this imports no format, and no numpy.
 EXPORTERS: tuple[Exporter, ...] = (

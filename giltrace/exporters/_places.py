@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.block_causes import block_causes
 from giltrace.analysis.measure.culprits import Culprits, find_culprits
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import Source, Stretches, sourced_stacks, stretches
@@ -37,10 +39,11 @@ class Places:
     """The places of one process, found when they are first asked for.
 
     Stacks are numbers of the process's table, -1 where none is known; lines are places in `texts`, 0 where none is.
+    `recorded_ns` is when it was recorded, in ns since 1970: source that is older tells what was called.
     """
 
-    def __init__(self, process: Process, relations: Relations) -> None:
-        self._process, self._relations = process, relations
+    def __init__(self, process: Process, relations: Relations, recorded_ns: int = 0) -> None:
+        self._process, self._relations, self._recorded_ns = process, relations, recorded_ns
 
     @cached_property
     def sites(self) -> Sites:
@@ -90,6 +93,33 @@ class Places:
     def asked_stack(self) -> Numbers:
         """Where the holder stood that each switch request was made to."""
         return np.append(self.hold_stack, np.int32(-1))[self._relations.asked_hold]
+
+    @property
+    def block_stack(self) -> Numbers:
+        """Where each blocked thread stood."""
+        return self._of_blocks("block")
+
+    @property
+    def wake_stack(self) -> Numbers:
+        """Where the thread stood that woke it."""
+        return self._of_blocks("wake")
+
+    def _of_blocks(self, which: str) -> Numbers:
+        known = self._process.stacks
+        stack: Numbers = np.empty(0, np.int32) if known is None else getattr(known, which)
+        count = len(self._process.blocks)
+        return stack if len(stack) == count else np.full(count, -1, np.int32)
+
+    @property
+    def block_lock(self) -> Ints:
+        """The number that each block's lock is called by, from 1 on."""
+        numbers: Ints = self._process.blocks["lock"].astype(np.int64) + 1
+        return numbers
+
+    @cached_property
+    def block_cause(self) -> npt.NDArray[np.uint8]:
+        """What each of the blocks was by: a `BlockCause`."""
+        return block_causes(self._process, Expressions(self._process, self._recorded_ns))
 
     @cached_property
     def native(self) -> dict[int, str]:

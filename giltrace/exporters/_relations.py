@@ -1,4 +1,4 @@
-"""What holds, waits and switch requests have to do with each other, as index arrays."""
+"""What holds, waits, switch requests and blocks have to do with each other, as index arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from giltrace.analysis.measure.intervals import requested_holds
-from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Flag, Process
 
 
@@ -67,3 +67,20 @@ def _arrows(process: Process, following: Ints) -> tuple[Bools, Bools]:
     arrow_out[before[drawn]] = True
     arrow_in[after[drawn]] = True
     return arrow_in, arrow_out
+
+
+def waking_holds(process: Process) -> Ints:
+    """The hold in which each block's waker woke it, -1 if it did so without a GIL, or nobody did."""
+    holds, blocks = process.holds, process.blocks
+    found = np.full(len(blocks), -1, np.int64)
+    if not len(holds) or not len(blocks):
+        return found
+    axis = LifeAxis.of_threads(process.threads)
+    start = axis.place(holds["thread"], holds["start"])
+    order = np.argsort(start, kind="stable")
+    woken = np.flatnonzero(blocks["waker"] >= 0)
+    waker, time = blocks["waker"][woken], blocks["woken"][woken]
+    at = order[np.maximum(np.searchsorted(start[order], axis.place(waker, time), "right") - 1, 0)]
+    within = (holds["thread"][at] == waker) & (holds["start"][at] <= time) & (time <= holds["end"][at])
+    found[woken[within]] = at[within]
+    return found

@@ -1,7 +1,8 @@
 """A timeline as the JSON of chrome://tracing, which the Perfetto UI and other viewers read too.
 
-It has a group per GIL (holder, waiting threads, switch requests) and each thread's holds and waits, with arrows from a
-release to the acquire that had waited for it. Times are CLOCK_MONOTONIC microseconds with three decimals: exact.
+It has a group per GIL (holder, waiting threads, switch requests) and each thread's holds, waits and blocks, with arrows
+from a release to the acquire that had waited for it, and from a waker's hold to what the block gave way to. Times are
+CLOCK_MONOTONIC microseconds with three decimals: exact.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.culprits import MOST
 from giltrace.exporters._names import command_words, labels
 from giltrace.exporters._places import KNOWN_BY, Places
-from giltrace.exporters._relations import Relations, relate, waiting_counts
+from giltrace.exporters._relations import Relations, relate, waiting_counts, waking_holds
 from giltrace.exporters._text import Cells, choices, decimals, integers, json_text, pieces, rows, where
 from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Flag, Process, Timeline
+from giltrace.timeline.model import BlockEnd, Flag, Process, Timeline
 
 # Groups of GILs stand in for processes: their pids must be no process's, and Linux ends at 2**22.
 _FIRST_GROUP = 1 << 24
 _HOLDER = 1
+_HAND_OFF, _WAKE = b'"cat":"gil","name":"hand-off"', b'"cat":"block","name":"wake"'
 
 
 def stream(timeline: Timeline, file: BinaryIO) -> None:
@@ -33,24 +36,26 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     names: list[bytes] = []
     for process in timeline.processes:
         relations = relate(process)
-        writer = _Writer(file, process, relations)
+        writer = _Writer(file, process, relations, timeline.start + timeline.realtime_offset)
         names += writer.names()
         for gil in range(process.gils):
             names += writer.group(group, gil)
             group += 1
         writer.waits()
         writer.holds()
+        writer.blocks()
         writer.arrows(first_flow)
-        first_flow += len(process.holds)
+        writer.wakes(first_flow + len(process.holds))
+        first_flow += len(process.holds) + len(process.blocks)
     file.write(b",\n".join(names) + b"\n]}\n")
 
 
 class _Writer:
     """Writes the events of one process."""
 
-    def __init__(self, file: BinaryIO, process: Process, relations: Relations) -> None:
+    def __init__(self, file: BinaryIO, process: Process, relations: Relations, recorded_ns: int) -> None:
         self._file, self._process, self._relations = file, process, relations
-        self._places = Places(process, relations)
+        self._places = Places(process, relations, recorded_ns)
         self._names = [json_text(label) for label in labels(process)]
         self._name = choices(self._names)
         self._text = choices([json_text(text) for text in self._places.texts])
@@ -156,6 +161,32 @@ class _Writer:
                 self._stood(b"", self._places.wait_stack[piece]),
             )
 
+    def blocks(self) -> None:
+        """Write each block of a chosen thread on it."""
+        causes = choices([cause.label.encode() for cause in BlockCause])
+        ended = choices([end.label.encode() for end in BlockEnd])
+        pid, places = self._pid, self._places
+        for piece in self._pieces(self._process.blocks):
+            blocks = self._process.blocks[piece]
+            woken = blocks["waker"] >= 0
+            columns: tuple[bytes | Cells, ...] = (
+                b'{"ph":"X","cat":"block","name":"blocked: ',
+                causes(places.block_cause[piece]),
+                b'",%s,"tid":' % pid,
+                integers(self._tids[blocks["thread"]]),
+                *_interval(blocks),
+                b',"cname":"thread_state_uninterruptible","args":{"ended":"',
+                ended(blocks["ended"]),
+                b'","lock":"Lock #',
+                integers(places.block_lock[piece]),
+                b'"',
+                self._stood(b"", places.block_stack[piece]),
+                where(woken, b',"waker":', self._name(blocks["waker"])),
+                where(woken, b',"wake-up ns":', integers(blocks["end"] - blocks["woken"])),
+                self._stood(b"waker ", places.wake_stack[piece]),
+            )
+            self._file.write(rows(*columns, b"}},\n"))
+
     def arrows(self, first_flow: int) -> None:
         """Write an arrow from each release to the acquire that had waited for it, where both are written."""
         holds = self._process.holds
@@ -166,17 +197,34 @@ class _Writer:
             into = self._relations.following[out[piece]]
             # At its end a slice is over, so that the arrow leaves from just before.
             leaves = np.maximum(before["end"] - 1, before["start"])
-            self._arrow(b'"ph":"s"', first_flow + into, before["thread"], leaves)
-            self._arrow(b'"ph":"f","bp":"e"', first_flow + into, holds["thread"][into], holds["start"][into])
+            self._arrow(b'"ph":"s"', _HAND_OFF, first_flow + into, before["thread"], leaves)
+            self._arrow(b'"ph":"f","bp":"e"', _HAND_OFF, first_flow + into, holds["thread"][into], holds["start"][into])
+
+    def wakes(self, first_flow: int) -> None:
+        """Write an arrow from each waker to what comes after the block, where there is a hold that it leaves from."""
+        process = self._process
+        hold = waking_holds(process)
+        # None is -1, the last.
+        out = np.flatnonzero(
+            process.of_chosen(process.blocks) & np.append(process.of_chosen(process.holds), False)[hold]
+        )
+        for piece in pieces(len(out)):
+            row, before = out[piece], process.holds[hold[out[piece]]]
+            blocks = process.blocks[row]
+            # Here too a slice is over at its end.
+            leaves = np.clip(blocks["woken"], before["start"], np.maximum(before["end"] - 1, before["start"]))
+            self._arrow(b'"ph":"s"', _WAKE, first_flow + row, before["thread"], leaves)
+            # To the slice that begins next: the block itself began before the arrow leaves.
+            self._arrow(b'"ph":"f"', _WAKE, first_flow + row, blocks["thread"], blocks["end"])
 
     def _pieces(self, table: npt.NDArray[np.void]) -> Iterator[Ints]:
         """The numbers of the chosen threads' rows, a piece at a time."""
         chosen = np.flatnonzero(self._process.of_chosen(table))
         return (chosen[piece] for piece in pieces(len(chosen)))
 
-    def _arrow(self, kind: bytes, flow: Ints, thread: npt.NDArray[np.uint32], time: Ints) -> None:
+    def _arrow(self, kind: bytes, what: bytes, flow: Ints, thread: npt.NDArray[np.uint32], time: Ints) -> None:
         tid = integers(self._tids[thread])
-        head = b"{%s," % kind + b'"cat":"gil","name":"hand-off","id":'
+        head = b"{%s,%s" % (kind, what) + b',"id":'
         self._file.write(
             rows(head, integers(flow), b",", self._pid, b',"tid":', tid, b',"ts":', decimals(time, 3), b"},\n")
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from giltrace.analysis.measure.stack_totals import culprits, frames, holding, waiting
+from giltrace.analysis.measure.stack_totals import StackTotals, culprits, frames, holding, waiting, without
 from giltrace.analysis.measure.usage import lengths
 from giltrace.analysis.site import Frame, frame_text
 from giltrace.errors import UsageError
@@ -15,33 +15,49 @@ from giltrace.timeline.model import Process, Timeline
 #: The line for waits while nobody held the GIL.
 WAKE_UP = "(nobody held the GIL: wake-up)"
 
+_NOTHING = {
+    "waiting": ("no thread waited for the GIL in this recording", "see --what holding for what is in it"),
+    "holding": ("no thread held the GIL in this recording", "see `giltrace report` for what is in it"),
+    "without": ("no thread was without the GIL in this recording", "see `giltrace report` for what is in it"),
+}
+
 _SPACE = re.compile(r"\s+")
 
 
 def stream(timeline: Timeline, file: BinaryIO, what: str = "waiting", by: str = "victim") -> None:
     """Write the time that threads spent `what`, in nanoseconds, by the stack of the thread that did.
 
-    With `by` "culprit", waiting is told by the stacks of the threads that held the GIL meanwhile. Raises `UsageError`
-    if no time was spent so.
+    With `by` "culprit", waiting is told by the stacks of the threads that held the GIL meanwhile. Without the GIL, the
+    innermost frame is what the thread did. Raises `UsageError` if no time was spent so.
     """
-    if what == "holding" and by == "culprit":
+    if what != "waiting" and by == "culprit":
         raise UsageError("only waiting has culprits", "leave out --by, or use --what waiting")
     told = False
     for process in timeline.processes:
-        totals = (culprits if by == "culprit" else waiting if what == "waiting" else holding)(process)
         names = _threads(process, several=len(timeline.processes) > 1)
-        for thread, stack, ns in zip(*(column.tolist() for column in totals), strict=True):
-            words = [names[thread], *(_words(frame) for frame in frames(process, stack))]
-            file.write(f"{';'.join(words)} {ns}\n".encode(errors="replace"))
-            told = True
-        if by == "culprit":
-            nobody = int(lengths(process.waits).sum()) - int(totals.ns.sum())
-            if nobody > 0:
-                file.write(f"{WAKE_UP} {nobody}\n".encode())
+        for doing, totals in _totals(process, what, by):
+            for thread, stack, ns in zip(*(column.tolist() for column in totals), strict=True):
+                words = [
+                    names[thread],
+                    *(_words(frame) for frame in frames(process, stack)),
+                    *([doing] if doing else []),
+                ]
+                file.write(f"{';'.join(words)} {ns}\n".encode(errors="replace"))
                 told = True
+            if by == "culprit":
+                nobody = int(lengths(process.waits).sum()) - int(totals.ns.sum())
+                if nobody > 0:
+                    file.write(f"{WAKE_UP} {nobody}\n".encode())
+                    told = True
     if not told:
-        doing, instead = ("waited for", "--what holding") if what == "waiting" else ("held", "`giltrace report`")
-        raise UsageError(f"no thread {doing} the GIL in this recording", f"see {instead} for what is in it")
+        raise UsageError(*_NOTHING[what])
+
+
+def _totals(process: Process, what: str, by: str) -> list[tuple[str, StackTotals]]:
+    """The time by stack, and what was done there where that is not said by `what`."""
+    if what == "without":
+        return [(f"({name})", totals) for name, totals in without(process)]
+    return [("", (culprits if by == "culprit" else waiting if what == "waiting" else holding)(process))]
 
 
 def _threads(process: Process, *, several: bool) -> list[str]:

@@ -1,7 +1,8 @@
 """SQL over a recording of any size: DuckDB, which reads the tables that `export --to parquet` writes.
 
-It knows giltrace's tables of the GIL by the names and columns that they have in the trace processor (`sql/duckdb/`),
-and the data set's own, which are views of the files: what does not fit into memory is read a piece at a time.
+It knows giltrace's tables of the GIL and of locks by the names and columns that they have in the trace processor
+(`sql/duckdb/`), and the data set's own, which are views of the files: what does not fit into memory is read a piece at
+a time.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from typing import Any
 
 from giltrace import installation
 from giltrace.errors import OutputError, RecordingError
-from giltrace.exporters.tables.schema import PART_KEY, PARTED, SCHEMA, VERSION
+from giltrace.exporters.tables.schema import LATER, PART_KEY, PARTED, SCHEMA, VERSION, Kind
 from giltrace.recording.meta import FILE
 from giltrace.timeline.model import Timeline
 from giltrace.views.subject import Subject
 from giltrace.views.trace_processor import QueryError, Rows, Value, distinct
 
-#: The tables of the GIL, which have the columns that they have in the trace processor.
-TABLES = ("gil_holds", "gil_waits", "gil_handoffs", "gil_blame")
+#: The tables of the GIL and of locks, which have the columns that they have in the trace processor.
+TABLES = ("gil_holds", "gil_waits", "gil_handoffs", "gil_blame", "lock_waits", "lock_blame")
 _SUFFIX = ".parquet"
 #: Of each table that is not parted, the file.
 _FILE = "part-0.parquet"
+_TYPES: dict[Kind, str] = {"int": "bigint", "bool": "boolean", "share": "double", "text": "varchar"}
 
 # What SQLite has and DuckDB calls otherwise, and what a trace says of an interval that is not whole.
 _MACROS = """
@@ -114,6 +116,9 @@ def _duckdb() -> Any:
 
 def _source(dataset: Path, table: str) -> str:
     """Its columns and no others: a folder above that has a name such as `run=3` would be one."""
+    if table in LATER and not os.path.isdir(dataset / table):
+        nothing = ", ".join(f'null::{_TYPES[kind]} as "{name}"' for name, kind in SCHEMA[table].items())
+        return f"select {nothing} where false"
     columns = ", ".join(f'"{name}"' for name in SCHEMA[table])
     place = f"{glob.escape(str(dataset / table))}/" + (f"{PART_KEY}=*/part-*{_SUFFIX}" if table in PARTED else _FILE)
     hive = str(table in PARTED).lower()

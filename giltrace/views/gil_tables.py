@@ -1,4 +1,4 @@
-"""The tables that giltrace adds to Perfetto's own: of the GIL, and of merged files beside it, defined in `sql/`."""
+"""The tables that giltrace adds to Perfetto's own: of the GIL, of locks, and of merged files, defined in `sql/`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 
 from giltrace.views.trace_processor import Rows, TraceProcessor
 
+#: What several tables are made of, in `sql/` too.
+ROLES = "_gil_roles"
 #: The tables, each with those that its definition reads.
 TABLES: dict[str, tuple[str, ...]] = {
     "gil_holds": (),
     "gil_waits": (),
     "gil_handoffs": ("gil_holds", "gil_waits"),
-    "gil_blame": ("gil_holds", "gil_waits"),
+    "gil_blame": ("gil_holds", "gil_waits", ROLES),
+    "lock_waits": (),
+    "lock_blame": ("lock_waits", ROLES),
     "gil_spans": ("gil_holds", "gil_waits"),
     "gil_gaps": ("gil_spans",),
 }
@@ -41,7 +45,7 @@ class GilTraceProcessor(TraceProcessor):
     def _make(self, table: str) -> None:
         if table in self._made:
             return
-        for needed in TABLES[table]:
+        for needed in TABLES.get(table, ()):
             self._make(needed)
         super().run(definition(table))
         self._made.add(table)

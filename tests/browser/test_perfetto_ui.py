@@ -174,3 +174,14 @@ def test_the_page_answers_sql_with_what_was_recorded(page: Page) -> None:
     for table, name in (("holds", "holds GIL"), ("waits", "waits for GIL")):
         lengths = getattr(process, table)["end"] - getattr(process, table)["start"]
         assert found[name] == (int((lengths > 0).sum()), int(lengths.sum()))
+
+
+def test_the_page_shows_who_was_blocked_with_an_arrow_to_the_end(page: Page) -> None:
+    (process,) = page.timeline.processes
+    blocks = process.blocks
+    (found,) = page.query("select count(*), sum(dur) from slice where category = 'block' and name glob 'blocked: *'")
+    assert found == [len(blocks), int((blocks["end"] - blocks["start"]).sum())]
+    arrows = "from flow join slice a on slice_out = a.id join slice b on slice_in = b.id where a.category = 'block'"
+    ((count, late),) = page.query(f"select count(*), sum(a.ts > b.ts) {arrows}")
+    assert (count, late) == (int((blocks["waker"] >= 0).sum()), 0)
+    assert count > 0

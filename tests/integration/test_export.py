@@ -17,6 +17,7 @@ import pytest
 
 import giltrace as api
 from giltrace.exporters import EXPORTERS
+from giltrace.exporters._relations import waking_holds
 from giltrace.views.trace_processor import TraceProcessor, unavailable
 from tests import firefox_profile
 from tests.integration.test_record import GILTRACE, giltrace
@@ -108,9 +109,16 @@ def test_chrome_in_trace_processor(recorded: Recorded) -> None:
         "select count(*) as n, sum(a.ts + a.dur <= b.ts) as later,"
         " sum(a.name = 'holds GIL' and b.name = 'holds GIL') as of"
         " from flow f join slice a on f.slice_out = a.id join slice b on f.slice_in = b.id"
+        " where extract_arg(f.arg_set_id, 'cat') = 'gil'"
     )
     assert arrows[0]["n"] == arrows[0]["later"] == arrows[0]["of"]
     assert 0 < int(str(arrows[0]["n"])) <= recorded.process["gils"][0]["handoffs"]
+    wakes = trace.query(
+        "select count(*) as n, sum(a.ts < b.ts and a.name = 'holds GIL') as of, sum(b.category = 'gil') as into_gil"
+        " from flow f join slice a on f.slice_out = a.id join slice b on f.slice_in = b.id"
+        " where extract_arg(f.arg_set_id, 'cat') = 'block'"
+    )
+    assert set(wakes[0].values()) == {int((waking_holds(process) >= 0).sum())} != {0}
 
 
 def test_firefox_is_sound_and_has_the_reports_sums(recorded: Recorded) -> None:
@@ -124,6 +132,11 @@ def test_firefox_is_sound_and_has_the_reports_sums(recorded: Recorded) -> None:
         ):
             spent[data["type"]] += round((end - start) * 1e6) if end is not None else 1
         assert (spent["GilHold"], spent["GilWait"]) == (told["held_ns"], told["waited_ns"])
+    blocked = [
+        data for thread in profile["threads"] for data in thread["markers"]["data"] if data["type"] == "LockBlock"
+    ]
+    (process,) = api.load(recorded.folder / "convoy").timeline.processes
+    assert len(blocked) == len(process.blocks) > 0
 
 
 @pytest.mark.needs("profiler-cli")

@@ -148,6 +148,7 @@ def test_hand_offs_that_were_waited_for_have_an_arrow(recording: Recording) -> N
     sql = """
         select a.ts + a.dur as ts, b.ts - a.ts - a.dur as dur
         from flow join slice a on slice_out = a.id join slice b on slice_in = b.id
+        where a.name = 'holds GIL'
     """
     assert rows(recording, "select ts, dur from gil_handoffs where waited") == rows(recording, sql)
 
@@ -193,7 +194,9 @@ def check_4(answer: Answer, of: Recording) -> None:
 
 def check_5(answer: Answer, of: Recording) -> None:
     assert {row["release"] for row in answer} == {"forced", "voluntary"}
-    (arrows,) = of.trace.query("select count() as n from flow")
+    (arrows,) = of.trace.query(
+        "select count() as n from flow join slice a on slice_out = a.id where a.category = 'gil'"
+    )
     assert total(answer, "handoffs") == arrows["n"]
 
 
@@ -257,6 +260,24 @@ def check_12(answer: Answer, of: Recording) -> None:
     assert {str(row["culprit"])[:4] for row in gaps} == {"cpu-"}
 
 
+def check_13(answer: Answer, of: Recording) -> None:
+    blocks = of.process.blocks
+    assert sum(int(str(row["blocks"])) for row in answer) == len(blocks)
+    assert total(answer, "ms") == pytest.approx(int((blocks["end"] - blocks["start"]).sum()) / 1e6)
+    # The main thread starts the others, each of which says that it is there, and awaits their ends.
+    assert {row["cause"] for row in answer} == {"start", "join"}
+    assert {row["victim"] for row in answer} == {"MainThread"}
+    assert all("convoy.py" in str(row["victim_own_line"]) for row in answer)
+
+
+def check_14(answer: Answer, of: Recording) -> None:
+    blocks = of.process.blocks
+    want = {int(lock) + 1: int((blocks["lock"] == lock).sum()) for lock in blocks["lock"]}
+    assert {row["lock"]: row["blocks"] for row in answer} == want
+    assert total(answer, "ms") == pytest.approx(int((blocks["end"] - blocks["start"]).sum()) / 1e6)
+    assert {row["threads"] for row in answer} == {1}
+
+
 CHECKS: dict[int, Callable[[Answer, Recording], None]] = {
     1: check_1,
     2: check_2,
@@ -270,6 +291,8 @@ CHECKS: dict[int, Callable[[Answer, Recording], None]] = {
     10: check_10,
     11: check_11,
     12: check_12,
+    13: check_13,
+    14: check_14,
 }
 
 

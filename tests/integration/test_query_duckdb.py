@@ -36,15 +36,15 @@ pytestmark = [
     pytest.mark.needs("duckdb", "pyarrow"),
 ]
 
-#: Of the cookbook's, those that ask about the GIL alone; two have an answer in DuckDB's own words.
-TEN = range(1, 11)
+#: Of the cookbook's, those that ask about the GIL and locks alone; two have an answer in DuckDB's own words.
+BY_BOTH = (*range(1, 11), 13, 14)
 OTHERWISE = {
     int(number): found[1]
     for number, text in re.findall(r"^## (\d+)\. (.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
     if len(found := re.findall(r"^```sql\n(.*?)^```", text, re.M | re.S)) > 1
 }
 #: What the two call in their own ways.
-OWN_NUMBERS = {"id", "utid", "upid", "to_utid", "stack"}
+OWN_NUMBERS = {"id", "utid", "upid", "to_utid", "stack", "waker_utid", "waker_stack"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def test_a_table_has_the_columns_and_rows_that_it_has_in_the_trace(table: str, b
     assert told or not both.waited
 
 
-@pytest.mark.parametrize("number", TEN)
+@pytest.mark.parametrize("number", BY_BOTH)
 def test_the_cookbooks_questions_have_the_same_answers(number: int, both: Both) -> None:
     told = both.trace.run(QUESTIONS[number])
     found = both.tables.run(OTHERWISE.get(number, QUESTIONS[number]))
@@ -102,11 +102,11 @@ def test_the_cookbooks_questions_have_the_same_answers(number: int, both: Both) 
     assert same(found.rows, told.rows)
 
 
-def test_the_ten_are_not_empty(both: Both) -> None:
+def test_they_are_not_empty(both: Both) -> None:
     if not both.waited:
         pytest.skip("nobody waited")
-    answered = {number for number in TEN if both.tables.run(OTHERWISE.get(number, QUESTIONS[number])).rows}
-    assert answered >= {1, 2, 3, 5, 6, 8, 10}
+    answered = {number for number in BY_BOTH if both.tables.run(OTHERWISE.get(number, QUESTIONS[number])).rows}
+    assert answered >= {1, 2, 3, 5, 6, 8, 10, 13, 14}
 
 
 def test_stacks_are_those_of_the_trace_as_far_as_that_has_them(both: Both) -> None:
@@ -197,6 +197,21 @@ def test_what_is_not_whole_is_an_expected_error(convoy: Path, tmp_path: Path) ->
     done = giltrace("query", made, COUNT)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{made} cannot be read: " in done.stderr
+
+
+def test_a_data_set_of_before_there_were_blocks_has_none(convoy: Path, tmp_path: Path) -> None:
+    made = tmp_path / "data"
+    assert giltrace("export", convoy, "--to", "parquet", "-o", made).returncode == 0
+    asked = "select count() as n, sum(dur) as ns from lock_waits"
+    ((told, _),) = ColumnarProcessor(made).run(asked).rows
+    assert isinstance(told, int)
+    assert told > 0
+    for table in ("blocks", "held_locks"):
+        shutil.rmtree(made / table)
+    tables = ColumnarProcessor(made)
+    assert tables.run(asked).rows == [[0, None]]
+    assert tables.run("select * from blocks limit 0").columns == list(SCHEMA["blocks"])
+    assert tables.run(COUNT).rows == [[holds(convoy)]]
 
 
 def test_another_schema_is_refused_with_what_to_do(

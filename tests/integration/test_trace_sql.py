@@ -18,7 +18,7 @@ from giltrace.analysis.measure.stretches import Source
 from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import relate
 from giltrace.timeline.load import load
-from giltrace.timeline.model import Process, Timeline
+from giltrace.timeline.model import BlockEnd, Process, Timeline
 from giltrace.views.gil_tables import GilTraceProcessor
 from giltrace.views.trace_processor import Value, unavailable
 
@@ -109,7 +109,22 @@ def test_every_hold_and_wait_is_on_its_threads_gil_track(recording: Recording, t
 
 def test_gil_tracks_hold_nothing_else(recording: Recording) -> None:
     sql = f"select distinct s.name from slice s {OF_THREAD} where k.name glob 'GIL of *'"
-    assert recording.rows(sql).keys() <= {("holds GIL",), ("waits for GIL",)}
+    assert recording.rows(f"{sql} and s.category != 'block'").keys() <= {("holds GIL",), ("waits for GIL",)}
+    names = [str(name) for (name,) in recording.rows(f"{sql} and s.category = 'block'")]
+    assert all(name.startswith(("blocked: ", "wakes ", "woken by ")) for name in names)
+
+
+def test_every_block_is_on_its_threads_track_between_what_it_did_with_the_gil(recording: Recording) -> None:
+    want: Counter[tuple[object, ...]] = Counter()
+    for process in recording.timeline.processes:
+        for block in process.blocks:
+            start, end, tid = int(block["start"]), int(block["end"]), process.threads[block["thread"]].tid
+            want[process.pid, tid, start, end - start, int(block["lock"]) + 1, BlockEnd(block["ended"]).label] += 1
+    assert recording.rows("select pid, tid, ts, dur, lock, ended from lock_waits") == want
+    # The main thread starts the others, and awaits their ends.
+    assert want or all(len(process.threads) == 1 for process in recording.timeline.processes)
+    sql = f"select s.depth from slice s {OF_THREAD} where k.name glob 'GIL of *' and s.dur > 0"
+    assert recording.rows(sql).keys() == {(0,)}
 
 
 def test_each_process_has_its_groups_with_all_holds(recording: Recording) -> None:
@@ -171,6 +186,7 @@ def test_an_arrow_leads_to_each_acquire_that_waited_for_another_threads_release(
         " join slice a on f.slice_out = a.id join slice b on f.slice_in = b.id"
         " join thread_track ak on a.track_id = ak.id join thread at on ak.utid = at.utid"
         " join thread_track bk on b.track_id = bk.id join thread bt on bk.utid = bt.utid"
+        " where a.category = 'gil'"
     )
     assert rows == want
 
@@ -213,7 +229,7 @@ def test_spans_are_on_their_threads(recording: Recording) -> None:
                 want[track, one.names[name], start, end - start, depth, tid, process.pid] += 1
     rows = recording.rows(
         f"select k.name as track, s.name, s.ts, s.dur, s.depth, t.tid, p.pid from slice s {OF_THREAD}"
-        " where s.category != 'gil'"
+        " where s.category not in ('gil', 'block')"
     )
     assert rows == want
     ran = {report.name for report in recording.timeline.collectors if report.ok} - {"gil", "sched"}

@@ -53,7 +53,9 @@ def test_truth_holds_under_all_collectors(name: str, tmp_path: Path) -> None:
     check(name, record(name, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["cpu_bound", "hog", "native_parallel", "subinterpreters"])
+@pytest.mark.parametrize(
+    "name", ["cpu_bound", "hog", "lock_convoy", "logging_lock", "native_parallel", "subinterpreters"]
+)
 def test_truth_holds_for_every_interpreter(name: str, interpreter: Interpreter, tmp_path: Path) -> None:
     needs = header(bundled()[name]).needs
     if needs and not has(interpreter.path, needs):

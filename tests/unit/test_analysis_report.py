@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.kinds import KINDS
+from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.report import analyse
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
@@ -20,7 +22,8 @@ from giltrace.reports.json import to_json
 from giltrace.timeline.model import Process
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
-from tests.unit.gil_events import MS, process, timeline
+from tests.unit.gil_events import MS, US, process, timeline
+from tests.unit.lock_scenes import joined, taking_turns
 from tests.unit.test_analysis_findings import LOOP, STEP
 from tests.unit.test_summary_verdict import convoy, hog
 
@@ -29,13 +32,14 @@ COLLECTORS = (CollectorReport("gil", "ok", "12 ns per event"),)
 
 
 def full() -> dict[str, Any]:
-    """The JSON of a recording with a convoy, a hog and an event loop: every list has an entry."""
+    """The JSON of a recording with a convoy, a hog, an event loop and a lock: every list has an entry."""
     made = [
         with_stacks(process(*parts), [LOOP, [STEP]], wait={1: 1, 2: 0}, hold={0: 1, 1: 1, 2: 0})
         for parts in (convoy(), hog())
     ]
     samples = np.array([(100 * MS, 101, 0)], NATIVE_SAMPLE)
     made = [replace(one, native_code=NativeCode((NativeFunction("sort", "/a.so"),), samples)) for one in made]
+    made.append(joined(taking_turns()).process(200 * MS + 100 * US))
     result: dict[str, Any] = json.loads(to_json(analyse(make_timeline(*made, collectors=COLLECTORS))))
     return result
 
@@ -57,7 +61,10 @@ def written(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in report["processes"]:
         yield "processes[]", one
         yield "quality", one["quality"]
-        for name in ("gils", "threads", "blame", "blame_by_function", "findings", "hogs", "convoys", "event_loops"):
+        for name in (
+            *("gils", "threads", "blame", "blame_by_function", "findings", "hogs", "convoys", "event_loops"),
+            *("whereabouts", "lock_blame", "critical_path"),
+        ):
             for entry in one[name]:
                 yield f"processes[].{name}[]", entry
         for name in ("wait_decomposition_ns", "what_if", "verdict"):
@@ -78,10 +85,13 @@ def test_small_objects_are_documented_where_they_occur() -> None:
     one = max(full()["processes"], key=lambda p: len(p["convoys"]))
     small = [one["blame"][0]["victim"], one["victims"][0], one["convoys"][0]["estimates"][0]]
     small += [one["hogs"][0]["functions"][0] for one in full()["processes"] if one["hogs"]]
+    small += [row["meanwhile"][0] for told in full()["processes"] for row in told["lock_blame"] if row["meanwhile"]]
     small += [one["what_if"]["by_cores"][0], one["verdict"]["evidence"][0], one["quality"]["collectors"][0]]
     for entry in small:
         assert [name for name in entry if f"`{name}`" not in page] == []
     assert all(f"`{kind}`" in page for kind in KINDS)
+    assert all(f"`{doing.label}`" in page for doing in Doing)
+    assert all(f"`{cause.label}`" in page for cause in BlockCause)
     assert all(f"`{state}`" in page for state in one["threads"][0]["states_ns"])
     assert len(one["threads"][0]["states_ns"]) == 7
 
@@ -106,7 +116,7 @@ def test_times_are_integers() -> None:
 def test_what_a_report_says_of_two_processes() -> None:
     report = full()
     assert report["schema"] == "giltrace-report-1"
-    one, two = report["processes"]
+    one, two, _ = report["processes"]
     assert (one["verdict"]["kind"], two["verdict"]["kind"]) == ("convoy", "hog")
     assert all((one["convoys"], two["hogs"], two["event_loops"]))
     for process_ in (one, two):

@@ -11,11 +11,13 @@ import pytest
 
 import giltrace
 from giltrace import installation
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.summary import summarise
 from giltrace.api import Recording, analyse
 from giltrace.errors import UsageError
 from giltrace.reports.shown import Summary
-from giltrace.timeline.model import RUN, Flag, State, Timeline
+from giltrace.timeline.model import RUN, BlockEnd, Flag, State, Timeline
+from tests.made_blocks import causes, with_blocks
 from tests.synthetic import make_process, make_timeline
 from tests.unit.gil_events import timeline
 from tests.unit.test_summary_verdict import cpu_bound
@@ -112,6 +114,39 @@ def test_frames_of_several_processes_and_of_none() -> None:
     }  # fmt: skip
     empty = recording(make_timeline()).to_pandas()
     assert [len(empty.holds), len(empty.states), len(empty.threads)] == [0, 0, 0]
+
+
+def blocked() -> Recording:
+    return recording(make_timeline(make_process(pid=5), *(with_blocks(make_process(pid=pid)) for pid in (10, 20))))
+
+
+def test_blocks_span_processes_and_their_wakers_too() -> None:
+    one = blocked()
+    parts = [process.blocks for process in one.timeline.processes]
+    assert one.blocks.start.tolist() == np.concatenate([part["start"] for part in parts]).tolist()
+    assert one.blocks.lock.tolist() == (np.concatenate([part["lock"] for part in parts]) + 1).tolist()
+    woken = one.blocks[one.blocks.waker >= 0]
+    assert 0 < len(woken) < len(one.blocks)
+    assert (one.threads.pid[woken.waker] == one.threads.pid[woken.thread]).all()
+    (told,) = {tuple(causes(process)) for process in one.timeline.processes[1:]}
+    assert [BlockCause(cause).label for cause in one.blocks.cause] == [*told, *told]
+    with pytest.raises(ValueError, match="read-only"):
+        one.blocks["start"][0] = 1
+    assert len(two().blocks) == len(recording(make_timeline()).blocks) == 0
+
+
+def test_frames_of_blocks() -> None:
+    pytest.importorskip("pandas")
+    one = blocked()
+    frame = one.to_pandas().blocks
+    assert frame["duration"].sum() == (one.blocks.end - one.blocks.start).sum() > 0
+    assert frame["cause"].value_counts().loc[["lock", "queue", "event", "join"]].sum() == len(frame)
+    assert frame["ended"].tolist() == [BlockEnd(end).label for end in one.blocks.ended]
+    assert frame["timed"].dtype == bool
+    woken = frame[frame["waker_tid"] >= 0]
+    assert woken["waker"].tolist() == one.threads.name[one.blocks.waker[one.blocks.waker >= 0]].tolist()
+    assert frame["waker"].isna().sum() == len(frame) - len(woken) > 0
+    assert len(recording(make_timeline()).to_pandas().blocks) == 0
 
 
 def test_without_pandas_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

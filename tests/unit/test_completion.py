@@ -85,7 +85,7 @@ def test_values_that_are_fixed() -> None:
     assert offered("record", "--stacks", "f") == ["full"]
     assert offered("export", "--to", "") == [one.name for one in EXPORTERS]
     assert offered("export", "--table", "") == list(TABLES) == list(export.VALUES["table"])
-    assert offered("export", "--what", "") == ["waiting", "holding"]
+    assert offered("export", "--what", "") == ["waiting", "holding", "without"]
     assert offered("export", "--by", "") == ["victim", "culprit"]
     assert offered("--show-completion", "") == [shell.value for shell in Shell]
     assert offered("report", "--html", "n") == ["note.txt"]

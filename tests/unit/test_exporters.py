@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
+from giltrace.analysis.report import analyse
 from giltrace.api import Recording
 from giltrace.cli import export
 from giltrace.errors import OutputError, UsageError
@@ -25,6 +26,8 @@ from giltrace.timeline.model import Flag, Process, Thread, Timeline
 from tests import firefox_profile
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
+from tests.unit.gil_events import MS, US
+from tests.unit.lock_scenes import taking_turns
 
 AWKWARD = ('a,"b"\n', "semi;colon 7", "snow ☃", "")
 STACKS = [
@@ -215,6 +218,22 @@ def folded(timeline: Timeline, **options: str) -> dict[str, int]:
 def test_collapsed_adds_up(what: str, table: str, timeline: Timeline) -> None:
     told = folded(timeline, what=what)
     assert sum(told.values()) == sum(lengths(getattr(process, table)) for process in timeline.processes)
+
+
+@pytest.mark.parametrize("sched", [True, False])
+def test_collapsed_has_the_time_without_the_gil_and_what_was_done_then(sched: bool) -> None:
+    made = taking_turns().process(200 * MS + 100 * US, sched=sched)
+    told = folded(make_timeline(made), what="without")
+    (process,) = analyse(make_timeline(made)).processes
+    assert sum(told.values()) == sum(row.ns for row in process.whereabouts)
+    assert told["worker-1;take (/srv/app.py:1);(blocked: lock)"] == pytest.approx(100_475_000, abs=25_000)
+    assert f"worker-1;work (/srv/app.py:1);({'asleep' if sched else 'off'})" in told
+
+
+@pytest.mark.parametrize("what", ["holding", "without"])
+def test_only_waiting_has_culprits(what: str) -> None:
+    with pytest.raises(UsageError, match="only waiting has culprits"):
+        exported(ONE, "collapsed", what=what, by="culprit")
 
 
 def test_collapsed_by_culprit_adds_up_with_the_wake_up(timeline: Timeline) -> None:

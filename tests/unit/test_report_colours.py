@@ -28,6 +28,7 @@ STATES = (
     "off-running",
     "off-runnable",
     "off-blocked",
+    "in-lock",
 )
 THREADS = tuple(f"thread-{at}" for at in range(8))
 #: Distances in CIE Lab: about 2 is just seen.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.report import analyse
 from giltrace.errors import OutputError
 from giltrace.reports.html import write_html
@@ -18,7 +21,8 @@ from giltrace.reports.html.lanes import BUDGET
 from giltrace.timeline.model import Timeline
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
-from tests.unit.gil_events import MS
+from tests.unit.gil_events import MS, US
+from tests.unit.lock_scenes import joined, taking_turns
 from tests.unit.test_analysis_native_code import CALLED, SORT, made
 
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -93,6 +97,32 @@ def test_native_functions_are_sent_in_words(tmp_path: Path) -> None:
     assert [[one["told"] for one in hog["functions"]] for hog in sent["hogs"]] == [
         ["list_sort_impl (libpython.so)", "a function without a name of fast.so, called from run of slow.so"]
     ]
+
+
+def test_the_page_has_words_for_all_that_threads_did_and_were_blocked_by() -> None:
+    """Lanes have the numbers of causes: the words stand in their order."""
+    script = (resources.files("giltrace.reports.html") / "format.js").read_text()
+
+    def names(table: str) -> list[str]:
+        found = re.search(rf"const {table} = \{{(.*?)\}};", script, re.DOTALL)
+        assert found is not None
+        return re.findall(r'"([\w-]+)": "', found[1])
+
+    assert names("BLOCK_TEXT") == [cause.label for cause in BlockCause]
+    assert set(names("DID_TEXT")) == {doing.label for doing in Doing}
+    assert {*names("DOING_TEXT"), "lock"} == {doing.label for doing in Doing}
+
+
+def test_the_critical_path_is_on_the_lanes_and_long_tables_are_cut(tmp_path: Path) -> None:
+    made_up = joined(taking_turns()).process(200 * MS + 100 * US)
+    (sent,) = data_of(page(make_timeline(made_up), tmp_path))["processes"]
+    assert sum(end - start for _, start, end in sent["path"]) >= 0.99 * (200 * MS) / 100
+    assert {lane for lane, _, _ in sent["path"]} == {0, 1, 2}
+    assert [(one["by"], one["own_function"]) for one in sent["wakes"] if one["own_function"]] == [
+        ("worker-1", "give"),
+        ("worker-2", "give"),
+    ]
+    assert sent["python_lanes"] == [0, 1, 2]
 
 
 def test_unwritable_places_are_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.findings.costs import Costed
+from giltrace.analysis.replay.critical_path import CriticalPath
+from giltrace.reports.html import blocks as blocks_of
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html import mixes as mixes_of
 from giltrace.reports.html import stacks as stacks_of
-from giltrace.reports.html.lanes import FINEST, FREE, PER_GIL, Lane, Lanes
+from giltrace.reports.html.blocks import Blocks
+from giltrace.reports.html.lanes import FINEST, FREE, IN_LOCK, PER_GIL, Lane, Lanes
 from giltrace.reports.html.mixes import PARTS, find_mixes
 from giltrace.reports.html.stacks import FIRST, LEFT_OUT, NONE, stack_names
 from giltrace.timeline.model import STATE, Process, State
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import with_stacks
+from tests.unit.gil_events import MS, US
+from tests.unit.lock_scenes import joined, taking_turns
 
 STACKS = [
     [("count", "/srv/convoy.py", 28), ("run", "/usr/lib/python3.11/threading.py", 982)],
@@ -110,6 +115,55 @@ def states(process: Process) -> np.ndarray:
             now = end
         rows.append((now, thread.end, number, int(State.OFF_BLOCKED)))
     return np.array(rows, STATE)
+
+
+@pytest.mark.parametrize("sched", [True, False])
+def test_blocks_have_their_cause_their_stack_and_who_ended_them(sched: bool) -> None:
+    process = joined(taking_turns()).process(200 * MS + 100 * US, sched=sched)
+    # A thread of which nothing is known but its holds begins with the first of them.
+    lives = [thread.start for thread in process.threads]
+    kept = np.flatnonzero(process.blocks["start"] >= np.array(lives)[process.blocks["thread"]])
+    assert len(kept) >= 20
+    assert process.stacks is not None
+    figures = Costed(process)
+    blocks = Blocks(figures, process.start)
+    _, bare = lanes(process)
+    made = [blocks.over(one, thread) for thread, one in enumerate(bare)]
+    for row in kept:
+        block, stack = process.blocks[row], process.stacks.block[row]
+        one, time = made[int(block["thread"])], int(block["end"] + block["start"]) // 2 - process.start
+        cause = int(figures.block_causes[row])
+        assert at(one, time) == (IN_LOCK + PER_GIL * cause, int(stack))
+        wake = one.mix[int(np.searchsorted(one.ends, time, "right"))]
+        assert blocks.wakes[wake - 1]["by"] == process.threads[int(block["waker"])].name
+    for thread, (before, after) in enumerate(zip(bare, made, strict=True)):
+        assert before.ends[-1] == after.ends[-1]
+        blocked = after.value % PER_GIL == IN_LOCK
+        mine = process.blocks[kept][process.blocks["thread"][kept] == thread]
+        ready = 50 * US * len(mine)
+        assert abs(int(after.lengths[blocked].sum()) - int((mine["end"] - mine["start"]).sum())) <= ready
+        held = [one.lengths[one.value % PER_GIL <= int(State.WAITING)].sum() for one in (before, after)]
+        assert held[0] == held[1]
+
+
+def test_where_the_gil_was_given_up_is_the_stack_of_what_follows() -> None:
+    process = taking_turns().process(200 * MS)
+    assert process.stacks is not None
+    blocks = Blocks(Costed(process), process.start)
+    _, bare = lanes(process)
+    value, stack = at(blocks.over(bare[1], 1), 5 * MS)
+    assert value == int(State.OFF_BLOCKED)
+    table = process.stacks.table
+    assert table.strings[table.frames["function"][table.offsets[stack]]] == "work"
+
+
+def test_the_longest_stretches_of_a_path_are_on_the_lanes_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = np.array
+    path = CriticalPath(column([0, 1, 2, 0]), column([100, 200, 250, 900]), column([200, 250, 900, 1000]))
+    lane_of = column([1, 0, -1])
+    assert blocks_of.on_lanes(path, lane_of, 100, 10) == [[1, 0, 10], [0, 10, 15], [1, 80, 90]]
+    monkeypatch.setattr(blocks_of, "MOST_ON_PATH", 3)
+    assert blocks_of.on_lanes(path, lane_of, 100, 10) == [[1, 0, 10], [1, 80, 90]]
 
 
 def test_a_wait_says_for_which_gil() -> None:

@@ -8,6 +8,7 @@ from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
 from giltrace.timeline.model import Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from tests.unit.lock_scenes import in_a_circle, stopped, taking_turns
 
 
 def cpu_bound(*, forced_every: int = 5 * MS, turns: int = 200) -> tuple[Script, Kernel]:
@@ -228,6 +229,8 @@ def test_the_kinds_that_need_no_cores_are_found_without_scheduling_data() -> Non
 def test_every_kind_has_a_sentence_and_advice() -> None:
     made: list[Process] = [process(*make()) for make in (cpu_bound, convoy, hog, parallel, io_bound, single, idle)]
     made += [process(Script(tids=())), process(Script(tids=(), note="free-threaded build"))]
+    made += [taking_turns().process(200 * MS), stopped().process(100 * MS, free_threaded=True)]
+    made += [in_a_circle().process(500 * MS)]
     verdicts = [judge(one) for one in made]
     assert {v.kind for v in verdicts} == set(KINDS)
     assert all(v.summary.endswith(".") and v.advice.endswith((".", "takes.")) for v in verdicts)

@@ -12,13 +12,17 @@ import pytest
 from giltrace.analysis.kinds import KINDS
 from giltrace.launch.bundled import Header, bundled, header
 from giltrace.timeline.model import (
+    BLOCK,
     HOLD,
+    LOCK,
     RUN,
     STATE,
     SWITCH_INTERVAL,
     SWITCH_REQUEST,
     WAIT,
+    BlockEnd,
     Flag,
+    LockKind,
     Process,
     State,
     Thread,
@@ -32,20 +36,27 @@ MS = 1_000_000
 #: Makes each workload end at once.
 SMALL = {
     "asyncio_starved": ["--ticks", "2"],
+    "condition_herd": ["--items", "2", "--seconds", "0"],
     "convoy": ["--steps", "2"],
     "cpu_bound": ["--count", "1000"],
     "fork_pool": ["--tasks", "2", "--count", "1000"],
     "gc_storm": ["--rounds", "1", "--heap", "100"],
     "hog": ["--rounds", "1", "--items", "100"],
+    "import_lock": ["--modules", "2", "--seconds", "0"],
     "import_storm": ["--modules", "4", "--entries", "10"],
     "io_bound": ["--seconds", "0"],
     "json_regex_hog": ["--rounds", "1", "--items", "10", "--words", "10"],
     "lock_contention": ["--steps", "2", "--count", "1000"],
+    "lock_convoy": ["--steps", "2"],
+    "lock_io": ["--steps", "2", "--seconds", "0"],
+    "logging_lock": ["--requests", "2", "--seconds", "0"],
     "multiprocess": ["--count", "1000"],
     "native_parallel": ["--rounds", "1", "--megabytes", "1"],
     "numpy_mix": ["--rounds", "1", "--numbers", "100", "--objects", "100"],
     "ping_pong": ["--rounds", "10"],
     "queue_pipeline": ["--items", "3", "--size", "10"],
+    "queue_starved": ["--items", "2", "--seconds", "0"],
+    "rlock_recursion": ["--walks", "1", "--depth", "1", "--seconds", "0"],
     "single": ["--count", "1000"],
     "sqlite_threads": ["--rounds", "1", "--limit", "100"],
     "subinterpreters": ["--count", "1000"],
@@ -122,7 +133,14 @@ def test_reads_truths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["Truth: nonsense >= 1", "Truth: verdict = nonsense", "Truth: waits 3", "Truth:waits >= 3"]
+    "line",
+    [
+        "Truth: nonsense >= 1",
+        "Truth: verdict = nonsense",
+        "Truth: cause = nonsense",
+        "Truth: waits 3",
+        "Truth:waits >= 3",
+    ],
 )
 def test_refuses_what_is_no_truth(tmp_path: Path, line: str) -> None:
     program = tmp_path / "w.py"
@@ -174,6 +192,16 @@ def timeline() -> Timeline:
             STATE,
         ),
         has_sched=True,
+        locks=np.array([(1, LockKind.SEMAPHORE), (2, LockKind.EVENT)], LOCK),
+        blocks=np.array(
+            [
+                (0, 100 * MS, 0, 1, -1, 100 * MS, BlockEnd.OPEN, 0, 0),
+                (5 * MS, 15 * MS, 2, 0, 1, 15 * MS, BlockEnd.WOKEN, 0, 1),
+                (90 * MS, 96 * MS, 1, 0, 2, 95 * MS, BlockEnd.WOKEN, 1, 1),
+                (96 * MS, 100 * MS, 1, 0, -1, 100 * MS, BlockEnd.TIMED_OUT, 1, 0),
+            ],
+            BLOCK,
+        ),
     )
     return Timeline((process,), 0, 100 * MS, (), np.empty(0, RUN), 0, 0, 0, {"cpus": 2})
 
@@ -204,10 +232,24 @@ def timeline() -> Timeline:
         ("cores", "", 1.3),
         ("off_running_cores", "", 0.4),
         ("off_ready_share", "", 40 / 200),
+        ("blocks", "", 3),
+        ("blocks", "cpu-0", 2),
+        ("lock_share", "", 20 / 200),
+        ("lock_share", "MainThread", 1),
+        ("woken_share", "", 2 / 3),
+        ("median_block_ms", "", 6),
+        ("median_block_ms", "io-*", 0),
     ],
 )
 def test_measures(timeline: Timeline, metric: str, threads: str, value: float) -> None:
     assert measure(Truth(metric, "=", 0.0, threads), timeline) == pytest.approx(value)
+
+
+def test_tells_the_cause_of_the_longest_blocks(timeline: Timeline) -> None:
+    assert measure(Truth("cause", "=", "lock"), timeline) == "lock"
+    assert measure(Truth("cause", "=", "event", "MainThread"), timeline) == "event"
+    stated = [Truth("cause", "=", "queue", "cpu-*")]
+    assert broken(stated, timeline) == ["cause(cpu-*) = queue: the recording shows lock"]
 
 
 def test_says_which_truths_are_broken(timeline: Timeline) -> None:

@@ -38,11 +38,15 @@ class Doing(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+#: What threads do without the GIL: all but having it and waiting for it.
+WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
+
+
 class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
 
-    `stack` is where the thread stood: where it was blocked, where it had given the GIL up, or what stands for its hold;
-    -1 where that is not known. `block` is the number of the block that the stretch lies in, -1 for none.
+    `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
+    its hold; -1 where that is not known. `block` is the number of the block that the stretch lies in, -1 for none.
     """
 
     thread: Ints
@@ -149,9 +153,22 @@ def _with_stacks(
             stack[off] = np.where(hold >= 0, np.append(known.hold_end, -1)[hold], -1)
             if process.free_threaded:
                 stack[start >= _last_use(process)] = -1
+        if len(process.waits):
+            waiting = np.flatnonzero(doing == Doing.WAITING)
+            stack[waiting] = _of_waits(process, known.wait, thread[waiting], start[waiting])
         within = np.flatnonzero(block >= 0)
         stack[within] = known.block[block[within]]
     return Activity(thread, start, end, doing, stack, block)
+
+
+def _of_waits(process: Process, stacks: npt.NDArray[np.int32], thread: Ints, time: Ints) -> npt.NDArray[np.int32]:
+    """Of the wait that each `thread` had begun last by `time` the stack, of those of all waits."""
+    axis = LifeAxis.of_threads(process.threads)
+    place = axis.place(process.waits["thread"], process.waits["start"])
+    order = np.argsort(place, kind="stable")
+    at = np.searchsorted(place[order], axis.place(thread, time), "right") - 1
+    wait = order[np.maximum(at, 0)]
+    return np.where((at >= 0) & (process.waits["thread"][wait] == thread), stacks[wait], np.int32(-1))
 
 
 def during(found: Activity, axis: LifeAxis, thread: Ints, start: Ints, end: Ints, weight: Ints) -> Ints:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.lock_results import Whereabouts
-from giltrace.analysis.measure.activity import Activity, Doing, by_line
+from giltrace.analysis.measure.activity import WITHOUT, Activity, by_line
 from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.sites import Sites
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
-
-#: What is told of: all but having the GIL and waiting for it.
-_WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
 
 
 def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tuple[Whereabouts, ...]:
@@ -20,7 +17,7 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
 
     `causes` are those of the blocks (`BlockCause`). In a build without a GIL it is the time in which they did not run.
     """
-    chosen = np.isin(found.doing, _WITHOUT) & python_threads(process)[found.thread]
+    chosen = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
         chosen &= process.chosen[found.thread]
     row = np.flatnonzero(chosen)

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.activity import WITHOUT, Doing, activity
 from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.block_causes import BlockCause, block_causes
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.measure.usage import lengths
@@ -52,6 +55,22 @@ def culprits(process: Process) -> StackTotals:
     found = attribute(cut_process(process), everyone, hold_class.ravel(), told)
     thread, stack = _apart(key[found.culprit])
     return _ordered(thread, stack, found.ns)
+
+
+def without(process: Process) -> list[tuple[str, StackTotals]]:
+    """How long each chosen thread that runs Python was without the GIL in each stack, by what it did, in words."""
+    found = activity(process)
+    cause = np.append(block_causes(process), 0)[found.block]
+    told = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
+    if process.chosen is not None:
+        told &= process.chosen[found.thread]
+    kind = np.where(found.doing == Doing.LOCK, len(Doing) + cause, found.doing.astype(np.int64))
+    totals = []
+    for one in np.unique(kind[told]).tolist():
+        mine = told & (kind == one)
+        name = f"blocked: {BlockCause(one - len(Doing)).label}" if one >= len(Doing) else Doing(one).label
+        totals.append((name, _totals(found.thread[mine], found.stack[mine], (found.end - found.start)[mine])))
+    return totals
 
 
 def frames(process: Process, stack: int) -> list[Frame]:

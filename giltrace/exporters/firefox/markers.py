@@ -1,4 +1,4 @@
-"""The markers of a Firefox profile: every hold, wait and switch request, on the thread that it is of."""
+"""The markers of a Firefox profile: every hold, wait, switch request and block, on the thread that it is of."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.exporters._names import labels
 from giltrace.exporters._places import KNOWN_BY, Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters._text import Cells, decimals, integers, where, write_array
-from giltrace.exporters.firefox.tables import HOLDING, OTHER, WAITING, SharedTables
+from giltrace.exporters.firefox.tables import BLOCKED, HOLDING, OTHER, WAITING, SharedTables
 from giltrace.recording.order import stable_order
 from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Flag, Process
+from giltrace.timeline.model import BlockEnd, Flag, Process
 
-_HOLD, _WAIT, _REQUEST = 0, 1, 2
+_HOLD, _WAIT, _REQUEST, _BLOCK = range(4)
 
 
 def _schema(name: str, label: str, description: str, *fields: tuple[str, str, str]) -> dict[str, Any]:
@@ -80,35 +81,59 @@ SCHEMA = [
         _CULPRIT_SITE,
         _GIL,
     ),
+    _schema(
+        "LockBlock",
+        "blocked: {marker.data.lockCause}",
+        "Asleep in one of the interpreter's own locks. The waker is the thread that ended that.",
+        ("lockCause", "By", "unique-string"),
+        ("lock", "Lock", "unique-string"),
+        ("reason", "Outcome", "unique-string"),
+        _OWN_LINE,
+        _SITE,
+        ("waker", "Waker", "unique-string"),
+        ("wakerOwnLine", "Own line of the waker", "unique-string"),
+        ("wakerSite", "Where the waker stood", "unique-string"),
+        ("wakeUpNs", "Time from that to the end", "nanoseconds"),
+    ),
 ]
 
-_NAMES = ["holds GIL", "waits for GIL", "switch request"]
+_NAMES = ["holds GIL", "waits for GIL", "switch request", "blocked"]
 _HOLD_REASONS = ["voluntary", "forced", "still held at the end"]
 _WAIT_REASONS = ["acquired", "still waiting at the end"]
 _REQUEST_REASONS = ["a timed wait ran out"]
+_BLOCK_REASONS = [end.label for end in BlockEnd]
 
 
 class Markers:
     """The markers of one process; `hold_stacks` and `wait_stacks` are the stacks that they stand for, -1 if unknown."""
 
-    def __init__(self, process: Process, shared: SharedTables, origin: int) -> None:
+    def __init__(self, process: Process, shared: SharedTables, origin: int, recorded_ns: int) -> None:
         self._process, self._origin = process, origin
         self._relations = relate(process)
-        self._places = Places(process, self._relations)
+        self._places = Places(process, self._relations, recorded_ns)
         self.hold_stacks, self.wait_stacks = self._places.hold_stack, self._places.wait_stack
         self._stacks = (
             shared.stacks(process, self.hold_stacks, HOLDING)[0],
             shared.stacks(process, self.wait_stacks, WAITING)[0],
         )
+        self._block_stacks = shared.known_stacks(process, self._places.block_stack)
         # The last of each stands for nobody and nowhere.
         self._place = np.append(shared.strings(list(self._places.texts[1:])), -1)
         self._thread = np.append(shared.strings(labels(process)), -1)
         self._name = shared.strings(_NAMES)
         self._known_by = np.append(-1, shared.strings(list(KNOWN_BY.values())[1:]))
-        self._reasons = [shared.strings(texts) for texts in (_HOLD_REASONS, _WAIT_REASONS, _REQUEST_REASONS)]
-        self._rows = [
-            _by_thread(process, table["thread"]) for table in (process.holds, process.waits, process.switch_requests)
+        reasons = (_HOLD_REASONS, _WAIT_REASONS, _REQUEST_REASONS, _BLOCK_REASONS)
+        self._reasons = [shared.strings(texts) for texts in reasons]
+        self._causes = shared.strings([cause.label for cause in BlockCause])
+        used, self._lock_of = np.unique(self._places.block_lock, return_inverse=True)
+        self._locks = shared.strings([f"Lock #{lock}" for lock in used.tolist()])
+        tables = (process.holds, process.waits, process.switch_requests, process.blocks)
+        # When each of the rows begins and ends: a switch request is an instant.
+        self._times = [
+            tuple(table["time" if "time" in (table.dtype.names or ()) else edge] for edge in ("start", "end"))
+            for table in tables
         ]
+        self._rows = [_by_thread(process, table["thread"]) for table in tables]
 
     def rows_of(self, thread: int) -> tuple[Ints, Ints]:
         """The rows of this thread's holds and of its waits."""
@@ -116,19 +141,15 @@ class Markers:
 
     def write(self, file: BinaryIO, thread: int) -> None:
         """Write the markers of one thread, by time."""
-        holds, waits, requests = (rows[thread] for rows in self._rows)
-        process = self._process
-        start = np.concatenate(
-            (process.holds["start"][holds], process.waits["start"][waits], process.switch_requests["time"][requests])
+        own = [rows[thread] for rows in self._rows]
+        start, end = (
+            np.concatenate([times[edge][rows] for times, rows in zip(self._times, own, strict=True)]) for edge in (0, 1)
         )
-        end = np.concatenate(
-            (process.holds["end"][holds], process.waits["end"][waits], process.switch_requests["time"][requests])
-        )
-        kind = np.repeat([_HOLD, _WAIT, _REQUEST], [len(holds), len(waits), len(requests)])
-        row = np.concatenate((holds, waits, requests))
+        kind = np.repeat([_HOLD, _WAIT, _REQUEST, _BLOCK], [len(rows) for rows in own])
+        row = np.concatenate(own)
         order = np.argsort(start, kind="stable")
         start, end, kind, row = start[order] - self._origin, end[order] - self._origin, kind[order], row[order]
-        phase, category = np.array([1, 1, 0]), np.array([HOLDING, WAITING, OTHER])
+        phase, category = np.array([1, 1, 0, 1]), np.array([HOLDING, WAITING, OTHER, BLOCKED])
         columns = {
             "name": lambda piece: integers(self._name[kind[piece]]),
             "startTime": lambda piece: decimals(start[piece], 6),
@@ -145,7 +166,8 @@ class Markers:
 
     def _data(self, kind: Ints, row: Ints) -> Cells:
         """The fields of markers of all kinds: one matrix, its rows filled kind by kind."""
-        made = [self._hold(row[kind == _HOLD]), self._wait(row[kind == _WAIT]), self._request(row[kind == _REQUEST])]
+        makers = (self._hold, self._wait, self._request, self._block)
+        made = [make(row[kind == number]) for number, make in enumerate(makers)]
         cells = np.zeros((len(kind), max(part.shape[1] for part in made)), np.uint8)
         for number, part in enumerate(made):
             cells[np.flatnonzero(kind == number)[:, None], np.arange(part.shape[1])] = part
@@ -156,7 +178,7 @@ class Markers:
         reason = np.where(holds["flags"] & Flag.PARTIAL_END, 2, holds["flags"] & Flag.FORCED)
         return self._object(
             b"GilHold",
-            holds["gil"],
+            ("gil", holds["gil"].astype(np.int64)),
             ("reason", self._reasons[_HOLD][reason]),
             *self._stood("ownLine", "site", self._places.hold_stack[row]),
             ("knownBy", self._known_by[self._places.hold_source[row]]),
@@ -169,7 +191,7 @@ class Markers:
         share = decimals(np.rint(10_000 * self._places.share(row)), 4)
         return self._object(
             b"GilWait",
-            waits["gil"],
+            ("gil", waits["gil"].astype(np.int64)),
             ("reason", self._reasons[_WAIT][(waits["hold"] < 0).astype(np.int64)]),
             ("timeouts", waits["timeouts"].astype(np.int64)),
             *self._holders(row),
@@ -198,19 +220,32 @@ class Markers:
         requests = self._process.switch_requests[row]
         return self._object(
             b"GilSwitchRequest",
-            requests["gil"],
+            ("gil", requests["gil"].astype(np.int64)),
             ("reason", np.full(len(row), self._reasons[_REQUEST][0])),
             ("culprit", self._thread[self._relations.asked[row]]),
             *self._stood("culpritOwnLine", "culpritSite", self._places.asked_stack[row]),
             stack=np.full(len(row), -1),
         )
 
-    def _object(
-        self, kind: bytes, gil: npt.NDArray[Any], *fields: tuple[str, Ints], stack: Ints, more: tuple[Cells, ...] = ()
-    ) -> Cells:
+    def _block(self, row: Ints) -> Cells:
+        blocks, places = self._process.blocks[row], self._places
+        waker = blocks["waker"].astype(np.int64)
+        return self._object(
+            b"LockBlock",
+            ("lockCause", self._causes[places.block_cause[row]]),
+            ("lock", self._locks[self._lock_of.ravel()[row]]),
+            ("reason", self._reasons[_BLOCK][blocks["ended"]]),
+            *self._stood("ownLine", "site", places.block_stack[row]),
+            ("waker", self._thread[waker]),
+            *self._stood("wakerOwnLine", "wakerSite", places.wake_stack[row]),
+            ("wakeUpNs", np.where(waker >= 0, blocks["end"] - blocks["woken"], -1)),
+            stack=self._block_stacks[row],
+        )
+
+    def _object(self, kind: bytes, *fields: tuple[str, Ints], stack: Ints, more: tuple[Cells, ...] = ()) -> Cells:
         """JSON objects; a field below 0 is left out. `more` are further fields as they stand there."""
-        every = np.ones(len(gil), np.bool_)
-        parts = [where(every, b'{"type":"%s","gil":' % kind, integers(gil))]
+        every = np.ones(len(stack), np.bool_)
+        parts = [where(every, b'{"type":"%s"' % kind)]
         for name, values in fields:
             parts.append(where(values >= 0, b',"%s":' % name.encode(), integers(np.maximum(values, 0))))
         parts += more

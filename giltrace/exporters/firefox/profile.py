@@ -1,7 +1,7 @@
 """A timeline for the Firefox Profiler, in its "processed profile" JSON, version 60 (newer viewers upgrade it).
 
-Each thread has a sample per hold and wait, weighted with its length, and a marker per hold, wait and switch request.
-Times are milliseconds since the recording's start with six decimals: exact.
+Each thread has a sample per hold and wait, weighted with its length, and a marker per hold, wait, switch request and
+block. Times are milliseconds since the recording's start with six decimals: exact.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MS = 1_000_000
 
 
 def stream(timeline: Timeline, file: BinaryIO) -> None:
-    """Write `timeline` to an open file; raises `UsageError` if no use of a GIL is on record."""
-    if not any(len(process.holds) or len(process.waits) for process in timeline.processes):
+    """Write `timeline` to an open file; raises `UsageError` if no use of a GIL, nor of a lock, is on record."""
+    if not any(len(one.holds) or len(one.waits) or len(one.blocks) for one in timeline.processes):
         raise UsageError("no use of the GIL is on record", "see `giltrace report` for what is in the recording")
     file.write(b'{"meta":' + _json(_meta(timeline)) + b',"libs":[],"threads":[')
     shared = SharedTables()
     separator = b""
     for process in timeline.processes:
-        writer = _Writer(file, process, shared, timeline.start)
+        writer = _Writer(file, process, shared, timeline.start, timeline.start + timeline.realtime_offset)
         for number in process.chosen_threads:
             file.write(separator)
             writer.thread(number)
@@ -68,10 +68,10 @@ def _meta(timeline: Timeline) -> dict[str, Any]:
 class _Writer:
     """Writes the threads of one process."""
 
-    def __init__(self, file: BinaryIO, process: Process, shared: SharedTables, origin: int) -> None:
+    def __init__(self, file: BinaryIO, process: Process, shared: SharedTables, origin: int, recorded_ns: int) -> None:
         self._file, self._process, self._origin = file, process, origin
         self._labels = labels(process)
-        self._markers = Markers(process, shared, origin)
+        self._markers = Markers(process, shared, origin, recorded_ns)
         self._hold_samples = shared.stacks(process, self._markers.hold_stacks, HOLDING)[1]
         self._wait_samples = shared.stacks(process, self._markers.wait_stacks, WAITING)[1]
 

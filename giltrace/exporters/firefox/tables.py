@@ -13,11 +13,12 @@ from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 #: Categories of time and of markers, by number; the viewer needs one that is grey, for what has none.
-OTHER, HOLDING, WAITING = 0, 1, 2
+OTHER, HOLDING, WAITING, BLOCKED = range(4)
 CATEGORIES = [
     {"name": "Other", "color": "grey", "subcategories": ["Other"]},
     {"name": "Holding the GIL", "color": "green", "subcategories": ["Other"]},
     {"name": "Waiting for the GIL", "color": "red", "subcategories": ["Other"]},
+    {"name": "Blocked by a lock", "color": "purple", "subcategories": ["Other"]},
 ]
 #: The innermost frame that each sample gets, for the viewer takes a sample's category from it.
 _LEAVES: dict[int, Frame] = {HOLDING: ("[holds the GIL]", "", 0), WAITING: ("[waits for the GIL]", "", 0)}
@@ -51,6 +52,12 @@ class SharedTables:
         known = [-1 if number is None else number for number in bare]
         at = at.ravel()
         return np.array(known, np.int64)[at], np.array(timed, np.int64)[at]
+
+    def known_stacks(self, process: Process, stack: npt.NDArray[Any]) -> Ints:
+        """Intern stacks (-1: none known) that no time is told of; their numbers, -1 for none."""
+        used, at = np.unique(stack, return_inverse=True)
+        bare = (self._python(process, number) for number in used.tolist())
+        return np.array([-1 if number is None else number for number in bare], np.int64)[at.ravel()]
 
     def json(self) -> dict[str, Any]:
         """The tables as format version 60 has them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from giltrace.analysis.measure.block_causes import AWAITED, block_causes
 from giltrace.analysis.measure.worst import SHORTEST_STRETCH, Stretch, around_waits
 from giltrace.exporters.perfetto.size import ROW_COST, SPAN_COST
 from giltrace.exporters.perfetto.steps import Grid, events_in_steps, time_in_steps
@@ -35,6 +36,7 @@ class Choice:
 class Bins:
     """The recording in bins: the ns `lost` in waits and the bytes that its events would take (`cost`), of each.
 
+    Lost is, too, what threads were blocked by what others kept; what they awaited as such is not.
     Waits that overlap bin i reach from bin `low[i]` to bin `high[i]`; `under_way` is what those cost that are not over
     where it begins. `longest` are around the longest waits.
     """
@@ -58,6 +60,9 @@ class Bins:
         for process in timeline.processes:
             waits = process.waits
             lost += time_in_steps(grid, waits["start"], waits["end"], np.zeros(len(waits), np.int64), 1)[0]
+            blocks = process.blocks
+            kept = np.where(np.isin(block_causes(process), AWAITED), -1, 0)
+            lost += time_in_steps(grid, blocks["start"], blocks["end"], kept, 1)[0]
             for at in range(0, len(waits), _PIECE):
                 begun, ended = (grid.at(waits[edge][at : at + _PIECE]) for edge in ("start", "end"))
                 np.minimum.at(low, ended, begun)

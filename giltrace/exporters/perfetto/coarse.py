@@ -12,7 +12,7 @@ from giltrace.timeline.cut import merged_stretches
 from giltrace.timeline.model import Array, Process
 
 #: What a thread did most in a step: `Merged.doing`.
-HOLDS, WAITS, OFF = 0, 1, 2
+HOLDS, WAITS, OFF, BLOCKED = range(4)
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Merged:
     doing: Ints
     holding: Ints
     waiting: Ints
+    blocked: Ints
     running: Ints
 
 
@@ -32,6 +33,7 @@ class Merged:
 class Coarse:
     """The steps of one process. A track is a `thread` at a `gil`; times are in ns, shape (tracks, steps).
 
+    Blocks are on a thread's first track.
     `held` and `waited` are those of all threads at each GIL, shape (gils, steps), and `off` is what threads had nothing
     to do with the GIL for: these tell of all events, whatever was taken from the others.
     """
@@ -41,6 +43,7 @@ class Coarse:
     gil: Ints
     holding: Ints
     waiting: Ints
+    blocked: Ints
     running: Ints
     off: Ints
     held: Ints
@@ -67,26 +70,29 @@ class Coarse:
             self,
             **{
                 name: getattr(self, name) - gone
-                for name, gone in zip(("holding", "waiting", "running"), told, strict=True)
+                for name, gone in zip(("holding", "waiting", "blocked", "running"), told, strict=True)
             },
         )
 
     def doubled(self) -> Coarse:
         """The same in steps twice as long."""
-        names = ("holding", "waiting", "running", "off", "held", "waited")
+        names = ("holding", "waiting", "blocked", "running", "off", "held", "waited")
         tables = {name: doubled(getattr(self, name)) for name in names}
         return replace(self, grid=self.grid.doubled(), **tables)
 
     def merged(self, end: int) -> Merged:
-        """The steps in which the threads had to do with a GIL; the last ends at `end`."""
+        """The steps in which the threads had to do with a GIL, or were blocked; the last ends at `end`."""
         steps = self.grid.count
-        cells = np.flatnonzero((self.holding > 0) | (self.waiting > 0))
-        holding, waiting, running = (one.ravel()[cells] for one in (self.holding, self.waiting, self.running))
+        cells = np.flatnonzero((self.holding > 0) | (self.waiting > 0) | (self.blocked > 0))
+        times = (self.holding, self.waiting, self.blocked, self.running)
+        holding, waiting, blocked, running = (one.ravel()[cells] for one in times)
         doing = np.where(waiting > holding, WAITS, HOLDS)
-        doing = np.where(self.off.ravel()[cells] > np.maximum(holding, waiting), OFF, doing)
+        # Who was blocked did without the GIL meanwhile.
+        off = self.off.ravel()[cells]
+        doing = np.where(off > np.maximum(holding, waiting), np.where(blocked > off - blocked, BLOCKED, OFF), doing)
         first = starts_of_runs(cells, cells // steps, doing)
         last = np.append(first[1:], len(cells)) - 1
-        sums = (np.add.reduceat(one, first) if len(first) else one for one in (holding, waiting, running))
+        sums = (np.add.reduceat(one, first) if len(first) else one for one in (holding, waiting, blocked, running))
         start, until = self.spans(cells[first] % steps, cells[last] % steps, end) if len(cells) else (cells, cells)
         return Merged(cells[first] // steps, start, until, doing[first], *sums)
 
@@ -97,6 +103,19 @@ class Coarse:
 
 
 def met_tracks(process: Process) -> Bools:
+    """Which thread has a track for which GIL, shape (threads, gils).
+
+    One that was blocked, or woke another, and had to do with no GIL, has that of the first.
+    """
+    met = gil_tracks(process)
+    wakers = process.blocks["waker"]
+    others = np.zeros(len(met), np.bool_)
+    others[process.blocks["thread"]] = others[wakers[wakers >= 0]] = True
+    met[others & ~met.any(axis=1), 0] = True
+    return met
+
+
+def gil_tracks(process: Process) -> Bools:
     """Which thread had to do with which GIL, shape (threads, gils)."""
     met = np.zeros((len(process.threads), max(process.gils, 1)), np.bool_)
     for table in (process.holds, process.waits):
@@ -112,7 +131,7 @@ def starts_of_runs(cells: Ints, row: Ints, kind: Ints) -> Ints:
     return np.flatnonzero(np.append(True, fresh))
 
 
-def _of_rows(process: Process, grid: Grid, thread: Ints, gil: Ints, met: Bools) -> tuple[Ints, Ints, Ints]:
+def _of_rows(process: Process, grid: Grid, thread: Ints, gil: Ints, met: Bools) -> tuple[Ints, Ints, Ints, Ints]:
     number = np.full(met.shape, -1, np.int64)
     number[thread, gil] = np.arange(len(thread))
 
@@ -125,7 +144,10 @@ def _of_rows(process: Process, grid: Grid, thread: Ints, gil: Ints, met: Bools) 
     place[runners] = np.arange(len(runners))
     runs = process.runs
     running = time_in_steps(grid, runs["start"], runs["end"], place[runs["thread"]], len(runners))
-    return in_steps(process.holds), in_steps(process.waits), running[track]
+    blocks = process.blocks
+    on = number[blocks["thread"], met[blocks["thread"]].argmax(axis=1)]
+    blocked = time_in_steps(grid, blocks["start"], blocks["end"], on, len(thread))
+    return in_steps(process.holds), in_steps(process.waits), blocked, running[track]
 
 
 def outside(

@@ -12,11 +12,10 @@ from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.exporters._names import command_words
 from giltrace.exporters._relations import Relations, waiting_counts
 from giltrace.exporters.perfetto import colours
-from giltrace.exporters.perfetto.gil_threads import end_shape
 from giltrace.exporters.perfetto.packets import Bytes, Field, Ints, Shape
 from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
-from giltrace.exporters.perfetto.slices import PIECE, Slices, write_slices
+from giltrace.exporters.perfetto.slices import PIECE, Slices, end_shape, write_slices
 from giltrace.exporters.perfetto.stacks import StackTexts
 from giltrace.exporters.perfetto.thinned import CATEGORY, Steps, write_counter
 from giltrace.timeline.model import Process, Timeline

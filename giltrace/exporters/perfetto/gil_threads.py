@@ -1,4 +1,4 @@
-"""Each thread's GIL track: green holds, red waits, and arrows from a release to the acquire that waited for it."""
+"""Each thread's GIL track: green holds, red waits, violet blocks, and arrows to the acquires that were waited for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from giltrace.analysis.durations import percent
 from giltrace.analysis.measure.stretches import Source
 from giltrace.exporters._relations import Relations
 from giltrace.exporters.perfetto import colours
-from giltrace.exporters.perfetto.coarse import met_tracks
+from giltrace.exporters.perfetto.blocks import block_slices
+from giltrace.exporters.perfetto.coarse import gil_tracks, met_tracks
 from giltrace.exporters.perfetto.packets import Bools, Bytes, Field, Ints, Shape
 from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
-from giltrace.exporters.perfetto.slices import Slices, write_slices
+from giltrace.exporters.perfetto.slices import Slices, end_shape, write_slices
 from giltrace.exporters.perfetto.stacks import STACK_NAMES, StackTexts, stack_kinds
 from giltrace.exporters.perfetto.thinned import Steps
 from giltrace.timeline.model import Flag, Process
@@ -59,17 +60,25 @@ def write_thread_tracks(
     first_flow: int,
     steps: Steps | None,
 ) -> Ints:
-    """Write the holds and waits of all threads of a process; the uuids of their tracks, shape (threads, gils).
+    """Write the holds, waits and blocks of all threads of a process; the uuids of their tracks, shape (threads, gils).
 
     `threads` has the uuid, `names` the name and `labels` that as interned annotation value of each thread. The arrow
-    into hold i has the flow id `first_flow` + i. The uuid is 0 where a thread never met that GIL. In a thinned trace
-    `steps` are where the events are not.
+    into hold i has the flow id `first_flow` + i, those to blocks have the ones after these. The uuid is 0 where a
+    thread never met that GIL. In a thinned trace `steps` are where the events are not.
     """
     tracks = _tracks(sink, process, threads, names, steps)
     waits = _waits(sink, process, tracks, labels, texts, None if steps is None else steps.explained)
     holds = _holds(sink, process, tracks, relations, texts, first_flow)
-    write_slices(sink, (waits, holds) if steps is None else (waits, holds, steps.slices(sink, process, tracks)))
+    into_blocks = first_flow + len(process.holds)
+    blocks = block_slices(sink, process, first_tracks(tracks), names, labels, texts, into_blocks)
+    write_slices(sink, (waits, holds, *blocks, *(() if steps is None else (steps.slices(sink, process, tracks),))))
     return tracks
+
+
+def first_tracks(tracks: Ints) -> Ints:
+    """Each thread's first GIL track, of all `tracks`; 0 where it has none."""
+    first: Ints = tracks[np.arange(len(tracks)), (tracks > 0).argmax(axis=1)]
+    return first
 
 
 def _tracks(sink: Sink, process: Process, threads: Ints, names: list[str], steps: Steps | None) -> Ints:
@@ -79,13 +88,16 @@ def _tracks(sink: Sink, process: Process, threads: Ints, names: list[str], steps
     below the processes: these names come after those of groups. What has one above 10 it shows below a thread's
     Running track, but where `giltrace view` serves the UI.
     """
-    met = met_tracks(process)
+    met, own = met_tracks(process), gil_tracks(process)
     if steps is not None:
         met[steps.met] = True
+        own[steps.met] |= steps.own
     tracks = np.zeros(met.shape, np.int64)
+    without = np.flatnonzero(~own.any(axis=1)).tolist()
     for thread, gil in np.argwhere(met):
         parent = int(threads[thread])
-        name = f"GIL of {names[thread]}" if process.gils == 1 else f"GIL of {names[thread]}, GIL {gil}"
+        name = f"GIL of {names[thread]}" if process.gils <= 1 else f"GIL of {names[thread]}, GIL {gil}"
+        name = f"blocks of {names[thread]}" if thread in without else name
         tracks[thread, gil] = sink.track(("gil", parent, int(gil)), parent, name=name, rank=int(gil))
     return tracks
 
@@ -189,19 +201,6 @@ def _waits(
         | (1 - told) * _THINNED
     )
     return Slices(waits["start"], waits["end"], kind, np.zeros(len(waits), np.int64), begin, finish)
-
-
-@cache
-def end_shape(arrow: bool) -> Shape:
-    """Return the end of a slice: columns time, uuid, and flow if an `arrow` leaves from it."""
-
-    def build(value: Mapping[str, int]) -> Any:
-        event = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=value["uuid"])
-        if arrow:
-            event.flow_ids.append(value["flow"])
-        return packet(timestamp=value["time"], track_event=event)
-
-    return Shape(build, {"time": Field.TIME, "uuid": Field.UUID} | ({"flow": Field.FLOW} if arrow else {}))
 
 
 def _begin(sink: Sink, uuid: int, name: str, colour: tuple[int, int], notes: list[Any]) -> Any:

@@ -6,12 +6,15 @@ must come as: the end of what lasted, then slices of no length, then the begin o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from giltrace.exporters.perfetto.packets import Bytes, Ints
+from giltrace.exporters.perfetto.packets import Bytes, Field, Ints, Shape
+from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
 
 #: Rows per piece: large enough to amortise numpy's calls, small enough to stay in the cache.
@@ -34,9 +37,9 @@ class Slices:
 
 
 def write_slices(sink: Sink, groups: Sequence[Slices]) -> None:
-    """Write slices that may share tracks; those of one track do not overlap."""
+    """Write slices that may share tracks: those of one track do not overlap, or are within one of a group before."""
     for piece in _pieces(groups):
-        for slices, first, last in piece:
+        for slices, first, last in reversed(piece):
             rows = first + np.flatnonzero(slices.end[first:last] > slices.start[first:last])
             _write_kinds(sink, slices.end_kind, rows, slices.finish)
         for slices, first, last in piece:
@@ -74,3 +77,16 @@ def _write_empty(sink: Sink, slices: Slices, rows: Ints) -> None:
         chosen, (_, begin_kind, end_kind) = rows[(keys == key).all(axis=1)], key
         begin, end = slices.begin(int(begin_kind), chosen), slices.finish(int(end_kind), chosen)
         sink.write_raw(np.concatenate((begin, end), axis=1))
+
+
+@cache
+def end_shape(arrow: bool) -> Shape:
+    """Return the end of a slice: columns time, uuid, and flow if an `arrow` leaves from it."""
+
+    def build(value: Mapping[str, int]) -> Any:
+        event = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=value["uuid"])
+        if arrow:
+            event.flow_ids.append(value["flow"])
+        return packet(timestamp=value["time"], track_event=event)
+
+    return Shape(build, {"time": Field.TIME, "uuid": Field.UUID} | ({"flow": Field.FLOW} if arrow else {}))

@@ -57,8 +57,9 @@ class StackTexts:
 
 
 def stack_texts(sink: Sink, places: Places) -> StackTexts:
-    """Intern the stacks that the holds and waits of a process need."""
-    used = np.unique(np.concatenate([places.hold_stack, places.wait_stack, places.held.stack]))
+    """Intern the stacks that the holds, waits and blocks of a process need."""
+    of_blocks = (places.block_stack, places.wake_stack)
+    used = np.unique(np.concatenate([places.hold_stack, places.wait_stack, places.held.stack, *of_blocks]))
     used = used[used >= 0]
     # The last place stays 0: it is where the number -1 of an unknown stack leads.
     texts = np.zeros((4, int(used[-1]) + 2 if len(used) else 1), np.int64)

@@ -17,7 +17,7 @@ from giltrace.exporters.perfetto.coarse import Coarse, outside, starts_of_runs
 from giltrace.exporters.perfetto.packets import Bytes, Field, Ints, Shape
 from giltrace.exporters.perfetto.protos import packet, pb
 from giltrace.exporters.perfetto.sink import Sink
-from giltrace.exporters.perfetto.slices import PIECE, Slices
+from giltrace.exporters.perfetto.slices import PIECE, Slices, end_shape
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.cut import reaching
 from giltrace.timeline.model import Process
@@ -25,8 +25,8 @@ from giltrace.timeline.model import Process
 #: The category of slices that stand for steps; what is exact has others.
 CATEGORY = "thinned"
 #: What slices of steps are called, by what the thread did most in them, and their colours: those of events, paler.
-NAMES = ("mostly holds GIL", "mostly waits for GIL", "mostly off the GIL")
-_COLOURS = ((135, 76), (14, 77), (210, 77))
+NAMES = ("mostly holds GIL", "mostly waits for GIL", "mostly off the GIL", "mostly blocked")
+_COLOURS = ((135, 76), (14, 77), (210, 77), (285, 77))
 #: A fragment of steps that events interrupt has no figures of its own: the first has them all.
 _FIGURES = 4
 
@@ -47,16 +47,24 @@ class Steps:
 
     @property
     def met(self) -> tuple[Ints, Ints]:
-        """The threads, and the GILs that they had to do with."""
+        """The threads, and the GILs that they have tracks for."""
         return self.coarse.thread, self.coarse.gil
+
+    @property
+    def own(self) -> Bools:
+        """Which of these tracks are not there for blocks alone."""
+        used: Bools = np.logical_or.reduce((self.coarse.holding > 0) | (self.coarse.waiting > 0), axis=1)
+        return used
 
     def slices(self, sink: Sink, process: Process, tracks: Ints) -> Slices:
         """The threads' steps; `process` has the events, `tracks` the uuid of each thread's track of each GIL."""
         merged = self.coarse.merged(self.bounds[1])
         number = np.full(tracks.shape, -1, np.int64)
         number[self.met] = np.arange(len(self.coarse.thread))
-        events = (process.holds, process.waits)
-        track = np.concatenate([number[rows["thread"], rows["gil"]] for rows in events])
+        events = (process.holds, process.waits, process.blocks)
+        blocked = process.blocks["thread"]
+        gils = [process.holds["gil"], process.waits["gil"], (tracks[blocked] > 0).argmax(axis=1)]
+        track = np.concatenate([number[rows["thread"], gil] for rows, gil in zip(events, gils, strict=True)])
         begun, ended = (np.concatenate([rows[edge] for rows in events]) for edge in ("start", "end"))
         which, start, end = outside(
             merged.track,
@@ -80,11 +88,12 @@ class Steps:
                 uuid=uuid[rows],
                 holding=merged.holding[chosen],
                 waiting=merged.waiting[chosen],
+                blocked=merged.blocked[chosen],
                 running=merged.running[chosen],
             )
 
         def finish(kind: int, rows: Ints) -> Bytes:
-            return _end_shape().fill(time=end[rows], uuid=uuid[rows])
+            return end_shape(False).fill(time=end[rows], uuid=uuid[rows])
 
         kind = merged.doing[which] + _FIGURES * first
         return Slices(start, end, kind, np.zeros(len(start), np.int64), begin, finish)
@@ -150,7 +159,7 @@ def _shapes(sink: Sink, told: str, *, running: bool) -> Callable[[int], Shape]:
     @cache
     def shape(kind: int) -> Shape:
         doing = kind % _FIGURES
-        figures = ("holding", "waiting", *(("running",) if running else ())) if kind >= _FIGURES else ()
+        figures = ("holding", "waiting", "blocked", *(("running",) if running else ())) if kind >= _FIGURES else ()
 
         def build(value: Mapping[str, int]) -> Any:
             notes = [sink.annotation(f"{name} (ns)", uint_value=value[name]) for name in figures]
@@ -170,12 +179,3 @@ def _shapes(sink: Sink, told: str, *, running: bool) -> Callable[[int], Shape]:
         return Shape(build, columns)
 
     return shape
-
-
-@cache
-def _end_shape() -> Shape:
-    def build(value: Mapping[str, int]) -> Any:
-        event = pb.TrackEvent(type=pb.TrackEvent.TYPE_SLICE_END, track_uuid=value["uuid"])
-        return packet(timestamp=value["time"], track_event=event)
-
-    return Shape(build, {"time": Field.TIME, "uuid": Field.UUID})

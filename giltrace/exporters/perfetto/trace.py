@@ -1,8 +1,8 @@
 """A timeline as one Perfetto trace (`.pftrace`), for ui.perfetto.dev, `vizviewer`'s UI and trace processor's SQL.
 
-From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests), CPU scheduling,
-then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function spans and
-samples, and to those of other profilers' files that were merged. Other UIs begin with CPU scheduling.
+From top to bottom `giltrace view` shows a group per GIL (holder, waiting threads, switch requests, critical path), CPU
+scheduling, then the processes: above each thread's Running/Runnable track its GIL track, which unfolds to its function
+spans and samples, and to those of other profilers' files that were merged. Other UIs begin with CPU scheduling.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from giltrace.analysis.replay.critical_path import CriticalPath
 from giltrace.exporters._names import labels
 from giltrace.exporters._output import output_file
 from giltrace.exporters._places import Places
 from giltrace.exporters._relations import relate
 from giltrace.exporters.perfetto.cut import write_cut
 from giltrace.exporters.perfetto.gil_group import write_group, write_quality
-from giltrace.exporters.perfetto.gil_threads import write_thread_tracks
+from giltrace.exporters.perfetto.gil_threads import first_tracks, write_thread_tracks
 from giltrace.exporters.perfetto.merged import write_merged
 from giltrace.exporters.perfetto.packets import Ints
 from giltrace.exporters.perfetto.protos import SEQUENCE, STATE_CLEARED, pb
@@ -32,6 +33,7 @@ from giltrace.exporters.perfetto.stacks import stack_texts
 from giltrace.exporters.perfetto.thinned import Steps
 from giltrace.exporters.perfetto.thinning import LIMIT, Thinned, thin, told_of_gathered
 from giltrace.exporters.perfetto.threads import describe_others, describe_process
+from giltrace.exporters.perfetto.whole import paths, write_whole
 from giltrace.timeline.model import Process, Timeline
 
 #: Places of the tracks that a thread's GIL track unfolds to.
@@ -61,8 +63,16 @@ def stream(
     cut, and any if the `whole` is asked for, is written as it is.
     """
     bounded = limit is not None and not whole and timeline.cut is None
-    thinned = thin(timeline, limit, _size, first) if bounded and limit is not None else None
-    _write(timeline, thinned, file)
+    known = paths(timeline)
+
+    def size(one: Timeline, cut: Thinned | None, most: int) -> int:
+        counter = Counter(most)
+        with contextlib.suppress(TooLarge):
+            _write(one, cut, known, counter.file)
+        return counter.size
+
+    thinned = thin(timeline, limit, size, first) if bounded and limit is not None else None
+    _write(timeline, thinned, known, file)
     return _told(timeline, thinned)
 
 
@@ -70,14 +80,7 @@ def _told(timeline: Timeline, thinned: Thinned | None) -> str:
     return told_of_gathered(timeline) if thinned is None else thinned.told
 
 
-def _size(timeline: Timeline, thinned: Thinned | None, most: int) -> int:
-    counter = Counter(most)
-    with contextlib.suppress(TooLarge):
-        _write(timeline, thinned, counter.file)
-    return counter.size
-
-
-def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
+def _write(timeline: Timeline, thinned: Thinned | None, known: Sequence[CriticalPath | None], file: BinaryIO) -> None:
     sink, told = Sink(file), _told(timeline, thinned)
     timeline = timeline if thinned is None else thinned.timeline
     sink.write(*_preamble(timeline))
@@ -90,8 +93,10 @@ def _write(timeline: Timeline, thinned: Thinned | None, file: BinaryIO) -> None:
         by_tid = _write_process(
             sink, timeline, process, flow, alone, told, None if thinned is None else thinned.steps[number]
         )
+        if process.gils or len(process.blocks):
+            write_whole(sink, process, known[number], labels(process))
         above.update(((process.pid, tid), track) for tid, track in by_tid.items())
-        flow += len(process.holds)
+        flow += len(process.holds) + len(process.blocks)
     write_merged(sink, timeline.merged, above)
     write_sched(sink, timeline)
 
@@ -125,11 +130,11 @@ def _write_process(
     threads = describe_process(sink, process)
     write_quality(sink, timeline, process, told)
     above = threads
-    if process.gils:
+    if process.gils or len(process.blocks):
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
-        texts = stack_texts(sink, Places(process, relations))
+        texts = stack_texts(sink, Places(process, relations, timeline.start + timeline.realtime_offset))
         for gil in range(process.gils):
             write_group(sink, process, gil, names, values, relations, texts, steps, alone=alone)
         tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow, steps)
@@ -146,6 +151,5 @@ def _above_spans(threads: Ints, tracks: Ints) -> Ints:
     Beside the GIL track, the UI would place them above or below the Running track depending on how many tracks the
     whole trace has, and stacks of fifty frames would push the other threads off the screen. Below it they are folded.
     """
-    met = tracks > 0
-    first = tracks[np.arange(len(tracks)), met.argmax(axis=1)]
-    return np.where(met.any(axis=1), first, threads)
+    first = first_tracks(tracks)
+    return np.where(first > 0, first, threads)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.attribution import attribute_in_parts
+from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.roles import roles
@@ -21,7 +22,7 @@ from giltrace.exporters._relations import waiting_counts
 from giltrace.exporters.tables.image import Image, images
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Array, Flag, State, Timeline
+from giltrace.timeline.model import Array, BlockEnd, Flag, LockKind, State, Timeline
 
 _PARTIAL = Flag.PARTIAL_START | Flag.PARTIAL_END
 _KNOWN_BY = list(KNOWN_BY.values())
@@ -173,6 +174,46 @@ def _culprits(image: Image, at: Ints) -> Columns:
     }
 
 
+def _blocks(image: Image) -> Iterator[Columns]:
+    process, places = image.process, image.places
+    for at, rows in image.pieces(process.blocks):
+        stack, waker_stack = places.block_stack[at], places.wake_stack[at]
+        # Nobody is -1, the last of the names.
+        waker = rows["waker"].astype(np.int64)
+        yield {
+            "block": image.first_block + at,
+            **_interval(image, rows),
+            "cause": Texts(places.block_cause[at], [cause.label for cause in BlockCause]),
+            "lock": places.block_lock[at],
+            "lock_kind": Texts(process.locks["kind"][rows["lock"]], [kind.label for kind in LockKind]),
+            "ended": Texts(rows["ended"], [end.label for end in BlockEnd]),
+            "timed": rows["timed"] != 0,
+            "owned": rows["owned"] != 0,
+            "site": Texts(places.site(stack), places.texts),
+            "own_line": Texts(places.own_line(stack), places.texts),
+            "stack": image.stack_ids(stack),
+            "waker_thread_id": np.where(waker >= 0, waker + image.first_thread, -1),
+            "waker_tid": np.append(image.tids, -1)[waker],
+            "waker": Texts(waker % (len(image.labels) + 1), [*image.labels, ""]),
+            "woken": np.where(waker >= 0, rows["woken"], -1),
+            "waker_site": Texts(places.site(waker_stack), places.texts),
+            "waker_own_line": Texts(places.own_line(waker_stack), places.texts),
+            "waker_stack": image.stack_ids(waker_stack),
+        }
+
+
+def _held_locks(image: Image) -> Iterator[Columns]:
+    """What blocked threads had taken meanwhile."""
+    process = image.process
+    held = process.held[process.of_chosen(process.blocks)[process.held["block"]]]
+    yield {
+        "image": np.full(len(held), image.number),
+        "pid": np.full(len(held), process.pid),
+        "block": image.first_block + held["block"],
+        "lock": held["lock"].astype(np.int64) + 1,
+    }
+
+
 def _blame(image: Image) -> Iterator[Columns]:
     """All pairs of who waited and who held the GIL meanwhile, by role and line."""
     process, places = image.process, image.places
@@ -277,6 +318,8 @@ TABLES: dict[str, Callable[[Image], Iterator[Columns]]] = {
     "threads": _threads,
     "holds": _holds,
     "waits": _waits,
+    "blocks": _blocks,
+    "held_locks": _held_locks,
     "blame": _blame,
     "waiting": _waiting,
     "stacks": _stacks,

@@ -21,7 +21,7 @@ PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Image:
-    """One process image: its `number`, and what those of its holds, threads and stacks begin with.
+    """One process image: its `number`, and what those of its holds, blocks, threads and stacks begin with.
 
     What is found out about it is kept as long as this is: one at a time is enough.
     """
@@ -30,6 +30,7 @@ class Image:
     process: Process
     number: int
     first_hold: int
+    first_block: int
     first_thread: int
     first_stack: int
 
@@ -41,7 +42,7 @@ class Image:
     @cached_property
     def places(self) -> Places:
         """Where its threads stood."""
-        return Places(self.process, self.relations)
+        return Places(self.process, self.relations, self.timeline.start + self.timeline.realtime_offset)
 
     @cached_property
     def labels(self) -> list[str]:
@@ -85,9 +86,10 @@ class Image:
 
 def images(timeline: Timeline, processes: Iterable[Process] | None = None) -> Iterator[Image]:
     """Number the images of a timeline, or `processes` in their place, which may be made one after the other."""
-    hold = thread = stack = 0
+    hold = block = thread = stack = 0
     for number, process in enumerate(timeline.processes if processes is None else processes):
-        yield Image(timeline, process, number, hold, thread, stack)
+        yield Image(timeline, process, number, hold, block, thread, stack)
         hold += len(process.holds)
+        block += len(process.blocks)
         thread += len(process.threads)
         stack += len(process.stacks.table) if process.stacks is not None else 0

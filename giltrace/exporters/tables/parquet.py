@@ -23,7 +23,20 @@ from giltrace.timeline.model import Process, Timeline
 #: Rows of one file at most, or a piece more: what a reader can share out.
 FILE_ROWS = 1 << 23
 #: Times differ little from row to row, or not by rule: no dictionary is of use.
-_PACKED = frozenset({"start", "end", "duration", "time", "hold", "culprit_ns", "second_culprit_ns", "third_culprit_ns"})
+_PACKED = frozenset(
+    {
+        "start",
+        "end",
+        "duration",
+        "time",
+        "hold",
+        "block",
+        "woken",
+        "culprit_ns",
+        "second_culprit_ns",
+        "third_culprit_ns",
+    }
+)
 
 
 def stream(timeline: Timeline, file: BinaryIO, table: str) -> None:

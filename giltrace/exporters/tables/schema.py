@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-#: Counts up when a column goes or changes its meaning; columns may be added. Said in each Parquet file's metadata.
+#: Counts up when a column goes or changes its meaning; columns and tables may be added. Each Parquet file's metadata
+#: say it.
 VERSION = 1
 
 #: int64, bool, float64, or a dictionary of strings.
@@ -40,6 +41,11 @@ SCHEMA: dict[str, dict[str, Kind]] = {
         " second_culprit$ second_culprit_ns third_culprit$ third_culprit_ns own_line$ culprit_own_line$"
         " culprit_known_by$ stack culprit_stack"
     ),
+    "blocks": _columns(
+        f"block {_INTERVAL} cause$ lock lock_kind$ ended$ timed? owned? site$ own_line$ stack"
+        " waker_thread_id waker_tid waker$ woken waker_site$ waker_own_line$ waker_stack"
+    ),
+    "held_locks": _columns("image pid block lock"),
     "blame": _columns(
         "image pid victim$ victim_site$ victim_own_line$ culprit$ culprit_site$ culprit_own_line$"
         " waits duration max_duration"
@@ -52,6 +58,8 @@ SCHEMA: dict[str, dict[str, Kind]] = {
 }
 
 #: These grow with the recording, and are parted by process image; the others are one file each.
-PARTED = frozenset({"holds", "waits", "stacks", "switch_requests", "states", "runs"})
+PARTED = frozenset({"holds", "waits", "blocks", "held_locks", "stacks", "switch_requests", "states", "runs"})
+#: Data sets that were written before there were these are data sets all the same: of these tables they have nothing.
+LATER = frozenset({"blocks", "held_locks"})
 #: The column that they are parted by: the folders' names have it, their files do not.
 PART_KEY = "image"

@@ -1,6 +1,8 @@
 // How lanes are drawn: one per GIL, thread or role, on a canvas. A view is [from, to] in ticks.
 
 const WAITING = 3;
+const OFF_RUNNING = 4;
+const IN_LOCK = 8;
 const FREE = 0xffff;
 
 // Sums by value, in one column.
@@ -10,6 +12,12 @@ class LaneDrawing {
   constructor(canvas, process, tick, length) {
     Object.assign(this, { canvas, process, tick, length, threads: process.threads, rows: [], cross: null, chosen: null });
     this.view = [0, length];
+    // The critical path by lane, as far as it lies in one.
+    this.path = new Map();
+    for (const [lane, ...stretch] of process.path) {
+      if (!this.path.has(lane)) this.path.set(lane, []);
+      this.path.get(lane).push(stretch);
+    }
   }
 
   name(thread) {
@@ -120,6 +128,20 @@ class LaneDrawing {
     const last = Math.min(stretchAt(lane, this.view[1]), lane.ends.length - 1);
     if (row.lanes.length > 1 || last - first > this.width / 3) this.drawShares(context, row, y, high);
     else this.drawStretches(context, row, y, high, first, last);
+    if (row.kind !== "gil") this.drawPath(context, row, y + high + 1);
+  }
+
+  // What the end hung on: a line below the lane.
+  drawPath(context, row, y) {
+    const scale = this.width / (this.view[1] - this.view[0]);
+    context.fillStyle = this.paint.ink;
+    for (const thread of row.threads) {
+      for (const [from, to] of this.path.get(thread) || []) {
+        if (to <= this.view[0] || from >= this.view[1]) continue;
+        const x = this.left + (Math.max(from, this.view[0]) - this.view[0]) * scale;
+        context.fillRect(x, y, Math.max((Math.min(to, this.view[1]) - Math.max(from, this.view[0])) * scale, 0.5), 2);
+      }
+    }
   }
 
   fitted(context, text, room) {
@@ -141,7 +163,7 @@ class LaneDrawing {
       const x = this.left + (from - this.view[0]) * scale;
       const wide = (to - from) * scale;
       const state = values[at] % 16;
-      const thin = row.kind === "thread" && state >= 5 && state <= 7;
+      const thin = row.kind === "thread" && state >= 5 && state <= IN_LOCK;
       context.fillStyle = fill;
       // What sleeps is drawn low, so that what happens stands out.
       context.fillRect(x, thin ? y + high * 0.36 : y, Math.max(wide - (wide > 4 ? 0.75 : 0), 0.4), thin ? high * 0.28 : high);

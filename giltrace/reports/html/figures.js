@@ -113,6 +113,61 @@ function blameOf(data, process, from, to, chosen) {
   };
 }
 
+// What a thread did without the GIL, by the value of its lane; null for all else.
+function doingOf(process, value) {
+  const state = value % 16;
+  if (state === IN_LOCK) return { doing: "lock", cause: BLOCK_CAUSES[value >> 4] };
+  // Without a GIL, who runs has nothing to give up.
+  if (state < OFF_RUNNING || state > IN_LOCK || (state === OFF_RUNNING && process.free_threaded)) return null;
+  return { doing: { "off-running": "native", "off-runnable": "no-core", "off-blocked": "asleep", off: "off" }[STATES[state]], cause: "" };
+}
+
+// A site without the calls that its own line led to.
+const lineOf = (site) => (site.own_function ? { ...site, function: site.own_function, file: site.own_file, line: site.own_line } : site);
+
+// Where threads were without the GIL, and who was blocked by whom in locks: `whereabouts` and `lock_blame`.
+function withoutOf(data, process, from, to, chosen) {
+  const places = new Places(process);
+  const [found, pairs] = [new Map(), new Map()];
+  const sumOf = (rows, key, first) => rows.get(key) || rows.set(key, first()).get(key);
+  // Other threads are a library's own, and do as that wants.
+  for (const number of chosen.filter((one) => process.python_lanes.includes(one))) {
+    const lane = process.thread_lanes[number];
+    let before = -1;
+    eachStretch(lane, from, to, (at, start, end) => {
+      const told = doingOf(process, lane.values[at]);
+      if (!told) return;
+      const ns = (end - start) * data.tick_ns;
+      const site = places.of(number, lane.stacks[at]);
+      sumOf(found, `${site} ${lane.values[at]}`, () => ({ site, ...told, ns: 0 })).ns += ns;
+      if (told.doing !== "lock") return;
+      const wake = lane.mixes[at];
+      const pair = sumOf(pairs, `${site} ${lane.values[at]} ${wake}`, () => ({ site, cause: told.cause, wake, ns: 0, blocks: 0, max_ns: 0, last: 0 }));
+      // A block is cut where its thread was ready without a core.
+      const goesOn = before === at - 1 && pair.last > 0;
+      Object.assign(pair, { ns: pair.ns + ns, blocks: pair.blocks + (goesOn ? 0 : 1), last: (goesOn ? pair.last : 0) + ns });
+      pair.max_ns = Math.max(pair.max_ns, pair.last);
+      before = at;
+    });
+  }
+  return { whereabouts: added([...found.values()].map((one) => ({ ...one, site: lineOf(places.sites[one.site]) })), (one) => [one.site, one.doing, one.cause]),
+    lock_blame: added([...pairs.values()].map(({ site, cause, wake, ns, blocks, max_ns }) => ({
+      victim: lineOf(places.sites[site]), waker: wake ? { ...process.wakes[wake - 1], by: undefined } : null, cause, ns, blocks, max_ns, locks: [], meanwhile: [], speedup_bound: 0,
+    })), (one) => [one.victim, one.waker, one.cause]) };
+}
+
+// Rows that `keyOf` calls the same as one, largest first.
+function added(rows, keyOf) {
+  const found = new Map();
+  for (const row of rows) {
+    const key = JSON.stringify(keyOf(row));
+    const known = found.get(key);
+    if (!known) found.set(key, { ...row });
+    else Object.assign(known, { ns: known.ns + row.ns, blocks: known.blocks + row.blocks, max_ns: Math.max(known.max_ns, row.max_ns) });
+  }
+  return [...found.values()].sort((one, other) => other.ns - one.ns);
+}
+
 // Rows of `blame` that `nameOf` calls the same, as one.
 function merged(blame, siteOf, nameOf) {
   const rows = new Map();
@@ -143,7 +198,9 @@ function threadFigures(process, number, from, to, tick) {
   const waits = [];
   let [holds, holding, life] = [0, false, 0];
   eachStretch(lane, from, to, (at, start, end) => {
-    const state = lane.values[at] % 16;
+    // A block is a layer over the states, which are what the kernel and the GIL tell.
+    const layer = lane.values[at] % 16;
+    const state = layer === IN_LOCK ? STATES.indexOf(process.has_sched ? "off-blocked" : "off") : layer;
     if (state >= STATES.length) return;
     const ns = (end - start) * tick;
     life += ns;
@@ -237,6 +294,7 @@ function selected(data, process, from, to, chosen) {
     blame: pairs, blame_by_function: pairs, more_blame: 0,
     findings: causes.map((one) => ({ ...one, path_ns: null, since_ns: null, summary: (known.get(one.cause) || {}).summary, advice: (known.get(one.cause) || {}).advice })),
     histogram: histogramOf([...found.values()].flatMap((one) => one.each)),
+    ...withoutOf(data, process, from, to, chosen), critical_path: [],
     what_if: null, wait_decomposition_ns: null, hogs: [], convoys: [], event_loops: [],
   };
 }

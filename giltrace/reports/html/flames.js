@@ -26,6 +26,23 @@ function waitedPaths(data, process, from, to, chosen, byHolder) {
   return [...sums].map(([key, ticks]) => ({ role: places.names[Math.floor(key / 0x10000)], stack: key % 0x10000, ns: ticks * data.tick_ns }));
 }
 
+// Likewise the time without the GIL: below the innermost frame stands what was done there.
+function withoutPaths(data, process, from, to, chosen) {
+  const places = new Places(process);
+  const sums = new Map();
+  for (const number of chosen.filter((one) => process.python_lanes.includes(one))) {
+    const lane = process.thread_lanes[number];
+    eachStretch(lane, from, to, (at, start, end) => {
+      const told = doingOf(process, lane.values[at]);
+      if (!told) return;
+      const key = `${places.role(number)} ${lane.stacks[at]} ${lane.values[at]}`;
+      if (!sums.has(key)) sums.set(key, { role: places.names[places.role(number)], stack: lane.stacks[at], doing: doingText(told), ns: 0 });
+      sums.get(key).ns += (end - start) * data.tick_ns;
+    });
+  }
+  return [...sums.values()];
+}
+
 // The names of a stack's frames, innermost first; of the user's own code only, if that is wanted.
 function flameNames(process, stack, own) {
   if (!own || stack < FIRST_STACK) return framesOf(process, stack);
@@ -35,10 +52,10 @@ function flameNames(process, stack, own) {
 
 // A tree of `name`, `ns` and `below`, largest first: the role first and then its stack outermost first, or, `inverted`,
 // the innermost frame first and the role last.
-function flameTree(process, paths, { own = false, inverted = false }) {
-  const root = { name: "all waits", ns: 0, below: new Map() };
-  for (const { role, stack, ns } of paths) {
-    const inner = flameNames(process, stack, own);
+function flameTree(process, paths, { own = false, inverted = false, all = "all waits" }) {
+  const root = { name: all, ns: 0, below: new Map() };
+  for (const { role, stack, ns, doing } of paths) {
+    const inner = [...(doing ? [doing] : []), ...flameNames(process, stack, own)];
     let at = root;
     root.ns += ns;
     for (const name of inverted ? [...inner, role] : [role, ...inner.slice().reverse()]) {
@@ -62,7 +79,7 @@ function flameColour(name) {
 // A click on a flame makes it as wide as the graph; a click on what is below it in the stack goes back. What has not
 // `find` in its name is faint.
 function flameGraph(root, find = "") {
-  const graph = element("div", { class: "flame", role: "group", "aria-label": "Flame graph of the waited time" });
+  const graph = element("div", { class: "flame", role: "group", "aria-label": `Flame graph of ${root.name}` });
   const show = (path) => {
     graph.replaceChildren();
     const buttons = new Map();
@@ -76,7 +93,7 @@ function flameGraph(root, find = "") {
       share > 0.02 ? flame.name : "");
       made.setAttribute("aria-label", `${flame.name}, ${duration(flame.ns)}`);
       buttons.set(flame, made);
-      graph.append(tipped(made, flame.name, `${duration(flame.ns)}, ${percent(flame.ns / Math.max(root.ns, 1))} of all waiting`));
+      graph.append(tipped(made, flame.name, `${duration(flame.ns)}, ${percent(flame.ns / Math.max(root.ns, 1))} of ${root.name}`));
     };
     const below = (flame, depth, left, share, above) => {
       let x = left;

@@ -2,12 +2,28 @@
 // Everything that people read: made as text, never as markup, since names come from the recorded program.
 
 const STATES = ["holding-running", "holding-runnable", "holding-blocked", "waiting", "off-running", "off-runnable",
-  "off-blocked", "off"];
+  "off-blocked", "off", "in-lock"];
 const STATE_TEXT = {
   "holding-running": "holds the GIL, runs", "holding-runnable": "holds the GIL, has no core",
   "holding-blocked": "holds the GIL, sleeps", "waiting": "waits for the GIL", "off-running": "off the GIL, runs",
   "off-runnable": "off the GIL, has no core", "off-blocked": "off the GIL, sleeps", "off": "off the GIL",
+  "in-lock": "blocked in a lock",
 };
+// What a block is for: in the order of their numbers, as reports call it and as people read it.
+const BLOCK_TEXT = {
+  "lock": "in a lock", "condition": "for a condition", "event": "for an event", "barrier": "at a barrier", "semaphore": "for a semaphore",
+  "queue": "for a queue", "join": "for a thread's end", "start": "for a thread's start", "future": "for a future", "import-lock": "for an import",
+  "logging-lock": "in logging's lock", "process-lock": "in a shared lock", "object-lock": "in an object's lock", "stop-the-world": "stopped by another",
+  "other-lock": "in Python's own lock",
+};
+const BLOCK_CAUSES = Object.keys(BLOCK_TEXT);
+// What threads did, as reports call it, and as it is told before the line where they did.
+const DID_TEXT = {
+  "python": "ran Python up to", "waiting": "waited for the GIL at", "lock": "was itself blocked at", "asleep": "was asleep or in I/O at",
+  "native": "ran native code at", "no-core": "had no core at", "off": "was off the GIL at",
+};
+const DOING_TEXT = { "python": "ran Python", "waiting": "waited for the GIL", "asleep": "asleep or in I/O", "native": "in native code", "no-core": "ready, but no core", "off": "off the GIL" };
+const doingText = (row) => (row.doing === "lock" ? BLOCK_TEXT[row.cause] : DOING_TEXT[row.doing]);
 
 function element(tag, options = {}, ...children) {
   const made = document.createElement(tag);

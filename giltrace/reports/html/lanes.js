@@ -30,13 +30,13 @@ class Lanes extends LaneDrawing {
   // Those that lost most come first; threads of a role share a lane until it is unfolded.
   arrange() {
     const { gil_lanes: gils, thread_lanes: lanes, thread_rows: roles } = this.process;
-    const single = (at, below) => ({ kind: "thread", thread: at, label: this.name(at), below, lanes: [lanes[at]] });
+    const single = (at, below) => ({ kind: "thread", thread: at, threads: [at], label: this.name(at), below, lanes: [lanes[at]] });
     const asked = roles.map((role) => ({ ...role, threads: role.threads.filter((at) => at < lanes.length && (!this.who || this.who.has(at))) }))
       .filter((role) => role.threads.length).sort((one, other) => other.waited_ns - one.waited_ns || other.held_ns - one.held_ns);
     const rows = asked.flatMap((role) => {
       if (role.threads.length === 1) return [single(role.threads[0], false)];
       const open = this.unfolded.has(role.name);
-      const folded = { kind: "role", role: role.name, label: `${open ? "▾" : "▸"} ${role.name}`, lanes: role.threads.map((at) => lanes[at]) };
+      const folded = { kind: "role", role: role.name, threads: role.threads, label: `${open ? "▾" : "▸"} ${role.name}`, lanes: role.threads.map((at) => lanes[at]) };
       return open ? [folded, ...role.threads.map((at) => single(at, true))] : [folded];
     });
     this.left_out = this.all ? 0 : Math.max(rows.length - MOST_LANES, 0);
@@ -237,6 +237,8 @@ class Lanes extends LaneDrawing {
     }
     const lines = [`for ${duration((end - start) * this.tick)}, ${when}`, this.stack(lane.stacks[at])];
     if (row.kind === "thread" && lane.values[at] % 16 === WAITING) lines.push(...this.whyWaiting(lane, at, start, end, time));
+    if (row.kind === "thread" && lane.values[at] % 16 === IN_LOCK) lines.push(this.untilWhen(lane.mixes[at]));
+    if (row.kind === "thread" && (this.path.get(row.thread) || []).some(([from, to]) => from <= time && time < to)) lines.push("the end hung on this");
     tip.show(event, `${row.label}: ${this.valueText(row, lane.values[at])}`, lines);
   }
 
@@ -248,6 +250,12 @@ class Lanes extends LaneDrawing {
       element("b", {}, "during the whole wait"), ...this.shares(holder, start, end, 4), `lost to: ${this.causes(lane.mixes[at])}`];
   }
 
+  untilWhen(wake) {
+    if (!wake) return "until its time was up, or to the end";
+    const waker = this.process.wakes[wake - 1];
+    return `until ${waker.by}${waker.function ? `: ${place(waker)}` : " ended"}`;
+  }
+
   causes(mix) {
     const parts = mix ? this.process.mixes[mix - 1] : [];
     const all = parts.reduce((total, part) => total + part, 0);
@@ -256,6 +264,7 @@ class Lanes extends LaneDrawing {
   }
 
   valueText(row, value) {
+    if (row.kind !== "gil" && value % 16 === IN_LOCK) return `blocked ${BLOCK_TEXT[BLOCK_CAUSES[value >> 4]]}`;
     if (row.kind !== "gil") return STATE_TEXT[STATES[value % 16]] || "not alive";
     return value === FREE ? "the GIL is free" : this.name(value);
   }

@@ -27,6 +27,8 @@ BUDGET = 400_000
 FINEST = 100
 #: Values of thread lanes beside the seven states: off the GIL without scheduling data, and not alive.
 OFF = 7
+#: Blocked in a lock: for cause c of a block, this + c * `PER_GIL` (`blocks.Blocks`).
+IN_LOCK = 8
 NOTHING = 15
 #: A wait for GIL g has the value `State.WAITING` + g * `PER_GIL`.
 PER_GIL = 16
@@ -147,10 +149,10 @@ def _tiled(
     value, stack = np.full(len(edges), gap, np.uint16), np.full(len(edges), -1, np.int32)
     mix = np.zeros(len(edges), np.uint16)
     value[1::2], stack[1::2], mix[1::2] = shown
-    return _merged(Lane(np.clip(edges, start, end) - start, value, stack, mix))
+    return merged(Lane(np.clip(edges, start, end) - start, value, stack, mix))
 
 
-def _merged(lane: Lane) -> Lane:
+def merged(lane: Lane) -> Lane:
     """Drop what is empty and join neighbours that show the same."""
     kept = np.flatnonzero(np.diff(lane.ends, prepend=0) > 0)
     kinds = lane.kinds[kept]
@@ -188,7 +190,7 @@ def _count(ends: Ints, kinds: Ints, exponent: int) -> int:
 
 def thinned(lane: Lane, tick: int) -> Lane:
     """Return a lane as it looks at a resolution: its `ends` in ticks."""
-    return _merged(replace(lane, ends=-(-lane.ends // tick)))
+    return merged(replace(lane, ends=-(-lane.ends // tick)))
 
 
 def packed(thin: Lane, numbers: Ints) -> dict[str, Any]:

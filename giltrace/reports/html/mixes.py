@@ -27,11 +27,14 @@ class Mixes:
     told: list[list[int]]
 
 
-def find_mixes(process: Process) -> Mixes:
-    """Find them for all waits of a process."""
+def find_mixes(process: Process, figures: Costed | None = None) -> Mixes:
+    """Find them for all waits of a process, by its `figures` where there are some."""
     if len(process.waits) == 0:
         return Mixes(np.empty(0, np.uint16), [])
-    until = np.cumsum(Costed(process).costs.ns, axis=1) / np.maximum(usage.lengths(process.waits), 1)[:, np.newaxis]
+    until = (
+        np.cumsum((figures or Costed(process)).costs.ns, axis=1)
+        / np.maximum(usage.lengths(process.waits), 1)[:, np.newaxis]
+    )
     for parts in PARTS:
         rows = _parts(until, parts)
         # In one integer, as rows of several columns sort slowly: ten causes, 5 bits each.

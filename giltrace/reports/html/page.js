@@ -48,13 +48,16 @@
     if (counted.of !== of) counted = { of, figures: selection.narrowed ? selected(data, process(), from, to, asked) : process(), paths: new Map() };
     const shown = { ...counted.figures, whole: !selection.narrowed, find: selection.find, own_only: selection.own };
     const { paths } = counted;
-    const pathsOf = (byHolder) => {
-      if (!paths.has(byHolder)) paths.set(byHolder, waitedPaths(data, process(), from, to, asked, byHolder));
-      return paths.get(byHolder);
+    const pathsOf = (of) => {
+      if (!paths.has(of)) paths.set(of, of === "without the GIL" ? withoutPaths(data, process(), from, to, asked) : waitedPaths(data, process(), from, to, asked, of === "who held"));
+      return paths.get(of);
     };
     above.replaceChildren(...[shown.whole ? verdictCard(shown) : selectionCard(selection, shown, process()), tiles(shown)]);
-    below.replaceChildren(...[costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown), patternsCard(shown),
-      histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
+    // What outweighs the other comes first, as in a terminal.
+    const without = [whereaboutsCard(shown), locksCard(shown)];
+    const first = sum(shown.whereabouts, "ns") > waitedOf(shown);
+    below.replaceChildren(...[...(first ? without : []), costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown),
+      ...(first ? [] : without), patternsCard(shown), pathCard(shown), histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
     asking.show();
     tellAddress(selection.link());
     above.style.minHeight = `${above.offsetHeight}px`;

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from giltrace import __version__
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.ranked import CAUSES
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.results import Hog, ProcessReport, Report
 from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
-from giltrace.reports.html.lanes import FREE, Lane, Lanes
-from giltrace.reports.html.mixes import Mixes, find_mixes
+from giltrace.reports.html.blocks import Blocks, on_lanes
+from giltrace.reports.html.lanes import FREE, Lanes
+from giltrace.reports.html.mixes import find_mixes
 from giltrace.reports.html.stacks import MOST, stack_names
 from giltrace.reports.html.waits import histogram
 from giltrace.reports.thread_rows import as_summary, busiest, thread_rows
@@ -36,10 +39,11 @@ MOST_EXAMPLES = 50
 MOST_FRAMES = 40
 MOST_FUNCTIONS = 3
 MOST_LINES = 200
+MOST_PLACES = 200
 
 SCRIPTS = (
     *("format.js", "decode.js", "drawing.js", "lanes.js", "charts.js", "figures.js", "flames.js", "tables.js"),
-    *("sections.js", "timeline.js", "selection.js", "page.js"),
+    *("sections.js", "locks.js", "timeline.js", "selection.js", "page.js"),
 )
 
 Json = dict[str, Any]
@@ -94,9 +98,8 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
     pairs = sorted(zip(timeline.processes, report.processes, strict=True), key=lambda pair: -weight(pair[1]))
     shown = pairs[:MOST_PROCESSES]
     begin = _begin(timeline)
-    mixes = [find_mixes(process) for process, _ in shown]
-    made = [_lanes(process, told, mix, begin, timeline.end) for (process, told), mix in zip(shown, mixes, strict=True)]
-    tick = lanes_of.resolution([lane for gils, threads in made for lane in gils + threads])
+    made = [_Drawing(timeline, process, told, begin) for process, told in shown]
+    tick = lanes_of.resolution([lane for one in made for lane in one.gils + one.threads])
     return {
         "title": title,
         "version": __version__,
@@ -111,13 +114,8 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
         "gils_at_once": report.gils_at_once,
         "quality": dataclasses.asdict(report.quality),
         "processes": [
-            {
-                **_told(told),
-                "histogram": histogram(process),
-                "mixes": mix.told,
-                **_drawn(process, gils, threads, tick, MOST // len(shown)),
-            }
-            for (process, told), mix, (gils, threads) in zip(shown, mixes, made, strict=True)
+            {**_told(told), "histogram": histogram(process), **one.sent(tick, MOST // len(shown))}
+            for (process, told), one in zip(shown, made, strict=True)
         ],
     }
 
@@ -149,22 +147,38 @@ def _branch(branch: Branch, place: dict[int, int]) -> Json:
     }
 
 
-def _lanes(
-    process: Process, report: ProcessReport, mixes: Mixes, start: int, end: int
-) -> tuple[list[Lane], list[Lane]]:
-    chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
-    lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
-    lane_of[chosen] = np.arange(len(chosen))
-    make = Lanes(process, start, end, mixes.of_wait)
-    return [make.gil(gil, lane_of) for gil in range(min(process.gils, MOST_GILS))], make.threads(chosen)
+class _Drawing:
+    """What is drawn of one process: the lanes of its GILs and threads."""
 
+    def __init__(self, timeline: Timeline, process: Process, report: ProcessReport, start: int) -> None:
+        self._process, self._start = process, start
+        self._figures = Costed(process, timeline.start + timeline.realtime_offset)
+        self._chosen = chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
+        self._lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
+        self._lane_of[chosen] = np.arange(len(chosen))
+        self._mixes = find_mixes(process, self._figures)
+        self._blocks = Blocks(self._figures, start)
+        make = Lanes(process, start, timeline.end, self._mixes.of_wait)
+        self.gils = [make.gil(gil, self._lane_of) for gil in range(min(process.gils, MOST_GILS))]
+        lanes = zip(make.threads(chosen), chosen, strict=True)
+        self.threads = [self._blocks.over(lane, thread) for lane, thread in lanes]
 
-def _drawn(process: Process, gils: list[Lane], threads: list[Lane], tick: int, most_stacks: int) -> Json:
-    """The lanes at the page's resolution, with the stacks that they show."""
-    thin = [lanes_of.thinned(lane, tick) for lane in gils + threads]
-    names, numbers = stack_names(process.stacks, thin, most_stacks)
-    sent = [lanes_of.packed(lane, numbers) for lane in thin]
-    return {**names, "gil_lanes": sent[: len(gils)], "thread_lanes": sent[len(gils) :]}
+    def sent(self, tick: int, most_stacks: int) -> Json:
+        """The lanes at the page's resolution, with all that they show."""
+        thin = [lanes_of.thinned(lane, tick) for lane in self.gils + self.threads]
+        names, numbers = stack_names(self._process.stacks, thin, most_stacks)
+        packed = [lanes_of.packed(lane, numbers) for lane in thin]
+        known = np.where(self._lane_of < len(self.threads), self._lane_of, -1)
+        return {
+            **names,
+            "mixes": self._mixes.told,
+            "wakes": self._blocks.wakes,
+            "path": on_lanes(self._figures.path, known, self._start, tick),
+            "free_threaded": self._process.free_threaded,
+            "python_lanes": np.flatnonzero(python_threads(self._process)[self._chosen]).tolist(),
+            "gil_lanes": packed[: len(self.gils)],
+            "thread_lanes": packed[len(self.gils) :],
+        }
 
 
 def _told(report: ProcessReport) -> Json:
@@ -174,9 +188,7 @@ def _told(report: ProcessReport) -> Json:
     of_page = {at: number for number, at in enumerate(chosen + others[: 4 * MOST_THREADS])}
     threads = [dataclasses.asdict(report.threads[at]) for at in of_page]
     return {
-        **dataclasses.asdict(
-            dataclasses.replace(report, blame=(), blame_by_function=(), victims=(), culprits=(), threads=(), hogs=())
-        ),
+        **dataclasses.asdict(_short_report(report)),
         "hogs": [{**dataclasses.asdict(hog), "functions": _functions(hog)} for hog in report.hogs],
         "threads": threads,
         "thread_rows": _thread_rows(report, of_page),
@@ -188,6 +200,22 @@ def _told(report: ProcessReport) -> Json:
         ],
         "more_blame": max(len(report.blame) - MOST_BLAME, 0),
     }
+
+
+def _short_report(report: ProcessReport) -> ProcessReport:
+    """The report without what is told in another way, and with so many rows of the rest as a page shows."""
+    return dataclasses.replace(
+        report,
+        blame=(),
+        blame_by_function=(),
+        victims=(),
+        culprits=(),
+        threads=(),
+        hogs=(),
+        whereabouts=report.whereabouts[:MOST_PLACES],
+        lock_blame=report.lock_blame[:MOST_PLACES],
+        critical_path=report.critical_path[:MOST_PLACES],
+    )
 
 
 def _thread_rows(report: ProcessReport, of_page: dict[int, int]) -> list[Json]:

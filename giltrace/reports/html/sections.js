@@ -4,7 +4,7 @@ const GOOD = ["parallel", "single-threaded", "io-bound-handoff", "idle", "free-t
 const KIND_TEXT = {
   "cpu-bound-contention": "CPU-bound contention", "io-bound-handoff": "I/O-bound hand-off", convoy: "Convoy", hog: "GIL hog",
   parallel: "Parallel", "single-threaded": "Single-threaded", idle: "Idle", "free-threaded": "Free-threaded",
-  "not-recorded": "Not recorded",
+  "not-recorded": "Not recorded", "lock-bound": "Lock-bound", "stop-the-world": "Stopped world", deadlock: "Deadlock",
 };
 
 const narrow = () => matchMedia("(max-width: 560px)").matches;
@@ -176,7 +176,7 @@ const found = (row, find) => [row.victim, row.culprit].some((site) => has(siteNa
   || [...(row.victim_stack || []), ...(row.culprit_stack || [])].some((text) => has(text, find));
 
 // What a person chose to see stays chosen when the selection changes.
-const chosenView = { blame: null, flame: "who waited", inverted: false };
+const chosenView = { blame: null, flame: null, inverted: false };
 
 function blameCard(process) {
   const own = process.own_only ? ownSite : (site) => site;
@@ -212,7 +212,8 @@ function inC(hog) {
 function patternsCard(process) {
   const found = [
     ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}${hog.expression ? `, ${hog.expression}` : ""}`,
-      `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`,
+      `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`
+        + (hog.speedup_bound >= 1.1 ? `; if it released the GIL, the whole would be at most ${hog.speedup_bound.toFixed(2)} x as fast` : ""),
       hog.stack]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
       `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
@@ -238,18 +239,22 @@ function histogramCard(process) {
       element("tr", {}, ...cells([duration(bar.low), duration(bar.high), whole(bar.waits), duration(bar.ns)]))), { label: "how long waits were" }).made));
 }
 
-// `pathsOf(byHolder)` returns the waited time by stack (`waitedPaths`).
+// `pathsOf(of)` returns the waited time by stack (`waitedPaths`), or the time without the GIL.
 function flamesCard(process, pathsOf) {
-  if (!process.histogram.length) return null;
+  const choices = [...(process.histogram.length ? ["who waited", "who held"] : []), ...(process.whereabouts.length ? ["without the GIL"] : [])];
+  if (!choices.length) return null;
   const room = element("div");
+  const chosen = () => (choices.includes(chosenView.flame) ? chosenView.flame : choices[0]);
   const paint = () => {
-    for (const button of [...buttons, inverted]) button.setAttribute("aria-pressed", String(button === inverted ? chosenView.inverted : button.textContent === chosenView.flame));
-    room.replaceChildren(flameGraph(flameTree(process, pathsOf(chosenView.flame !== "who waited"), { own: process.own_only, inverted: chosenView.inverted }), process.find));
+    for (const button of [...buttons, inverted]) button.setAttribute("aria-pressed", String(button === inverted ? chosenView.inverted : button.textContent === chosen()));
+    const all = chosen() === "without the GIL" ? "all time without the GIL" : "all waits";
+    room.replaceChildren(flameGraph(flameTree(process, pathsOf(chosen()), { own: process.own_only, inverted: chosenView.inverted, all }), process.find));
   };
   const button = (text, act) => element("button", { type: "button", class: "choice", onclick: () => { act(); paint(); } }, text);
-  const buttons = ["who waited", "who held"].map((text) => button(text, () => { chosenView.flame = text; }));
+  const buttons = choices.map((text) => button(text, () => { chosenView.flame = text; }));
   const inverted = button("inverted", () => { chosenView.inverted = !chosenView.inverted; });
-  const made = card("Waiting", process.has_stacks ? "by role and stack; click to enlarge" : "by role; recorded without stacks", { class: "half", id: "flame" }, room);
+  const made = card(process.histogram.length ? "Waiting, and without the GIL" : "Without the GIL", process.has_stacks ? "by role and stack; click to enlarge" : "by role; recorded without stacks",
+    { class: process.histogram.length ? "half" : "", id: "flame" }, room);
   made.firstChild.append(element("div", { class: "buttons" }, ...buttons, inverted));
   paint();
   return made;

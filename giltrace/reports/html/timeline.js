@@ -18,12 +18,13 @@ function viewTable(lanes) {
 
 // `moved` is called once what is in view is another stretch.
 function lanesCard(data, process, moved) {
-  const shown = process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"];
+  const shown = [...(process.has_sched ? STATES.slice(0, 7) : ["holding-running", "waiting", "off"]), ...(process.lock_blame.length ? ["in-lock"] : [])];
   const canvas = element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "timeline", "aria-describedby": "view",
     "aria-label": "Who held the GIL and what each thread did. Plus and minus zoom, arrow keys move, Backspace leads back, 0 shows everything, U unfolds roles." });
   const lanes = new Lanes(canvas, data, process);
   const button = (text, label, act) => element("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
   const legend = shown.map((state) => element("li", {}, element("i", { style: { background: `var(--${state})` } }), STATE_TEXT[state]));
+  if (process.path.length) legend.push(element("li", {}, element("i", { class: "path" }), "the end hung on this"));
   const left = process.threads.length + process.more_threads - process.thread_lanes.length;
   const view = element("p", { id: "view", class: "soft small", role: "status" });
   const inView = viewTable(lanes);
