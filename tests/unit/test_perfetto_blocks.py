@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from giltrace.analysis.replay.critical_path import critical_path
 from giltrace.exporters.perfetto import slices as slice_module
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.exporters.perfetto.coarse import BLOCKED as MOSTLY_BLOCKED
@@ -16,8 +17,9 @@ from giltrace.exporters.perfetto.coarse import HOLDS, Coarse
 from giltrace.exporters.perfetto.colours import GREEN, RED, hue_and_lightness
 from giltrace.exporters.perfetto.size import at_least, at_most
 from giltrace.exporters.perfetto.steps import Grid
+from giltrace.timeline.axis import union
 from giltrace.timeline.cut import cut
-from giltrace.timeline.model import BlockEnd, Process, Thread, Timeline
+from giltrace.timeline.model import BlockEnd, LockKind, Process, Thread, Timeline
 from giltrace.timeline.part import window
 from giltrace.views.trace_processor import TraceProcessor, unavailable
 from tests.made_blocks import BLOCKED, WAKING, causes, with_blocks
@@ -261,3 +263,31 @@ def test_steps_of_a_blocked_thread_say_so() -> None:
     told = zip(*(column[own].tolist() for column in (merged.start, merged.end, merged.doing)), strict=True)
     assert list(told) == [(START + 2 * MS, START + 3 * MS, HOLDS), (START + 4 * MS, START + 9 * MS, MOSTLY_BLOCKED)]
     assert merged.blocked[own].tolist() == [0, 5 * MS]
+
+
+def slices_of(trace: TraceProcessor, track: str) -> list[tuple[object, ...]]:
+    asked = f"select s.ts, s.dur, s.name from slice s join track t on s.track_id = t.id where t.name = '{track}'"
+    return [tuple(row.values()) for row in trace.query(f"{asked} order by s.ts")]
+
+
+def test_the_critical_path_is_a_track_of_its_own() -> None:
+    timeline = make_timeline(with_blocks(make_process()))
+    (process,) = timeline.processes
+    found = critical_path(process)
+    threads = [process.threads[thread].name for thread in found.thread.tolist()]
+    expected = list(zip(found.start.tolist(), (found.end - found.start).tolist(), threads, strict=True))
+    assert slices_of(load(timeline), "critical path") == expected
+    assert slices_of(load(make_timeline(make_process())), "critical path") == []
+    cut_off = cut(timeline, [(START, START + 10 * MS)])
+    assert slices_of(load(cut_off), "critical path") == []
+
+
+def test_a_stopped_world_is_a_track_of_its_own() -> None:
+    process = without_gil(with_blocks(make_process()))
+    locks = process.locks.copy()
+    locks["kind"] = LockKind.WORLD
+    stopped = replace(process, locks=locks)
+    found = slices_of(load(make_timeline(stopped)), "stopped world")
+    start, end = union(process.blocks["start"], process.blocks["end"])
+    assert [row[:2] for row in found] == list(zip(start.tolist(), (end - start).tolist(), strict=True))
+    assert {str(name).partition(" by ")[0] for _, _, name in found} == {"stopped"}

@@ -243,6 +243,21 @@ def test_the_kernel_is_asked_for_threads_off_the_gil() -> None:
     assert {row.core for row in window.snapshot().threads} >= {3}
 
 
+def test_who_sleeps_in_a_lock_is_told_so_until_it_is_up_or_gone() -> None:
+    window = Window(0)
+    asleep = Script().hold(0, MS, 1).hold(MS, 2 * MS, 2).add(Kind.SLEPT, 3 * MS, 1).add(Kind.SLEPT, 3 * MS, 2)
+    window.feed([update(asleep.events().events)], 4 * MS)
+
+    def states() -> dict[int, ThreadState]:
+        return {row.tid: row.state for row in window.snapshot(ask=lambda pid, tid: (ThreadState.BLOCKED, 7)).threads}
+
+    assert states() == {101: ThreadState.LOCKED, 102: ThreadState.LOCKED}
+    window.feed([update(Script().add(Kind.AWOKE, 5 * MS, 1).hold(6 * MS, 7 * MS, 1).events().events)], 8 * MS)
+    assert states() == {101: ThreadState.BLOCKED, 102: ThreadState.LOCKED}
+    window.snapshot(ask=lambda pid, tid: None)
+    assert {row.state for row in window.snapshot(ask=lambda pid, tid: None).threads} == {ThreadState.ENDED}
+
+
 def test_what_the_kernel_has_no_more_has_ended() -> None:
     window = Window(0)
     window.feed([update(Script().hold(0, MS, 1).acquire(2 * MS, 2).events().events)], 3 * MS)

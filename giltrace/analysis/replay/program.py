@@ -89,7 +89,7 @@ def read_program(
     wakes = _wakes(process, rows, native, everywhere=woken, without=without)
     rows = cut_rows(rows, np.append(parent[child], wakes.waker), np.append(starts[child], wakes.time))
     spawner = last_row(rows, parent[child], starts[child])
-    awaited = _joins(rows)
+    awaited = _joins(process, rows)
     waker = last_row(rows, wakes.waker, wakes.time)
     sleeper = last_row(rows, wakes.thread, wakes.time)
     free = (waker >= 0) & (sleeper >= 0)
@@ -119,7 +119,7 @@ def dependencies(process: Process, native: Wakes) -> Dependencies:
     rows = read_rows(process)
     axis = rows.axis
     woken = _wakes(process, rows, native, everywhere=False)
-    awaited = _joins(rows)
+    awaited = _joins(process, rows)
     joined = np.flatnonzero(awaited >= 0)
     row = np.concatenate([last_row(rows, woken.thread, woken.time), joined])
     waker = np.concatenate([woken.waker, rows.thread[awaited[joined]]])
@@ -252,7 +252,7 @@ def _of_blocks(rows: Rows, delay: Ints, blocks: Array) -> tuple[Wakes, Bools]:
     begin = axis.place(rows.thread[delay], rows.start[delay])
     at = np.searchsorted(begin, axis.place(blocks["thread"][woken], blocks["woken"][woken]), "left") - 1
     row = delay[np.maximum(at, 0)]
-    fits = (at >= 0) & (rows.thread[row] == blocks["thread"][woken]) & (rows.start[row] >= blocks["start"][woken])
+    fits = (at >= 0) & (rows.thread[row] == blocks["thread"][woken])
     fits &= (rows.end[row] >= blocks["woken"][woken]) & (blocks["waker"][woken] != blocks["thread"][woken])
     row, woken = row[fits], woken[fits]
     return Wakes(rows.thread[row].astype(np.int64), rows.end[row], blocks["waker"][woken].astype(np.int64)), in_block
@@ -310,13 +310,16 @@ def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:
     return np.where(living & (starts > process.start), parent, -1)
 
 
-def _joins(rows: Rows) -> Ints:
+def _joins(process: Process, rows: Rows) -> Ints:
     """For each row the last row of the thread whose end it waits for, -1 if none: delays that end as a thread ends.
 
-    Only threads that began before the delay and ended before the delayed one can be joined by it.
+    Only threads that began before the delay and ended before the delayed one can be joined by it. Where blocks are on
+    record, so is who joined whom.
     """
     starts, ends = rows.axis.starts, rows.axis.ends
     joined = np.full(len(rows.thread), -1, np.int64)
+    if len(process.blocks):
+        return joined
     delay = np.flatnonzero(rows.kind == DELAY)
     # Of millions of delays hardly any end where a thread does.
     by_end = np.sort(ends)
