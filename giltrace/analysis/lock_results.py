@@ -41,7 +41,8 @@ class LockBlame:
     In `blocks` blocks they lost `ns`, `max_ns` in the longest, by a `cause` (`BlockCause`), in these `locks` (numbers
     from 1, as in traces; of the costliest rows, and at most 100 of each). What those did `meanwhile` that had, or were
     to bring, what was waited for, is told of the costliest rows: most first. Without the locks of the costliest row the
-    process would be at most `speedup_bound` times as fast; 0 where that is not worked out.
+    process would be at most `speedup_bound` times as fast; 0 where that is not worked out. `objects` are the types of
+    the objects that the locks belong to, as far as that is known.
     """
 
     victim: Site
@@ -53,6 +54,7 @@ class LockBlame:
     max_ns: int
     meanwhile: tuple[Meanwhile, ...] = ()
     speedup_bound: float = 0.0
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class StackTable:
 
     Stack `i` is ``frames[offsets[i]:offsets[i + 1]]`` (dtype `FRAME`), innermost first; `offsets` is int64 and one
     longer than the number of stacks. `truncated[i]` (bool) says that outer frames were cut off. `own` are the paths of
-    the user's own code, if he said so.
+    the user's own code, if he said so. `types` are names of types of objects in whose locks threads slept.
     """
 
     frames: Array
@@ -86,6 +86,7 @@ class StackTable:
     truncated: npt.NDArray[np.bool_]
     strings: tuple[str, ...]
     own: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.truncated)
@@ -138,7 +139,9 @@ class ProcessEvents:
     None if exact. `problems` say in words what was left out because it made no sense. If it is `not_python`, only
     `pid`, `executable`, `cmdline` and `start` mean anything. It is `unused` if it is known that its GILs were free all
     the time. `gathered` (dtype `GATHERED`) and `hand_offs` (dtype `HAND_OFF`) tell what the events leave out.
-    `places` (dtype `PLACE`) are where threads slept in locks, and `held` (dtype `HELD`) what they had taken then.
+    `places` (dtype `PLACE`) are where threads slept in locks, `place_types` (one each) the number of the type of the
+    object whose lock it is, from 1 on in `StackTable.types` and 0 where that is not known, `held` (dtype `HELD`) what
+    they had taken then.
     """
 
     pid: int
@@ -163,6 +166,7 @@ class ProcessEvents:
     hand_offs: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
     places: Array = field(default_factory=lambda: np.empty(0, PLACE))
     held: Array = field(default_factory=lambda: np.empty(0, HELD))
+    place_types: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 class Exec(NamedTuple):

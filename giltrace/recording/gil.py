@@ -99,7 +99,7 @@ class Decoder:
         number = stack_numbers(records)
         timed = (kind != layout.Kind.STACK) & (kind != layout.Kind.HOLDER_STACK)
         after_sample = np.zeros(records.size, np.bool_)
-        after_sample[1:] = (kind[:-1] == layout.Kind.HOLDER_STACK) & (chunk[1:] == chunk[:-1])
+        after_sample[1:] = (head[:-1] == layout.Kind.HOLDER_STACK) & (chunk[1:] == chunk[:-1])
         sampled = (kind == layout.Kind.TIMEOUT) & after_sample
         # The STACK that each record comes after, if that is in its chunk.
         given = np.maximum.accumulate(np.where(head == layout.Kind.STACK, np.arange(records.size), -1))
@@ -271,6 +271,7 @@ def read_process(
         gathered=gathered,
         hand_offs=np.empty(0, HAND_OFF) if gatherer is None else gatherer.hand_offs,
         places=decoder.places.table,
+        place_types=decoder.places.types,
         held=held,
     )
 

@@ -140,6 +140,12 @@ class AddressFlag(IntEnum):
     HELD = 3  #: a semaphore that the thread has taken, at the next BLOCK
 
 
+class TypeFlag(IntEnum):
+    """A mark on a HOLDER_STACK, which then has a type's number in place of a stack's."""
+
+    TYPE = 1  #: of the object whose lock the next BLOCK is about
+
+
 class WakeFlag(IntFlag):
     """Marks on a WAKE."""
 

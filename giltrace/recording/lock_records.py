@@ -25,6 +25,7 @@ class Places:
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, int], int] = {}
+        self._types: dict[int, int] = {}
 
     def numbers(self, semaphore: Words, lock: Words) -> npt.NDArray[np.uint32]:
         """The number of each of these places."""
@@ -39,6 +40,16 @@ class Places:
         numbers = np.empty(len(order), np.uint32)
         numbers[order] = np.array(known, np.uint32)[np.cumsum(first) - 1]
         return numbers
+
+    def learn(self, numbers: npt.NDArray[np.uint32], types: Words) -> None:
+        """Note the numbers of the types of the objects that the locks of these places belong to; 0 for none."""
+        known = np.flatnonzero(types)
+        self._types |= dict(zip(numbers[known].tolist(), types[known].tolist(), strict=True))
+
+    @property
+    def types(self) -> npt.NDArray[np.uint32]:
+        """The number of each place's type, 0 where that is not known."""
+        return np.array([self._types.get(number, 0) for number in range(len(self._numbers))], np.uint32)
 
     @property
     def table(self) -> Array:
@@ -65,12 +76,20 @@ def places_of(records: Words, head: Words, since: Ints, at: Ints, places: Places
     `head` has the kind and flag of every record, `since` where the chunk of each of `at` begins.
     """
 
-    def before(steps: int, flag: layout.AddressFlag) -> Words:
+    def before(steps: int, word: int) -> Words:
         where = at - steps
-        has = (where >= since) & (head[where] == (layout.Kind.STACK | flag << 3))
-        return np.where(has, addresses(records[where]), np.uint64(0))
+        has = (where >= since) & (head[where] == word)
+        return np.where(has, records[where], np.uint64(0))
 
-    return places.numbers(before(1, layout.AddressFlag.SEMAPHORE), before(2, layout.AddressFlag.LOCK))
+    semaphore, lock = (
+        addresses(before(steps, layout.Kind.STACK | flag << 3))
+        for steps, flag in ((1, layout.AddressFlag.SEMAPHORE), (2, layout.AddressFlag.LOCK))
+    )
+    # The bits of kind and flag are no part of an address.
+    numbers = places.numbers(semaphore, lock)
+    typed = before(3, layout.Kind.HOLDER_STACK | layout.TypeFlag.TYPE << 3)
+    places.learn(numbers, typed & np.uint64(0xFFFFFFFF))
+    return numbers
 
 
 def held_at(records: Words, head: Words, timed: Ints, time: Ints, thread: Array) -> Array:

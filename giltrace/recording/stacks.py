@@ -18,7 +18,9 @@ from giltrace.recording.events import FRAME, StackTable
 from giltrace.recording.libraries import Libraries
 from giltrace.recording.lines import LineTable
 
-_PADDING, _CODE, _STACK = 3, 4, 5
+_PADDING, _CODE, _STACK, _TYPE = 3, 4, 5, 6
+#: The tracer knows fewer.
+_MOST_TYPES = 1024
 #: Of recordings made before records said how long they are.
 _UNSIZED = {1: _CODE, 2: _STACK}
 _KIND_BITS = 8
@@ -127,6 +129,7 @@ class _Codes:
         self.codes: dict[int, tuple[int, int, LineTable]] = {}
         self.strings: dict[str, int] = {}
         self.texts: list[str] = []
+        self.types: dict[int, str] = {}
         # 3.12's entry frames, which no program wrote.
         self.shim = self._string("<shim>")
 
@@ -138,6 +141,9 @@ class _Codes:
         with contextlib.suppress(_Torn, KeyError):
             if record.kind == _CODE:
                 self._add(record.reader)
+            elif record.kind == _TYPE:
+                (number,) = record.reader.words(1)
+                self.types[number] = record.reader.text()
             elif record.kind == _STACK:
                 number, depth, truncated = record.reader.words(3)
                 flat = record.reader.words(2 * depth)
@@ -155,6 +161,11 @@ class _Codes:
             name, file, lines = self.codes[code]
             if file != self.shim:
                 yield name, file, lines.line(offset), *lines.columns(offset)
+
+    def named_types(self) -> tuple[str, ...]:
+        """The names of types of objects by their numbers, from 1 on."""
+        most = min(max(self.types, default=0), _MOST_TYPES)
+        return tuple(self.types.get(number, "") for number in range(1, most + 1))
 
     def _string(self, text: str) -> int:
         number = self.strings.setdefault(text, len(self.strings))
@@ -266,5 +277,6 @@ def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.N
         offsets=np.array(offsets, np.int64),
         truncated=np.array(cut, np.bool_),
         strings=tuple(codes.strings),
+        types=codes.named_types(),
     )
     return table, np.array(place, np.int32)

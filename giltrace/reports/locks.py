@@ -118,7 +118,8 @@ def _pair(row: LockBlame, room: int) -> Text:
         )
 
     several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
-    pair = Text(wrapped(f"{site_name(row.victim)}: {_CAUSE[row.cause]}{several}", "  "))
+    told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else _CAUSE[row.cause]
+    pair = Text(wrapped(f"{site_name(row.victim)}: {told}{several}", "  "))
     pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", "    "), style="red")
     for one in row.meanwhile:
         if one.ns >= LEAST_DID * row.ns:

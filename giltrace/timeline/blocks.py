@@ -38,7 +38,8 @@ class Blocks(NamedTuple):
     """The `blocks` of a process (dtype `BLOCK`, sorted by start) and the `locks` that they were for (dtype `LOCK`).
 
     `stack` and `wake_stack` (int32, one per block) number the stack of the blocked thread and that of its waker, -1
-    where there is none. `held` (dtype `HELD_LOCK`) are the locks that blocked threads had taken.
+    where there is none. `held` (dtype `HELD_LOCK`) are the locks that blocked threads had taken. `types` (one per lock)
+    are those of the objects that the locks belong to, empty where that is not known.
     """
 
     blocks: Array
@@ -46,6 +47,7 @@ class Blocks(NamedTuple):
     held: Array
     stack: npt.NDArray[np.int32]
     wake_stack: npt.NDArray[np.int32]
+    types: tuple[str, ...] = ()
 
 
 def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Thread]) -> Blocks:
@@ -77,7 +79,8 @@ def match_blocks(events: Array, recorded: ProcessEvents, threads: Sequence[Threa
     wake_stack = np.where(woken, by["stack"], -1).astype(np.int32)
     order = np.argsort(blocks["start"], kind="stable")
     held = _held(recorded, blocks[order], locks)
-    return Blocks(blocks.take(order), locks, held, first["stack"][order].astype(np.int32), wake_stack[order])
+    types = _types(recorded, len(locks), number, first["arg"])
+    return Blocks(blocks.take(order), locks, held, first["stack"][order].astype(np.int32), wake_stack[order], types)
 
 
 def _locks(address: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]) -> tuple[Array, Ints]:
@@ -92,6 +95,16 @@ def _locks(address: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]) -> tupl
     number = np.empty(len(order), np.int64)
     number[order] = np.cumsum(fresh) - 1
     return rows[fresh], number
+
+
+def _types(recorded: ProcessEvents, locks: int, number: Ints, place: npt.NDArray[np.uint32]) -> tuple[str, ...]:
+    """The name of the type that the object of each lock has; blocks were in these locks, at these places."""
+    if recorded.stacks is None or not recorded.place_types.any():
+        return ("",) * locks
+    types = np.zeros(locks, np.int64)
+    types[number] = recorded.place_types[place]
+    names = ("", *recorded.stacks.types)
+    return tuple(names[kind] if kind < len(names) else "" for kind in types.tolist())
 
 
 def _pairs(told: Array) -> tuple[Ints, Ints]:

@@ -157,6 +157,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         blocks=blocked.blocks,
         locks=blocked.locks,
         held=blocked.held,
+        lock_types=blocked.types,
         free_threaded="free-threading" in recorded.python,
     )
     too_long = () if fits else ("its threads live for longer than states can be told",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from giltrace.recording.events import FRAME, StackTable
@@ -31,9 +33,10 @@ def with_collections(events: Array, table: StackTable) -> tuple[Array, StackTabl
     frames[~inner] = table.frames[np.repeat(first, sizes) + within]
     events = events.copy()
     events["stack"][collecting] = len(table) + number.ravel()
-    return events, StackTable(
-        np.concatenate([table.frames, frames]),
-        np.concatenate([table.offsets, table.offsets[-1] + offsets[1:]]),
-        np.concatenate([table.truncated, table.truncated[stacks]]),
-        (*table.strings, FUNCTION, FILE),
+    return events, replace(
+        table,
+        frames=np.concatenate([table.frames, frames]),
+        offsets=np.concatenate([table.offsets, table.offsets[-1] + offsets[1:]]),
+        truncated=np.concatenate([table.truncated, table.truncated[stacks]]),
+        strings=(*table.strings, FUNCTION, FILE),
     )

@@ -213,8 +213,9 @@ class Process:
     of the other processes too. `gathered` (dtype `GATHERED`, sorted by hold) are the holds that stand for several, none
     unless they were to be; `passed` (dtype `recording.events.HAND_OFF`) how long the hand-offs between those took.
     `blocks` (dtype `BLOCK`, sorted by start) are the times that threads slept in one of the interpreter's own `locks`
-    (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `free_threaded`: the interpreter can do without
-    a GIL.
+    (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `lock_types` (one per lock, or none at all) are
+    those of the objects that the locks belong to, empty where that is not known. `free_threaded`: the interpreter can
+    do without a GIL.
     `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
@@ -256,6 +257,7 @@ class Process:
     locks: Array = field(default_factory=lambda: np.empty(0, LOCK))
     held: Array = field(default_factory=lambda: np.empty(0, HELD_LOCK))
     free_threaded: bool = False
+    lock_types: tuple[str, ...] = ()
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_chosen(self, rows: Array) -> Bools:

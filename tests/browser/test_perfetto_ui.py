@@ -141,7 +141,7 @@ def test_it_opens_without_errors(page: Page, tmp_path: Path) -> None:
 def test_the_gils_group_shows_holder_waiting_threads_and_switch_requests(page: Page) -> None:
     (process,) = page.timeline.processes
     names = [name for name, _ in page.tracks(f"GIL (pid {process.pid})")]
-    assert names == ["holder", "threads waiting for the GIL", "switch requests", CULPRITS, "recording"]
+    assert names == ["holder", "threads waiting for the GIL", "switch requests", CULPRITS, "recording", "critical path"]
     pinned = page.driver.execute_script("return window.app.trace.workspace.pinnedTracks.map(node => node.name)")
     assert pinned == ["holder"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.analysis.findings.costs import Costed
 from giltrace.recording import layout
 from giltrace.timeline.load import load
 from tests.interpreters import Interpreter, interpreters
@@ -53,3 +54,19 @@ def test_it_runs_as_bare(python: Interpreter, way: str, options: tuple[str, ...]
     # Importing an extension module takes the GIL for that long, also where it stays off.
     acquires = sum(len(of_kind(process.events, layout.Kind.ACQUIRE)) for process in processes)
     assert acquires > 0 or way == "off"
+
+
+def test_the_locks_of_objects_are_told_by_their_types(python: Interpreter, tmp_path: Path) -> None:
+    folder = tmp_path / "x.giltrace"
+    command = [*GILTRACE, "record", "--light", "--no-trace", "-o", str(folder), "--", str(python.path)]
+    program = str(TARGETS / "shared_objects.py")
+    subprocess.run([*command, program], capture_output=True, text=True, timeout=100, check=True)
+    (process,) = load(folder).processes
+    assert process.violations == ()
+    named = set(process.lock_types) - {""}
+    assert "dict" in named
+    assert named <= {"dict", "Counter", "list", "set", "collections.deque", "Barrier", "Condition", "Thread", "Event"}
+    blame = Costed(process).lock_blame
+    row = next(row for row in blame if row.objects)
+    assert row.cause == "object-lock"
+    assert row.victim.own_file.endswith("shared_objects.py")

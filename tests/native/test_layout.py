@@ -31,7 +31,14 @@ def python_constants() -> dict[str, tuple[int, int]]:
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT", "POWER_BITS")
     constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + sizes + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}
-    flags = (layout.RecordFlag, layout.RequestFlag, layout.TimeoutFlag, layout.AddressFlag, layout.WakeFlag)
+    flags = (
+        layout.RecordFlag,
+        layout.RequestFlag,
+        layout.TimeoutFlag,
+        layout.AddressFlag,
+        layout.WakeFlag,
+        layout.TypeFlag,
+    )
     locks = (layout.More, layout.Way, layout.Outcome)
     for enumeration in (layout.Kind, *flags, *locks, layout.Status, layout.Control, layout.Trigger):
         constants |= {f"GT_{member.name}": (int(member), 0) for member in enumeration}

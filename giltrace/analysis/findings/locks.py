@@ -12,7 +12,6 @@ from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.analysis.measure.lock_blame import chain
 from giltrace.analysis.results import Verdict
 from giltrace.analysis.site import Site
-from giltrace.text import plural
 from giltrace.timeline.axis import Bools, union_length
 
 #: Somebody was blocked in locks for this share of the time that the threads had: as much as makes it contention where
@@ -74,8 +73,10 @@ def lock_bound(f: Figures) -> Verdict | None:
     brief = many and float(np.median(length)) < BRIEF_NS
     number = sum(row.blocks for row in blame)
     evidence = {"blocked_share": share, "lost_ns": lost, "blocks": number}
-    lead = f"for {percent(share)} of the time somebody was blocked in a lock, most at {_where(most.victim)}"
-    told = f"{duration(most.ns)} in {plural(most.blocks, 'block')}, {duration(most.max_ns)} at most"
+    which = f"the lock of a {' or '.join(most.objects[:3])}" if most.objects else "a lock"
+    lead = f"for {percent(share)} of the time somebody was blocked in {which}, most at {_where(most.victim)}"
+    blocks = f"{most.blocks:,} {'block' if most.blocks == 1 else 'blocks'}"
+    told = f"{duration(most.ns)} in {blocks}, {duration(most.max_ns)} at most"
     if brief:
         return Verdict(
             "lock-bound",

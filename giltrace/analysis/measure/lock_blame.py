@@ -8,9 +8,11 @@ thread, has none: all of the time is told of the thread that made it come.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Activity, Doing, by_line, during
@@ -73,6 +75,7 @@ def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pi
                 waker=wakers.sites[waker] if waker < len(wakers.sites) else None,
                 cause=BlockCause(cause).label,
                 locks=tuple((np.unique(blocks["lock"][mine])[:MOST_LOCKS] + 1).tolist()),
+                objects=_objects(process, blocks["lock"][mine]),
                 ns=int(total[at]),
                 blocks=int(times[at]),
                 max_ns=int(longest[at]),
@@ -80,6 +83,17 @@ def lock_blame(process: Process, sites: Sites, found: Activity, causes: Ints, pi
             )
         )
     return tuple(rows)
+
+
+def _objects(process: Process, locks: npt.NDArray[np.int32]) -> tuple[str, ...]:
+    """The types of the objects that these locks belong to, those first that are slept in most often."""
+    if not process.lock_types:
+        return ()
+    used, times = np.unique(locks, return_counts=True)
+    count = Counter[str]()
+    for lock, number in zip(used.tolist(), times.tolist(), strict=True):
+        count[process.lock_types[lock]] += number
+    return tuple(name for name, _ in count.most_common() if name)
 
 
 def _stack(process: Process, which: str) -> Ints:

@@ -11,10 +11,13 @@
 #include "store.h"
 #include "table.h"
 
-enum { HEAD_WORDS = 4, RESERVE = 1 << 18 };
+#include <string.h>
+
+enum { HEAD_WORDS = 4, RESERVE = 1 << 18, TYPE_BITS = 10 };
 
 /* All under the lock of codes.c. */
 static struct table stacks;
+static struct table types; /* by their names */
 static uint32_t record[HEAD_WORDS + 2 * STACK_DEPTH_MAX];
 static uint32_t generation; /* of the recording that is known here */
 static bool known;
@@ -29,6 +32,7 @@ static bool enter(uint32_t wanted) {
     }
     if (!known || generation != current) {
         table_empty(&stacks);
+        table_empty(&types);
         stackfile_reset();
         codes_reset(current);
         generation = current;
@@ -130,6 +134,37 @@ uint32_t intern_seen(uint32_t wanted, const struct stack_frame *frames, uint32_t
     return id;
 }
 
+/* TYPE: u32 number, u32 width, u32 length, the name and what fills it up. Returns the type's number; 0 if it has no
+ * room. */
+uint32_t intern_type(uint32_t wanted, const char *name, size_t length) {
+    uint32_t id = 0;
+    if (length == 0 || length > TYPE_NAME_MAX || !enter(wanted)) {
+        return 0;
+    }
+    size_t words = HEAD_WORDS + (length + 3) / 4;
+    memset(record, 0, words * sizeof *record);
+    memcpy(record + HEAD_WORDS, name, length);
+    record[2] = 1;
+    record[3] = (uint32_t)length;
+    uint64_t key = length;
+    for (size_t i = HEAD_WORDS; i < words; i++) {
+        key = (key ^ record[i]) * 0x9E3779B97F4A7C15ull;
+        key ^= key >> 29;
+    }
+    struct slot *slot = table_find(&types, key != 0 ? key : 1);
+    if (slot->key != 0) {
+        id = slot->id;
+    } else if (!table_full(&types)) {
+        record[1] = types.count + 1;
+        if (stackfile_append(STACKFILE_TYPE, record, words)) {
+            table_add(&types, slot, key != 0 ? key : 1, types.count + 1);
+            id = slot->id;
+        }
+    }
+    pthread_mutex_unlock(&codes_lock);
+    return id;
+}
+
 /* Take room ahead, before the process may not ask for any. */
 void intern_reserve(void) {
     if (stacks.slots != NULL && enter(guard_generation())) {
@@ -140,7 +175,7 @@ void intern_reserve(void) {
 
 /* False if code objects cannot be watched, or there is no memory. */
 bool intern_start(const struct elf_object *python) {
-    return table_make(&stacks, STACK_BITS) && codes_start(python);
+    return table_make(&stacks, STACK_BITS) && table_make(&types, TYPE_BITS) && codes_start(python);
 }
 
 /* The recording is over: code objects go without us again, and what was known and mapped of it is given back. */

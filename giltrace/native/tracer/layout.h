@@ -44,6 +44,8 @@ enum gt_flag {
     GT_SEMAPHORE = 1,
     GT_LOCK = 2,
     GT_HELD = 3,
+    /* A HOLDER_STACK with this gives no stack's number, but a type's: */
+    GT_TYPE = 1,
 };
 
 /* Where the core stands: of a BLOCK, how it is slept; of a BLOCK_END, how that ended. */

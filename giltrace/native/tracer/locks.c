@@ -3,9 +3,13 @@
  *   a lock that is a semaphore (up to 3.12 all of them): its address is the lock's; to take it is a sem_trywait that
  *   succeeds, and each release is a sem_post;
  *   a lock in which threads are parked (PyMutex): only a thread that has to sleep comes by here, with a semaphore on
- * its own stack. That is part of struct wait_entry { void *park_arg; uintptr_t addr; _PySemaphore sema; struct
- * llist_node node; ... } where `addr` is the lock. The raw mutexes that guard the lists of such entries make threads
- * sleep likewise, in struct raw_mutex_entry { struct raw_mutex_entry *next; _PySemaphore sema; }
+ *   its own stack. That is part of
+ *
+ *       struct wait_entry { void *park_arg; uintptr_t addr; _PySemaphore sema; struct llist_node node; ... }
+ *
+ *   where `addr` is the lock. The raw mutexes that guard the lists of such entries make threads sleep likewise, in
+ *
+ *       struct raw_mutex_entry { struct raw_mutex_entry *next; _PySemaphore sema; }
  *
  * Only sleeps are recorded, and the posts that may have ended one. A post where nobody sleeps costs two loads. */
 #include "locks.h"
@@ -14,6 +18,7 @@
 #include "frames.h"
 #include "gil.h"
 #include "gils.h"
+#include "intern.h"
 #include "likely.h"
 #include "peek.h"
 #include "stacks.h"
@@ -36,8 +41,11 @@ static struct {
 
 #define NEXT(function) atomic_load_explicit(&next.function, memory_order_relaxed)
 
-/* Words of a BLOCK, with what comes before it: STACK, HELD, LOCK, SEMAPHORE. */
-enum { MOST_WORDS = HELD_MAX + 4 };
+/* Words of a BLOCK, with what comes before it: STACK, HELD, TYPE, LOCK, SEMAPHORE. */
+enum { MOST_WORDS = HELD_MAX + 5 };
+
+/* An object of a free-threaded build has its lock at this place, and lies at a multiple of 16. */
+enum { OBJECT_LOCK = 10, OBJECT_ALIGNMENT = 16 };
 
 enum { STATE_SPAN = 1024 /* less than a thread state has; what it parks for itself lies at its begin */ };
 enum { PLACE_BITS = 10, NEAR = 4096 /* the entry of a parked thread lies in a frame a few calls up */ };
@@ -142,6 +150,36 @@ static bool is_listed(const uintptr_t *node) {
     return false;
 }
 
+/* A text of printable characters; its length, 0 if it is none, or too long. */
+static size_t read_name(uintptr_t from, char *text, size_t size) {
+    bool whole = peek(from, text, size);
+    for (size_t length = 0; length < size && (whole || peek(from + length, &text[length], 1)); length++) {
+        if (text[length] == 0) {
+            return length;
+        }
+        if (text[length] < ' ' || text[length] > '~') {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* The number of the type of the object whose lock this is; 0 if it is none's, or not known. */
+static uint32_t type_of(struct thread *thread, uintptr_t lock) {
+    uintptr_t object = lock - OBJECT_LOCK, type = 0, name = 0;
+    char text[TYPE_NAME_MAX];
+    if (!frames_free_threaded() || object % OBJECT_ALIGNMENT != 0 ||
+        !peek(object + frames_field(OBJECT_TYPE), &type, sizeof type) || type % sizeof type != 0 ||
+        !peek(type + frames_field(TYPE_NAME), &name, sizeof name)) {
+        return 0;
+    }
+    if (thread->type_name != name) {
+        thread->type_number = intern_type(thread->generation, text, read_name(name, text, sizeof text));
+        thread->type_name = thread->type_number != 0 ? name : 0;
+    }
+    return thread->type_number;
+}
+
 /* How a sleep is begun, and, if it is parked, in which `lock`. */
 static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
     const uintptr_t *word = (const uintptr_t *)semaphore;
@@ -190,6 +228,10 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
         if (held != 0) {
             store_address(thread, now, GT_HELD, held);
         }
+    }
+    uint32_t type = (way & GT_PARKED) != 0 && (way & GT_WITH_ARGUMENT) != 0 ? type_of(thread, lock) : 0;
+    if (type != 0) {
+        store_word(thread, now, (uint64_t)GT_HOLDER_STACK << GT_KIND_SHIFT | (uint64_t)GT_TYPE << GT_FLAG_SHIFT | type);
     }
     if (lock != 0) {
         store_address(thread, now, GT_LOCK, lock);

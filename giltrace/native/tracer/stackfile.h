@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum stackfile_kind { STACKFILE_PADDING = 3, STACKFILE_CODE = 4, STACKFILE_STACK = 5 };
+enum stackfile_kind { STACKFILE_PADDING = 3, STACKFILE_CODE = 4, STACKFILE_STACK = 5, STACKFILE_TYPE = 6 };
 
 bool stackfile_append(enum stackfile_kind kind, uint32_t *record, size_t words);
 void stackfile_reserve(size_t size);

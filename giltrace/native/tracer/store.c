@@ -73,6 +73,7 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->registered = thread->named = false;
     thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
     memset(thread->held, 0, sizeof thread->held);
+    thread->type_name = 0;
     thread->request = 0;
     thread->request_written = thread->asked = thread->holds = false;
 }

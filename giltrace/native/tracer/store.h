@@ -49,6 +49,8 @@ struct thread {
     const pthread_mutex_t *locked[2]; /* the last ones that were of no known GIL: one may prove to be */
     uintptr_t held[HELD_MAX];         /* of locks.c: semaphores that it took and has not given back; 0 for none */
     uint32_t held_next;               /* where the next one goes, modulo HELD_MAX, in the place of the oldest */
+    uintptr_t type_name;  /* likewise: where the name is of the type that an object had whose lock it slept in last, */
+    uint32_t type_number; /* which has this number */
 };
 
 /* Seen from outside, so that what LD_PRELOAD names can define it first (the same): in the block that every thread has

@@ -341,6 +341,7 @@ EXPORT size_t giltrace_layout(char *out, size_t size) {
         {CONSTANT(GT_SEMAPHORE)},
         {CONSTANT(GT_LOCK)},
         {CONSTANT(GT_HELD)},
+        {CONSTANT(GT_TYPE)},
         {CONSTANT(GT_PARKED)},
         {CONSTANT(GT_RAW)},
         {CONSTANT(GT_TIMED)},
