@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE
+from giltrace.analysis.findings.hogs import hog
 from giltrace.analysis.findings.single import ALONE_SHARE
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.wait_causes import competed_ns
@@ -18,14 +19,15 @@ from giltrace.timeline.axis import Bools, LifeAxis
 def bottleneck(f: Costed) -> Verdict | None:
     """Does one thread have the GIL nearly all the time, and do the others wait only as it has woken them up?
 
-    The stages of a pipeline beside the one that computes wait for the GIL most of their lives, and hold nobody up.
+    The stages of a pipeline beside the one that computes wait for the GIL most of their lives, and hold nobody up. Who
+    keeps the GIL past requests is told as what it is.
     """
     alone = f.holders > 1 and f.top_share >= ALONE_SHARE and f.held_much
     if not alone or f.waited[f.top] > QUIET_SHARE * f.lives[f.top]:
         return None
     if f.costs.of_path().sum() > QUIET_SHARE * f.wall or not (served := _served(f)).any():
         return None
-    if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had:
+    if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had or hog(f) is not None:
         return None
     waited = int(f.waited.sum() - f.waited[f.top])
     return Verdict(
