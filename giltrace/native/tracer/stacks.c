@@ -31,15 +31,17 @@ void stacks_start(const struct elf_object *python, const char *version, unsigned
         return;
     }
     depth_max = depth < STACK_DEPTH_MAX ? depth : STACK_DEPTH_MAX;
-    *(void **)&this_thread_state = elf_symbol(python, "PyGILState_GetThisThreadState", NULL);
+    /* Found once: threads of the last recording may be on their way to call them still. */
+    if (this_thread_state == NULL) {
+        *(void **)&this_thread_state = elf_symbol(python, "PyGILState_GetThisThreadState", NULL);
+    }
     if (this_thread_state == NULL || !frames_choose(python, version)) {
         store_note(strstr(version, "free-threading") != NULL
                        ? "free-threaded build: uses of a GIL are recorded, if there are any, without Python stacks"
                        : "this interpreter's frames are not known: recorded without Python stacks");
         return;
     }
-    holders_state = NULL;
-    if (frames_layout.one_current) {
+    if (frames_layout.one_current && holders_state == NULL) {
         *(void **)&holders_state = elf_symbol(python, "_PyThreadState_UncheckedGet", NULL);
     }
     if (!intern_start(python)) {
