@@ -9,6 +9,7 @@ from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
 from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import State
 
@@ -51,7 +52,8 @@ def io_bound(f: Costed) -> Verdict:
 def one_line(f: Costed) -> Verdict | None:
     """Does the end hang on what one line of a thread sleeps for, and hardly on any wait for the GIL?
 
-    Of a main thread that is no answer: a server's sleeps until somebody comes.
+    Of a main thread that is no answer: a server's sleeps until somebody comes. Nor is it where nobody waits for that
+    line but who joins its thread.
     """
     if not len(f.process.blocks) or not f.on_path or f.costs.of_path().sum() > QUIET_SHARE * f.wall:
         return None
@@ -59,7 +61,7 @@ def one_line(f: Costed) -> Verdict | None:
     share = most.ns / f.wall
     if most.doing != Doing.ASLEEP.label or share < PATH_SHARE or most.site.thread == "MainThread":
         return None
-    if not most.site.own_function:
+    if not most.site.own_function or not (f.lasting_share > QUIET_SHARE or _awaited(f)):
         return None
     return Verdict(
         "io-bound-handoff",
@@ -69,6 +71,12 @@ def one_line(f: Costed) -> Verdict | None:
         "The GIL is not the limit here: wait for less there, or let several threads do that at once.",
         {"path_share": share, "contended_share": f.contended_share, "held_share": f.held_share},
     )
+
+
+def _awaited(f: Costed) -> bool:
+    """Did other threads wait for what threads do for much of the time? To join one is no stage of anything."""
+    given = {cause.label for cause in AWAITED if cause not in (BlockCause.JOIN, BlockCause.START)}
+    return sum(row.ns for row in f.lock_blame if row.cause in given) >= PATH_SHARE * f.wall
 
 
 def _why_waited(f: Costed) -> str:
