@@ -32,11 +32,20 @@ def descendants(root: int, known: frozenset[int] = frozenset()) -> list[int]:
     found: list[int] = []
     queue = [root]
     while queue:
-        children = " ".join(_read(task / "children") for task in Path(f"/proc/{queue.pop(0)}/task").glob("*")).split()
+        children = " ".join(_read(task / "children") for task in _tasks(queue.pop(0))).split()
         below = [pid for pid in map(int, children) if pid not in known and _lives(pid) and not _is_kept(pid)]
         found += below
         queue += below
     return found
+
+
+def _tasks(pid: int) -> list[Path]:
+    """The folders of a process's threads; none once it is gone, which may be while this looks."""
+    folder = Path(f"/proc/{pid}/task")
+    try:
+        return sorted(folder / name for name in os.listdir(folder))
+    except OSError:
+        return []
 
 
 def end(pids: list[int], grace: float) -> list[str]:
@@ -69,7 +78,7 @@ def command_line(pid: int) -> str:
 def describe(pid: int) -> str:
     """Return what each thread of `pid` does: its Python stack where py-spy can read it, else what the kernel says."""
     lines = [f"--- process {pid}: {command_line(pid)}"]
-    for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
+    for task in _tasks(pid):
         state = next((li for li in _read(task / "status").splitlines() if li.startswith("State:")), "State: ?")
         lines.append(
             f"    thread {task.name} ({_read(task / 'comm').strip()}) {state.partition(':')[2].strip()}"
