@@ -52,6 +52,16 @@ def test_native_code_under_a_lock() -> None:
     assert "The native code called at work (app.py:1) runs with the lock taken" in found.advice
 
 
+def test_a_lock_of_what_is_called_is_no_lock_of_the_line() -> None:
+    """As a parser has one: threads are blocked in the call in which the one that has it runs native code."""
+    stacks = {**STACKS, "take": [("work", "/srv/app.py", 1)]}
+    made = taking_turns(native=True)
+    made.stacks = stacks
+    found = verdict(made)
+    assert found.kind == "lock-bound"
+    assert found.advice.startswith("What is called there has a lock of its own: give each thread an object of its own")
+
+
 def test_without_context_switches_nothing_is_claimed_of_io() -> None:
     found = verdict(taking_turns(), sched=False)
     assert found.kind == "lock-bound"

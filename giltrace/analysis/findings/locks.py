@@ -140,6 +140,11 @@ def _advice(f: Figures, row: LockBlame) -> str:
     if last.doing == Doing.PYTHON.label:
         beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."
         return f"The work at {line} is done with the lock taken: do less of it inside.{beside}"
+    if last.doing == Doing.NATIVE.label and last.site.where == row.victim.where:
+        return (
+            "What is called there has a lock of its own: give each thread an object of its own (a connection, a "
+            "parser, a session), or use processes."
+        )
     if last.doing == Doing.NATIVE.label:
         return f"The native code called at {line} runs with the lock taken, and could run at once in several threads."
     if last.doing == Doing.WAITING.label:
