@@ -16,7 +16,7 @@ from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.blame import find_blame
-from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
+from giltrace.analysis.measure.block_causes import GIVEN_BACK
 from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
@@ -148,7 +148,7 @@ def _released(process: Process, hogs: tuple[Hog, ...], replayed: WhatIf) -> tupl
 def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:
     """What is known of locks, with what it would bring to do without the one that cost most, if it cost much."""
     rows = figures.lock_blame
-    given = {cause.label for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD)}
+    given = {cause.label for cause in GIVEN_BACK}
     at = next((number for number, row in enumerate(rows) if row.cause in given and row.locks), None)
     if at is None or rows[at].ns < _LEAST_LOCK * figures.wall:
         return rows

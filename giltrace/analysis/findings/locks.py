@@ -8,7 +8,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Doing
-from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
+from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause
 from giltrace.analysis.measure.lock_blame import chain
 from giltrace.analysis.results import Verdict
 from giltrace.analysis.site import Site
@@ -60,9 +60,9 @@ def stop_the_world(f: Figures) -> Verdict | None:
 
 def lock_bound(f: Figures) -> Verdict | None:
     """Did threads wait for each other in locks for much of the time, and more than for the GIL?"""
-    given = ~np.isin(f.block_causes, (*AWAITED, BlockCause.STOP_THE_WORLD))
+    given = np.isin(f.block_causes, GIVEN_BACK)
     share = min(_rows(f, given) / f.had, 1.0)
-    names = {cause.label for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD)}
+    names = {cause.label for cause in GIVEN_BACK}
     blame = [row for row in f.lock_blame if row.cause in names]
     lost = sum(row.ns for row in blame)
     if share < LOCK_SHARE or lost <= int(f.waited.sum()):

@@ -57,6 +57,8 @@ AWAITED = (
     BlockCause.START,
     BlockCause.FUTURE,
 )
+#: What one thread has until it gives it back: neither awaited as such nor a stop of all threads.
+GIVEN_BACK = tuple(cause for cause in BlockCause if cause not in (*AWAITED, BlockCause.STOP_THE_WORLD))
 
 _THREADING = {
     "join": BlockCause.JOIN,
