@@ -174,9 +174,14 @@ def _child(words: Sequence[str], output: Path) -> None:
         os._exit(status)
 
 
+def _resident() -> int:
+    """Bytes that this process has in memory: a child begins with them, and they count for its peak."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def attempt(seed: int, command: str, output: Path) -> Outcome:
     """Perform a command on the recording "it" of the current directory, and judge it."""
-    begin = time.monotonic()
+    begin, inherited = time.monotonic(), _resident()
     pid = os.fork()
     if pid == 0:
         _child(COMMANDS[command], output)
@@ -190,7 +195,7 @@ def attempt(seed: int, command: str, output: Path) -> Outcome:
     _, code, usage = os.wait4(pid, 0)
     status = os.waitstatus_to_exitcode(code)
     told = output.with_suffix(".err").read_bytes().decode(errors="replace")
-    peak = usage.ru_maxrss * 1024
+    peak = usage.ru_maxrss * 1024 - inherited
     wrong = ""
     if late:
         wrong = f"hung for {PATIENCE} s"
