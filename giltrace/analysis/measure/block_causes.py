@@ -118,7 +118,7 @@ def _of_stack(table: StackTable, stack: int) -> BlockCause:
     if stack < 0:
         return BlockCause.LOCK
     first, last = int(table.offsets[stack]), int(table.offsets[stack + 1])
-    return _of_frames(
+    return cause_of_frames(
         [
             (table.strings[frame["file"]], table.strings[frame["function"]])
             for frame in table.frames[first : min(last, first + _DEPTH)]
@@ -126,7 +126,7 @@ def _of_stack(table: StackTable, stack: int) -> BlockCause:
     )
 
 
-def _of_frames(frames: Sequence[tuple[str, str]]) -> BlockCause:
+def cause_of_frames(frames: Sequence[tuple[str, str]]) -> BlockCause:
     """By the files and functions of the innermost frames."""
     if not frames:
         return BlockCause.LOCK

@@ -30,7 +30,8 @@ pthread_mutex_t codes_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct table addresses; /* of code objects that live */
 static struct table contents;  /* of all that were written: digests */
 static uint32_t *record;
-static _Atomic uint32_t generation; /* of the recording that all this belongs to */
+static uint64_t of_library[(1 << CODE_BITS) / 64]; /* a bit for each number */
+static _Atomic uint32_t generation;                /* of the recording that all this belongs to */
 
 static void (*_Atomic real_dealloc)(void *);
 static bool watching; /* our deallocator is in place */
@@ -112,6 +113,31 @@ static uint32_t no_room(void) {
     return CODES_LOST;
 }
 
+/* Is it a path of the standard library, or of what is installed? recording/libraries.py has the last word: what is
+ * taken for a library's here is looked at there, with the frames around it. */
+static bool is_library(const char *path) {
+    static const char *const parts[] = {"/site-packages/", "/dist-packages/", "/lib/python", "/lib64/python", "/Lib/"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strstr(path, parts[i]) != NULL) {
+            return true;
+        }
+    }
+    return path[0] == '<';
+}
+
+/* Whose code the one is that has just been described; its file name ends with a zero, if only that of what follows. */
+static void keep_whose(uint32_t number) {
+    const uint32_t *text = record + HEAD_WORDS;
+    uint64_t bit = (uint64_t)1 << number % 64;
+    bool library = text[0] == 1 && is_library((const char *)(text + 2));
+    of_library[number / 64] = library ? of_library[number / 64] | bit : of_library[number / 64] & ~bit;
+}
+
+/* Is it in all likelihood not the user's code? Under the lock. */
+bool codes_of_library(uint32_t number) {
+    return (of_library[number / 64] >> number % 64 & 1) != 0;
+}
+
 /* The number of a code object by what it says. */
 static uint32_t by_content(bool own, uintptr_t code) {
     size_t words = describe(own, code);
@@ -131,6 +157,7 @@ static uint32_t by_content(bool own, uintptr_t code) {
         return CODES_LOST;
     }
     table_add(&contents, slot, key, contents.count + 1);
+    keep_whose(slot->id);
     return slot->id;
 }
 

@@ -24,6 +24,7 @@ void codes_stop(void);
 void codes_reset(uint32_t generation);
 uint32_t codes_own(uintptr_t code);
 uint32_t codes_seen(uintptr_t code);
+bool codes_of_library(uint32_t number);
 
 /* Belongs into whatever is remembered by the code's address: it changes when a known code object there is freed. */
 static inline uint64_t codes_salt(uintptr_t code) {

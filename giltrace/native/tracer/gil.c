@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What the hooks call: libc's functions, or what another tool has put in their place. */
 static struct {
@@ -140,10 +141,15 @@ static bool publish(const struct gil *gil) {
 /* In its current chunk, at its first acquire: its parent stored the name before it first gave the GIL up. */
 void gil_name(struct thread *thread) {
     struct gt_chunk *chunk = thread->room.chunk;
+    struct gt_tally *tally = thread->tally;
     thread->named = true;
-    if (chunk != NULL) {
+    if (chunk != NULL || tally != NULL) {
         int saved_errno = errno;
-        names_take(thread->tid, chunk->name, sizeof chunk->name);
+        char *name = chunk != NULL ? chunk->name : tally->name;
+        names_take(thread->tid, name, sizeof chunk->name);
+        if (tally != NULL && name != tally->name) {
+            memcpy(tally->name, name, sizeof tally->name);
+        }
         errno = saved_errno;
     }
 }
@@ -159,12 +165,16 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state, ui
         return; /* a free-threaded build has switched its GIL off: one that waits for it passes that on and goes without
                  */
     }
-    uint32_t stack = stacks_own(thread, state);
+    /* Who only counts wants to know where it is when it waits; the first time it proves that this can be known. */
+    uint32_t stack = count_only() && thread->stack != 0 ? thread->stack : stacks_own(thread, state);
     if (stack != thread->stack) {
         thread->stack = stack;
         store_number(thread, now, GT_STACK, stack);
     }
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
+    if (unlikely(thread->tally != NULL)) {
+        count_length(thread->tally, GT_HOLDS, now - (thread->holds ? thread->acquired : store_start()));
+    }
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
     thread->asked = false;
@@ -179,13 +189,28 @@ static void released(struct thread *thread, struct gil *gil, uintptr_t state, ui
  * that of the beginning. (A thread that is on record already and was not seen to ask is on its way as the recording
  * ends: the lock is the first of the functions that is given back.) `interval` is that of the timed wait to come. */
 static void write_request(struct thread *thread, const struct gil *gil, uint32_t interval) {
-    uint64_t start = store_start();
-    if (thread->asked ? thread->request < start : !thread->registered && start != 0) {
-        store_emit(thread, start, GT_REQUEST, gil->id, interval, GT_UNDER_WAY);
-    } else if (thread->request != 0) {
-        store_emit(thread, thread->request, GT_REQUEST, gil->id, interval, 0);
+    uint64_t start = store_start(), since = thread->request;
+    bool under_way = thread->asked ? since < start : !thread->registered && start != 0;
+    since = under_way ? start : since;
+    if (since != 0) {
+        store_emit(thread, since, GT_REQUEST, gil->id, interval, under_way ? GT_UNDER_WAY : 0);
     }
     thread->request_written = thread->asked = true;
+    if (unlikely(thread->tally != NULL)) {
+        count_since(thread->tally, GT_WAITS, since);
+    }
+}
+
+/* The thread has the GIL; if it had to wait, that is over. */
+static void count_acquire(struct thread *thread, uint64_t now) {
+    struct gt_tally *tally = thread->tally;
+    if (tally->since[GT_WAITS] != 0) {
+        uint64_t waited = now - tally->since[GT_WAITS];
+        uint32_t stack = count_only() ? stacks_here(thread) : thread->stack;
+        count_length(tally, GT_WAITS, waited);
+        count_at(GT_VICTIMS, tally, stack, waited);
+    }
+    count_since(tally, GT_HOLDS, now);
 }
 
 static void acquired(struct thread *thread, struct gil *gil) {
@@ -202,6 +227,9 @@ static void acquired(struct thread *thread, struct gil *gil) {
         store_trigger(GT_TRIGGER_WAIT, now - thread->request, now);
     }
     store_emit(thread, now, GT_ACQUIRE, gil->id, current_core(), 0);
+    if (unlikely(thread->tally != NULL)) {
+        count_acquire(thread, now);
+    }
     if (unlikely(!thread->named)) {
         gil_name(thread);
     }
@@ -224,6 +252,9 @@ static __attribute__((noinline)) void came_back(struct thread *thread, const str
         *thread->release = release | (uint64_t)GT_FORCED << GT_FLAG_SHIFT;
         /* The eval loop never stopped wanting the GIL: what it lost since then was lost to the switch. */
         thread->request = thread->base + (release & (((uint64_t)1 << GT_TIME_BITS) - 1));
+        if (unlikely(thread->tally != NULL)) {
+            count_one(thread->tally, &thread->tally->forced);
+        }
     }
     thread->release = NULL;
 }
@@ -362,7 +393,10 @@ static void timed_out(struct thread *thread, struct gil *gil, uint64_t switches,
     /* The interpreter's own condition for asking the holder to drop the GIL. */
     bool asks = state->locked && state->switch_number == switches;
     gil->switch_requested |= asks;
-    if (asks) {
+    if (asks && thread->tally != NULL) {
+        count_one(thread->tally, &thread->tally->requests);
+    }
+    if (asks && !count_only()) {
         struct stacks_instant instant = {.counter = &state->switch_number};
         uint32_t stack = stacks_of_holder(gil_holder(gil), &instant);
         if (stack != 0) {

@@ -5,6 +5,7 @@
 #include "intern.h"
 
 #include "codes.h"
+#include "count.h"
 #include "frames.h"
 #include "guard.h"
 #include "stackfile.h"
@@ -13,7 +14,7 @@
 
 #include <string.h>
 
-enum { HEAD_WORDS = 4, RESERVE = 1 << 18, TYPE_BITS = 10 };
+enum { HEAD_WORDS = 4, RESERVE = 1 << 18, TYPE_BITS = 10, INNERMOST = 6 };
 
 /* All under the lock of codes.c. */
 static struct table stacks;
@@ -48,22 +49,27 @@ static uint32_t offset_of(const struct stack_frame *frame) {
     return (uint32_t)(frame->instruction - frame->code - frames_layout.code_start);
 }
 
-/* STACK: u32 number, u32 depth, u32 truncated, then depth x {u32 code, u32 byte offset of the instruction}; all but
+/* Who only counts has a few places for stacks, and wants to know what was called and from which of the program's own
+ * lines: the innermost frames and the innermost of the user's. There a stack ends.
+ *
+ * STACK: u32 number, u32 depth, u32 truncated, then depth x {u32 code, u32 byte offset of the instruction}; all but
  * its number, as a record. Returns the depth, or CODES_LOST. */
 static uint32_t describe(bool own, const struct stack_frame *frames, uint32_t count, bool truncated) {
     uint32_t *at = record + HEAD_WORDS;
-    for (uint32_t i = 0; i < count; i++) {
+    bool library = true;
+    for (uint32_t i = 0; i < count && library; i++) {
         uint32_t code = own ? codes_own(frames[i].code) : codes_seen(frames[i].code);
         if (code == CODES_LOST) {
             return CODES_LOST;
         }
-        if (code != CODES_NONE) {
+        library = !count_only() || code == CODES_NONE || codes_of_library(code);
+        if (code != CODES_NONE && (!library || !count_only() || i < INNERMOST)) {
             *at++ = code;
             *at++ = offset_of(&frames[i]);
         }
     }
     record[2] = (uint32_t)(at - record - HEAD_WORDS) / 2;
-    record[3] = truncated;
+    record[3] = truncated && library;
     return record[2];
 }
 

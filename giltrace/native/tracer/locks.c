@@ -199,13 +199,15 @@ static unsigned way_of(const sem_t *semaphore, uintptr_t *lock) {
 /* Where the calling thread is. One that has given its GIL up has said so then, unless it goes on without. */
 static void tell_stack(struct thread *thread, uint64_t now) {
     const struct gil *gil = thread->gil;
-    if (gil != NULL && !thread->holds && !frames_free_threaded()) {
+    if (gil != NULL && !thread->holds && !frames_free_threaded() && !count_only()) {
         return;
     }
     uint32_t stack = gil != NULL && thread->holds ? stacks_own(thread, gil_holder(gil)) : stacks_here(thread);
     if (stack != thread->stack) {
         thread->stack = stack;
-        store_number(thread, now, GT_STACK, stack);
+        if (!count_only()) {
+            store_number(thread, now, GT_STACK, stack);
+        }
     }
 }
 
@@ -216,8 +218,7 @@ static inline void introduce(struct thread *thread) {
     }
 }
 
-static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock) {
-    uint64_t now = clock_ticks();
+static void write_block(struct thread *thread, const sem_t *semaphore, unsigned way, uintptr_t lock, uint64_t now) {
     if (!store_together(thread, now, MOST_WORDS)) {
         return;
     }
@@ -241,7 +242,7 @@ static void write_block(struct thread *thread, const sem_t *semaphore, unsigned 
 }
 
 static void write_wake(struct thread *thread, const sem_t *semaphore, uint64_t posted, unsigned flags) {
-    if (!store_together(thread, posted, MOST_WORDS)) {
+    if (count_only() || !store_together(thread, posted, MOST_WORDS)) {
         return;
     }
     introduce(thread);
@@ -263,7 +264,19 @@ static __attribute__((noinline)) struct sleep fall_asleep(struct thread *thread,
     uintptr_t lock;
     unsigned way = way_of(semaphore, &lock);
     atomic_fetch_add(place_of(semaphore), BEGUN + 1);
-    write_block(thread, semaphore, way | timed, lock);
+    uint64_t now = clock_ticks();
+    struct gt_tally *tally = store_tally(thread, now);
+    if (!count_only()) {
+        write_block(thread, semaphore, way | timed, lock, now);
+        tally = thread->tally;
+    } else if (tally != NULL) {
+        introduce(thread);
+        tell_stack(thread, now);
+    }
+    if (tally != NULL) {
+        tally->asleep = thread->stack;
+        count_since(tally, GT_SLEEPS, now);
+    }
     errno = saved_errno;
     return sleep;
 }
@@ -273,6 +286,15 @@ static enum gt_outcome outcome_of(int result) {
         return GT_WOKEN;
     }
     return errno == ETIMEDOUT ? GT_TIMED_OUT : errno == EINTR ? GT_INTERRUPTED : GT_FAILED;
+}
+
+/* The thread has slept: how long, and where. */
+static void count_wake(struct gt_tally *tally, uint64_t now) {
+    if (tally != NULL && tally->since[GT_SLEEPS] != 0) {
+        uint64_t slept = now - tally->since[GT_SLEEPS];
+        count_length(tally, GT_SLEEPS, slept);
+        count_at(GT_SLEEPERS, tally, tally->asleep, slept);
+    }
 }
 
 /* If the recording ended meanwhile, what is known of the sleep ended with it. A child that was made by a handler of a
@@ -289,7 +311,11 @@ static __attribute__((noinline)) int wake_up(struct thread *thread, const sem_t 
         take(thread, semaphore);
     }
     if (sleep.generation == guard_generation()) {
-        store_emit(thread, clock_ticks_in_order(), GT_THREAD_END, GT_BLOCK_END, outcome, 0);
+        uint64_t now = clock_ticks_in_order();
+        if (!count_only()) {
+            store_emit(thread, now, GT_THREAD_END, GT_BLOCK_END, outcome, 0);
+        }
+        count_wake(thread->tally, now);
     }
     errno = saved_errno;
     return result;

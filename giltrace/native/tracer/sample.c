@@ -3,6 +3,7 @@
 #include "sample.h"
 
 #include "clock.h"
+#include "count.h"
 #include "guard.h"
 #include "stacks.h"
 
@@ -36,6 +37,7 @@ static void look(struct thread *thread, struct gil *gil, pthread_mutex_t *mutex,
     if (stack != 0 && instant.count == switches && thread->generation == guard_generation()) {
         store_number(thread, instant.ticks, GT_HOLDER_STACK, stack);
         store_emit(thread, instant.ticks, GT_TIMEOUT, gil->id, instant.collecting ? GT_COLLECTING : 0, GT_SAMPLE);
+        count_sample(stack, instant.collecting);
     }
 }
 

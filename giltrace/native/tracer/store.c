@@ -23,6 +23,7 @@ enum {
     /* Looking for room at every event would slow the host down; what is in the way may be gone in a moment, or stay. */
     LEAST_PATIENCE = 64,
     MOST_PATIENCE = 1 << 16,
+    SCRATCH = sizeof((struct gt_tally *)0)->scratch / sizeof(gt_record),
 };
 
 __thread struct thread self = SELF_BEGINS_AS;
@@ -70,6 +71,7 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->generation = guard_generation();
     thread->cursor = thread->end = thread->release = NULL;
     thread->room.chunk = NULL;
+    thread->tally = NULL;
     thread->registered = thread->named = false;
     thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
     memset(thread->held, 0, sizeof thread->held);
@@ -102,18 +104,23 @@ static void thread_ends(void *unused) {
         return;
     }
     store_check(thread); /* the recording that it had a number in may be over */
-    if (has_chunk(thread)) {
+    if (has_chunk(thread) || thread->tally != NULL) {
         uint64_t now = clock_ticks();
         store_emit(thread, now, GT_THREAD_END, 0, 0, 0);
         struct gt_header *head = store_locked();
-        if (head != NULL && thread->generation == guard_generation()) {
+        bool goes_on = head != NULL && thread->generation == guard_generation();
+        if (goes_on && thread->tally != NULL) {
+            count_leave(thread->tally, now);
+        }
+        if (goes_on && has_chunk(thread)) {
             leave_chunk(thread, head, now);
-        } else {
+        } else if (has_chunk(thread)) {
             room_unmap(&thread->room);
         }
         store_unlock();
         /* A destructor of the last round may still come through here: begin a new chunk if so. */
         thread->room.chunk = NULL;
+        thread->tally = NULL;
         thread->cursor = thread->end = thread->release = NULL;
     }
 }
@@ -237,13 +244,22 @@ static void expire_lease(struct gt_header *head) {
 /* Until the interpreter has looked at the process's signals, so that SIGBUS can be watched, we look at each event. */
 static gt_record *open_window(struct thread *thread) {
     bool watched = true;
-    /* A stretch was looked after when it was mapped. */
-    if (!(thread->room.stretch != NULL && bus_watching()) && file_enter()) {
+    /* A stretch, or a tally, was looked after when it was mapped. */
+    if (!((thread->room.stretch != NULL || !has_chunk(thread)) && bus_watching()) && file_enter()) {
         watched = bus_watch();
         file_leave();
     }
-    thread->end = watched ? chunk_end(thread) : thread->cursor + 1;
+    gt_record *end = has_chunk(thread) ? chunk_end(thread) : thread->tally->scratch + SCRATCH;
+    thread->end = watched ? end : thread->cursor + 1;
     return thread->cursor;
+}
+
+/* Nobody keeps the records: they go to the same few words again and again. */
+static gt_record *begin_again(struct thread *thread, struct gt_header *head, uint64_t time) {
+    thread->base = time;
+    thread->cursor = thread->tally->scratch;
+    expire_lease(head);
+    return open_window(thread);
 }
 
 static gt_record *more_locked(struct thread *thread, struct gt_header *head, uint64_t time) {
@@ -259,6 +275,12 @@ static gt_record *more_locked(struct thread *thread, struct gt_header *head, uin
     }
     if (!thread->registered) {
         register_thread(thread);
+    }
+    if (thread->tally == NULL && atomic_load_explicit(&count_mode, memory_order_relaxed) != COUNT_NOTHING) {
+        thread->tally = count_take(store_path(), thread->tid);
+    }
+    if (count_only()) {
+        return thread->tally == NULL ? starve(thread) : begin_again(thread, head, time);
     }
     if (!renew_chunk(thread, head, time)) {
         return starve(thread);
@@ -278,6 +300,10 @@ __attribute__((noinline, cold)) gt_record *store_more(struct thread *thread, uin
     if (has_chunk(thread) && thread->cursor != chunk_end(thread) && (time - thread->base) >> GT_TIME_BITS == 0) {
         return open_window(thread);
     }
+    struct gt_header *head = store_header();
+    if (thread->tally != NULL && count_only() && head != NULL && thread->generation == guard_generation()) {
+        return begin_again(thread, head, time);
+    }
     int saved_errno = errno;
     uint64_t begin = clock_ticks();
     gt_record *record = more_locked(thread, store_locked(), time);
@@ -285,6 +311,14 @@ __attribute__((noinline, cold)) gt_record *store_more(struct thread *thread, uin
     store_took(clock_ticks() - begin);
     errno = saved_errno;
     return record;
+}
+
+/* Where the thread counts; NULL if it does not. One that never has a GIL comes by here first. */
+struct gt_tally *store_tally(struct thread *thread, uint64_t time) {
+    if (thread->tally == NULL && count_only()) {
+        store_more(thread, time);
+    }
+    return thread->tally;
 }
 
 /* What belongs together is to stand in one chunk: see that there is room for so many words, the last of them with this

@@ -3,6 +3,7 @@
 #define GILTRACE_STORE_H
 
 #include "clock.h"
+#include "count.h"
 #include "guard.h"
 #include "layout.h"
 #include "likely.h"
@@ -36,6 +37,7 @@ struct thread {
     uint32_t patience;   /* as many as the last time */
     uint32_t index, tid, sequence;
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
+    struct gt_tally *tally;           /* where it counts; NULL if it does not */
     uint64_t stack_hash;              /* of stacks.c: of the stack that it asked for last, */
     uint32_t stack_number;            /* which has this number */
     uintptr_t own_state;              /* likewise: the thread state that was the thread's own at that time */
@@ -71,6 +73,7 @@ void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 gt_record *store_more(struct thread *thread, uint64_t time);
+struct gt_tally *store_tally(struct thread *thread, uint64_t time);
 bool store_together(struct thread *thread, uint64_t time, uint32_t words);
 
 /* First of all, in each hook: what the thread knows may be of a recording that has ended, or of another process. */

@@ -6,6 +6,7 @@
 
 #include "bus.h"
 #include "clock.h"
+#include "count.h"
 #include "file.h"
 #include "guard.h"
 #include "pieces.h"
@@ -137,6 +138,7 @@ static bool open_next(void) {
     head_page = head;
     next_thread = 0;
     room_start(plan.ring_size);
+    count_reset();
     atomic_store(&noted, false);
     describe_process(head, parent);
     atomic_store_explicit(&header, head, memory_order_release);
@@ -185,6 +187,7 @@ bool store_open(const char *where, const struct plan *how) {
     pthread_mutex_lock(&lock);
     snprintf(folder, sizeof folder, "%s", where);
     plan = *how;
+    count_choose((enum count_mode)plan.count);
     guard_start();
     guard_change();
     file_on_reserve(take_room_ahead);
@@ -211,6 +214,7 @@ void store_close(void) {
     atomic_store_explicit(&header, NULL, memory_order_relaxed);
     guard_change();
     room_end();
+    count_reset();
     pthread_mutex_unlock(&lock);
 }
 
@@ -269,6 +273,7 @@ void store_file_after_fork(bool goes_on) {
     atomic_store(&lost_pieces, 0);
     file_after_fork();
     room_end();
+    count_reset();
     if (!goes_on) {
         store_close();
         return;

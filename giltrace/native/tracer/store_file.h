@@ -12,6 +12,7 @@
 struct plan {
     uint64_t lease_ns, ring_size;    /* as in the head */
     uint64_t wait_limit, hold_limit; /* ticks that trigger, 0: none */
+    uint32_t count;                  /* enum count_mode */
     uint32_t status;                 /* bits of enum gt_status that every head of this process begins with */
     char python[sizeof((struct gt_header *)0)->python];
     int (*ready)(void); /* is the interpreter done with looking at the process's signals? */

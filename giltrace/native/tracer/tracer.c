@@ -1,6 +1,7 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
 #include "clock.h"
 #include "confine.h"
+#include "count.h"
 #include "elf.h"
 #include "file.h"
 #include "gil.h"
@@ -190,7 +191,11 @@ __attribute__((constructor)) static void loaded(void) {
     store_call_back(after_fork_child);
     const char *folder = getenv("GILTRACE_OUT");
     if (folder != NULL) {
+        const char *count = getenv("GILTRACE_COUNT");
         struct plan plan = {
+            .count = count == NULL                ? COUNT_NOTHING
+                     : strcmp(count, "only") == 0 ? COUNT_ONLY
+                                                  : COUNT_TOO,
             .ring_size = number_in("GILTRACE_RING"),
             .wait_limit = number_in("GILTRACE_WAIT_LIMIT"),
             .hold_limit = number_in("GILTRACE_HOLD_LIMIT"),
@@ -200,21 +205,29 @@ __attribute__((constructor)) static void loaded(void) {
     }
 }
 
+/* How deep stacks are walked, and above that what becomes of what the hooks see. */
+enum { DEPTH_BITS = 16 };
+
+static int start_as(const char *folder, uint32_t how, struct plan *plan, const struct confine_found *found) {
+    plan->count = how >> DEPTH_BITS;
+    return start(folder, how & ((1u << DEPTH_BITS) - 1), plan, found);
+}
+
 /* For giltrace.trace(): called through ctypes with the GIL held. Returns 0, or 1 if tracing is already under way (by
  * `giltrace record`, for one), or 2 if it cannot be. */
-EXPORT int giltrace_start(const char *folder, unsigned depth, const struct confine_found *found) {
+EXPORT int giltrace_start(const char *folder, uint32_t how, const struct confine_found *found) {
     struct plan plan = {0};
-    return start(folder, depth, &plan, found);
+    return start_as(folder, how, &plan, found);
 }
 
 /* For `giltrace attach`: called in a thread of the process at a moment when it may load libraries and allocate memory,
  * with or without the GIL. `result` is what giltrace_start would return. Without a recorder that goes on renewing the
  * lease, tracing ends by itself. */
-EXPORT void giltrace_attach(const char *folder, unsigned depth, uint64_t lease_ns, uint64_t ring_size, int *result,
+EXPORT void giltrace_attach(const char *folder, uint32_t how, uint64_t lease_ns, uint64_t ring_size, int *result,
                             const struct confine_found *found) {
     struct plan plan = {.lease_ns = lease_ns, .ring_size = ring_size};
     int saved_errno = errno;
-    *result = start(folder, depth, &plan, found);
+    *result = start_as(folder, how, &plan, found);
     errno = saved_errno;
 }
 

@@ -1,0 +1,301 @@
+/* The file of counts: one tally for each thread that lives, and one for each role whose threads have ended.
+ *
+ * A thread writes its own tally alone, without a lock. What is shared is a table of stacks for each question, which
+ * only those write to who have just waited. Whoever reads asks the versions whether it has read something whole. */
+#include "count.h"
+
+#include "clock.h"
+#include "file.h"
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    ROLES = 32,  /* of ended threads that are kept apart */
+    TRIES = 200, /* to get at a table */
+    CALIBRATION_NS = 500000,
+};
+
+static const uint64_t SAMPLE_NS = 1000000;       /* that a sample stands for */
+static const uint64_t UNITS = (uint64_t)1 << 30; /* of a second */
+
+_Atomic uint32_t count_mode;
+struct gt_count_head *_Atomic count_head;
+
+/* Under the lock of store_file.c. */
+static char path[PATH_MAX];
+static char *pieces[GT_MOST_PIECES];
+static uint32_t piece_count;
+static uint32_t first_free; /* no tally before is free */
+static struct gt_tally *roles[ROLES];
+static uint32_t role_count;
+static bool failed; /* there will be no file */
+
+static atomic_flag busy[GT_TABLES] = {ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT};
+
+void count_choose(enum count_mode mode) {
+    atomic_store_explicit(&count_mode, mode, memory_order_relaxed);
+}
+
+/* Another file begins, or none. What is mapped is given back with all other pieces. */
+void count_reset(void) {
+    atomic_store_explicit(&count_head, NULL, memory_order_relaxed);
+    piece_count = first_free = role_count = 0;
+    failed = false;
+    for (int i = 0; i < GT_TABLES; i++) {
+        atomic_flag_clear(&busy[i]);
+    }
+}
+
+/* How many units of time a tick takes, times 2^32. The kernel does not say how fast the TSC is. */
+static uint64_t scale(void) {
+    if (!clock_is_tsc()) {
+        return (uint64_t)(((unsigned __int128)UNITS << 32) / 1000000000u);
+    }
+    static uint64_t known;
+    if (known == 0) {
+        uint64_t ticks, ns, later, until, error;
+        clock_pair(&ticks, &ns, &error);
+        while (clock_ns() < ns + CALIBRATION_NS) {
+        }
+        clock_pair(&later, &until, &error);
+        unsigned __int128 units = (unsigned __int128)(until - ns) * UNITS / 1000000000u;
+        known = later > ticks ? (uint64_t)((units << 32) / (later - ticks)) : 1;
+    }
+    return known;
+}
+
+static char *next_piece(void) {
+    if (piece_count == GT_MOST_PIECES || failed) {
+        return NULL;
+    }
+    char *piece = file_map(path, (uint64_t)piece_count * GT_COUNT_PIECE, GT_COUNT_PIECE, piece_count == 0, NULL);
+    if (piece != NULL) {
+        pieces[piece_count++] = piece;
+    }
+    return piece;
+}
+
+/* Begin the file beside the one of records, whose name it has but for the first word. */
+static bool begin(const char *records) {
+    const char *name = strrchr(records, '/');
+    int wrote = name == NULL ? -1
+                             : snprintf(path, sizeof path, "%.*s/count%s", (int)(name - records), records,
+                                        name + strlen("/gil"));
+    struct gt_count_head *head = NULL;
+    if (wrote > 0 && (size_t)wrote < sizeof path) {
+        head = (struct gt_count_head *)(void *)next_piece();
+    }
+    failed = head == NULL;
+    if (failed) {
+        return false;
+    }
+    uint64_t error;
+    head->version = GT_COUNT_VERSION;
+    head->pid = (uint32_t)getpid();
+    head->scale = scale();
+    head->pieces = piece_count;
+    clock_pair(&head->start_ticks, &head->start_ns, &error);
+    __atomic_store_n(&head->magic, GT_COUNT_MAGIC, __ATOMIC_RELEASE);
+    atomic_store_explicit(&count_head, head, memory_order_release);
+    return true;
+}
+
+enum {
+    IN_FIRST = (GT_COUNT_PIECE - GT_FIRST_TALLY) / sizeof(struct gt_tally),
+    IN_OTHERS = GT_COUNT_PIECE / sizeof(struct gt_tally),
+};
+
+/* NULL beyond the last one that there is. */
+static struct gt_tally *tally_at(uint32_t index) {
+    uint32_t piece = index < IN_FIRST ? 0 : 1 + (index - IN_FIRST) / IN_OTHERS;
+    if (piece >= piece_count) {
+        return NULL;
+    }
+    size_t begin = piece == 0 ? GT_FIRST_TALLY : 0;
+    uint32_t place = piece == 0 ? index : (index - IN_FIRST) % IN_OTHERS;
+    return (struct gt_tally *)(void *)(pieces[piece] + begin + place * sizeof(struct gt_tally));
+}
+
+static uint32_t index_of(const struct gt_tally *tally) {
+    for (uint32_t piece = 0; piece < piece_count; piece++) {
+        size_t at = (size_t)((const char *)tally - pieces[piece]);
+        if (at < GT_COUNT_PIECE) {
+            return piece == 0 ? (uint32_t)((at - GT_FIRST_TALLY) / sizeof *tally)
+                              : IN_FIRST + (piece - 1) * IN_OTHERS + (uint32_t)(at / sizeof *tally);
+        }
+    }
+    return 0;
+}
+
+/* A tally for the calling thread; NULL if there is no room. To be called with the lock of store_file.c, as the next. */
+struct gt_tally *count_take(const char *records, uint32_t tid) {
+    struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    if (head == NULL && (failed || !begin(records))) {
+        return NULL;
+    }
+    head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    struct gt_tally *tally;
+    while ((tally = tally_at(first_free)) != NULL && tally->state != GT_TALLY_FREE) {
+        first_free++;
+    }
+    if (tally == NULL) {
+        if (next_piece() == NULL) {
+            head->lost++;
+            return NULL;
+        }
+        __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
+        tally = tally_at(first_free);
+    }
+    first_free++;
+    tally->tid = tid;
+    tally->reading = head->reading;
+    __atomic_store_n(&tally->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
+    return tally;
+}
+
+static bool is_digit(char letter) {
+    return letter >= '0' && letter <= '9';
+}
+
+/* Threads whose names differ in their numbers alone do the same work. */
+static bool same_role(const char *one, const char *other) {
+    for (;;) {
+        if (is_digit(*one) && is_digit(*other)) {
+            while (is_digit(*one)) {
+                one++;
+            }
+            while (is_digit(*other)) {
+                other++;
+            }
+        } else if (*one != *other) {
+            return false;
+        } else if (*one == 0) {
+            return true;
+        } else {
+            one++;
+            other++;
+        }
+    }
+}
+
+static void add(struct gt_tally *to, const struct gt_tally *from, uint32_t reading) {
+    to->threads++;
+    to->forced += from->forced;
+    to->requests += from->requests;
+    for (int kind = 0; kind < GT_LENGTHS; kind++) {
+        to->number[kind] += from->number[kind];
+        to->sum[kind] += from->sum[kind];
+        uint64_t before = to->reading == reading ? to->longest[kind] : 0;
+        uint64_t other = from->reading == reading ? from->longest[kind] : 0;
+        to->longest[kind] = other > before ? other : before;
+        for (uint32_t bucket = 0; bucket < GT_BUCKETS; bucket++) {
+            to->buckets[kind][bucket] += from->buckets[kind][bucket];
+        }
+    }
+    to->reading = reading;
+}
+
+/* The thread has ended: what it has counted goes to its role. What it was still at has ended now. */
+void count_leave(struct gt_tally *tally, uint64_t now) {
+    struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    if (head == NULL) {
+        return;
+    }
+    for (int kind = 0; kind < GT_LENGTHS; kind++) {
+        if (tally->since[kind] != 0) {
+            count_length(tally, (enum gt_length)kind, now - tally->since[kind]);
+        }
+    }
+    struct gt_tally *role = NULL;
+    for (uint32_t i = 0; i < role_count && role == NULL; i++) {
+        role = same_role(roles[i]->name, tally->name) ? roles[i] : NULL;
+    }
+    __atomic_fetch_add(&head->folds, 1, __ATOMIC_ACQ_REL);
+    if (role == NULL && role_count < ROLES) {
+        tally->threads = 1;
+        tally->state = GT_TALLY_ENDED;
+        roles[role_count++] = tally;
+    } else {
+        if (role == NULL) {
+            role = roles[ROLES - 1];
+            role->name[0] = 0;
+        }
+        add(role, tally, head->reading);
+        uint32_t index = index_of(tally);
+        memset(tally, 0, sizeof *tally);
+        first_free = index < first_free ? index : first_free;
+    }
+    __atomic_fetch_add(&head->folds, 1, __ATOMIC_ACQ_REL);
+}
+
+static uint32_t find(const struct gt_count_table *table, uint32_t hint, uint32_t stack) {
+    uint32_t used = table->used < GT_PLACES ? table->used : GT_PLACES;
+    if (hint < used && table->stacks[hint] == stack) {
+        return hint;
+    }
+    for (uint32_t i = 0; i < used; i++) {
+        if (table->stacks[i] == stack) {
+            return i;
+        }
+    }
+    return GT_PLACES;
+}
+
+/* A place for a stack that has none: a free one, or that of the least. */
+static uint32_t make_place(struct gt_count_table *table, uint32_t stack) {
+    uint32_t place = 0;
+    if (table->used < GT_PLACES) {
+        place = table->used;
+        table->used++;
+    } else {
+        for (uint32_t i = 1; i < GT_PLACES; i++) {
+            place = table->ticks[i] < table->ticks[place] ? i : place;
+        }
+        table->error[place] = table->ticks[place];
+    }
+    table->stacks[place] = stack;
+    return place;
+}
+
+/* Put so many ticks on the account of a stack. */
+void count_at(enum gt_table which, struct gt_tally *tally, uint32_t stack, uint64_t ticks) {
+    struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    if (head == NULL) {
+        return;
+    }
+    struct gt_count_table *table = &head->tables[which];
+    int tries = 0;
+    while (atomic_flag_test_and_set_explicit(&busy[which], memory_order_acquire)) {
+        if (++tries == TRIES) {
+            __atomic_fetch_add(&table->missed, ticks, __ATOMIC_RELAXED);
+            return;
+        }
+    }
+    uint32_t hint = tally != NULL ? tally->hint[which] : 0;
+    uint32_t place = find(table, hint, stack);
+    __atomic_store_n(&table->version, table->version + 1, __ATOMIC_RELAXED);
+    atomic_thread_fence(memory_order_release);
+    if (place == GT_PLACES) {
+        place = make_place(table, stack);
+    }
+    table->times[place]++;
+    table->ticks[place] += ticks;
+    __atomic_store_n(&table->version, table->version + 1, __ATOMIC_RELEASE);
+    atomic_flag_clear_explicit(&busy[which], memory_order_release);
+    if (tally != NULL) {
+        tally->hint[which] = (uint16_t)place;
+    }
+}
+
+/* The holder was seen in this stack, for whom others wait. */
+void count_sample(uint32_t stack, bool collecting) {
+    const struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    if (head != NULL) {
+        unsigned __int128 units = (unsigned __int128)SAMPLE_NS * UNITS / 1000000000u;
+        count_at(GT_CULPRITS, NULL, stack | (collecting ? GT_COLLECTS : 0), (uint64_t)((units << 32) / head->scale));
+    }
+}
