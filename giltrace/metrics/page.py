@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,15 @@ from giltrace.analysis.measure.block_causes import BlockCause, cause_of_frames
 from giltrace.errors import RecordingError
 from giltrace.metrics import layout
 from giltrace.metrics.layout import Length, Table, TallyState
-from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading, ThreadReading, total
+from giltrace.metrics.reading import (
+    CauseReading,
+    Counts,
+    LineReading,
+    ProcessReading,
+    RoleReading,
+    ThreadReading,
+    total,
+)
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout as records
 from giltrace.recording.door import Source
@@ -97,9 +106,7 @@ class _Page:
         self._command = cmdline_of(beside)
         self._started_ns = int(beside.header["start_ns"])
         self._gil_path = beside.path
-        self._lines = _Lines(
-            self._sibling("stacks"), (3, int(version[1])) if version is not None else (3, 0)
-        )
+        self._lines = _Lines(self._sibling("stacks"), (3, int(version[1])) if version is not None else (3, 0))
 
     @classmethod
     def open(cls, path: Path, pid: int, image: int) -> _Page | None:
@@ -315,7 +322,10 @@ class _Lines:
             cause = self._cause[number]
             sums[cause] = [one + other for one, other in zip(sums[cause], figures, strict=True)]
         to_ns = _Scale(scale, 0).ns
-        causes = [CauseReading(cause.label, times, to_ns(ticks), to_ns(error)) for cause, (times, ticks, error) in sums.items()]
+        causes = [
+            CauseReading(cause.label, times, to_ns(ticks), to_ns(error))
+            for cause, (times, ticks, error) in sums.items()
+        ]
         return tuple(sorted(causes, key=lambda one: (-one.blocked_ns, one.cause)))
 
 
@@ -373,6 +383,4 @@ def _counts(tally: np.void, scale: _Scale, reading: int) -> Counts:
 
 def _slept_seconds() -> float:
     """How long the machine has slept since it began: CLOCK_BOOTTIME counts that, CLOCK_MONOTONIC does not."""
-    import time
-
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()

@@ -1,14 +1,15 @@
 """What the counters of one process said at one instant. All times are nanoseconds; all counts only ever grow.
 
 A tracer that counts adds up in the process what one that records would write down, so each figure here is what a
-recording of the same time would say: `Counts.held_ns` is the sum of its holds, and so on. Holds, waits and blocks that are
-under way are counted, up to the instant, in the times, and not yet in the numbers and histograms.
+recording of the same time would say: `Counts.held_ns` is the sum of its holds, and so on. Holds, waits and blocks that
+are under way are counted, up to the instant, in the times, and not yet in the numbers and histograms. How long they
+went on when their process ended is not known: its last words have not got them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import add
 
 #: Bucket i of a histogram counts what took less than 2**(i + LOWEST) s, and no less than half of that; the first also
@@ -101,8 +102,8 @@ class LineReading:
 
     @property
     def place(self) -> str:
-        """The name that labels use: "app.py:12"."""
-        return f"{self.file}:{self.line}"
+        """The name that labels use: "app.py:12"; for a thread that was in no Python function "(no Python code)"."""
+        return f"{self.file}:{self.line}" if self.file else "(no Python code)"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class ProcessReading:
     causes: tuple[CauseReading, ...]
     lost: int = 0  #: threads that found no room to count in
     note: str = ""  #: why something is missing, if so
-    ended: bool = field(default=False)  #: the process has ended, or executes another program now: these are its last words
+    ended: bool = False  #: the process has ended, or executes another program now: these are its last words
 
     @property
     def counts(self) -> Counts:

@@ -1,4 +1,4 @@
-"""layout.h and recording/layout.py describe the same bytes."""
+"""layout.h and recording/layout.py describe the same bytes, and so do count_layout.h and metrics/layout.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ import ctypes
 import numpy as np
 
 from giltrace import native
+from giltrace.metrics import layout as counts
+from giltrace.metrics import reading
 from giltrace.recording import layout
 
-HEADS = {"gt_header": layout.HEADER, "gt_chunk": layout.CHUNK, "gt_stretch": layout.STRETCH}
+HEADS = {
+    "gt_header": layout.HEADER,
+    "gt_chunk": layout.CHUNK,
+    "gt_stretch": layout.STRETCH,
+    "gt_count_head": counts.HEAD,
+    "gt_count_table": counts.TABLE,
+    "gt_tally": counts.TALLY,
+}
 
 
 def c_rows() -> dict[str, tuple[int, int]]:
@@ -44,7 +53,24 @@ def python_constants() -> dict[str, tuple[int, int]]:
         constants |= {f"GT_{member.name}": (int(member), 0) for member in enumeration}
     for event in (layout.Kind.SLEPT, layout.Kind.AWOKE, layout.Kind.POSTED):
         del constants[f"GT_{event.name}"]
-    return constants
+    return constants | count_constants()
+
+
+def count_constants() -> dict[str, tuple[int, int]]:
+    constants = {
+        "GT_COUNT_MAGIC": counts.MAGIC,
+        "GT_COUNT_VERSION": counts.VERSION,
+        "GT_COUNT_PIECE": counts.PIECE,
+        "GT_MOST_PIECES": counts.MOST_PIECES,
+        "GT_BUCKETS": reading.BUCKETS,
+        "GT_PLACES": counts.PLACES,
+        "GT_COLLECTS": counts.COLLECTS,
+        "GT_FIRST_TALLY": counts.FIRST_TALLY,
+    }
+    for prefix, enumeration in (("GT", counts.Table), ("GT_TALLY", counts.TallyState), ("GT", counts.Length)):
+        constants |= {f"{prefix}_{member.name}": int(member) for member in enumeration}
+    constants |= {f"COUNT_{member.name}": int(member) for member in counts.Mode}
+    return {name: (value, 0) for name, value in constants.items()}
 
 
 def test_c_and_python_agree_on_every_field_and_constant() -> None:

@@ -29,6 +29,7 @@ LAYERS = (
     "views",
     "collectors",
     "launch",
+    "metrics",
     "integrations",
     "cli",
 )

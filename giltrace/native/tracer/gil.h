@@ -22,7 +22,6 @@ void gil_start(const struct plan *plan);
 void gil_end(void);
 void gil_after_fork(void);
 bool gil_joins(struct thread *thread);
-void gil_name(struct thread *thread);
 
 /* Whether the thread's events are recorded. */
 static inline bool gil_recording(struct thread *thread) {

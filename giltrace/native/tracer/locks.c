@@ -22,6 +22,7 @@
 #include "likely.h"
 #include "peek.h"
 #include "stacks.h"
+#include "uses.h"
 
 #include <errno.h>
 #include <semaphore.h>
@@ -214,7 +215,7 @@ static void tell_stack(struct thread *thread, uint64_t now) {
 /* A thread that has no name yet is given one where it may never have a GIL. */
 static inline void introduce(struct thread *thread) {
     if (unlikely(!thread->named) && frames_free_threaded()) {
-        gil_name(thread);
+        uses_name(thread);
     }
 }
 
