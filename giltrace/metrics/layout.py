@@ -51,6 +51,7 @@ class TallyState(IntEnum):
     FREE = 0
     LIVES = 1
     ENDED = 2
+    BEGINS = 3  #: that of a thread which has no name yet
 
 
 class Length(IntEnum):

@@ -153,7 +153,7 @@ struct gt_tally *count_take(const char *records, uint32_t tid) {
     first_free++;
     tally->tid = tid;
     tally->reading = head->reading;
-    __atomic_store_n(&tally->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
+    __atomic_store_n(&tally->state, GT_TALLY_BEGINS, __ATOMIC_RELEASE);
     return tally;
 }
 

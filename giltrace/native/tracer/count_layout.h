@@ -46,7 +46,8 @@ struct gt_count_head {
     struct gt_count_table tables[GT_TABLES];
 };
 
-enum gt_tally_state { GT_TALLY_FREE = 0, GT_TALLY_LIVES = 1, GT_TALLY_ENDED = 2 };
+/* BEGINS: its thread has no name yet, so it cannot be said what it is. */
+enum gt_tally_state { GT_TALLY_FREE = 0, GT_TALLY_LIVES = 1, GT_TALLY_ENDED = 2, GT_TALLY_BEGINS = 3 };
 
 enum gt_length { GT_HOLDS = 0, GT_WAITS = 1, GT_SLEEPS = 2, GT_LENGTHS = 3 };
 

@@ -176,6 +176,7 @@ __attribute__((visibility("default"))) size_t giltrace_layout(char *out, size_t 
         {CONSTANT(GT_TALLY_FREE)},
         {CONSTANT(GT_TALLY_LIVES)},
         {CONSTANT(GT_TALLY_ENDED)},
+        {CONSTANT(GT_TALLY_BEGINS)},
         {CONSTANT(GT_HOLDS)},
         {CONSTANT(GT_WAITS)},
         {CONSTANT(GT_SLEEPS)},

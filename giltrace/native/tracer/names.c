@@ -14,6 +14,7 @@
 #include "system.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -33,7 +34,7 @@ static struct {
     bool complete;
 } api;
 
-enum { PENDING_MAX = 256, NAME_SIZE = 96 };
+enum { PENDING_MAX = 256, NAME_SIZE = 96, TRIES = 1000 };
 
 /* Names of threads that were created and have not yet used the GIL; the oldest gives way when all are taken. */
 static struct {
@@ -43,6 +44,7 @@ static struct {
 } pending[PENDING_MAX];
 static unsigned pending_next;
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int creating; /* threads that are about to say a name */
 
 /* What the hook calls. */
 int (*_Atomic names_next_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = pthread_create;
@@ -68,6 +70,7 @@ void names_after_fork(void) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     pending_lock = fresh;
     memset(pending, 0, sizeof pending);
+    atomic_store(&creating, 0);
 }
 
 /* Cut at a character's boundary, where the name does not fit. */
@@ -146,26 +149,26 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
         name_of_starting(name);
     }
     errno = saved_errno;
+    if (name[0] != 0) {
+        atomic_fetch_add(&creating, 1);
+    }
     int result = atomic_load_explicit(&names_next_create, memory_order_relaxed)(thread, attr, start, arg);
     if (result == 0 && name[0] != 0) {
         names_announce(*thread, name);
     }
+    if (name[0] != 0) {
+        atomic_fetch_sub(&creating, 1);
+    }
     return result;
 }
 
-/* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now. */
-void names_take(uint32_t tid, char *out, size_t size) {
-    const struct gt_header *head = store_header();
-    if (head != NULL && tid == __atomic_load_n(&head->pid, __ATOMIC_RELAXED)) {
-        copy_utf8(out, size, "MainThread");
-        return;
-    }
-    pthread_t me = pthread_self();
+/* The name that was announced for a thread; false if none was. */
+static bool take_announced(pthread_t thread, char *out, size_t size) {
     bool found = false;
     pthread_mutex_lock(&pending_lock);
     for (unsigned back = 0; back < PENDING_MAX; back++) {
         unsigned slot = (pending_next - 1 - back) % PENDING_MAX;
-        if (pending[slot].used && pthread_equal(pending[slot].thread, me)) {
+        if (pending[slot].used && pthread_equal(pending[slot].thread, thread)) {
             pending[slot].used = false;
             if (!found) { /* older ones are of threads that ended without the GIL and left their address to this one */
                 copy_utf8(out, size, pending[slot].name);
@@ -174,6 +177,35 @@ void names_take(uint32_t tid, char *out, size_t size) {
         }
     }
     pthread_mutex_unlock(&pending_lock);
+    return found;
+}
+
+/* Without a GIL a thread may come by before the one that starts it has said its name. */
+static bool wait_for_name(pthread_t thread, char *out, size_t size) {
+    for (int tries = 0; tries < TRIES; tries++) {
+        bool last = atomic_load(&creating) == 0; /* whoever was at it has said by now what there is to say */
+        if (take_announced(thread, out, size)) {
+            return true;
+        }
+        if (last) {
+            break;
+        }
+        sched_yield();
+    }
+    return false;
+}
+
+/* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now; it is soon
+ * where there is no GIL. */
+void names_take(uint32_t tid, char *out, size_t size) {
+    const struct gt_header *head = store_header();
+    if (head != NULL && tid == __atomic_load_n(&head->pid, __ATOMIC_RELAXED)) {
+        copy_utf8(out, size, "MainThread");
+        return;
+    }
+    pthread_t me = pthread_self();
+    bool waits = atomic_load_explicit(&without_gil, memory_order_relaxed) && !file_careful() && !file_confined();
+    bool found = waits ? wait_for_name(me, out, size) : take_announced(me, out, size);
     if (!found && file_enter()) {
         char comm[32] = {0};
         if (file_careful()) { /* a filter may kill for the other call */

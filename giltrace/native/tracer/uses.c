@@ -77,6 +77,9 @@ void uses_name(struct thread *thread) {
         if (tally != NULL && name != tally->name) {
             memcpy(tally->name, name, sizeof tally->name);
         }
+        if (tally != NULL) {
+            __atomic_store_n(&tally->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
+        }
         errno = saved_errno;
     }
 }
