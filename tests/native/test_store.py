@@ -14,7 +14,7 @@ from giltrace.recording import layout
 from tests.tracing import TARGETS, of_kind, read
 
 SOURCES = Path(native.__file__).parent / "tracer"
-UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "stretch", "room", "store_file", "store")
+UNITS = ("pieces", "bus", "file", "guard", "clock", "ring", "stretch", "room", "count", "store_file", "store")
 RECORDINGS = 20
 WATCHED = pytest.param("watched", marks=pytest.mark.unsanitized)
 
