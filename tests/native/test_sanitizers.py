@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giltrace.metrics.layout import Mode
+from giltrace.metrics.page import Pages
 from giltrace.recording import layout
 from giltrace.recording.clock_file import append_pair
 from giltrace.timeline.model import LockKind
@@ -45,6 +47,16 @@ def test_recordings_begin_and_end_in_a_host_that_forks(build: Build, tmp_path: P
     build.run([build.host, build.library, folder, str(ROUNDS), str(FORK_EVERY)], tmp_path)
     kinds = np.zeros(len(LockKind), np.int64)
     for number in range(ROUNDS):
+        mode = Mode(number % len(Mode))
+        assert len(list((folder / str(number)).glob("count-*.bin"))) == (mode != Mode.NOTHING)
+        if mode != Mode.NOTHING:
+            (page,) = Pages(folder / str(number)).read()
+            assert page.lost == 0
+            assert page.counts.holds > 0
+            assert page.counts.blocks > 0
+            assert sum(page.counts.hold_lengths) == page.counts.holds
+        if mode == Mode.ONLY:
+            continue
         (process,) = read(folder / str(number))
         assert process.note == ""
         assert process.lost == 0

@@ -353,12 +353,13 @@ static void run_round(int number, const char *folder, int (*start)(const char *,
     snprintf(where, sizeof where, "%s/%d", folder, number);
     must(mkdir(where, 0777) == 0 ? 0 : errno);
     must(pthread_create(&passing, NULL, brief, NULL));
+    unsigned how = (unsigned)(number % 3) << 16; /* recording, both, counting alone */
     if (number % 2 == 0) { /* as through ctypes: holding the GIL */
         take_gil();
-        result = start(where, 0, NULL);
+        result = start(where, how, NULL);
         drop_gil();
     } else {
-        attach(where, 0, 0, number % 4 == 1 ? 1 << 20 : 0, &result, NULL);
+        attach(where, how, 0, number % 4 == 1 ? 1 << 20 : 0, &result, NULL);
     }
     must(result == 0 ? 0 : EBUSY);
     for (unsigned long enough = GET(takes) + ROUND_TAKES; GET(takes) < enough;) {

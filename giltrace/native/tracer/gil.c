@@ -35,6 +35,7 @@ void (*_Atomic gil_obey)(uint32_t control);
 
 void gil_resolve(const struct elf_object *python) {
     gils_resolve(python);
+    uses_resolve();
     unwind_resolve(python);
 }
 

@@ -27,7 +27,8 @@ extern const unsigned __rseq_size __attribute__((weak));
 static ptrdiff_t rseq_offset;
 static bool use_getcpu;
 
-static void choose_core_source(void) {
+/* Where the kernel keeps it is found out once. */
+void uses_resolve(void) {
     if (&__rseq_offset != NULL && &__rseq_size != NULL) {
         rseq_offset = __rseq_size >= 8 ? __rseq_offset : 0;
     }
@@ -45,7 +46,6 @@ static inline uint32_t current_core(void) {
 }
 
 void uses_start(const struct plan *plan) {
-    choose_core_source();
     wait_limit = plan->wait_limit != 0 ? plan->wait_limit : UINT64_MAX;
     hold_limit = plan->hold_limit != 0 ? plan->hold_limit : UINT64_MAX;
 }

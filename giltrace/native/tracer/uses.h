@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+void uses_resolve(void);
 void uses_start(const struct plan *plan);
 void uses_name(struct thread *thread);
 void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint64_t now);
