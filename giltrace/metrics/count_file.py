@@ -18,6 +18,10 @@ from giltrace.recording.door import Source
 _TRIES = 50
 
 
+class CutOff(Exception):
+    """The file has been cut off while its process counted in it."""
+
+
 class Scale:
     """Makes nanoseconds of ticks, always the same of the same ticks; `now` is 0 where nothing goes on."""
 
@@ -60,7 +64,7 @@ class CountFile:
     def read(self) -> tuple[np.void, list[np.void]]:
         """The head and all tallies that are somebody's, none of them counted twice or in change.
 
-        Raises `RecordingError` if the file was cut off.
+        Raises `CutOff` if the file was.
         """
         for _ in range(_TRIES):
             first, second = self._whole(), self._whole()
@@ -84,7 +88,7 @@ class CountFile:
     def _head_of(self, data: bytes) -> np.void:
         head = _first(data, layout.HEAD)
         if head is None or int(head["magic"]) != layout.MAGIC:
-            raise RecordingError(f"{self._path} was cut off", "restart the process that counts in it")
+            raise CutOff(self._path)
         return head
 
     def _settled_tables(self, head: np.void) -> np.void:

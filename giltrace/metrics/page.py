@@ -18,7 +18,7 @@ import numpy as np
 
 from giltrace import native
 from giltrace.errors import RecordingError
-from giltrace.metrics.count_file import CountFile, Scale
+from giltrace.metrics.count_file import CountFile, CutOff, Scale
 from giltrace.metrics.layout import Length, Table, TallyState
 from giltrace.metrics.lines import Lines, Place, places
 from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading, total
@@ -33,6 +33,7 @@ _PYTHON = re.compile(r"3\.(\d{1,4})\.\S*")
 #: The main thread has its process's number, and no name.
 _MAIN = "MainThread"
 _UNNAMED = "unnamed"
+_CUT_OFF = "the file that it counted in was cut off: what it counted since this was last read is lost"
 #: The field of /proc/PID/stat that says when a process began, counted from the state.
 _BEGAN = 19
 
@@ -48,7 +49,7 @@ class Pages:
         """What each has counted by now, in order of process ids; of an ended one, its last words.
 
         No figure is ever less than at the last call. With `reset_longest` what is longest begins anew, for all readers.
-        Raises `RecordingError` if a file is of another version or was cut off, or the folder cannot be read.
+        Raises `RecordingError` if a file is of another version, or the folder cannot be read.
         """
         newest: dict[int, int] = {}
         for name, pid, image in self._names():
@@ -58,7 +59,8 @@ class Pages:
                 if page is not None:
                     self._pages[name] = page
         pages = sorted(self._pages.values(), key=lambda page: (page.pid, page.image))
-        return tuple(page.read(reset_longest, page.image < newest.get(page.pid, 0)) for page in pages)
+        readings = [page.read(reset_longest, page.image < newest.get(page.pid, 0)) for page in pages]
+        return tuple(reading for reading in readings if reading is not None)
 
     def forget(self, pid: int) -> None:
         """Drop what a process has counted that has ended, and its files."""
@@ -95,6 +97,7 @@ class _Page:
         self._python = version[0] if version is not None else ""
         self._lines = Lines(self._paths[2], (3, int(version[1])) if version is not None else (3, 0))
         self._before: dict[str, Counts] = {}
+        self._last: ProcessReading | None = None
 
     @classmethod
     def open(cls, path: Path, pid: int, image: int) -> _Page | None:
@@ -121,9 +124,16 @@ class _Page:
         asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         return began - asleep > int(self._beside.header["start_ns"]) / 1e9 + 1
 
-    def read(self, reset_longest: bool, replaced: bool) -> ProcessReading:
-        """What it says now; `replaced` if a later image of the process counts."""
-        ended = replaced or self.has_ended()
+    def read(self, reset_longest: bool, replaced: bool) -> ProcessReading | None:
+        """What it says now, or said before somebody cut it off; `replaced` if a later image of the process counts."""
+        try:
+            self._last = self._read(reset_longest, replaced or self.has_ended())
+        except CutOff:
+            if self._last is not None:
+                self._last = replace(self._last, ended=True, threads=(), note=_CUT_OFF)
+        return self._last
+
+    def _read(self, reset_longest: bool, ended: bool) -> ProcessReading:
         ticks, now_ns, _ = native.clock_pair()
         head, tallies = self._file.read()
         reading = int(head["reading"])

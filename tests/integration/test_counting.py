@@ -271,17 +271,22 @@ def test_a_page_of_another_version_is_refused(interpreter: Interpreter, tmp_path
         Pages(tmp_path / "x").read()
 
 
-def test_a_page_that_was_cut_off_is_told(interpreter: Interpreter, tmp_path: Path) -> None:
-    code = "step('on')\nfor _ in range(1000): os.stat('/')\nprint('alive')\n"
+def test_who_loses_its_page_goes_on_in_another(interpreter: Interpreter, tmp_path: Path) -> None:
+    code = "step('on')\nfor _ in range(1000): os.stat('/')\nstep('more')\nprint('alive')\n"
     pages = Pages(tmp_path / "x")
     with Stepping(tmp_path / "x", interpreter.path, code) as target:
         target.comes_to("on")
-        assert len(pages.read()) == 1
+        (before,) = pages.read()
         (path,) = (tmp_path / "x").glob("count-*.bin")
         os.truncate(path, 0)
+        target.go_on()
+        target.comes_to("more")
+        last, now = pages.read()
         assert target.end() == "alive\n"
-    with pytest.raises(RecordingError, match="cut off"):
-        pages.read()
+    assert (last.pid, last.ended, last.roles) == (before.pid, True, before.roles)
+    assert "cut off" in last.note
+    assert (now.pid, now.ended) == (before.pid, False)
+    assert 900 < now.counts.holds < 1100
 
 
 def test_counting_takes_a_few_pages(interpreter: Interpreter, tmp_path: Path) -> None:
