@@ -1,0 +1,166 @@
+"""What counting costs a web server: requests per second and the 99th percentile, bare and counted in turns.
+
+    python benchmarks/servers.py --python PATH [--pairs 10] [--seconds 12] [--markdown]
+
+gunicorn with Flask (two workers of four threads) and uvicorn with FastAPI, under `wrk` with 16 connections, on the
+loopback address; `--python` has those packages. Counters are read each second meanwhile. In each pair both run, the
+first of them in turns. The sign test says how likely it is that as many pairs go one way by chance alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from giltrace.metrics.page import Pages
+from giltrace.native.preloading import preload_path
+
+FLASK = """
+import json, time
+from flask import Flask
+app = Flask(__name__)
+@app.route("/")
+def index():
+    time.sleep(0.001)
+    return json.dumps({str(n): n * n for n in range(200)})
+"""
+FASTAPI = """
+import json, time
+from fastapi import FastAPI
+app = FastAPI()
+@app.get("/")
+def index():
+    time.sleep(0.001)
+    return {str(n): n * n for n in range(200)}
+"""
+SERVERS = {
+    "gunicorn + Flask": (FLASK, ("gunicorn", "-w", "2", "--threads", "4", "-b", "127.0.0.1:{port}", "app:app")),
+    "uvicorn + FastAPI": (FASTAPI, ("uvicorn", "--port", "{port}", "--log-level", "warning", "app:app")),
+}
+_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[int]:
+    """A server at work; yields its port."""
+    code, words = SERVERS[server]
+    (folder / "app.py").write_text(code)
+    port = _free_port()
+    module, *options = (word.format(port=port) for word in words)
+    env = dict(os.environ)
+    if counted:
+        (folder / "counts").mkdir()
+        env |= {"LD_PRELOAD": preload_path(), "GILTRACE_OUT": str(folder / "counts"), "GILTRACE_STACKS": "32"}
+        env["GILTRACE_COUNT"] = "only"
+    command = [str(python), "-m", module, *options]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as process:
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            yield port
+        finally:
+            process.terminate()
+
+
+def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[float, float, int]:
+    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, holds = Path(name), 0
+        with serving(python, server, folder, counted) as port:
+            subprocess.run(["wrk", "-t1", "-c16", "-d1", f"http://127.0.0.1:{port}/"], capture_output=True, check=True)
+            done = threading.Event()
+            pages = Pages(folder / "counts")
+
+            def read_each_second() -> None:
+                while not done.wait(1):
+                    pages.read()
+
+            reader = threading.Thread(target=read_each_second)
+            if counted:
+                reader.start()
+            words = ["wrk", "-t1", "-c16", f"-d{seconds}", "--latency", f"http://127.0.0.1:{port}/"]
+            said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            if counted:
+                done.set()
+                reader.join()
+                holds = sum(page.counts.holds for page in pages.read())
+    rate, late = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
+    assert rate is not None, said
+    assert late is not None, said
+    return float(rate[1]), float(late[1]) * _UNITS[late[2]], holds
+
+
+def sign_test(ratios: list[float]) -> float:
+    """How likely it is that so many of them, or more, are on one side of 1 by chance; two-sided."""
+    above = sum(ratio > 1 for ratio in ratios)
+    count = sum(ratio != 1 for ratio in ratios)
+    most = max(above, count - above)
+    tail: int = sum(math.comb(count, k) for k in range(most, count + 1))
+    return min(1.0, tail / 2.0 ** (count - 1))
+
+
+def main() -> None:
+    """Measure both servers, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--python", type=Path, required=True, help="with gunicorn, Flask, uvicorn and FastAPI")
+    parser.add_argument("--pairs", type=int, default=10, help="of runs (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=12, help="of each run (default: %(default)s)")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the documentation")
+    options = parser.parse_args()
+    rows = list[list[str]]()
+    for server in SERVERS:
+        rates, lates, bare, holds = list[float](), list[float](), list[tuple[float, float]](), 0
+        for pair in range(options.pairs):
+            got = {
+                counted: measure(options.python, server, options.seconds, counted)
+                for counted in ((False, True) if pair % 2 else (True, False))
+            }
+            rates.append(got[True][0] / got[False][0])
+            lates.append(got[True][1] / got[False][1])
+            bare.append(got[False][:2])
+            holds += got[True][2]
+            print(f"{server}: requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}", file=sys.stderr)
+        for what, ratios, plain in (
+            ("requests a second", rates, statistics.median(one for one, _ in bare)),
+            ("99th percentile, ms", lates, statistics.median(one for _, one in bare)),
+        ):
+            median, least, most = statistics.median(ratios), min(ratios), max(ratios)
+            spread = f"{least:.3f} to {most:.3f}"
+            rows.append([server, what, f"{plain:.1f}", f"x {median:.3f}", spread, f"{sign_test(ratios):.2f}"])
+        rows.append([server, "holds of the GIL counted", f"{holds:,}", "", "", ""])
+    head = ["server", "", "bare", "counted", "least to most", "by chance"]
+    if options.markdown:
+        print("| " + " | ".join(head) + " |", "|---|---|--:|--:|--:|--:|", sep="\n")
+        print(*("| " + " | ".join(row) + " |" for row in rows), sep="\n")
+    else:
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
