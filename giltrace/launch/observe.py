@@ -11,8 +11,9 @@ import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import OutputError, TargetError
-from giltrace.launch.attach.names import thread_names
+from giltrace.launch.attach.names import known_threads
 from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.sleepers import Sleepers, places, seen_again
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.native.observe import End
 from giltrace.recording.folder import RecordingFolder
@@ -41,7 +42,10 @@ class Observation:
         self._path = path
         self._meta = Meta.begin(giltrace.__version__, command)
         self._process = Process(pid)
-        self._meta.thread_names = {str(tid): name for tid, name in thread_names(self._process).items()}
+        self.sleepers, asleep = Sleepers(self._process), places(self._process)
+        threads = known_threads(self._process)
+        self.sleepers.learn({tid: thread.frames for tid, thread in threads.items()}, asleep)
+        self._meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
         self._meta.ids = self._process.ids_here()
         self._meta.write(path)
         executable = self.observer.interpreter.executable
@@ -52,6 +56,8 @@ class Observation:
             self._crew.stop()
             folder.abandon()
             raise TargetError(f"process {pid} cannot be observed: {problem}")
+        self._meta.asleep = self.sleepers.look()
+        self._meta.write(path)
         folder.keep()
 
     def poll(self) -> None:
@@ -62,6 +68,7 @@ class Observation:
 
     def finish(self) -> None:
         """End the observation, and write down what came of it."""
+        self._meta.asleep = seen_again(self._meta.asleep, self.sleepers.look())
         self._meta.end_ns = time.monotonic_ns()
         self._crew.stop()
         self._meta.collectors = [asdict(report) for report in self._crew.reports.values()]

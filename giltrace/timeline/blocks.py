@@ -186,7 +186,7 @@ def _again(at: Ints, end: Ints) -> Ints:
 
 def _held(recorded: ProcessEvents, blocks: Array, locks: Array) -> Array:
     """What threads had taken, of the locks that somebody was blocked in, when they were blocked themselves."""
-    place = np.flatnonzero(locks["kind"] == LockKind.SEMAPHORE)
+    place = np.flatnonzero(np.isin(locks["kind"], (LockKind.SEMAPHORE, LockKind.PARKED)))
     addresses = np.append(locks["address"][place], np.uint64(0))
     found = np.searchsorted(addresses[:-1], recorded.held["semaphore"])
     known = addresses[found] == recorded.held["semaphore"]
