@@ -40,14 +40,14 @@ class Observation:
             self.observer.close()
             raise
         self._path = path
-        self._meta = Meta.begin(giltrace.__version__, command)
+        self.meta = Meta.begin(giltrace.__version__, command)
         self._process = Process(pid)
         self.sleepers, asleep = Sleepers(self._process), places(self._process)
         threads = known_threads(self._process)
-        self.sleepers.learn({tid: thread.frames for tid, thread in threads.items()}, asleep)
-        self._meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
-        self._meta.ids = self._process.ids_here()
-        self._meta.write(path)
+        self.sleepers.learn(threads, asleep)
+        self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
+        self.meta.ids = self._process.ids_here()
+        self.meta.write(path)
         executable = self.observer.interpreter.executable
         self._crew = Crew([ObserveCollector(self.observer), *others], executable)
         self._crew.start(Session(path, pid, executable), alone=True)
@@ -56,24 +56,24 @@ class Observation:
             self._crew.stop()
             folder.abandon()
             raise TargetError(f"process {pid} cannot be observed: {problem}")
-        self._meta.asleep = self.sleepers.look()
-        self._meta.write(path)
+        self.meta.asleep = self.sleepers.look()
+        self.meta.write(path)
         folder.keep()
 
     def poll(self) -> None:
         """Write what was seen; to be called many times a second."""
         self._crew.poll()
-        if self._meta.ids:
-            self._meta.ids |= self._process.ids_here()
+        if self.meta.ids:
+            self.meta.ids |= self._process.ids_here()
 
     def finish(self) -> None:
         """End the observation, and write down what came of it."""
-        self._meta.asleep = seen_again(self._meta.asleep, self.sleepers.look())
-        self._meta.end_ns = time.monotonic_ns()
+        self.meta.asleep = seen_again(self.meta.asleep, self.sleepers.look())
+        self.meta.end_ns = time.monotonic_ns()
         self._crew.stop()
-        self._meta.collectors = [asdict(report) for report in self._crew.reports.values()]
-        self._meta.state = "complete"
-        self._meta.write(self._path)
+        self.meta.collectors = [asdict(report) for report in self._crew.reports.values()]
+        self.meta.state = "complete"
+        self.meta.write(self._path)
 
 
 def observe(

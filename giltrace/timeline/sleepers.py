@@ -42,7 +42,9 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
         at = number.get(one.tid)
         own = events["time"][events["thread"] == at] if at is not None else events["time"][:0]
         since = int(own[0]) if len(own) else 0
-        if (since and since <= one.seen_ns) or not (since or certain or one.last_ns > one.seen_ns):
+        if 0 < since <= one.seen_ns or one.last_ns < process.start:
+            continue  # it was up, or what came between is not known: a ring has forgotten it
+        if not (since or certain or one.last_ns > one.seen_ns):
             continue
         if at is None:
             at = number[one.tid] = len(threads)

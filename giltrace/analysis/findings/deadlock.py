@@ -180,7 +180,13 @@ def under_way(f: Figures, found: Standstill, ns: int | None) -> str:
 def who_and_where(f: Figures, found: Standstill) -> list[tuple[str, str]]:
     """What each of the threads is called, and the line at which it sleeps."""
     threads = f.process.blocks["thread"][list(found.blocks)].tolist()
-    return [(f.name(thread), _stood(f, block)) for thread, block in zip(threads, found.blocks, strict=True)]
+    names = [f.name(thread) for thread in threads]
+    # Where Python's names are not known, several may be called like the program.
+    names = [
+        f"{name}, tid {f.process.threads[thread].tid}" if names.count(name) > 1 else name
+        for name, thread in zip(names, threads, strict=True)
+    ]
+    return [(name, _stood(f, block)) for name, block in zip(names, found.blocks, strict=True)]
 
 
 def _more(found: Standstill) -> str:

@@ -109,7 +109,7 @@ class Recording:
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
         self.sleepers, asleep = Sleepers(process), places(process)
         threads = known_threads(process)
-        self.sleepers.learn({tid: thread.frames for tid, thread in threads.items()}, asleep)
+        self.sleepers.learn(threads, asleep)
         self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
         self.meta.ids = process.ids_here()
         self.meta.write(path)

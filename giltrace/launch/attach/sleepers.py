@@ -7,7 +7,9 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from giltrace.launch.attach.names import KnownThread, known_threads
 from giltrace.launch.attach.process import Blocked, Process
 from giltrace.process.lock_memory import Lock, lock_of, thread_of
 from giltrace.process.memory import Memory
@@ -19,19 +21,29 @@ _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), -1)
 _WAITS = (0, 9)
 _OPERATION = 0x7F
 
-#: Where a thread sleeps: the system call with all its arguments, and the stack pointer.
-Places = Mapping[int, Blocked]
+#: Who sleeps for so long without a line that is known is worth asking for it.
+_LONG_NS = 500_000_000
 
 
-def places(process: Process) -> dict[int, Blocked]:
+class Place(NamedTuple):
+    """Where a thread sleeps: the system call with all its arguments and the stack pointer.
+
+    `turns` is how often the thread has had a core, as text: if that is still so, it slept all the time.
+    """
+
+    call: Blocked
+    turns: str
+
+
+def places(process: Process) -> dict[int, Place]:
     """Where each thread of the process sleeps that sleeps in a futex, by its id here; empty where none may be seen."""
     found = {}
-    for tid in process.tids():
+    for tid in process.tids()[:MOST_SLEEPERS]:
         with contextlib.suppress(OSError, ValueError):
             blocked = process.blocked(tid)
             if isinstance(blocked, Blocked) and _waits(blocked):
-                found[tid] = blocked
-    return dict(list(found.items())[:MOST_SLEEPERS])
+                found[tid] = Place(blocked, process.turns(tid))
+    return found
 
 
 def _waits(blocked: Blocked) -> bool:
@@ -46,15 +58,32 @@ class Sleepers:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._known: dict[int, tuple[Blocked, Sleeper | None]] = {}
+        self._known: dict[int, tuple[Place, Sleeper | None]] = {}
         self._frames: dict[int, tuple[Blocked, tuple[Frame, ...]]] = {}
+        self._asked: set[tuple[int, Place]] = set()
 
-    def learn(self, stacks: Mapping[int, tuple[Frame, ...]], before: Places) -> None:
-        """Take the Python stacks of threads, by id here, that were read while these slept where they slept `before`."""
-        self._frames = {tid: (before[tid], frames[:MOST_FRAMES]) for tid, frames in stacks.items() if tid in before}
+    @property
+    def pid(self) -> int:
+        """The id here of the process."""
+        return self._process.pid
 
-    def look(self) -> list[Sleeper]:
-        """Who sleeps in a lock now; empty where that cannot be seen."""
+    def learn(self, threads: Mapping[int, KnownThread], before: Mapping[int, Place]) -> None:
+        """Take what was read of threads, by id here, while those slept on that slept where they did `before`.
+
+        A thread that was stopped for a moment sleeps on where it did.
+        """
+        self._frames = {
+            tid: (before[tid].call, one.frames[:MOST_FRAMES]) for tid, one in threads.items() if tid in before
+        }
+
+    def look(self, *, lines: bool = False) -> list[Sleeper]:
+        """Who sleeps in a lock now; empty where that cannot be seen.
+
+        With `lines` it has py-spy read, too, where those stand that have slept for long and are not known to stand
+        anywhere: once for each of them.
+        """
+        if lines:
+            self._ask_for_lines()
         try:
             memory = Memory(self._process.pid)
         except OSError:
@@ -66,23 +95,35 @@ class Sleepers:
             memory.close()
         return [sleeper for _, sleeper in self._known.values() if sleeper is not None]
 
-    def _seen(self, memory: Memory, tid: int, place: Blocked, now: int) -> tuple[Blocked, Sleeper | None]:
+    def _ask_for_lines(self) -> None:
+        long = {
+            (tid, place)
+            for tid, (place, one) in self._known.items()
+            if one is not None and not one.frames and one.last_ns - one.seen_ns >= _LONG_NS
+        }
+        if long - self._asked:
+            self._asked = long
+            before = places(self._process)
+            self.learn(known_threads(self._process), before)
+
+    def _seen(self, memory: Memory, tid: int, place: Place, now: int) -> tuple[Place, Sleeper | None]:
         before, sleeper = self._known.get(tid, (None, None))
         if before != place:
             sleeper = self._found(memory, tid, place, now)
-        elif sleeper is not None:
-            sleeper = replace(sleeper, last_ns=now)
-        return place, sleeper
+        if sleeper is None:
+            return place, None
+        where, frames = self._frames.get(tid, (None, ()))
+        frames = sleeper.frames or (frames if where == place.call else ())
+        return place, replace(sleeper, last_ns=now, frames=frames)
 
-    def _found(self, memory: Memory, tid: int, place: Blocked, now: int) -> Sleeper | None:
-        lock = lock_of(memory, place.arguments[0], place.rsp)
+    def _found(self, memory: Memory, tid: int, place: Place, now: int) -> Sleeper | None:
+        lock = lock_of(memory, place.call.arguments[0], place.call.rsp)
         try:
-            if lock is None or self._process.blocked(tid) != place:
+            if lock is None or self._process.blocked(tid) != place.call:
                 return None
         except OSError:
             return None
-        where, frames = self._frames.get(tid, (None, ()))
-        way = (Way.TIMED if place.arguments[3] else 0) | (Way.PARKED if lock.lock else 0)
+        way = (Way.TIMED if place.call.arguments[3] else 0) | (Way.PARKED if lock.lock else 0)
         # A queue is no lock that one has and gives to the next.
         given = lock.has_argument and not lock.type.endswith("Queue")
         return Sleeper(
@@ -94,7 +135,6 @@ class Sleepers:
             lock=lock.lock,
             way=int(way | (Way.WITH_ARGUMENT if given else 0)),
             owner=self._owner(memory, lock),
-            frames=frames if where == place else (),
         )
 
     def _owner(self, memory: Memory, lock: Lock) -> int:
@@ -110,6 +150,15 @@ class Sleepers:
             return here.get(thread_of(memory, lock.owner, here), 0)
         except OSError:
             return 0
+
+
+def asleep_now(pid: int) -> list[Sleeper]:
+    """Who sleeps in a lock of process `pid` now, and at which line; empty where that cannot be seen."""
+    process = Process(pid)
+    sleepers, before = Sleepers(process), places(process)
+    if before:
+        sleepers.learn(known_threads(process), before)
+    return sleepers.look()
 
 
 def seen_again(asleep: Sequence[Sleeper], now: Sequence[Sleeper]) -> list[Sleeper]:

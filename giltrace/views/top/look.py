@@ -50,7 +50,7 @@ def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *
             feed.update()
         feed.update(0)
         view = View(source.title, span_ns=round(seconds * 1e9), notice=ended or "")
-        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid, ask=ask_kernel)
+        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid, ask=ask_kernel, sleepers=source.sleepers)
         if as_json:
             print(to_json(snapshot))
         else:
