@@ -29,7 +29,7 @@ from giltrace.launch.target import Target
 from giltrace.recording.live import is_alive
 from giltrace.recording.locate import Written
 from giltrace.recording.meta import Meta
-from giltrace.recording.sleepers import Sleeper
+from giltrace.recording.sleepers import Look
 from giltrace.views.top.source import Source
 
 #: What a live view's temporary recording may take on disk, per process: it is read at once, so the oldest may go.
@@ -215,10 +215,10 @@ class _Outside:
         self._of = {first.pid: first} if first is not None else {}
         self._lines = lines
 
-    def __call__(self, pid: int) -> list[Sleeper]:
-        if pid not in self._of:
-            self._of[pid] = Sleepers(Process(pid))
-        return self._of[pid].look(lines=self._lines)
+    def __call__(self, pid: int) -> Look:
+        known = self._of.setdefault(pid, Sleepers(Process(pid)))
+        asleep = known.look(lines=self._lines)
+        return Look(known.first_ns, asleep)
 
 
 def _names(meta: Meta) -> dict[int, str]:

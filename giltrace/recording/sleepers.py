@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, is_int
 
@@ -44,6 +46,13 @@ class Sleeper:
         frames = value.get("frames", [])
         assert isinstance(frames, list)
         return cls(**{**value, "frames": tuple(map(tuple, frames))})  # type: ignore[arg-type]
+
+
+class Look(NamedTuple):
+    """Who is `asleep` in a process by a look at it from outside; `first_ns` is when it was looked at first."""
+
+    first_ns: int
+    asleep: Sequence[Sleeper]
 
 
 _FIELDS = {

@@ -42,7 +42,7 @@ def find_circle(process: Process, turns: Pieces) -> Circle | None:
     """
     blocks = process.blocks
     length = blocks["end"] - blocks["start"]
-    longest = np.flatnonzero(length >= LEAST_NS)
+    longest = np.flatnonzero((length >= LEAST_NS) | (blocks["start"] <= process.start))
     longest = longest[np.argsort(-length[longest], kind="stable")[:MOST_BLOCKS]]
     on = _edges(process, turns, longest)
     found = [circle for block in longest.tolist() if (circle := _around(process, on, (block,))) is not None]
@@ -72,7 +72,8 @@ def _around(process: Process, on: dict[int, list[int]], way: tuple[int, ...]) ->
     """Follow from the last block of the `way` who has its lock, until that leads back to the first."""
     rows = process.blocks[list(way)]
     start, end = int(rows["start"].max()), int(rows["end"].min())
-    if end - start < LEAST_NS:
+    # What began before the record does lasts for longer than that shows.
+    if (end - start < LEAST_NS and start > process.start) or end <= start:
         return None
     for owner in on[way[-1]]:
         if owner == way[0] and len(way) > 1:
@@ -117,7 +118,7 @@ def find_standstill(f: Figures, least_ns: int = LEAST_NS) -> Standstill | None:
     process, blocks = f.process, f.process.blocks
     mine = (f.block_causes == BlockCause.LOCK) & (blocks["ended"] == BlockEnd.OPEN) & (blocks["timed"] == 0)
     rows = np.flatnonzero(mine & (blocks["end"] - blocks["start"] >= least_ns))
-    if len(rows) < 2 or len(np.unique(blocks["lock"][rows])) < 2:
+    if len(np.unique(blocks["lock"][rows])) < 2 and not _nobody_is_left(process, rows):
         return None
     # Of a semaphore it would be known that one of them has it, had it been taken since the recording began.
     parked = process.locks["kind"][blocks["lock"][rows]] == LockKind.PARKED
@@ -127,6 +128,12 @@ def find_standstill(f: Figures, least_ns: int = LEAST_NS) -> Standstill | None:
         return None
     start, end = int(blocks["start"][rows].max()), int(blocks["end"][rows].min())
     return Standstill(tuple(rows.tolist()), start, end, open=True, certain=False)
+
+
+def _nobody_is_left(process: Process, rows: Ints) -> bool:
+    """Whether all threads that live, as far as is known, sleep in these blocks: who is to give the lock back?"""
+    stuck = set(process.blocks["thread"][rows].tolist())
+    return bool(stuck) and all(at in stuck for at, one in enumerate(process.threads) if one.end >= process.end)
 
 
 def deadlock(f: Figures) -> Verdict | None:
@@ -143,10 +150,14 @@ def deadlock(f: Figures) -> Verdict | None:
     }
     if not found.certain:
         told = ", ".join(f"{name!r} at {where}" for name, where in who_and_where(f, found)[:MOST_TOLD])
+        alone = len(found.blocks) == 1
         return Verdict(
             "deadlock",
-            f"Blocked to the end, {since}: {told}{_more(found)}, each in a lock that nobody gave back.",
-            f"They may wait for each other: this Python does not tell who has a lock. {ADVICE[False]}",
+            f"Blocked to the end, {since}: {told}{_more(found)}, {'' if alone else 'each '}in a lock that nobody gave "
+            "back.",
+            "See whether it has taken that lock itself, above that line: an RLock may be taken again."
+            if alone
+            else f"They may wait for each other: this Python does not tell who has a lock. {ADVICE[False]}",
             evidence,
         )
     known = who_and_where(f, found)

@@ -61,6 +61,8 @@ class Sleepers:
         self._known: dict[int, tuple[Place, Sleeper | None]] = {}
         self._frames: dict[int, tuple[Blocked, tuple[Frame, ...]]] = {}
         self._asked: set[tuple[int, Place]] = set()
+        #: When it looked for the first time.
+        self.first_ns = 0
 
     @property
     def pid(self) -> int:
@@ -90,6 +92,7 @@ class Sleepers:
             return []
         try:
             now = time.monotonic_ns()
+            self.first_ns = self.first_ns or now
             self._known = {tid: self._seen(memory, tid, place, now) for tid, place in places(self._process).items()}
         finally:
             memory.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from giltrace.analysis.findings.deadlock import ADVICE, LEAST_NS, find_standstill, under_way, who_and_where
 from giltrace.analysis.findings.figures import Figures
-from giltrace.recording.events import ThreadInfo
+from giltrace.recording.events import PLACE, ThreadInfo
 from giltrace.recording.layout import Kind, Way
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
-from giltrace.recording.sleepers import Frame, Sleeper
+from giltrace.recording.sleepers import Frame, Look
 from giltrace.timeline.blocks import kind_of
 from giltrace.timeline.model import (
     BLOCK,
@@ -35,12 +35,15 @@ from giltrace.views.top.model import MINUTE_NS, Deadlock, StuckThread
 from giltrace.views.top.usage import as_process
 
 #: Tells from outside who sleeps in locks in a process now, and who has these, as far as that can be seen.
-AskSleepers = Callable[[int], Sequence[Sleeper]]
+AskSleepers = Callable[[int], Look]
 
 #: Threads in locks whose owners are not known are told of if they sleep for so long: others get theirs in the end.
 _LONG_NS = 1_000_000_000
 #: Of more threads than these, those that sleep for longest are looked at.
 _MOST = 500
+
+#: Of a sleep whose place is not known.
+_NOWHERE = np.zeros((), PLACE)
 
 _TOLD = (Kind.SLEPT, Kind.AWOKE, Kind.THREAD_END)
 
@@ -71,17 +74,19 @@ class Locks:
         self._file = file
         self.asleep: dict[int, _Sleep] = {}
         self._frames: dict[int, tuple[Frame, ...]] = {}
-        self._first_look: int | None = None
 
     def take(self, update: Update) -> None:
         """Note who fell asleep and who woke up: of each thread the last word on that counts."""
         told = update.events[np.isin(update.events["kind"], _TOLD)]
+        if len(told) and self._file.stacks is not None:
+            self._file.stacks.update()
         thread, last = np.unique(told["thread"][::-1], return_index=True)
         for number, row in zip(thread.tolist(), told[::-1][last], strict=True):
-            if row["kind"] != Kind.SLEPT or row["arg"] >= len(update.places):
+            if row["kind"] != Kind.SLEPT:
                 self.asleep.pop(number, None)
                 continue
-            place = update.places[row["arg"]]
+            known = row["arg"] < len(update.places)
+            place = update.places[row["arg"]] if known else _NOWHERE
             held = update.held[(update.held["thread"] == number) & (update.held["time"] == row["time"])]
             self.asleep[number] = _Sleep(
                 start=int(row["time"]),
@@ -96,9 +101,7 @@ class Locks:
         self, until: int, people: Mapping[int, ThreadInfo], names: Mapping[int, str], ask: AskSleepers | None
     ) -> Deadlock | None:
         """Threads that wait for each other now, or may; `people` are those known by the tracer's numbers."""
-        outside = list(ask(self._file.pid)) if ask is not None else []
-        if self._first_look is None:
-            self._first_look = max((one.seen_ns for one in outside), default=until)
+        first_ns, outside = ask(self._file.pid) if ask is not None else Look(until, ())
         now = max([until, *(one.last_ns for one in outside)])
         threads = [Thread(info.tid, names.get(info.tid, info.name), 0, now) for info in people.values()]
         number = {tracers: at for at, tracers in enumerate(people)}
@@ -109,20 +112,20 @@ class Locks:
                 sleeps[number[tracers]] = sleep
                 stacks[number[tracers]] = self._stack(sleep.stack)
         # What lasts since before anybody looked is to count as long.
-        origin = self._first_look - MINUTE_NS
+        origin = min(first_ns, *(sleep.start for sleep in sleeps.values()), until) - MINUTE_NS
         for one in outside:
             at = by_tid.setdefault(one.tid, len(threads))
             if at == len(threads):
                 threads.append(Thread(one.tid, names.get(one.tid, ""), 0, now))
             if at not in sleeps:
-                start = origin if one.seen_ns <= self._first_look else one.seen_ns
+                start = origin if one.seen_ns <= first_ns else one.seen_ns
                 sleeps[at] = _Sleep(start, one.semaphore, one.lock, one.way, -1, ())
                 stacks[at] = one.frames
         for one in outside:
             owner = by_tid.get(one.owner)
             if owner in sleeps and owner != by_tid[one.tid]:
                 sleeps[owner] = sleeps[owner]._replace(held=(*sleeps[owner].held, one.address))
-        long = {at: sleep for at, sleep in sleeps.items() if now - sleep.start >= LEAST_NS}
+        long = {at: sleep for at, sleep in sleeps.items() if sleep.address and now - sleep.start >= LEAST_NS}
         if len({sleep.address for sleep in long.values()}) < 2:
             return None
         chosen = sorted(long, key=lambda at: long[at].start)[:_MOST]

@@ -70,13 +70,8 @@ HELP = (
     ),
     (
         "state",
-        "holding, waiting: the GIL. Off it: running (or ready for a core), in lock, blocked (asleep); ended. 0.1 s "
-        "old; all other figures are exact.",
-    ),
-    (
-        "deadlock",
-        "told on top while it lasts: threads that sleep in locks which the next of them has. It may be one where it is "
-        "not known who has a lock, and nobody gave it back for 1 s.",
+        "holding, waiting: the GIL. Off it: running (or ready), in lock, blocked (asleep). A deadlock is told on top. "
+        "0.1 s old; figures are exact.",
     ),
     ("culprits", "lines that held the GIL while others waited, by the time they cost"),
     ("", ""),
