@@ -70,8 +70,8 @@ HELP = (
     ),
     (
         "state",
-        "holding, waiting: the GIL. Off it: running (or ready), in lock, blocked (asleep). A deadlock is told on top. "
-        "0.1 s old; figures are exact.",
+        "holding, waiting: the GIL. Off it: running, in lock, blocked; ended. 0.1 s old, all else is exact. A deadlock "
+        "is told on top.",
     ),
     ("culprits", "lines that held the GIL while others waited, by the time they cost"),
     ("", ""),
