@@ -36,12 +36,14 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
     events, threads = process.events, list(process.threads)
     number = {info.tid: at for at, info in reversed(list(enumerate(threads)))}
     certain = process.sampling is None and "free-threading" not in process.python
+    of_thread, first = np.unique(events["thread"], return_index=True)
+    begun = dict(zip(of_thread.tolist(), events["time"][first].tolist(), strict=True))
     rows: list[tuple[int, ...]] = []
     sleeping: list[tuple[Sleeper, int]] = []
+    stacks = len(process.stacks) if process.stacks is not None else 0
     for one in asleep:
         at = number.get(one.tid)
-        own = events["time"][events["thread"] == at] if at is not None else events["time"][:0]
-        since = int(own[0]) if len(own) else 0
+        since = begun.get(at, 0)
         if 0 < since <= one.seen_ns or one.last_ns < process.start:
             continue  # it was up, or what came between is not known: a ring has forgotten it
         if not (since or certain or one.last_ns > one.seen_ns):
@@ -49,7 +51,8 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
         if at is None:
             at = number[one.tid] = len(threads)
             threads.append(ThreadInfo(one.tid, names.get(str(one.tid), "")))
-        place, stack = len(process.places) + len(sleeping), _stack(process, sleeping, one)
+        place, stack = len(process.places) + len(sleeping), stacks if one.frames else -1
+        stacks += bool(one.frames)
         rows.append((process.start, place, at, 0, Kind.SLEPT, one.way, stack))
         if since:
             rows.append((since, Outcome.WOKEN, at, 0, Kind.AWOKE, 0, -1))
@@ -70,14 +73,6 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
         stacks=with_stacks(process.stacks, [one.frames for one, _ in sleeping if one.frames]),
         known_until=max(one.last_ns for one, _ in sleeping),
     )
-
-
-def _stack(process: ProcessEvents, sleeping: Sequence[tuple[Sleeper, int]], one: Sleeper) -> int:
-    """The number that the sleeper's stack will have."""
-    if not one.frames:
-        return -1
-    known = len(process.stacks) if process.stacks is not None else 0
-    return known + sum(bool(other.frames) for other, _ in sleeping)
 
 
 def _held(
