@@ -23,13 +23,15 @@ _HEADS = (16, 32)
 #: struct pthread has the thread's id at a place of libc's own, before this.
 _PTHREAD = 1024
 _NAME = 64
+_QUEUE = ".SimpleQueue"
 _HIGHEST = 1 << 47
 
 
 class Lock(NamedTuple):
     """What a thread sleeps in: the address of a `semaphore`, and that of the `lock` that the thread is parked for.
 
-    `lock` is 0 where the semaphore is the lock itself. `has_argument`: who gives it away tells the thread something.
+    `lock` is 0 where the semaphore is the lock itself. Of a parked thread `has_argument` tells that it waits for what
+    one has and gives to the next, and not for the end of a thread, or a queue.
     `type` is that of the object which it belongs to, "" if that is not known. `owner` is the pthread id of the thread
     that has taken it, 0 where the lock does not tell.
     """
@@ -67,7 +69,7 @@ def _parked(memory: Memory, semaphore: int) -> Lock | None:
             # An RLock: the mutex, the owner's pthread id, how often it has taken it beyond the first time.
             owner = memory.word(lock + 8) if name == "_thread.RLock" else 0
             break
-    return Lock(semaphore, lock, argument != 0, name, owner)
+    return Lock(semaphore, lock, argument != 0 and not name.endswith(_QUEUE), name, owner)
 
 
 def _in_semaphore(memory: Memory, semaphore: int, stack: int) -> Lock | None:
@@ -79,6 +81,8 @@ def _in_semaphore(memory: Memory, semaphore: int, stack: int) -> Lock | None:
                     continue
                 # An RLock up to 3.13: the lock, the owner's pthread id, how often it has taken it.
                 owner, count = struct.unpack("<2Q", memory.read(word + head + 8, 16))
+                if name.endswith(_QUEUE):
+                    return Lock(semaphore, semaphore, False, name, 0)
                 return Lock(semaphore, 0, True, name, owner if name == "_thread.RLock" and count else 0)
             except OSError:
                 continue  # a word that is no address

@@ -10,7 +10,10 @@ import numpy as np
 from giltrace.recording.events import FRAME, GIL_EVENT, HELD, PLACE, ProcessEvents, StackTable, ThreadInfo
 from giltrace.recording.layout import Kind, Outcome
 from giltrace.recording.sleepers import Frame, Sleeper
+from giltrace.timeline.blocks import kind_of
+from giltrace.timeline.model import LockKind
 
+_GIVEN = (LockKind.SEMAPHORE, LockKind.PARKED)
 _NOTHING = StackTable(np.empty(0, FRAME), np.zeros(1, np.int64), np.empty(0, np.bool_), ())
 
 
@@ -48,6 +51,8 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
             continue  # it was up, or what came between is not known: a ring has forgotten it
         if not (since or certain or one.last_ns > one.seen_ns):
             continue
+        if not one.frames and not one.owner and kind_of(one.way) in _GIVEN:
+            continue  # it may wait for work as well as for somebody else's lock
         if at is None:
             at = number[one.tid] = len(threads)
             threads.append(ThreadInfo(one.tid, names.get(str(one.tid), "")))

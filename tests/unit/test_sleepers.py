@@ -117,6 +117,15 @@ def test_without_a_gil_one_may_wake_up_unseen(last: int, blocks: int) -> None:
     assert len(told(nothing(), [sleeper(101, ONE, last=last)]).blocks) == 1
 
 
+def test_without_its_line_or_an_owner_it_may_wait_for_work() -> None:
+    unknown = [replace(one, frames=()) for one in circle(owners=False)]
+    assert len(told(nothing(), unknown).blocks) == 0
+    known = [replace(one, frames=()) for one in circle()]
+    assert judge(told(nothing(), known)).summary.startswith("Deadlock: ")
+    ended = replace(unknown[0], lock=0x100, way=int(Way.PARKED))
+    assert told(nothing(), [ended]).locks["kind"].tolist() == [LockKind.EVENT]
+
+
 def test_a_ring_has_forgotten_what_came_after_the_look() -> None:
     events = replace(nothing(), start=100 * MS, overwritten=1000)
     assert len(told(events, [sleeper(101, ONE, last=2 * MS)]).blocks) == 0

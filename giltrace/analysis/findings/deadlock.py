@@ -117,6 +117,8 @@ def find_standstill(f: Figures, least_ns: int = LEAST_NS) -> Standstill | None:
         return Standstill(*circle, certain=True)
     process, blocks = f.process, f.process.blocks
     mine = (f.block_causes == BlockCause.LOCK) & (blocks["ended"] == BlockEnd.OPEN) & (blocks["timed"] == 0)
+    # Without its line a thread may as well wait for work.
+    mine &= process.stacks.block >= 0 if process.stacks is not None else False
     rows = np.flatnonzero(mine & (blocks["end"] - blocks["start"] >= least_ns))
     if len(np.unique(blocks["lock"][rows])) < 2 and not _nobody_is_left(process, rows):
         return None

@@ -127,8 +127,6 @@ class Sleepers:
         except OSError:
             return None
         way = (Way.TIMED if place.call.arguments[3] else 0) | (Way.PARKED if lock.lock else 0)
-        # A queue is no lock that one has and gives to the next.
-        given = lock.has_argument and not lock.type.endswith("Queue")
         return Sleeper(
             pid=self._process.pid,
             tid=tid,
@@ -136,7 +134,7 @@ class Sleepers:
             last_ns=now,
             semaphore=lock.semaphore,
             lock=lock.lock,
-            way=int(way | (Way.WITH_ARGUMENT if given else 0)),
+            way=int(way | (Way.WITH_ARGUMENT if lock.lock and lock.has_argument else 0)),
             owner=self._owner(memory, lock),
         )
 

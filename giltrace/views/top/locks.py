@@ -190,7 +190,7 @@ def _process(
         hold_end=none,
         wait=none,
         request=none,
-        block=np.arange(len(sleeps), dtype=np.int32),
+        block=np.array([at if frames else -1 for at, (_, frames) in enumerate(sleeps.values())], np.int32),
         wake=unknown,
     )
     return replace(
