@@ -119,6 +119,14 @@ def test_without_owners_it_may_be_one_after_a_second() -> None:
     assert locks(timed).standstill(2 * SECOND, PEOPLE, {}, None) is None
 
 
+def test_whoever_was_harmless_is_looked_at_again_once_something_is_known() -> None:
+    made, unknown = Locks(live_file()), [replace(sleeper(101, ONE), frames=()), replace(sleeper(103, OTHER), frames=())]
+    for _ in range(2):
+        assert made.standstill(9 * SECOND, PEOPLE, {}, outside(*unknown)) is None
+    assert told(made, 9 * SECOND, outside(sleeper(101, ONE), sleeper(103, OTHER))).certain is False
+    assert told(made, 9 * SECOND, outside(sleeper(101, ONE, 103), sleeper(103, OTHER, 101))).certain
+
+
 def test_a_circle_with_a_limit_is_one_while_it_lasts() -> None:
     assert told(locks(circle(Way.TIMED))).certain
 

@@ -74,6 +74,8 @@ class Locks:
         self._file = file
         self.asleep: dict[int, _Sleep] = {}
         self._frames: dict[int, tuple[Frame, ...]] = {}
+        # Those of whom it was found that they do not wait for each other: as long as nothing changes, they do not.
+        self._harmless: dict[int, tuple[_Sleep, tuple[Frame, ...]]] = {}
 
     def take(self, update: Update) -> None:
         """Note who fell asleep and who woke up: of each thread the last word on that counts."""
@@ -128,8 +130,13 @@ class Locks:
         long = {at: sleep for at, sleep in sleeps.items() if sleep.address and now - sleep.start >= LEAST_NS}
         if len({sleep.address for sleep in long.values()}) < 2:
             return None
-        chosen = sorted(long, key=lambda at: long[at].start)[:_MOST]
-        return self._judge(origin, now, threads, {at: (long[at], stacks[at]) for at in chosen})
+        chosen = {at: (long[at], stacks[at]) for at in sorted(long, key=lambda at: long[at].start)[:_MOST]}
+        if chosen == self._harmless:
+            return None
+        found = self._judge(origin, now, threads, chosen)
+        harmless = found is None and all(now - sleep.start >= _LONG_NS for sleep, _ in chosen.values())
+        self._harmless = chosen if harmless else {}
+        return found
 
     def _stack(self, number: int) -> tuple[Frame, ...]:
         """The frames of one of the tracer's stacks; those of who sleeps on are read once."""
