@@ -159,7 +159,7 @@ def deadlock(f: Figures) -> Verdict | None:
             "back.",
             "See whether it has taken that lock itself, above that line: an RLock may be taken again."
             if alone
-            else f"They may wait for each other: this Python does not tell who has a lock. {ADVICE[False]}",
+            else f"They may wait for each other: who has these locks is not known. {ADVICE[False]}",
             evidence,
         )
     known = who_and_where(f, found)
