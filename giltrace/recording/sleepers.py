@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, is_int
+from giltrace.recording.door import MAX_ID, MAX_TIME, is_int
 
 #: A frame's function, file and line.
 Frame = tuple[str, str, int]
 #: More threads are not told of, and so many frames of each.
 MOST_SLEEPERS, MOST_FRAMES = 4_096, 256
-_MOST_ADDRESS = (1 << 64) - 1
+_MOST_ADDRESS, _MOST_LINE = (1 << 64) - 1, (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,5 @@ def _is_frame(value: object) -> bool:
         isinstance(value, list)
         and len(value) == 3
         and all(isinstance(text, str) for text in value[:2])
-        and is_int(value[2], 0, MAX_COUNT)
+        and is_int(value[2], 0, _MOST_LINE)
     )

@@ -155,6 +155,7 @@ def test_it_is_read_as_it_was_written() -> None:
     written = json.loads(json.dumps(asdict(one)))
     assert is_sleeper(written)
     assert Sleeper.of_json(written) == one
+    assert not is_sleeper({**written, "frames": [["f", "x.py", 1 << 31]]})
     for field, value in {"tid": 0, "way": 32, "owner": -1, "frames": [["f", "x.py"]], "lock": 1 << 64}.items():
         assert not is_sleeper({**written, field: value})
     assert not is_sleeper({**written, "more": 1})

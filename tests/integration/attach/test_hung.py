@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,16 @@ def test_a_recording_that_was_killed_has_them(tmp_path: Path) -> None:
             recorder.kill()
         (process,) = load(folder).processes
         assert judge(process).summary.startswith("Deadlock: from before the record begins")
+
+
+def test_times_that_cannot_be_are_left_out(tmp_path: Path) -> None:
+    with Stuck(sys.executable, "RLock") as target:
+        target.hangs()
+        attach(target.pid, tmp_path / "x", [], depth=128, seconds=0.1)
+    meta = Meta.read(tmp_path / "x")
+    whole = load(tmp_path / "x")
+    meta.asleep = [replace(one, last_ns=1 << 60) if one.owner else one for one in meta.asleep]
+    meta.write(tmp_path / "x")
+    (process,) = load(tmp_path / "x").processes
+    assert process.end <= whole.end
+    assert len(process.blocks) == 0
