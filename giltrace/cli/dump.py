@@ -41,6 +41,7 @@ def dump(
 
     from giltrace.collectors.flight import dump as write
     from giltrace.errors import RecordingError
+    from giltrace.launch.attach.sleepers import asleep_now
     from giltrace.recording.folder import SUFFIX
     from giltrace.recording.locate import being_written
     from giltrace.recording.meta import Meta
@@ -66,5 +67,5 @@ def dump(
         name = written.path.with_name(f"{written.path.name.removesuffix(SUFFIX)}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
     with working(f"writing {out}"):
-        write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid)
+        write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid, asleep_now)
     print(out)

@@ -174,5 +174,6 @@ def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
             raise UsageError("--dump-on needs a ring to dump", "add --ring 64MiB")
         return []
     from giltrace.collectors.flight import FlightRecorder
+    from giltrace.launch.attach.sleepers import asleep_now
 
-    return [FlightRecorder([parse_rule(text) for text in rules], most, _announce)]
+    return [FlightRecorder([parse_rule(text) for text in rules], most, _announce, asleep_now)]

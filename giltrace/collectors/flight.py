@@ -25,6 +25,7 @@ from giltrace.recording import clock, gil, layout, sched, snapshot
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.folder import SUFFIX
 from giltrace.recording.meta import Meta
+from giltrace.recording.sleepers import Sleeper
 from giltrace.recording.trigger import Trigger
 
 #: What happens this long after a trigger is still in its dump.
@@ -41,10 +42,20 @@ class Rule:
     number: int = 0
 
 
-def dump(folder: Folder, out: Path, trigger: Trigger, pid: int) -> None:
+#: Tells from outside who sleeps in locks in a process.
+AskSleepers = Callable[[int], Sequence[Sleeper]]
+
+
+def nobody(pid: int) -> Sequence[Sleeper]:
+    """Nobody is known to sleep."""
+    return ()
+
+
+def dump(folder: Folder, out: Path, trigger: Trigger, pid: int, ask: AskSleepers = nobody) -> None:
     """Copy the recording that is being written to `folder` into the new recording `out`, whole or not at all.
 
-    `pid` is one of its processes: what native code was seen is looked up in the files that this one sees.
+    `pid` is one of its processes: what native code was seen is looked up in the files that this one sees, and `ask`
+    is asked for who sleeps in it for so long that a ring has forgotten since when.
     Raises `OutputError` if it cannot be written, `RecordingError` if `folder` is no recording.
     """
     if out.exists():
@@ -62,6 +73,8 @@ def dump(folder: Folder, out: Path, trigger: Trigger, pid: int) -> None:
                 name_code(unfinished, program.open)
             records, lost = sched.count_records(unfinished)
             reports.append(CollectorReport("sched", "ok", cost=f"{records:,} records", lost=lost))
+        known = {(one.pid, one.tid): one for one in (*meta.asleep, *ask(pid))}
+        meta.asleep = list(known.values())
         meta.end_ns = begun
         meta.collectors = [asdict(report) for report in reports]
         meta.trigger = trigger
@@ -78,15 +91,18 @@ class FlightRecorder:
     """Watches for what `rules` describe and dumps the recording into ``NAME-1.giltrace``, ``NAME-2.giltrace``, ...
 
     At most `most` dumps are written; each takes in what happens until `AFTERMATH_NS` after its trigger. `announce` is
-    told of each in a line.
+    told of each in a line. `ask` is as in `dump`.
     """
 
     name = "flight recorder"
 
-    def __init__(self, rules: Sequence[Rule], most: int, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], most: int, announce: Callable[[str], None], ask: AskSleepers = nobody
+    ) -> None:
         self._rules = tuple(rules)
         self._most = most
         self._announce = announce
+        self._ask = ask
         self._folder, self._pid = Path(), 0
         self._ticks_per_ns = 1.0
         self._heads: dict[Path, mmap.mmap] = {}
@@ -179,7 +195,7 @@ class FlightRecorder:
         out = self._free_name()
         try:
             with Folder.own(self._folder) as folder:
-                dump(folder, out, trigger, self._pid)
+                dump(folder, out, trigger, self._pid, self._ask)
         except (OutputError, RecordingError) as error:
             self._problem = f"a dump failed: {error.message}"
             self._announce(self._problem)

@@ -19,7 +19,9 @@ from giltrace.errors import TargetError
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.place import find_place
+from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import Recording, end_orphan
+from giltrace.launch.attach.sleepers import Sleepers
 from giltrace.launch.beside import beside
 from giltrace.launch.observe import Observation
 from giltrace.launch.recorder import POLL_SECONDS
@@ -27,6 +29,7 @@ from giltrace.launch.target import Target
 from giltrace.recording.live import is_alive
 from giltrace.recording.locate import Written
 from giltrace.recording.meta import Meta
+from giltrace.recording.sleepers import Look
 from giltrace.views.top.source import Source
 
 #: What a live view's temporary recording may take on disk, per process: it is read at once, so the oldest may go.
@@ -101,7 +104,8 @@ def launched(target: Target, output: Output) -> Iterator[Source]:
             output.started()
         try:
             collector.start(Session(folder, process.pid, target.python))
-            yield Source(folder, _title(target.argv), f"{target.name}-top", target.argv, lambda: _status(process))
+            title, name = _title(target.argv), f"{target.name}-top"
+            yield Source(folder, title, name, target.argv, lambda: _status(process), sleepers=_Outside())
         finally:
             _end(process)
             collector.stop()
@@ -150,7 +154,8 @@ def followed(pid: int, written: Written) -> Iterator[Source]:
             return "the process has ended"
         return "the recording has ended" if Meta.read(folder).finished else None
 
-    yield Source(folder, _title(command), folder.name.removesuffix(".giltrace") + "-top", command, ended)
+    name = folder.name.removesuffix(".giltrace") + "-top"
+    yield Source(folder, _title(command), name, command, ended, sleepers=_Outside())
 
 
 @contextlib.contextmanager
@@ -173,9 +178,8 @@ def attached(pid: int) -> Iterator[Source]:
             with marked_as_recorded(folder):
                 recording = Recording(target, place, folder, [], _DEPTH, lambda: False, RING_BYTES)
                 try:
-                    names = {int(tid): name for tid, name in recording.meta.thread_names.items()}
                     with _kept_up(recording.poll):
-                        yield _source(pid, folder, names=names)
+                        yield _source(pid, folder, _Outside(recording.sleepers), names=_names(recording.meta))
                 finally:
                     recording.finish()
         finally:
@@ -190,18 +194,45 @@ def observed(pid: int) -> Iterator[Source]:
         observation = Observation(pid, folder, [])
         try:
             with _kept_up(observation.poll):
-                yield _source(pid, folder, remark=" (sampled from outside)")
+                yield _source(
+                    pid,
+                    folder,
+                    _Outside(observation.sleepers, lines=True),
+                    names=_names(observation.meta),
+                    remark=" (sampled from outside)",
+                )
         finally:
             observation.finish()
 
 
-def _source(pid: int, folder: Path, names: dict[int, str] | None = None, remark: str = "") -> Source:
+class _Outside:
+    """Tells of each process that is asked about who sleeps in locks; of that of `first` it knows already.
+
+    With `lines`, no record tells where those stand who fall asleep later: that is looked up.
+    """
+
+    def __init__(self, first: Sleepers | None = None, *, lines: bool = False) -> None:
+        self._of = {first.pid: first} if first is not None else {}
+        self._lines = lines
+
+    def __call__(self, pid: int) -> Look:
+        known = self._of.setdefault(pid, Sleepers(Process(pid)))
+        asleep = known.look(lines=self._lines)
+        return Look(known.first_ns, asleep)
+
+
+def _names(meta: Meta) -> dict[int, str]:
+    """Those of the threads that were there before, by their ids."""
+    return {int(tid): name for tid, name in meta.thread_names.items()}
+
+
+def _source(pid: int, folder: Path, sleepers: _Outside, names: dict[int, str], remark: str = "") -> Source:
     command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
 
     def ended() -> str | None:
         return None if is_alive(pid) else "the process has ended"
 
-    return Source(folder, _title(command) + remark, f"pid-{pid}-top", command, ended, names or {})
+    return Source(folder, _title(command) + remark, f"pid-{pid}-top", command, ended, names, sleepers)
 
 
 def _kept_up(poll: Callable[[], None]) -> AbstractContextManager[None]:

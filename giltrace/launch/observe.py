@@ -11,8 +11,9 @@ import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import OutputError, TargetError
-from giltrace.launch.attach.names import thread_names
+from giltrace.launch.attach.names import known_threads
 from giltrace.launch.attach.process import Process
+from giltrace.launch.attach.sleepers import Sleepers, places, seen_again
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.native.observe import End
 from giltrace.recording.folder import RecordingFolder
@@ -39,11 +40,14 @@ class Observation:
             self.observer.close()
             raise
         self._path = path
-        self._meta = Meta.begin(giltrace.__version__, command)
+        self.meta = Meta.begin(giltrace.__version__, command)
         self._process = Process(pid)
-        self._meta.thread_names = {str(tid): name for tid, name in thread_names(self._process).items()}
-        self._meta.ids = self._process.ids_here()
-        self._meta.write(path)
+        self.sleepers, asleep = Sleepers(self._process), places(self._process)
+        threads = known_threads(self._process)
+        self.sleepers.learn(threads, asleep)
+        self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
+        self.meta.ids = self._process.ids_here()
+        self.meta.write(path)
         executable = self.observer.interpreter.executable
         self._crew = Crew([ObserveCollector(self.observer), *others], executable)
         self._crew.start(Session(path, pid, executable), alone=True)
@@ -52,21 +56,24 @@ class Observation:
             self._crew.stop()
             folder.abandon()
             raise TargetError(f"process {pid} cannot be observed: {problem}")
+        self.meta.asleep = self.sleepers.look()
+        self.meta.write(path)
         folder.keep()
 
     def poll(self) -> None:
         """Write what was seen; to be called many times a second."""
         self._crew.poll()
-        if self._meta.ids:
-            self._meta.ids |= self._process.ids_here()
+        if self.meta.ids:
+            self.meta.ids |= self._process.ids_here()
 
     def finish(self) -> None:
         """End the observation, and write down what came of it."""
-        self._meta.end_ns = time.monotonic_ns()
+        self.meta.asleep = seen_again(self.meta.asleep, self.sleepers.look())
+        self.meta.end_ns = time.monotonic_ns()
         self._crew.stop()
-        self._meta.collectors = [asdict(report) for report in self._crew.reports.values()]
-        self._meta.state = "complete"
-        self._meta.write(self._path)
+        self.meta.collectors = [asdict(report) for report in self._crew.reports.values()]
+        self.meta.state = "complete"
+        self.meta.write(self._path)
 
 
 def observe(

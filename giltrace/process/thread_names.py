@@ -20,12 +20,14 @@ _LAST_SECONDS = 5.0
 class NamedThread(NamedTuple):
     """A thread that Python has a name for.
 
-    `own` is its id in the process's own pid namespace, None up to 3.10; `pthread` is its pthread id.
+    `own` is its id in the process's own pid namespace, None up to 3.10; `pthread` is its pthread id. `frames` is its
+    stack, innermost first: function, file and line of each frame.
     """
 
     name: str
     own: int | None
     pthread: int
+    frames: tuple[tuple[str, str, int], ...] = ()
 
 
 class NameDump:
@@ -62,12 +64,27 @@ class NameDump:
             output = self._output.read()
         try:
             return [
-                NamedThread(str(thread["thread_name"]), thread["os_thread_id"], int(thread["thread_id"]))
+                NamedThread(
+                    str(thread["thread_name"]),
+                    thread["os_thread_id"],
+                    int(thread["thread_id"]),
+                    _frames(thread.get("frames")),
+                )
                 for thread in json.loads(output)
                 if thread["thread_name"]
             ]
         except (ValueError, KeyError, TypeError):
             return []
+
+
+def _frames(told: object) -> tuple[tuple[str, str, int], ...]:
+    """What py-spy says of a stack; empty where that makes no sense: the name is worth more."""
+    if not isinstance(told, list):
+        return ()
+    try:
+        return tuple((str(frame["name"]), str(frame["filename"]), max(int(frame["line"]), 0)) for frame in told)
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 class ThreadNames:
@@ -112,10 +129,10 @@ class ThreadNames:
 
     def _take(self, dump: NameDump) -> None:
         self._running = None
-        for name, own, pthread in dump.threads(_LAST_SECONDS):
-            tid = self._resolve(own, pthread)
+        for thread in dump.threads(_LAST_SECONDS):
+            tid = self._resolve(thread.own, thread.pthread)
             if tid is not None:
-                self.known[tid] = name
+                self.known[tid] = thread.name
 
     def _read_kernel(self, tids: set[int]) -> None:
         """From 3.14 on, the kernel knows the beginning of a thread's name; before, all are called like the program."""

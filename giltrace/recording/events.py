@@ -141,7 +141,7 @@ class ProcessEvents:
     the time. `gathered` (dtype `GATHERED`) and `hand_offs` (dtype `HAND_OFF`) tell what the events leave out.
     `places` (dtype `PLACE`) are where threads slept in locks, `place_types` (one each) the number of the type of the
     object whose lock it is, from 1 on in `StackTable.types` and 0 where that is not known, `held` (dtype `HELD`) what
-    they had taken then.
+    they had taken then. `known_until` is a time (ns) at which it is known that it ran still, whatever its records say.
     """
 
     pid: int
@@ -167,6 +167,7 @@ class ProcessEvents:
     places: Array = field(default_factory=lambda: np.empty(0, PLACE))
     held: Array = field(default_factory=lambda: np.empty(0, HELD))
     place_types: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    known_until: int = 0
 
 
 class Exec(NamedTuple):

@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from giltrace.recording import layout
 from giltrace.recording.chunks import Written
 from giltrace.recording.clock import PAIR, TickClock, read_pairs
 from giltrace.recording.door import Times
-from giltrace.recording.events import Array, ThreadInfo
+from giltrace.recording.events import HELD, PLACE, Array, ThreadInfo
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil import Decoder
 from giltrace.recording.gil_file import open_file
@@ -45,6 +45,7 @@ class Update:
 
     `events` (dtype `GIL_EVENT`) is sorted by time; its `thread` and `stack` are the tracer's own numbers within `file`,
     the latter -1 for none. `threads` are those that did something; `pieces` the same records as they were written.
+    `places` and `held` are as in `ProcessEvents`, the places numbered for this update alone.
     `ended`: the process is gone, nothing more will come.
     """
 
@@ -53,6 +54,8 @@ class Update:
     threads: dict[int, ThreadInfo]
     pieces: tuple[Piece, ...]
     ended: bool
+    places: Array = field(default_factory=lambda: np.empty(0, PLACE))
+    held: Array = field(default_factory=lambda: np.empty(0, HELD))
 
 
 def is_alive(pid: int) -> bool:
@@ -194,11 +197,13 @@ def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, 
         records=np.concatenate(parts) if parts else np.empty(0, np.uint64),
         bounds=np.cumsum([0, *map(len, parts)]),
     )
-    events = Decoder(clock).decode(written, [piece.stack for piece in pieces])
+    decoder = Decoder(clock)
+    events = decoder.decode(written, [piece.stack for piece in pieces])
     good = times.have(events["time"])
     file.impossible += int((~good).sum())
     events = events[good]
     if (events["time"][1:] < events["time"][:-1]).any():
         events = events[np.argsort(events["time"], kind="stable")]
     events["stack"][events["stack"] == 0] = -1
-    return Update(file, events, {piece.thread: piece.info for piece in pieces}, pieces, ended)
+    threads = {piece.thread: piece.info for piece in pieces}
+    return Update(file, events, threads, pieces, ended, decoder.places.table, decoder.held)

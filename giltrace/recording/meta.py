@@ -13,6 +13,7 @@ from typing import Any
 from giltrace.errors import RecordingError
 from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
 from giltrace.recording.replacing import replacing
+from giltrace.recording.sleepers import MOST_SLEEPERS, Sleeper, is_sleeper
 from giltrace.recording.trigger import Trigger
 from giltrace.text import visible
 
@@ -40,8 +41,9 @@ class Meta:
     later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
     here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
     has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
-    free), both by their ids here, and the address of its mutex. `files` has, by the name that the interpreter has for
-    a piece of code, what people call it: a notebook's cells. `ended` says why recording ended before the program did.
+    free), both by their ids here, and the address of its mutex. `asleep` are the threads that slept in a lock then.
+    `files` has, by the name that the interpreter has for a piece of code, what people call it: a notebook's cells.
+    `ended` says why recording ended before the program did.
     """
 
     giltrace: str
@@ -60,6 +62,7 @@ class Meta:
     stops: list[list[int]] = field(default_factory=list)
     own_threads: list[list[int]] = field(default_factory=list)
     holders: list[list[int]] = field(default_factory=list)
+    asleep: list[Sleeper] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     ended: str = ""
     format: str = FORMAT
@@ -133,7 +136,8 @@ class Meta:
             raise Damaged(path, f"it has no {missing[0]}" if missing else f"its {wrong[0]} makes no sense")
         given = _shown(given)
         trigger = given.pop("trigger", None)
-        return cls(**given, trigger=Trigger(**trigger) if trigger else None)
+        asleep = [Sleeper.of_json(one) for one in given.pop("asleep", [])]
+        return cls(**given, trigger=Trigger(**trigger) if trigger else None, asleep=asleep)
 
 
 def _shown(value: Any) -> Any:
@@ -224,6 +228,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "stops": _are_stretches,
     "own_threads": _are_stretches,
     "holders": _are_holders,
+    "asleep": lambda value: isinstance(value, list) and len(value) <= MOST_SLEEPERS and all(map(is_sleeper, value)),
     "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "start_ns": is_int,

@@ -20,7 +20,7 @@ _LATE_NS = 20_000_000
 _POSTS_AT_ONCE = 8
 
 
-def _kind(way: int) -> LockKind:
+def kind_of(way: int) -> LockKind:
     """What a thread sleeps in that sleeps so (`layout.Way`)."""
     if way & Way.RAW:
         return LockKind.RAW
@@ -31,7 +31,7 @@ def _kind(way: int) -> LockKind:
     return LockKind.PARKED if way & Way.WITH_ARGUMENT else LockKind.EVENT
 
 
-_KINDS = np.array([_kind(way) for way in range(2 * Way.OWN_STATE)], np.uint8)
+_KINDS = np.array([kind_of(way) for way in range(2 * Way.OWN_STATE)], np.uint8)
 
 
 class Blocks(NamedTuple):
@@ -186,7 +186,7 @@ def _again(at: Ints, end: Ints) -> Ints:
 
 def _held(recorded: ProcessEvents, blocks: Array, locks: Array) -> Array:
     """What threads had taken, of the locks that somebody was blocked in, when they were blocked themselves."""
-    place = np.flatnonzero(locks["kind"] == LockKind.SEMAPHORE)
+    place = np.flatnonzero(np.isin(locks["kind"], (LockKind.SEMAPHORE, LockKind.PARKED)))
     addresses = np.append(locks["address"][place], np.uint64(0))
     found = np.searchsorted(addresses[:-1], recorded.held["semaphore"])
     known = addresses[found] == recorded.held["semaphore"]

@@ -96,7 +96,7 @@ def _bounded(image: Image, kernel: Kernel, following: int | None, end: int) -> I
     """Give an image its end, at the latest where it was replaced (`following`), and the lives that reach into it."""
     process, begin = image.recorded, image.start
     last = max(
-        [begin, int(image.events["time"][-1]) if len(image.events) else begin]
+        [begin, process.known_until, int(image.events["time"][-1]) if len(image.events) else begin]
         + [int(s.spans["end"].max()) for s in image.spans if len(s.spans)]
         + ([process.sampling.known_until] if process.sampling is not None else [])
     )

@@ -27,6 +27,7 @@ from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
 from giltrace.timeline.holders import with_holders
 from giltrace.timeline.model import STOP, Process, Timeline
+from giltrace.timeline.sleepers import with_sleepers
 
 #: A thread that has ended is off its core so long afterwards at most.
 _LEAVING_NS = 100_000_000
@@ -72,6 +73,8 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Tim
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
     processes = with_holders(processes, meta.holders, meta.thread_names)
+    asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
+    processes = with_sleepers(processes, asleep, meta.thread_names)
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
     merged = tuple(read_merged(folder, times, damage))
     cores = read_cores(folder, times, damage)

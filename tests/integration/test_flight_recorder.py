@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.analysis.findings.verdict import judge
 from giltrace.collectors.flight import dump
 from giltrace.errors import OutputError
 from giltrace.exporters.perfetto.trace import write
@@ -22,6 +23,7 @@ from giltrace.recording.locate import being_written
 from giltrace.recording.meta import Meta
 from giltrace.recording.trigger import Trigger
 from giltrace.timeline.load import load
+from tests.stuck import TARGET, stood
 from tests.tracing import TARGETS
 
 GILTRACE = (sys.executable, "-m", "giltrace")
@@ -105,6 +107,32 @@ def test_a_signal_dumps_and_does_not_reach_the_program(tmp_path: Path) -> None:
         assert "(1 dumps, 1 further triggers" in " ".join(under_way.end().split())
     assert Meta.read(tmp_path / "app-1.giltrace").state == "complete"
     assert not (tmp_path / "app-2.giltrace").exists()
+
+
+def test_a_ring_that_has_forgotten_since_when_threads_hang(tmp_path: Path) -> None:
+    command = [*GILTRACE, "record", "--light", "--ring", "1MiB", "-o", "app", str(TARGET), "ring", "RLock"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            under_way = Flight(process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            assert process.stdin is not None
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            while not open_files(tmp_path / "app.giltrace")[0].header["overwritten"]:
+                time.sleep(0.001)
+            target = under_way.target
+            subprocess.run([*GILTRACE, "dump", str(target), "-o", str(tmp_path / "dump")], check=True, timeout=60)
+            os.kill(target, signal.SIGKILL)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    (dumped,) = load(tmp_path / "dump.giltrace").processes
+    assert dumped.violations == ()
+    verdict = judge(dumped)
+    assert verdict.summary.startswith("Deadlock: from before the record begins on, to the end")
+    assert all(at in verdict.summary for at in stood())
 
 
 def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:

@@ -13,15 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.launch.live import followed
+from giltrace.launch.live import attached, followed
 from giltrace.recording.events import Array, ProcessEvents
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import HOLD_BACK_NS, LiveReader, Update
 from giltrace.recording.locate import being_written
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Flag, Process
+from giltrace.views.top.model import Deadlock
 from giltrace.views.top.screen import Feed
 from tests.interpreters import Interpreter
+from tests.stuck import Stuck, stood
 from tests.tracing import TARGETS, read, recorded, traced_environment
 
 GILTRACE = (sys.executable, "-m", "giltrace")
@@ -248,3 +250,29 @@ def test_a_process_that_is_not_python() -> None:
         other.kill()
     assert ran.returncode == 2
     assert "is not Python" in ran.stderr
+
+
+def test_a_deadlock_is_told_as_soon_as_it_is_there_and_until_it_is_gone(any_interpreter: Interpreter) -> None:
+    """Between two threads that are attached to, that wait for each other's Lock, and that another one then helps."""
+    with Stuck(any_interpreter.path, "Lock", "later") as target, attached(target.pid) as source:
+        feed = Feed(source)
+
+        def deadlocks() -> tuple[Deadlock, ...]:
+            feed.update()
+            return feed.window.snapshot(sleepers=source.sleepers).deadlocks
+
+        assert deadlocks() == ()
+        target.say("begin")
+        while not (found := deadlocks()):
+            time.sleep(0.05)
+        at = {one.name: one.at for one in found[0].threads}
+        assert set(at.values()) == set(stood())
+        # Without a GIL a thread's first record may come before its name.
+        assert at.keys() == {"payer", "booker"} or any_interpreter.free_threaded
+        parked = any_interpreter.free_threaded or any_interpreter.version >= (3, 13, 1)
+        assert found[0].certain or parked
+        assert found[0].for_ns is not None
+        target.say("enough")
+        while deadlocks():
+            time.sleep(0.05)
+        feed.close()

@@ -232,6 +232,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "ids": ({"1": 1 << 40}, {"1": "2"}, {"1": 0}),
     "collectors": ({}, [1], [{}], [{"name": "gil"}], [{"name": "gil", "status": 1}]),
     "trigger": (1, {}, {"kind": "wait"}, {"kind": "wait", "rule": "", "time_ns": -1}),
+    "asleep": ({}, [1], [{}], [{"pid": 1}]),
     "command": ("x", [1], None),
     "realtime_offset_ns": (-(1 << 62),),
     "exit_status": ("0", 10**9),

@@ -11,12 +11,14 @@ from rich.console import Console
 from giltrace.views.top.graph import Ink, columns, draw, spark
 from giltrace.views.top.model import (
     Culprit,
+    Deadlock,
     Detail,
     Graph,
     Line,
     ProcessRow,
     Snapshot,
     Sort,
+    StuckThread,
     ThreadRow,
     ThreadState,
 )
@@ -72,6 +74,29 @@ def test_every_page_fits(width: int, height: int, threads: int) -> None:
     for page in pages:
         assert len(page) == height
         assert max(line.cell_len for line in page) <= width
+
+
+@pytest.mark.parametrize(("width", "height"), [*SIZES, (80, 0)])
+def test_a_deadlock_is_told_on_top_to_its_end(width: int, height: int) -> None:
+    told = "Deadlock for 2.00 s: 'payer' at pay (app.py:8) wants a lock that 'booker' has, 'booker' at book (app.py:14)"
+    one = Deadlock(4242, True, 2_000_000_000, (), told, "Take these locks in the same order everywhere.")
+    shown = replace(snapshot(), deadlocks=(one,))
+    lines = main_page(shown, View("app.py"), Ink(), width, height)
+    assert all(len(line.plain) <= width for line in lines)
+    assert not height or len(lines) == height
+    if width >= 80:
+        words = " ".join(line.plain for line in lines[2:6])
+        assert " ".join(words.split()).startswith(f"{told} {one.advice}")
+        assert any("worker-0" in line.plain for line in lines)
+    several = replace(snapshot(processes=2), deadlocks=(replace(one, certain=False), one))
+    assert "pid 4242: Deadlock" in main_page(several, View("app.py"), Ink(), 200, height)[2].plain
+
+
+def test_a_deadlock_as_json() -> None:
+    one = Deadlock(7, True, None, (StuckThread(8, "payer", "pay (app.py:8)", 4096, 9),), "told", "advice")
+    (told,) = json.loads(to_json(replace(snapshot(), deadlocks=(one,))))["deadlocks"]
+    stuck = {"tid": 8, "name": "payer", "at": "pay (app.py:8)", "lock": 4096, "waits_for": 9}
+    assert told == {"pid": 7, "certain": True, "for_ns": None, "threads": [stuck], "told": "told", "advice": "advice"}
 
 
 def test_80x24_shows_the_graph_all_columns_threads_culprits_and_keys() -> None:

@@ -13,6 +13,7 @@ from giltrace.analysis.measure.lock_blame import chain
 from giltrace.analysis.results import Verdict
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, union_length
+from giltrace.timeline.model import BlockEnd
 
 #: Somebody was blocked in locks for this share of the time that the threads had: as much as makes it contention where
 #: it is the GIL.
@@ -60,10 +61,12 @@ def stop_the_world(f: Figures) -> Verdict | None:
 
 def lock_bound(f: Figures) -> Verdict | None:
     """Did threads wait for each other in locks for much of the time, and more than for the GIL?"""
-    given = np.isin(f.block_causes, GIVEN_BACK)
+    given = np.isin(f.block_causes, GIVEN_BACK) & ~_waits_for_work(f)
     share = min(_rows(f, given) / f.had, 1.0)
     names = {cause.label for cause in GIVEN_BACK}
-    blame = [row for row in f.lock_blame if row.cause in names]
+    # Whoever waits for work from before the record to its end has no part in it.
+    blame = [row for row in f.lock_blame if row.cause in names and (row.waker is not None or row.max_ns < f.wall)]
+    blame = blame or [row for row in f.lock_blame if row.cause in names]
     lost = sum(row.ns for row in blame)
     if share < LOCK_SHARE or lost <= int(f.waited.sum()):
         return None
@@ -87,6 +90,14 @@ def lock_bound(f: Figures) -> Verdict | None:
             {**evidence, "turn_ns": float(np.median(length))},
         )
     return Verdict("lock-bound", f"Lock-bound: {lead}: {told}.{_meanwhile(most)}", _advice(f, most), evidence)
+
+
+def _waits_for_work(f: Figures) -> Bools:
+    """Which blocks are in a semaphore from before the record to its end: as who serves others waits for what to do."""
+    blocks = f.process.blocks
+    whole: Bools = (blocks["start"] <= f.process.start) & (blocks["ended"] == BlockEnd.OPEN)
+    whole &= f.block_causes == BlockCause.SEMAPHORE
+    return whole
 
 
 def _rows(f: Figures, chosen: Bools) -> int:

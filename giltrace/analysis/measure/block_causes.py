@@ -98,8 +98,9 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
     plain = cause == BlockCause.LOCK
     # What nobody had taken who let others in was made to wake them up.
     signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
-    # A queue in native code parks those that wait as a lock does.
-    told = signal | (kind == LockKind.EVENT) | ((kind == LockKind.PARKED) & (called != BlockCause.EVENT))
+    # A queue in native code parks those that wait as a lock does, or has a semaphore that nobody may have posted yet.
+    unknown = (kind == LockKind.PARKED) | ((kind == LockKind.SEMAPHORE) & (blocks["waker"] < 0))
+    told = signal | (kind == LockKind.EVENT) | (unknown & (called != BlockCause.EVENT))
     cause = np.where(plain & told, called, cause)
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)

@@ -1,32 +1,41 @@
-"""Names of the threads that a process already has. Nobody but the process knows those that Python gave them."""
+"""The threads that a process already has: their stacks, and the names that nobody but the process knows."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 from giltrace.collectors.pyspy import find_program
 from giltrace.errors import TargetError
 from giltrace.launch.attach.process import Process
 from giltrace.process.interpreter import find_interpreter, steadily
 from giltrace.process.thread_names import NamedThread, NameDump
+from giltrace.recording.sleepers import Frame
 
 #: So long py-spy is given.
 _SECONDS = 10.0
 
 
-def thread_names(process: Process) -> dict[int, str]:
-    """Return the name of each thread of `process` by its id here: Python's, else the kernel's."""
-    names: dict[int, str] = {}
+class KnownThread(NamedTuple):
+    """What a thread is called, and its Python stack, innermost first; empty if that is not known."""
+
+    name: str
+    frames: tuple[Frame, ...] = ()
+
+
+def known_threads(process: Process) -> dict[int, KnownThread]:
+    """Return what is known of each thread of `process` by its id here: the name is Python's, else the kernel's."""
+    known: dict[int, KnownThread] = {}
     for tid in process.tids():
         with contextlib.suppress(OSError):  # it may have just ended
-            names[tid] = process.comm(tid)
-    names |= {tid: name for tid, name in _names_by_pyspy(process).items() if tid in names}
-    if process.pid in names:
-        names[process.pid] = "MainThread"
-    return names
+            known[tid] = KnownThread(process.comm(tid))
+    known |= {tid: thread for tid, thread in _by_pyspy(process).items() if tid in known}
+    if process.pid in known:
+        known[process.pid] = known[process.pid]._replace(name="MainThread")
+    return known
 
 
-def _names_by_pyspy(process: Process) -> dict[int, str]:
+def _by_pyspy(process: Process) -> dict[int, KnownThread]:
     """What py-spy reads of a process that goes on meanwhile; empty if it cannot."""
     program = find_program()
     if program is None:
@@ -39,7 +48,7 @@ def _names_by_pyspy(process: Process) -> dict[int, str]:
         here = {inside: tid for tid, inside in map(process.ids, process.tids())}
     except (OSError, KeyError, TargetError):
         return {}  # it ends
-    return {here[thread.own]: thread.name for thread in threads if thread.own in here}
+    return {here[one.own]: KnownThread(one.name, one.frames) for one in threads if one.own in here}
 
 
 def _with_ids(process: Process, threads: list[NamedThread]) -> list[NamedThread]:

@@ -85,6 +85,13 @@ class Process:
             return Blocked(int(words[0]), tuple(int(word, 16) for word in words[1:7]), int(words[7], 16))
         return "running" if words and words[0] == "running" else "other"
 
+    def turns(self, tid: int) -> str:
+        """Return how often a thread has had a core, as text; empty where the kernel does not count. Raises OSError."""
+        try:
+            return (self.folder / "task" / str(tid) / "schedstat").read_text().split()[-1]
+        except FileNotFoundError:
+            return ""
+
     def maps(self) -> list[Mapping]:
         """Return its mappings in order of address. Raises OSError."""
         text = (self.folder / "maps").read_text(errors="surrogateescape")

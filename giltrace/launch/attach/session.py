@@ -17,10 +17,11 @@ from giltrace.errors import OutputError, TargetError
 from giltrace.launch.attach import inject, refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.holders import gil_holders
-from giltrace.launch.attach.names import thread_names
+from giltrace.launch.attach.names import known_threads
 from giltrace.launch.attach.place import Place, find_place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.progress import EventCount
+from giltrace.launch.attach.sleepers import Sleepers, places, seen_again
 from giltrace.launch.attach.target import Target
 from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
@@ -106,7 +107,10 @@ class Recording:
         process = target.process
         self._process, self._path, self._place = process, path, place
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
-        self.meta.thread_names = {str(tid): name for tid, name in thread_names(process).items()}
+        self.sleepers, asleep = Sleepers(process), places(process)
+        threads = known_threads(process)
+        self.sleepers.learn(threads, asleep)
+        self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
         self.meta.ids = process.ids_here()
         self.meta.write(path)
         self._gil = GilCollector(depth)
@@ -116,6 +120,7 @@ class Recording:
             self._crew.start(Session(path, process.pid, None), alone=bool(self.meta.ids))
             self._tracer = AttachedTracer(target, place, depth, ending, ring)
             self.meta.holders = gil_holders(process)
+            self.meta.asleep = self.sleepers.look()
             self.meta.write(path)
         except BaseException:
             self._crew.stop()
@@ -135,6 +140,7 @@ class Recording:
 
     def finish(self) -> Outcome:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
+        self.meta.asleep = seen_again(self.meta.asleep, self.sleepers.look())
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
         said += self._place.collect(self._path)

@@ -48,9 +48,11 @@ def look_once(source: Source, pid: int | None, ending: Ending, seconds: float, *
             time.sleep(min(left, _POLL_SECONDS))
             ended = source.ended()
             feed.update()
+            if pid is not None and source.sleepers is not None:
+                source.sleepers(pid)  # who slept at one look and sleeps at the next did so all the time
         feed.update(0)
         view = View(source.title, span_ns=round(seconds * 1e9), notice=ended or "")
-        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid, ask=ask_kernel)
+        snapshot = feed.window.snapshot(view.span_ns, view.sort, pid=pid, ask=ask_kernel, sleepers=source.sleepers)
         if as_json:
             print(to_json(snapshot))
         else:

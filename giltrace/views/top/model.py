@@ -99,6 +99,35 @@ class ProcessRow:
 
 
 @dataclass(frozen=True)
+class StuckThread:
+    """A thread that sleeps in the lock at an address, `at` a line in words; `waits_for` is the tid of who has it.
+
+    That is None where it is not known.
+    """
+
+    tid: int
+    name: str
+    at: str
+    lock: int
+    waits_for: int | None
+
+
+@dataclass(frozen=True)
+class Deadlock:
+    """Threads of a process that wait for each other, or, if not `certain`, may.
+
+    They have for `for_ns`; None: since before giltrace came. `told` says so in a sentence, and `advice` what to do.
+    """
+
+    pid: int
+    certain: bool
+    for_ns: int | None
+    threads: tuple[StuckThread, ...]
+    told: str
+    advice: str
+
+
+@dataclass(frozen=True)
 class Graph:
     """Shares per bucket, oldest first: of the busiest GIL if there are several."""
 
@@ -130,6 +159,7 @@ class Snapshot:
     lost: int
     missed: int
     lost_stacks: int = 0
+    deadlocks: tuple[Deadlock, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ HELP = (
     ),
     (
         "state",
-        "holding, waiting: the GIL. Off it: running (or ready for a core), blocked (asleep); ended. 0.1 s old; all "
-        "other figures are exact.",
+        "holding, waiting: the GIL. Off it: running, in lock, blocked; ended. 0.1 s old, all else is exact. A deadlock "
+        "is told on top.",
     ),
     ("culprits", "lines that held the GIL while others waited, by the time they cost"),
     ("", ""),
@@ -87,13 +87,15 @@ HELP = (
     ("h, ?", "this page"),
     ("q, Ctrl-C", "quit"),
 )
+#: So many processes with a deadlock are told of.
+_DEADLOCKS = 2
 #: Columns that a term takes.
 _TERM = 11
 
 
 def main_page(snapshot: Snapshot, view: View, ink: Ink, width: int, height: int) -> list[Text]:
     """The overview; `height` 0 shows everything there is, without a graph."""
-    lines = [*_top(snapshot, view, width), *_notes(snapshot, view)]
+    lines = [*_top(snapshot, view, width), *_deadlocks(snapshot, width), *_notes(snapshot, view)]
     if height:
         rows = 3 if height < 20 else 5 if height < 34 else 8
         lines += _graph(snapshot, ink, width, rows)
@@ -184,6 +186,17 @@ def _top(snapshot: Snapshot, view: View, width: int) -> list[Text]:
         f"{snapshot.acquires / seconds:,.0f} acquires/s",
     )
     return [title, stats]
+
+
+def _deadlocks(snapshot: Snapshot, width: int) -> list[Text]:
+    """A sentence on each, and what to do about it; of several processes those that are certain first."""
+    lines = []
+    several = len(snapshot.processes) > 1
+    for one in sorted(snapshot.deadlocks, key=lambda one: not one.certain)[:_DEADLOCKS]:
+        told = f"pid {one.pid}: {one.told}" if several else one.told
+        for text, style in ((told, "bold red" if one.certain else "bold yellow"), (one.advice, "")):
+            lines += [Text(line, style) for line in textwrap.wrap(visible(text), max(width, 2 * _TERM))]
+    return lines
 
 
 def _notes(snapshot: Snapshot, view: View) -> list[Text]:

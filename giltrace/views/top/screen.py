@@ -131,7 +131,14 @@ class Screen:
         if self._shown is not None and not self._shown.processes:
             view.pid = None
         # A page of threads, and some to scroll to: the others are counted.
-        self._shown = self.feed.window.snapshot(view.span_ns, view.sort, limit=500, pid=view.pid, ask=ask_kernel)
+        self._shown = self.feed.window.snapshot(
+            view.span_ns,
+            view.sort,
+            limit=500,
+            pid=view.pid,
+            ask=ask_kernel,
+            sleepers=self.feed.source.sleepers if self._end is None else None,
+        )
 
     def _draw(self) -> None:
         size = os.get_terminal_size()

@@ -16,7 +16,6 @@ from giltrace.timeline.holds import match
 from giltrace.timeline.model import RUN, STATE, Flag, Process, Thread
 
 _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
-_SLEEP = (Kind.SLEPT, Kind.AWOKE, Kind.THREAD_END)
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,16 @@ class Matcher:
     """Matches the records of one process as they come; `since` is when its first stretch begins.
 
     `under_way` (dtype `GIL_EVENT`) has the acquire or request of each thread that holds or waits at the end of the last
-    stretch; `asleep` are the threads that sleep in a lock then.
+    stretch.
     """
 
     def __init__(self, since: int) -> None:
         self.end = since
         self.under_way = np.empty(0, GIL_EVENT)
-        self.asleep: set[int] = set()
 
     def take(self, events: Array, until: int) -> Usage:
         """The stretch up to `until`, with the new `events` (dtype `GIL_EVENT`, sorted by time)."""
         start, self.end = self.end, max(until, self.end)
-        self._see_sleep(events)
         late = len(self.under_way) and len(events) and events["time"][0] < self.under_way["time"].max()
         whole = np.concatenate([self.under_way, events])
         if late:
@@ -104,13 +101,6 @@ class Matcher:
         usage = self._match(whole, threads, carried, ended_at, ended, start)
         self._carry(whole, threads, ended)
         return usage
-
-    def _see_sleep(self, events: Array) -> None:
-        """Note who sleeps in a lock: of each thread the last word on that counts."""
-        told = events[np.isin(events["kind"], _SLEEP)]
-        thread, last = np.unique(told["thread"][::-1], return_index=True)
-        sleeps = told["kind"][::-1][last] == Kind.SLEPT
-        self.asleep = (self.asleep | set(thread[sleeps].tolist())) - set(thread[~sleeps].tolist())
 
     def _match(
         self, whole: Array, threads: npt.NDArray[np.uint32], carried: Ints, ended_at: Ints, ended: Bools, start: int

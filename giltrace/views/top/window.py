@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from giltrace.recording.stacks import Frame
 from giltrace.text import visible
 from giltrace.timeline.axis import Ints
 from giltrace.views.top.buckets import Buckets, split
+from giltrace.views.top.locks import AskSleepers, Locks
 from giltrace.views.top.model import (
     BUCKET_NS,
     MINUTE_NS,
     Culprit,
+    Deadlock,
     Detail,
     Graph,
     Line,
@@ -56,6 +58,7 @@ class _Process:
     def __init__(self, file: LiveFile, since: int) -> None:
         self.file = file
         self.matcher = Matcher(since)
+        self.locks = Locks(file)
         self.ended = False
         self.gils = 0
         self.ident: dict[int, int] = {}
@@ -96,6 +99,7 @@ class Window:
             # A process that has ended is given whole, beyond the moment that was asked for.
             last = int(update.events["time"][-1]) if update.ended and len(update.events) else 0
             usage = process.matcher.take(update.events, max(self.until, last))
+            process.locks.take(update)
             process.gils = max(process.gils, usage.gils if len(update.events) else 0)
             ident = self._meet(process, update, usage)
             self._count_threads(usage, ident)
@@ -229,6 +233,7 @@ class Window:
         limit: int = 1000,
         pid: int | None = None,
         ask: AskKernel | None = None,
+        sleepers: AskSleepers | None = None,
     ) -> Snapshot:
         """The figures of the last `span_ns`, of the process `pid` only if given, and at most `limit` threads."""
         span = max(min(span_ns, self.until - self.since), 1)
@@ -256,7 +261,18 @@ class Window:
             lost=sum(p.file.lost for p in chosen),
             missed=sum(p.file.missed for p in chosen),
             lost_stacks=sum(p.file.lost_stacks for p in chosen),
+            deadlocks=tuple(filter(None, (self._deadlock(p, sleepers) for p in chosen if not p.ended))),
         )
+
+    def _deadlock(self, process: _Process, sleepers: AskSleepers | None) -> Deadlock | None:
+        """Threads of a process that wait for each other now, by what is on record and what is seen from outside."""
+        people = {
+            number: replace(person.info, name=self._name(person))
+            for number, ident in process.ident.items()
+            if (person := self._people.get(ident)) is not None and not person.ended
+        }
+        names = {tid: visible(name) for tid, name in self._names.items()}
+        return process.locks.standstill(self.until, people, names, sleepers)
 
     def detail(self, ident: int, span_ns: int, ask: AskKernel | None = None) -> Detail | None:
         """One thread, looked at closely; None if it is no longer known."""
@@ -325,7 +341,7 @@ class Window:
 
     def _doing(self, process: _Process) -> dict[int, ThreadState]:
         """What the threads do that hold, wait or sleep in a lock, by ident."""
-        known = [(thread, ThreadState.LOCKED) for thread in process.matcher.asleep if thread in process.ident]
+        known = [(thread, ThreadState.LOCKED) for thread in process.locks.asleep if thread in process.ident]
         for row in process.matcher.under_way:
             holds = row["kind"] == Kind.ACQUIRE
             known.append((int(row["thread"]), ThreadState.HOLDING if holds else ThreadState.WAITING))

@@ -260,7 +260,9 @@ def test_what_began_before_and_never_ends_is_known(interpreter: Interpreter, tmp
         asleep(target)
         (process,) = record(target.pid, tmp_path / "deadlock.giltrace", 0.2).processes
         assert len(process.holds) == 0
-        assert judge(process).kind == "idle"
+        verdict = judge(process)
+        assert (verdict.kind, "'MainThread' at <module> (attached.py:" in verdict.summary) == ("deadlock", True)
+        assert "whether it has taken that lock itself" in verdict.advice
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")

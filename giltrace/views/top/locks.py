@@ -1,0 +1,214 @@
+"""Who sleeps in locks in one process at this moment, and whether these threads wait for each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.findings.deadlock import ADVICE, LEAST_NS, find_standstill, under_way, who_and_where
+from giltrace.analysis.findings.figures import Figures
+from giltrace.recording.events import PLACE, ThreadInfo
+from giltrace.recording.layout import Kind, Way
+from giltrace.recording.live import Update
+from giltrace.recording.live_file import LiveFile
+from giltrace.recording.sleepers import Frame, Look
+from giltrace.timeline.blocks import kind_of
+from giltrace.timeline.model import (
+    BLOCK,
+    HELD_LOCK,
+    HOLD,
+    LOCK,
+    SWITCH_REQUEST,
+    WAIT,
+    BlockEnd,
+    LockKind,
+    Process,
+    Stacks,
+    Thread,
+)
+from giltrace.timeline.sleepers import with_stacks
+from giltrace.views.top.model import MINUTE_NS, Deadlock, StuckThread
+from giltrace.views.top.usage import as_process
+
+#: Tells from outside who sleeps in locks in a process now, and who has these, as far as that can be seen.
+AskSleepers = Callable[[int], Look]
+
+#: Threads in locks whose owners are not known are told of if they sleep for so long: others get theirs in the end.
+_LONG_NS = 1_000_000_000
+#: Of more threads than these, those that sleep for longest are looked at.
+_MOST = 500
+
+#: Of a sleep whose place is not known.
+_NOWHERE = np.zeros((), PLACE)
+
+_TOLD = (Kind.SLEPT, Kind.AWOKE, Kind.THREAD_END)
+
+
+class _Sleep(NamedTuple):
+    """A thread sleeps since `start`, in these addresses, in this `way`; it had taken the semaphores `held` then.
+
+    `stack` is the tracer's number.
+    """
+
+    start: int
+    semaphore: int
+    lock: int
+    way: int
+    stack: int
+    held: tuple[int, ...]
+
+    @property
+    def address(self) -> int:
+        """That of the lock, of either kind."""
+        return self.lock or self.semaphore
+
+
+class Locks:
+    """Follows who sleeps in the locks of one process; `asleep` are those on record, by the tracer's numbers."""
+
+    def __init__(self, file: LiveFile) -> None:
+        self._file = file
+        self.asleep: dict[int, _Sleep] = {}
+        self._frames: dict[int, tuple[Frame, ...]] = {}
+        # Those of whom it was found that they do not wait for each other: as long as nothing changes, they do not.
+        self._harmless: dict[int, tuple[_Sleep, tuple[Frame, ...]]] = {}
+
+    def take(self, update: Update) -> None:
+        """Note who fell asleep and who woke up: of each thread the last word on that counts."""
+        told = update.events[np.isin(update.events["kind"], _TOLD)]
+        if len(told) and self._file.stacks is not None:
+            self._file.stacks.update()
+        thread, last = np.unique(told["thread"][::-1], return_index=True)
+        for number, row in zip(thread.tolist(), told[::-1][last], strict=True):
+            if row["kind"] != Kind.SLEPT:
+                self.asleep.pop(number, None)
+                continue
+            known = row["arg"] < len(update.places)
+            place = update.places[row["arg"]] if known else _NOWHERE
+            held = update.held[(update.held["thread"] == number) & (update.held["time"] == row["time"])]
+            self.asleep[number] = _Sleep(
+                start=int(row["time"]),
+                semaphore=int(place["semaphore"]),
+                lock=int(place["lock"]),
+                way=int(row["flags"]),
+                stack=int(row["stack"]),
+                held=tuple(held["semaphore"].tolist()),
+            )
+
+    def standstill(
+        self, until: int, people: Mapping[int, ThreadInfo], names: Mapping[int, str], ask: AskSleepers | None
+    ) -> Deadlock | None:
+        """Threads that wait for each other now, or may; `people` are those known by the tracer's numbers."""
+        first_ns, outside = ask(self._file.pid) if ask is not None else Look(until, ())
+        now = max([until, *(one.last_ns for one in outside)])
+        threads = [Thread(info.tid, names.get(info.tid, info.name), 0, now) for info in people.values()]
+        number = {tracers: at for at, tracers in enumerate(people)}
+        by_tid = {thread.tid: at for at, thread in enumerate(threads)}
+        sleeps, stacks = {}, {}
+        for tracers, sleep in self.asleep.items():
+            if tracers in number:
+                sleeps[number[tracers]] = sleep
+                stacks[number[tracers]] = self._stack(sleep.stack)
+        # What lasts since before anybody looked is to count as long.
+        origin = min(first_ns, *(sleep.start for sleep in sleeps.values()), until) - MINUTE_NS
+        for one in outside:
+            at = by_tid.setdefault(one.tid, len(threads))
+            if at == len(threads):
+                threads.append(Thread(one.tid, names.get(one.tid, ""), 0, now))
+            if at not in sleeps:
+                start = origin if one.seen_ns <= first_ns else one.seen_ns
+                sleeps[at] = _Sleep(start, one.semaphore, one.lock, one.way, -1, ())
+                stacks[at] = one.frames
+        for one in outside:
+            owner = by_tid.get(one.owner)
+            if owner in sleeps and owner != by_tid[one.tid]:
+                sleeps[owner] = sleeps[owner]._replace(held=(*sleeps[owner].held, one.address))
+        long = {at: sleep for at, sleep in sleeps.items() if sleep.address and now - sleep.start >= LEAST_NS}
+        if len({sleep.address for sleep in long.values()}) < 2:
+            return None
+        chosen = {at: (long[at], stacks[at]) for at in sorted(long, key=lambda at: long[at].start)[:_MOST]}
+        if chosen == self._harmless:
+            return None
+        found = self._judge(origin, now, threads, chosen)
+        harmless = found is None and all(now - sleep.start >= _LONG_NS for sleep, _ in chosen.values())
+        self._harmless = chosen if harmless else {}
+        return found
+
+    def _stack(self, number: int) -> tuple[Frame, ...]:
+        """The frames of one of the tracer's stacks; those of who sleeps on are read once."""
+        used = {sleep.stack for sleep in self.asleep.values()}
+        self._frames = {one: frames for one, frames in self._frames.items() if one in used}
+        if number not in self._frames:
+            live = self._file.stacks
+            self._frames[number] = live.stack(number) if live is not None and number > 0 else ()
+        return self._frames[number]
+
+    def _judge(
+        self, origin: int, now: int, threads: list[Thread], sleeps: Mapping[int, tuple[_Sleep, tuple[Frame, ...]]]
+    ) -> Deadlock | None:
+        """Say what a report would of a process of which nothing else is known."""
+        figures = Figures(_process(self._file, origin, now, threads, sleeps), time.time_ns())
+        found = find_standstill(figures, _LONG_NS)
+        if found is None:
+            return None
+        ns = now - found.start if found.start > origin else None
+        process = figures.process
+        rows = process.blocks[list(found.blocks)]
+        address = process.locks["address"][rows["lock"]].tolist()
+        tids = [process.threads[thread].tid for thread in rows["thread"].tolist()]
+        follows = [*tids[1:], tids[0]] if found.certain else [None] * len(tids)
+        known = zip(tids, who_and_where(figures, found), address, follows, strict=True)
+        return Deadlock(
+            pid=self._file.pid,
+            certain=found.certain,
+            for_ns=ns,
+            threads=tuple(StuckThread(tid, name, where, lock, waits) for tid, (name, where), lock, waits in known),
+            told=under_way(figures, found, ns),
+            advice=ADVICE[found.certain],
+        )
+
+
+def _process(
+    file: LiveFile,
+    origin: int,
+    now: int,
+    threads: list[Thread],
+    sleeps: Mapping[int, tuple[_Sleep, tuple[Frame, ...]]],
+) -> Process:
+    """Just enough of a process for what is found of locks: the blocks that are under way; `sleeps` by their start."""
+    places = sorted({(sleep.address, int(kind_of(sleep.way))) for sleep, _ in sleeps.values()})
+    number = {place: at for at, place in enumerate(places)}
+    owned = {address: at for (address, kind), at in number.items() if kind in (LockKind.SEMAPHORE, LockKind.PARKED)}
+    blocks, held = np.zeros(len(sleeps), BLOCK), list[tuple[int, int]]()
+    for at, (thread, (sleep, _)) in enumerate(sleeps.items()):
+        lock = number[sleep.address, int(kind_of(sleep.way))]
+        timed = bool(sleep.way & Way.TIMED)
+        blocks[at] = (sleep.start, now, thread, lock, -1, now, BlockEnd.OPEN, timed, False)
+        held += [(at, owned[one]) for one in sleep.held if one in owned and owned[one] != lock]
+    none = np.empty(0, np.int32)
+    unknown = np.full(len(sleeps), -1, np.int32)
+    stacks = Stacks(
+        with_stacks(None, [frames for _, frames in sleeps.values()]),
+        hold_begin=none,
+        hold_end=none,
+        wait=none,
+        request=none,
+        block=np.array([at if frames else -1 for at, (_, frames) in enumerate(sleeps.values())], np.int32),
+        wake=unknown,
+    )
+    return replace(
+        as_process(np.empty(0, HOLD), np.empty(0, WAIT), 0, np.empty(0, SWITCH_REQUEST)),
+        pid=file.pid,
+        start=origin,
+        end=now,
+        threads=tuple(threads),
+        blocks=blocks,
+        locks=np.array(places, LOCK),
+        held=np.array(held, HELD_LOCK),
+        stacks=stacks,
+        free_threaded="free-threading" in file.python,
+    )
