@@ -115,13 +115,18 @@ static void name_of_starting(char *out) {
     }
 }
 
-/* Remember the name of a thread until it uses the GIL. */
-void names_announce(pthread_t thread, const char *name) {
-    pthread_mutex_lock(&pending_lock);
+/* With the lock. */
+static void remember(pthread_t thread, const char *name) {
     unsigned slot = pending_next++ % PENDING_MAX;
     pending[slot].thread = thread;
     pending[slot].used = true;
     copy_utf8(pending[slot].name, sizeof pending[slot].name, name);
+}
+
+/* Remember the name of a thread until it uses the GIL. */
+void names_announce(pthread_t thread, const char *name) {
+    pthread_mutex_lock(&pending_lock);
+    remember(thread, name);
     pthread_mutex_unlock(&pending_lock);
 }
 
@@ -145,15 +150,25 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
     if (may_use_api(&self)) {
         name_of_starting(name);
     }
+    bool named = name[0] != 0;
+    if (named) {
+        pthread_mutex_lock(&pending_lock);
+    }
     errno = saved_errno;
     int result = atomic_load_explicit(&names_next_create, memory_order_relaxed)(thread, attr, start, arg);
-    if (result == 0 && name[0] != 0) {
-        names_announce(*thread, name);
+    saved_errno = errno;
+    if (result == 0 && named) {
+        remember(*thread, name);
     }
+    if (named) {
+        pthread_mutex_unlock(&pending_lock);
+    }
+    errno = saved_errno;
     return result;
 }
 
-/* The name of the calling thread. Its parent held the GIL until the name was stored, so it is there by now. */
+/* The name of the calling thread. Its parent has had the lock since before the thread was, so that it is there by now:
+ * without a GIL a thread may ask for it at once. */
 void names_take(uint32_t tid, char *out, size_t size) {
     const struct gt_header *head = store_header();
     if (head != NULL && tid == __atomic_load_n(&head->pid, __ATOMIC_RELAXED)) {
