@@ -127,7 +127,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         cpu_quota=process.cores.quota if process.cores is not None else None,
         limits=known.limits,
         end_of=process.end_of,
-        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes, figures.asleep),
         lock_blame=_bounded(figures, machine),
         critical_path=figures.on_path[:_MOST_ON_PATH],
     )

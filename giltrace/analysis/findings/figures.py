@@ -10,6 +10,7 @@ import numpy as np
 from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Activity, activity
+from giltrace.analysis.measure.asleep_causes import asleep_causes
 from giltrace.analysis.measure.block_causes import block_causes
 from giltrace.analysis.measure.ending import ending_waits, only_ending
 from giltrace.analysis.measure.expressions import Expressions
@@ -210,6 +211,10 @@ class Figures:
     def block_causes(self) -> Ints:
         """The `BlockCause` of each block."""
         return block_causes(self.process, Expressions(self.process, self._before)).astype(np.int64)
+
+    def asleep(self, stacks: Ints) -> Ints:
+        """The `AsleepCause` of those who slept in these stacks."""
+        return asleep_causes(self.process, stacks, Expressions(self.process, self._before))
 
     @cached_property
     def turns(self) -> Pieces:
