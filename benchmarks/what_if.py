@@ -1,10 +1,11 @@
 """Do forecasts come true? What the report says that a change would bring at most, and what the changed program does.
 
-    python -m benchmarks.what_if [--rounds 5] [--python PATH] [--free-threaded PATH] [--markdown docs/forecasts.md]
+    python -m benchmarks.what_if [--rounds 5] [--python PATH] [--free-threaded PATH] [--first] [--markdown FILE]
 
 The first table is of workloads and the changes of `changes.py`: each round records one, and runs it as it is and
 changed, not traced. Forecast is the bound of the report, real by how much the changed program is faster. A run in which
-others used the machine is done again, and what remains of that is told.
+others used the machine is done again, and what remains of that is told; with `--first` it is not, but others are served
+after it.
 
 The second table is of small programs, each pinned to one core and to two. Predicted is the bound of their threads; real
 is by how much processes with the same work are faster than these threads, not traced, in the same round. With
@@ -79,8 +80,7 @@ Written by `python -m benchmarks.what_if --markdown docs/forecasts.md` on {today
 The report says what a change would bring at most: no GIL, a lock less, a call that releases the GIL. Here each program
 was recorded, and then changed that way. *Forecast* is what the report says of the recording, *real* by how much the
 changed program is faster, neither of both traced: medians of {rounds} rounds, and in brackets the least and the most.
-Time in which the worker threads do not live yet, or no more, is left out of both. Runs take turns, and one in which
-others used more than {quiet:.0%} of a core is done again; at most they used {busy:.0%}.
+Time in which the worker threads do not live yet, or no more, is left out of both. {others}
 
 {table}
 
@@ -95,6 +95,12 @@ had. The aim is a difference of at most {target:.0%}. What a replay does not kno
 * *Cores are shared with other programs.* What they took of the cores during the recording they take in the replay too,
   but a changed program meets others.
 """
+
+
+_REPEATED = """Runs take turns, and one in which
+others used more than {quiet:.0%} of a core is done again; at most they used {busy:.0%}."""
+_FIRST = """Runs take turns. Other
+programs used the machine too, {busy:.1f} cores' worth of it at most, but were served after these."""
 
 
 class Small(NamedTuple):
@@ -159,7 +165,9 @@ def small_programs(rounds: int, python: str, free_threaded: str | None) -> Table
     return table
 
 
-def changed_programs(chosen: list[Change], rounds: int, python: str, free: str | None) -> dict[Change, list[Round]]:
+def changed_programs(
+    chosen: list[Change], rounds: int, python: str, free: str | None, attempts: int
+) -> dict[Change, list[Round]]:
     """Some rounds of each change for which there is an interpreter; the changes take turns within a round."""
     found: dict[Change, list[Round]] = {}
     for number in range(rounds):
@@ -167,7 +175,7 @@ def changed_programs(chosen: list[Change], rounds: int, python: str, free: str |
             interpreter = free if change.free_threaded else python
             if interpreter is not None:
                 print(f"round {number + 1} of {rounds}: {change.name}, {change.what}", file=sys.stderr)
-                found.setdefault(change, []).append(changes.one_round(change, interpreter))
+                found.setdefault(change, []).append(changes.one_round(change, interpreter, attempts))
     return found
 
 
@@ -182,15 +190,15 @@ def rows_of(found: dict[Change, list[Round]], told: str, told_free: str) -> list
     return rows
 
 
-def page(rows: list[list[str]], found: dict[Change, list[Round]], rounds: int) -> str:
+def page(rows: list[list[str]], found: dict[Change, list[Round]], rounds: int, *, first: bool) -> str:
     """The page of the documentation."""
+    busy = max(one.busy for several in found.values() for one in several)
     table = "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
     return _PAGE.format(
         today=f"{datetime.date.today():%Y-%m-%d}",
         machine=machine(),
         rounds=rounds,
-        quiet=changes.QUIET,
-        busy=max(one.busy for several in found.values() for one in several),
+        others=(_FIRST if first else _REPEATED).format(quiet=changes.QUIET, busy=busy),
         table=table,
         target=TARGET,
     )
@@ -204,9 +212,13 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter to trace (default: this one)")
     parser.add_argument("--free-threaded", help="a Python built without a GIL")
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation here; no second table then")
+    parser.add_argument("--first", action="store_true", help="take precedence over other programs (as root)")
     options = parser.parse_args()
+    if options.first:
+        changes.take_precedence()
+    attempts = 1 if options.first else changes.ATTEMPTS
     chosen = [change for change in CHANGES if not options.changes or change.name in options.changes]
-    found = changed_programs(chosen, options.rounds, options.python, options.free_threaded)
+    found = changed_programs(chosen, options.rounds, options.python, options.free_threaded, attempts)
     free = f"{version(options.free_threaded)}t" if options.free_threaded else ""
     rows = rows_of(found, version(options.python), free)
     table = Table(*HEAD, title=f"forecasts and changed programs ({options.rounds} rounds: median, least and most)")
@@ -215,7 +227,7 @@ def main() -> None:
     console = Console(width=130)
     console.print(table)
     if options.markdown is not None:
-        options.markdown.write_text(page(rows, found, options.rounds))
+        options.markdown.write_text(page(rows, found, options.rounds, first=options.first))
     elif not options.changes:
         console.print(small_programs(options.rounds, options.python, options.free_threaded))
     console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
