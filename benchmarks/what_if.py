@@ -84,16 +84,9 @@ Time in which the worker threads do not live yet, or no more, is left out of bot
 
 {table}
 
-All forecasts are bounds: the recording is replayed with the CPU time that was measured, on as many cores as the process
-had. The aim is a difference of at most {target:.0%}. What a replay does not know is what changes by itself:
-
-* *A thread that does not sleep in a lock is not woken up either.* A wake-up costs the machine of these figures 20 to
-  60 us, and a lock that goes round every 0.1 ms pays for two of them at each turn. The replay keeps what each thread
-  slept and computed besides, which also has such delays in it: it says a little less than the change brings.
-* *Caches, memory and clock rates are shared.* Two threads that compute side by side may each be slower for it. CPU time
-  is taken as it was, one thread at a time.
-* *Cores are shared with other programs.* What they took of the cores during the recording they take in the replay too,
-  but a changed program meets others.
+What is forecast is meant as a bound, with the CPU time that was measured and the cores that the process had; where the
+real figure is the larger one, it was none. The aim is a difference of at most {target:.0%}. A replay keeps wake-ups and
+CPU time as they were measured, which the change may alter, and does not know of caches, clock rates and other programs.
 """
 
 
