@@ -223,7 +223,7 @@ round, on the same interpreter; the rows *{peers.BARE}* have seconds. Where roun
 a difference within the brackets is none. CPU time is that of the whole process, which others disturb less, but it does
 not have the times in which a tool stopped the program. What a tool does before and after the program is not counted.
 What they see for it, by which they differ more than by what they cost, is on the page on
-[other tools](comparison.md).
+[other tools](comparison.md); whether what giltrace forecasts comes true, on [another](forecasts.md).
 
 {peers.CONDITIONS}
 

@@ -1,22 +1,22 @@
-"""Does the what-if come true? What it predicts for threads against what processes, which share no GIL, really take.
+"""Do forecasts come true? What the report says that a change would bring at most, and what the changed program does.
 
-    python benchmarks/what_if.py [--rounds 5] [--python PATH] [--free-threaded PATH]
+    python -m benchmarks.what_if [--rounds 5] [--python PATH] [--free-threaded PATH] [--first] [--markdown FILE]
 
-`cpu_bound` is two threads that count, `multiprocess` two processes that count as far; they are recorded in turns.
-Predicted is how long the threads take by the replay on two cores, without what comes before the first and after the
-last of them; measured is how long the longer-lived of the two processes lives. Where other programs want the cores too,
-they take them from one counting thread at a time and from both processes at once, and the two cannot agree: the second
-row leaves time without a core out of both. `io_bound` has nothing to gain.
+The first table is of workloads and the changes of `changes.py`: each round records one, and runs it as it is and
+changed, not traced. Forecast is the bound of the report, real by how much the changed program is faster. A run in which
+others used the machine is done again, and what remains of that is told; with `--first` it is not, but others are served
+after it.
 
 The second table is of small programs, each pinned to one core and to two. Predicted is the bound of their threads; real
 is by how much processes with the same work are faster than these threads, not traced, in the same round. With
-`--free-threaded` (a Python built without a GIL) there is also by how much its threads gain if it has none. That takes a
-machine with nothing else to do: the load is printed last.
+`--free-threaded` (a Python built without a GIL) there is also by how much its threads gain if it has none; without it
+the changes that need one are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import statistics
 import subprocess
@@ -25,13 +25,17 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from rich.console import Console
 from rich.table import Table
 
-from giltrace.analysis.measure import usage
+from benchmarks import changes
+from benchmarks.changes import CHANGES, Change, Round
+from benchmarks.run import machine, spread, version
 from giltrace.analysis.replay.what_if import what_if
 from giltrace.timeline.load import load
-from giltrace.timeline.model import Process, State
+from giltrace.timeline.model import Process
 
 CORES = 2
 TARGET = 0.10
@@ -68,48 +72,28 @@ def main():
 if __name__ == "__main__":
     main()
 """
+HEAD = ["program", "change", "interpreter", "forecast", "real", "difference"]
+_PAGE = """# Whether forecasts come true
+
+Written by `python -m benchmarks.what_if --markdown docs/forecasts.md` on {today}: {machine}.
+
+The report says what a change would bring at most: no GIL, a lock less, a call that releases the GIL. Here each program
+was recorded, and then changed that way. *Forecast* is what the report says of the recording, *real* by how much the
+changed program is faster, neither of both traced: medians of {rounds} rounds, and in brackets the least and the most.
+Time in which the worker threads do not live yet, or no more, is left out of both. {others}
+
+{table}
+
+What is forecast is meant as a bound, with the CPU time that was measured and the cores that the process had; where the
+real figure is the larger one, it was none. The aim is a difference of at most {target:.0%}. A replay keeps wake-ups and
+CPU time as they were measured, which the change may alter, and does not know of caches, clock rates and other programs.
+"""
 
 
-class Round(NamedTuple):
-    """One recording of each workload; times in ns, the bound as a ratio."""
-
-    predicted: int
-    measured: int
-    predicted_on_core: int
-    measured_on_core: int
-    io_bound: float
-
-
-def record(name: str, python: str, *arguments: str) -> tuple[Process, ...]:
-    """Record a program or bundled workload once and return its processes."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "recorded")
-        command = [sys.executable, "-m", "giltrace", "record", "--light", "--python", python, "-o", str(output), name]
-        subprocess.run([*command, *arguments], check=True, capture_output=True)
-        return load(output.with_name("recorded.giltrace")).processes
-
-
-def on_core(process: Process) -> int:
-    """The most that one of its threads ran: that of the main thread, which only waits in `cpu_bound`, is less."""
-    sums = usage.state_sums(process)
-    return int((sums[:, State.HOLDING_RUNNING] + sums[:, State.OFF_RUNNING]).max())
-
-
-def one_round(python: str) -> Round:
-    """Record all three."""
-    (threads,) = record("cpu_bound", python)
-    processes = record("multiprocess", python)
-    (sleepers,) = record("io_bound", python)
-    workers = [thread for thread in threads.threads if thread.tid != threads.pid]
-    around = (threads.end - threads.start) - (max(w.end for w in workers) - min(w.start for w in workers))
-    children = [process for process in processes if process.ppid in {other.pid for other in processes}]
-    return Round(
-        predicted=what_if(threads, CORES).makespan_ns - around,
-        measured=max(child.end - child.start for child in children),
-        predicted_on_core=on_core(threads),
-        measured_on_core=max(on_core(child) for child in children),
-        io_bound=what_if(sleepers, CORES).speedup_bound,
-    )
+_REPEATED = """Runs take turns, and one in which
+others used more than {quiet:.0%} of a core is done again; at most they used {busy:.0%}."""
+_FIRST = """Runs take turns. Other
+programs used the machine too, {busy:.1f} cores' worth of it at most, but were served after these."""
 
 
 class Small(NamedTuple):
@@ -120,12 +104,22 @@ class Small(NamedTuple):
     free: float
 
 
+def record(script: Path, python: str, *arguments: str) -> Process:
+    """Record a program of one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "recorded")
+        command = [sys.executable, "-m", "giltrace", "record", "--light", "--python", python, "-o", str(output)]
+        subprocess.run([*command, str(script), *arguments], check=True, capture_output=True)
+        (process,) = load(output.with_name("recorded.giltrace")).processes
+        return process
+
+
 def small_round(script: Path, cores: int, python: str, free_threaded: str | None) -> Small:
     """Run a small program with threads, traced and not, with processes, and without a GIL; on so many cores each."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
     try:
-        (traced,) = record(str(script), python, "threads")
+        traced = record(script, python, "threads")
         threads, processes = (seconds(python, script, kind) for kind in ("threads", "processes"))
         free = float("nan")
         if free_threaded is not None:
@@ -133,8 +127,7 @@ def small_round(script: Path, cores: int, python: str, free_threaded: str | None
             free = with_gil / without
     finally:
         os.sched_setaffinity(0, before)
-    workers = [thread for thread in traced.threads if thread.tid != traced.pid]
-    around = (traced.end - traced.start) - (max(w.end for w in workers) - min(w.start for w in workers))
+    around = changes.around(traced)
     found = what_if(traced, os.cpu_count() or 1)
     return Small((found.measured_ns - around) / (found.makespan_ns - around), threads / processes, free)
 
@@ -165,30 +158,71 @@ def small_programs(rounds: int, python: str, free_threaded: str | None) -> Table
     return table
 
 
+def changed_programs(
+    chosen: list[Change], rounds: int, python: str, free: str | None, attempts: int
+) -> dict[Change, list[Round]]:
+    """Some rounds of each change for which there is an interpreter; the changes take turns within a round."""
+    found: dict[Change, list[Round]] = {}
+    for number in range(rounds):
+        for change in chosen:
+            interpreter = free if change.free_threaded else python
+            if interpreter is not None:
+                print(f"round {number + 1} of {rounds}: {change.name}, {change.what}", file=sys.stderr)
+                found.setdefault(change, []).append(changes.one_round(change, interpreter, attempts))
+    return found
+
+
+def rows_of(found: dict[Change, list[Round]], told: str, told_free: str) -> list[list[str]]:
+    """A table: forecast and real factor of each change, and how far the forecast is off."""
+    rows = []
+    for change, rounds in found.items():
+        forecast, real, _ = zip(*rounds, strict=True)
+        off = statistics.median(forecast) / statistics.median(real) - 1
+        cells = [f"{spread(list(column), 2)} x" for column in (forecast, real)]
+        rows.append([change.name, change.what, told_free if change.free_threaded else told, *cells, f"{off:+.1%}"])
+    return rows
+
+
+def page(rows: list[list[str]], found: dict[Change, list[Round]], rounds: int, *, first: bool) -> str:
+    """The page of the documentation."""
+    busy = max(one.busy for several in found.values() for one in several)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
+    return _PAGE.format(
+        today=f"{datetime.date.today():%Y-%m-%d}",
+        machine=machine(),
+        rounds=rounds,
+        others=(_FIRST if first else _REPEATED).format(quiet=changes.QUIET, busy=busy),
+        table=table,
+        target=TARGET,
+    )
+
+
 def main() -> None:
-    """Print what was predicted, what was measured, and their ratio; medians."""
+    """Print what was forecast, what was measured, and by how much they differ; medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("changes", nargs="*", metavar="PROGRAM", help="only changes of these")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--python", default=sys.executable, help="interpreter to trace (default: this one)")
-    parser.add_argument("--free-threaded", help="a Python built without a GIL, to run the small programs with")
+    parser.add_argument("--free-threaded", help="a Python built without a GIL")
+    parser.add_argument("--markdown", type=Path, help="write the page of the documentation here; no second table then")
+    parser.add_argument("--first", action="store_true", help="take precedence over other programs (as root)")
     options = parser.parse_args()
-    rounds = [one_round(options.python) for _ in range(options.rounds)]
-    table = Table(title=f"what if there were no GIL, on {CORES} cores ({options.rounds} rounds, medians)")
-    for column in ("", "predicted", "measured", "ratio", "target"):
-        table.add_column(column, justify="left" if not column else "right")
-    rows = {
-        "cpu_bound against a process of multiprocess": [(one.predicted, one.measured) for one in rounds],
-        "the same, time on a core only": [(one.predicted_on_core, one.measured_on_core) for one in rounds],
-    }
-    for label, pairs in rows.items():
-        predicted, measured = (statistics.median(column) / 1e6 for column in zip(*pairs, strict=True))
-        ratio = statistics.median(mine / real for mine, real in pairs)
-        limits = f"{1 - TARGET:.2f} to {1 + TARGET:.2f}"
-        table.add_row(label, f"{predicted:.0f} ms", f"{measured:.0f} ms", f"{ratio:.3f}", limits)
-    table.add_row("io_bound, speedup", f"{statistics.median(one.io_bound for one in rounds):.3f} x", "", "", "1.000 x")
-    console = Console(width=110)
+    if options.first:
+        changes.take_precedence()
+    attempts = 1 if options.first else changes.ATTEMPTS
+    chosen = [change for change in CHANGES if not options.changes or change.name in options.changes]
+    found = changed_programs(chosen, options.rounds, options.python, options.free_threaded, attempts)
+    free = f"{version(options.free_threaded)}t" if options.free_threaded else ""
+    rows = rows_of(found, version(options.python), free)
+    table = Table(*HEAD, title=f"forecasts and changed programs ({options.rounds} rounds: median, least and most)")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=130)
     console.print(table)
-    console.print(small_programs(options.rounds, options.python, options.free_threaded))
+    if options.markdown is not None:
+        options.markdown.write_text(page(rows, found, options.rounds, first=options.first))
+    elif not options.changes:
+        console.print(small_programs(options.rounds, options.python, options.free_threaded))
     console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

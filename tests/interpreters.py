@@ -65,10 +65,14 @@ def one_per_minor() -> tuple[Interpreter, ...]:
 
 @functools.cache
 def has(python: Path, need: str) -> bool:
-    """Whether an interpreter has what a workload needs: ``Python 3.12`` (or later), or the module of that name."""
+    """Whether an interpreter has what a workload needs: ``Python 3.12`` (or later), ``Python 3.13t`` (or later, and no
+    GIL), or the module of that name.
+    """
     name, _, version = need.partition(" ")
-    oldest = tuple(map(int, version.split("."))) if version else ()
+    oldest = tuple(map(int, version.rstrip("t").split("."))) if version else ()
     code = f"import sys; sys.exit(sys.version_info < {oldest})" if oldest else f"import {name}"
+    if version.endswith("t"):
+        code = f"import sys; sys.exit(sys.version_info < {oldest} or sys._is_gil_enabled())"
     return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
 
 

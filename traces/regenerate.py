@@ -4,7 +4,8 @@
     .venv/bin/python traces/regenerate.py --traces     only write the traces anew, of the recordings that are here
 
 giltrace is installed from this checkout into a new virtual environment at --home, and records from there, so that no
-sample has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python.
+sample has a path of the machine's user in it. A workload that needs a newer Python is recorded by --newer-python, one
+that needs a build without a GIL by --free-threaded.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def main() -> None:
         "--python", default="/usr/bin/python3", help="interpreter of the recordings (default: %(default)s)"
     )
     parser.add_argument("--newer-python", default="", help="for workloads that need a newer one")
+    parser.add_argument("--free-threaded", default="", help="for workloads that need a Python without a GIL")
     parser.add_argument("--traces", action="store_true", help="write the traces anew, of the recordings that are here")
     options = parser.parse_args()
     if options.traces:
@@ -89,8 +91,9 @@ def main() -> None:
     programs = sorted(p.stem for p in (CHECKOUT / "workloads").glob("*.py") if not p.stem.startswith("_"))
     samples = json.loads(INDEX.read_text()) if options.workloads and INDEX.exists() else {}
     for name in options.workloads or programs:
-        needed = re.search(r"^Needs: Python ([\d.]+)", (CHECKOUT / "workloads" / f"{name}.py").read_text(), re.M)
-        samples[name] = record(giltrace, name, options.newer_python if needed else "")
+        needed = re.search(r"^Needs: Python [\d.]+(t?)", (CHECKOUT / "workloads" / f"{name}.py").read_text(), re.M)
+        other = options.free_threaded if needed and needed[1] else options.newer_python
+        samples[name] = record(giltrace, name, other if needed else "")
     samples = {name: samples[name] for name in sorted(samples) if name in programs}
     INDEX.write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
     (FOLDER / "README.md").write_text(readme(samples))

@@ -29,6 +29,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "tried.md",
         "comparison.md",
         "benchmarks.md",
+        "forecasts.md",
     ),
     "Use": (commands.SOURCE, "pytest.md", "notebooks.md", "cookbook.md", "ci.md", "api.md"),
     "Formats": ("formats.md", "report-json.md", "recording-format.md"),

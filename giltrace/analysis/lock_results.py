@@ -12,8 +12,8 @@ class Whereabouts:
     """Where threads were without the GIL, for `ns` in all.
 
     `doing` is "lock", "asleep" (in the kernel: I/O, a sleep), "native" (ran native code), "no-core" (could have gone
-    on) or "off" (which of these is not known without scheduling data); `cause` is what lock it was (`BlockCause`), else
-    empty.
+    on) or "off" (which of these is not known without scheduling data); `cause` is what lock it was (`BlockCause`), or
+    what it was asleep for, where that is told (`AsleepCause`), else empty.
     """
 
     site: Site

@@ -21,6 +21,7 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.replay.released import released
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import (
     SCHEMA,
@@ -111,7 +112,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=_released(process, hogs, replayed),
+        hogs=_released(figures, hogs, replayed),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=replayed,
@@ -127,22 +128,18 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         cpu_quota=process.cores.quota if process.cores is not None else None,
         limits=known.limits,
         end_of=process.end_of,
-        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes, figures.asleep),
         lock_blame=_bounded(figures, machine),
         critical_path=figures.on_path[:_MOST_ON_PATH],
     )
 
 
-def _released(process: Process, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[Hog, ...]:
-    """The hogs, with what it would bring if each gave the GIL up: what others do with it is still done one by one."""
-    held = int(usage.lengths(process.holds).sum())
-    if process.gils != 1:
+def _released(figures: Costed, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[Hog, ...]:
+    """The hogs, with what it would bring if each gave the GIL up."""
+    if figures.process.gils != 1:
         return hogs
-    least = [max(replayed.makespan_ns, held - hog.site_held_ns, 1) for hog in hogs]
-    return tuple(
-        replace(hog, speedup_bound=max(replayed.measured_ns / makespan, 1.0))
-        for hog, makespan in zip(hogs, least, strict=True)
-    )
+    bounds = released(figures.process, figures.sites, hogs, replayed)
+    return tuple(replace(hog, speedup_bound=bound) for hog, bound in zip(hogs, bounds, strict=True))
 
 
 def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:

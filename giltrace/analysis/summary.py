@@ -188,7 +188,7 @@ def _summarised(process: Process, timeline: Timeline) -> ProcessSummary:
             process.of_chosen(process.waits), TOP_CULPRITS
         ),
         phases=find_phases(process, timeline),
-        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes),
+        whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes, figures.asleep),
     )
 
 

@@ -35,6 +35,16 @@ _DOING = {
     "no-core": "ready, but no core",
     "off": "off the GIL",
 }
+#: What they were asleep for, where that is told.
+_ASLEEP = {
+    "sleep": "in a sleep",
+    "ready-io": "for I/O to be ready",
+    "socket": "for a socket",
+    "process-lock": "in a shared lock",
+    "process-queue": "for a shared queue",
+    "process-message": "for another process",
+    "process-end": "for a process's end",
+}
 _PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
 _CAUSE = {
     "lock": "in a lock",
@@ -55,6 +65,11 @@ _CAUSE = {
 }
 
 
+def _told(row: Whereabouts | OnPath) -> str:
+    """What a thread did, in words."""
+    return _ASLEEP.get(row.cause, "") or _CAUSE.get(row.cause, "") or _DOING[row.doing]
+
+
 def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int | None = TOP_ROWS) -> None:
     """Print where threads were without the GIL, the longest first."""
     total = max(sum(row.ns for row in rows), 1)
@@ -65,7 +80,7 @@ def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int |
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
     for row in shown:
-        told = _CAUSE.get(row.cause, "") or _DOING[row.doing]
+        told = _told(row)
         table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), site_name(row.site))
     print_table(table, console)
 
@@ -79,7 +94,7 @@ def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Conso
         table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
     for row in shown:
-        told = f"{_PATH.get(row.doing, '') or _CAUSE.get(row.cause, '') or _DOING[row.doing]}"
+        told = f"{_PATH.get(row.doing, '') or _told(row)}"
         left = duration(max(wall_ns - row.ns, 0))
         table.add_row(
             f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, f"{told}: {site_name(row.site)}"

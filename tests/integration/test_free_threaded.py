@@ -70,3 +70,27 @@ def test_the_locks_of_objects_are_told_by_their_types(python: Interpreter, tmp_p
     row = next(row for row in blame if row.objects)
     assert row.cause == "object-lock"
     assert row.victim.own_file.endswith("shared_objects.py")
+
+
+_STARTS = """
+import threading
+gate = threading.Lock()
+gate.acquire()
+def wait():
+    with gate: pass
+threads = [threading.Thread(target=wait, name=f"waiter-{number}") for number in range(100)]
+for one in threads: one.start()
+gate.release()
+for one in threads: one.join()
+"""
+
+
+def test_threads_that_begin_at_once_have_their_names(python: Interpreter, tmp_path: Path) -> None:
+    """Without a GIL a thread may be at work before the one that starts it has come back from pthread_create."""
+    folder = tmp_path / "x.giltrace"
+    command = [*GILTRACE, "record", "--light", "--no-trace", "-o", str(folder), "--", str(python.path), "-c", _STARTS]
+    subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    (process,) = load(folder).processes
+    waited = {process.threads[thread].name for thread in process.blocks["thread"].tolist()}
+    assert len(waited) > 10
+    assert waited <= {"MainThread", *(f"waiter-{number}" for number in range(100))}

@@ -37,7 +37,8 @@ def able(name: str) -> list[str]:
     needs = header(bundled()[name]).needs
     if not needs:
         return []
-    for python in (Path(sys.executable), *(i.path for i in reversed(interpreters()) if not i.free_threaded)):
+    found = sorted(interpreters(), key=lambda one: (not one.free_threaded, one.version), reverse=True)
+    for python in (Path(sys.executable), *(one.path for one in found)):
         if has(python, needs):
             return ["--python", str(python)]
     pytest.skip(f"no interpreter has {needs}")

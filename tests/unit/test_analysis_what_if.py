@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.replay import rows
+from giltrace.analysis.replay.cores import PLACING_NS, taken
 from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
@@ -109,9 +110,23 @@ def test_ready_while_others_had_the_cores_falls_away_but_other_programs_stay() -
     kernel.ended(200 * MS, PID).ended(200 * MS, 101).ended(0, 102)
     made = process(script, kernel)
     assert what_if(made, 1).makespan_ns == 200 * MS
-    # With two cores, thread 1 was ready for 100 ms with a core to spare: something else kept it.
-    assert what_if(made, 2).makespan_ns == 200 * MS
+    # With two cores, thread 1 was ready for 100 ms with a core to spare: something else kept it, but for the first
+    # moments, in which the kernel looks for no better place than the core of thread 0.
+    assert what_if(made, 2).makespan_ns == 200 * MS - PLACING_NS
     assert what_if(made, 2).by_cores[0].speedup_bound == 1.0
+
+
+@pytest.mark.parametrize(("core", "lost"), [(0, 0), (1, 4)])
+def test_nobody_took_the_core_on_which_a_thread_stands_behind_another_of_its_process(core: int, lost: int) -> None:
+    script = Script().hold(0, 10 * MS, 0).hold(10 * MS, 20 * MS, 1)
+    kernel = (
+        Kernel().born(0, 101).run(0, 4 * MS, PID).run(4 * MS, 10 * MS, PID, 1 - core).run(4 * MS, 20 * MS, 101, core)
+    )
+    made = process(script, kernel.ended(20 * MS, PID).ended(20 * MS, 101))
+    lacked = taken(made, 2, np.array([1], np.int32), np.array([0]), np.array([4 * MS]))
+    assert lacked.tolist() == [lost * MS]
+    # Of one core, which the other thread has, there is none that anybody else could have.
+    assert taken(made, 1, np.array([1], np.int32), np.array([0]), np.array([4 * MS])).tolist() == [0]
 
 
 def shared() -> Process:

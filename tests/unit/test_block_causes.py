@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause, block_causes
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.recording.layout import Way
 from giltrace.timeline.model import Process
@@ -123,3 +126,22 @@ def test_without_stacks() -> None:
 def test_names() -> None:
     assert BlockCause.STOP_THE_WORLD.label == "stop-the-world"
     assert BlockCause.LOCK not in AWAITED
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("item = tasks.get()", BlockCause.QUEUE),
+        ("with lock: item = cache.get(1)", BlockCause.LOCK),
+        ("lock.acquire()", BlockCause.LOCK),
+    ],
+)
+def test_who_is_let_in_by_another_that_waited_waits_for_the_same_queue(
+    line: str, cause: BlockCause, tmp_path: Path
+) -> None:
+    """As in a `SimpleQueue` up to 3.12: each `get` has its lock for a moment, and lets the next one in."""
+    app = tmp_path / "app.py"
+    app.write_text(line)
+    waiting = blocked([[(str(app), "serve")], [(f"{LIB}pool.py", "connect"), (str(app), "serve")]])
+    now = time.time_ns() + 10**9
+    assert block_causes(waiting, Expressions(waiting, now)).tolist() == [cause, BlockCause.LOCK]

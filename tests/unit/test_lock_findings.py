@@ -186,3 +186,50 @@ def test_a_circle_of_moments_is_none() -> None:
     scene.block(10 * MS, 40 * MS, 1, at="first", lock=1, ended=BlockEnd.TIMED_OUT, timed=True, held=[0])
     scene.block(10 * MS, 41 * MS, 2, at="second", lock=0, by=1, held=[1])
     assert verdict(scene, 500 * MS).kind != "deadlock"
+
+
+def _kept_at_the_end(scene: Scene, at: int, *, goes_on: bool = False) -> Scene:
+    """The main thread keeps the GIL for 80 ms, which both workers wait for in order to end, or to go on."""
+    end = at + 80 * MS
+    scene.hold(at, end, 0, "collect")
+    for worker in (1, 2):
+        scene.script.request(at + MS, worker)
+        for time in range(at + 6 * MS, end, 5 * MS):
+            scene.script.timeout(time, worker)
+        begin = end + worker * 50 * US
+        last = begin + (4 * MS if goes_on and worker == 2 else 40 * US)
+        scene.script.acquire(begin, worker).release(last, worker)
+        scene.run(begin, last, worker)
+        scene.ends[worker] = last + 10 * US
+    return scene
+
+
+def test_what_keeps_threads_from_ending_as_the_process_does_is_no_finding() -> None:
+    last = taking_turns(10)
+    at = 10 * TURN + MS
+    assert verdict(_kept_at_the_end(last, at), at + 100 * MS).kind == "lock-bound"
+    alone = Scene(3, STACKS).hold(0, 20 * US, 0, "start").hold(0, 20 * US, 1).hold(20 * US, 40 * US, 2)
+    assert verdict(_kept_at_the_end(alone, at), at + 100 * MS).kind != "hog"
+
+
+def test_what_keeps_a_thread_that_has_more_to_do_is_one_also_at_the_end() -> None:
+    alone = Scene(3, STACKS).hold(0, 20 * US, 0, "start").hold(0, 20 * US, 1).hold(20 * US, 40 * US, 2)
+    at = 10 * TURN + MS
+    assert verdict(_kept_at_the_end(alone, at, goes_on=True), at + 100 * MS).kind == "hog"
+
+
+def _kept_meanwhile(scene: Scene, at: int) -> Scene:
+    """The main thread keeps the GIL once, for 60 ms, while a third thread wants it."""
+    scene.threads = 4
+    scene.hold(at, at + 60 * MS, 0, "collect")
+    scene.script.request(at + MS, 3)
+    for time in range(at + 6 * MS, at + 60 * MS, 5 * MS):
+        scene.script.timeout(time, 3)
+    scene.script.acquire(at + 60 * MS, 3).release(at + 65 * MS, 3)
+    return scene.run(at + 60 * MS, at + 65 * MS, 3)
+
+
+@pytest.mark.parametrize(("locks", "kind"), [(True, "lock-bound"), (False, "hog")])
+def test_locks_for_some_of_the_time_that_cost_more_than_what_else_was_found_come_first(locks: bool, kind: str) -> None:
+    scene = taking_turns(9) if locks else Scene(3, STACKS).hold(0, 20 * US, 0, "start")
+    assert verdict(_kept_meanwhile(scene, 9 * TURN + MS), 480 * MS).kind == kind

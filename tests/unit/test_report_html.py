@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.asleep_causes import AsleepCause
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.report import analyse
 from giltrace.errors import OutputError
@@ -109,6 +110,7 @@ def test_the_page_has_words_for_all_that_threads_did_and_were_blocked_by() -> No
         return re.findall(r'"([\w-]+)": "', found[1])
 
     assert names("BLOCK_TEXT") == [cause.label for cause in BlockCause]
+    assert ["", *names("ASLEEP_TEXT")] == [cause.label for cause in AsleepCause]
     assert set(names("DID_TEXT")) == {doing.label for doing in Doing}
     assert {*names("DOING_TEXT"), "lock"} == {doing.label for doing in Doing}
 

@@ -82,7 +82,7 @@ class Costed(Figures):
     @cached_property
     def on_path(self) -> tuple[OnPath, ...]:
         """See `path_shares`."""
-        return path_shares(self.process, self.sites, self.activity, self.block_causes, self.path)
+        return path_shares(self.process, self.sites, self.activity, self.block_causes, self.path, self.asleep)
 
     @cached_property
     def native(self) -> Wakes:

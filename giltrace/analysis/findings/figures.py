@@ -10,7 +10,9 @@ import numpy as np
 from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Activity, activity
+from giltrace.analysis.measure.asleep_causes import asleep_causes
 from giltrace.analysis.measure.block_causes import block_causes
+from giltrace.analysis.measure.ending import ending_waits, only_ending
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.intervals import hold_at
 from giltrace.analysis.measure.lock_blame import Pieces, lock_blame, owners
@@ -179,8 +181,16 @@ class Figures:
 
     @cached_property
     def overstays(self) -> usage.Overstays:
-        """The hogs' holds."""
-        return hogs(self.process)
+        """The hogs' holds, but for those which only kept threads that were to end from doing so."""
+        found = hogs(self.process)
+        holds = self.process.holds[found.hold]
+        kept = ~only_ending(self.process, found.asked, holds["end"], holds["gil"])
+        return usage.Overstays(*(column[kept] for column in found))
+
+    @cached_property
+    def lost_ns(self) -> int:
+        """For how long all threads waited for a GIL, but for what they did so as the process ended."""
+        return int(usage.lengths(self.process.waits[~ending_waits(self.process)]).sum())
 
     @property
     def calls(self) -> OffGil:
@@ -201,6 +211,10 @@ class Figures:
     def block_causes(self) -> Ints:
         """The `BlockCause` of each block."""
         return block_causes(self.process, Expressions(self.process, self._before)).astype(np.int64)
+
+    def asleep(self, stacks: Ints) -> Ints:
+        """The `AsleepCause` of those who slept in these stacks."""
+        return asleep_causes(self.process, stacks, Expressions(self.process, self._before))
 
     @cached_property
     def turns(self) -> Pieces:

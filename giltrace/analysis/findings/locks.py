@@ -18,6 +18,9 @@ from giltrace.timeline.model import BlockEnd
 #: Somebody was blocked in locks for this share of the time that the threads had: as much as makes it contention where
 #: it is the GIL.
 LOCK_SHARE = 0.3
+#: ... or for this share, where something else would be the verdict that cost less: as much as shows in how long the
+#: program takes.
+BESIDE_SHARE = 0.1
 #: The world stood still for this share of the time: that many threads lose it each time.
 WORLD_SHARE = 0.1
 #: Turns with a lock are brief if they take less than it takes to wake the next thread up, on average ...
@@ -61,6 +64,22 @@ def stop_the_world(f: Figures) -> Verdict | None:
 
 def lock_bound(f: Figures) -> Verdict | None:
     """Did threads wait for each other in locks for much of the time, and more than for the GIL?"""
+    return _lock_bound(f, LOCK_SHARE)
+
+
+def lock_beside(f: Figures) -> Verdict | None:
+    """Did they for some of the time, and more than for the GIL: more than what else was found can have cost?
+
+    A lock whose owner waits for the GIL with it is no cause: what keeps the GIL is.
+    """
+    names = {cause.label for cause in GIVEN_BACK}
+    most = next((row for row in f.lock_blame if row.cause in names), None)
+    if most is None or (most.meanwhile and most.meanwhile[0].doing == Doing.WAITING.label):
+        return None
+    return _lock_bound(f, BESIDE_SHARE)
+
+
+def _lock_bound(f: Figures, least: float) -> Verdict | None:
     given = np.isin(f.block_causes, GIVEN_BACK) & ~_waits_for_work(f)
     share = min(_rows(f, given) / f.had, 1.0)
     names = {cause.label for cause in GIVEN_BACK}
@@ -68,7 +87,7 @@ def lock_bound(f: Figures) -> Verdict | None:
     blame = [row for row in f.lock_blame if row.cause in names and (row.waker is not None or row.max_ns < f.wall)]
     blame = blame or [row for row in f.lock_blame if row.cause in names]
     lost = sum(row.ns for row in blame)
-    if share < LOCK_SHARE or lost <= int(f.waited.sum()):
+    if share < least or lost <= f.lost_ns:
         return None
     most = blame[0]
     length = (f.turns.end - f.turns.start)[given[f.turns.block]]

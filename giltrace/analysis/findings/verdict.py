@@ -14,7 +14,7 @@ from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
 from giltrace.analysis.findings.io_bound import io_bound, one_line
-from giltrace.analysis.findings.locks import lock_bound, stop_the_world
+from giltrace.analysis.findings.locks import lock_beside, lock_bound, stop_the_world
 from giltrace.analysis.findings.long_interval import long_interval
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
@@ -49,7 +49,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     3. *idle*: its threads hardly ran (`unused`) and nobody waited.
     4. *single-threaded*: one thread has the GIL nearly all the time, and the others serve it (`bottleneck`).
     5. The finding that costs most (`_costliest`), if there is one: *hog* (also collections of garbage), *convoy* (also
-       starvation by a long switch interval), *cpu-bound-contention* for imports.
+       starvation by a long switch interval), *cpu-bound-contention* for imports. Or *lock-bound* for less of the time
+       than in 1, where locks cost more than all of them: one collection as a program ends is not what it suffers from.
     6. *single-threaded*: native code off the GIL let one thread in at a time (`serial`).
     7. *parallel*: threads ran off the GIL about as long as it was held, on more than one core at once (`parallel`).
     8. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`).
@@ -81,7 +82,7 @@ def _judged(figures: Costed) -> Verdict:
     brought_in = imports(figures)
     if brought_in is not None:
         found.append((Cause.IMPORT, brought_in))
-    return _costliest(figures, found)
+    return (lock_beside(figures) if found else None) or _costliest(figures, found)
 
 
 def _waits_much(f: Figures) -> bool:

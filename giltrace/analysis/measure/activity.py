@@ -6,12 +6,14 @@ I/O, sleep, or native code, at the line that gave the GIL up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.asleep_causes import AsleepCause
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Sites
@@ -194,24 +196,39 @@ def _spent(first: Ints, last: Ints, weight: Ints, until: Ints) -> Ints:
 
 
 class Kind(NamedTuple):
-    """What is told of some stretches together: where they were, what was done there, and what lock it was."""
+    """What is told of some stretches together: where they were, what was done there, and what for: what lock it was, or
+    what it slept for.
+    """
 
     site: Site
     doing: str
     cause: str
 
 
-def by_line(sites: Sites, found: Activity, causes: Ints, row: Ints) -> tuple[tuple[Kind, ...], Ints]:
-    """Sort these rows by own line, what was done there, and the `causes` of the blocks: the kinds, and that of each."""
+def by_line(
+    sites: Sites, found: Activity, causes: Ints, row: Ints, asleep: Callable[[Ints], Ints] | None = None
+) -> tuple[tuple[Kind, ...], Ints]:
+    """Sort these rows by own line, what was done there, and for what: the kinds, and that of each row.
+
+    `causes` are those of the blocks, and `asleep` tells the `AsleepCause` of stacks, where that is asked for.
+    """
     lines = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
     doing = found.doing[row].astype(np.int64)
     cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
+    slept = np.flatnonzero(doing == Doing.ASLEEP)
+    if asleep is not None:
+        cause[slept] = asleep(found.stack[row[slept]].astype(np.int64))
     key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
     used, number = np.unique(key, return_inverse=True)
     kinds = []
     for one in used.tolist():
         rest, because = divmod(one, len(BlockCause))
         line, what = divmod(rest, len(Doing))
-        told = BlockCause(because).label if what == Doing.LOCK else ""
-        kinds.append(Kind(lines.sites[line], Doing(what).label, told))
+        kinds.append(Kind(lines.sites[line], Doing(what).label, _because(what, because)))
     return tuple(kinds), number.ravel().astype(np.int64)
+
+
+def _because(doing: int, cause: int) -> str:
+    if doing == Doing.LOCK:
+        return BlockCause(cause).label
+    return AsleepCause(cause).label if doing == Doing.ASLEEP else ""

@@ -94,13 +94,12 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
         row = row.ravel()
         cause = np.array([_of_stack(stacks.table, stack) for stack in used.tolist()], np.uint8)[row]
         if expressions is not None:
-            called = np.array([_of_call(expressions.at(stack)) for stack in used.tolist()], np.uint8)[row]
+            called = np.array([_of_call(expressions.innermost(stack)) for stack in used.tolist()], np.uint8)[row]
     plain = cause == BlockCause.LOCK
     # What nobody had taken who let others in was made to wake them up.
     signal = (kind == LockKind.SEMAPHORE) & (blocks["waker"] >= 0) & (blocks["owned"] == 0)
-    # A queue in native code parks those that wait as a lock does, or has a semaphore that nobody may have posted yet.
-    unknown = (kind == LockKind.PARKED) | ((kind == LockKind.SEMAPHORE) & (blocks["waker"] < 0))
-    told = signal | (kind == LockKind.EVENT) | (unknown & (called != BlockCause.EVENT))
+    # A queue in native code is waited for as a lock is; and up to 3.12 whoever is let in by `put` lets the next one in.
+    told = signal | (kind == LockKind.EVENT) | (called != BlockCause.EVENT)
     cause = np.where(plain & told, called, cause)
     if process.free_threaded:
         at = process.locks["address"][blocks["lock"]] % np.uint64(16)
@@ -111,7 +110,9 @@ def block_causes(process: Process, expressions: Expressions | None = None) -> np
 
 
 def _of_call(text: str) -> BlockCause:
-    """By the expression that was called."""
+    """By the expression that was called. Where a line is all that is told, it may take a lock before it calls."""
+    if text.startswith("with "):
+        return BlockCause.EVENT
     return next((cause for pattern, cause in _CALLS if pattern.search(text)), BlockCause.EVENT)
 
 

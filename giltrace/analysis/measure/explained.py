@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from giltrace.analysis.lock_results import Whereabouts
@@ -12,10 +14,13 @@ from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 
 
-def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tuple[Whereabouts, ...]:
+def explain(
+    process: Process, sites: Sites, found: Activity, causes: Ints, asleep: Callable[[Ints], Ints] | None = None
+) -> tuple[Whereabouts, ...]:
     """Sort the time that the chosen threads were without the GIL by line and by what they did, the longest first.
 
-    `causes` are those of the blocks (`BlockCause`). In a build without a GIL it is the time in which they did not run.
+    `causes` are those of the blocks (`BlockCause`); `asleep` tells the `AsleepCause` of stacks. In a build
+    without a GIL it is the time in which they did not run.
     """
     chosen = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
@@ -23,7 +28,7 @@ def explain(process: Process, sites: Sites, found: Activity, causes: Ints) -> tu
     row = np.flatnonzero(chosen)
     if not len(row):
         return ()
-    kinds, number = by_line(sites, found, causes, row)
+    kinds, number = by_line(sites, found, causes, row, asleep)
     total = np.bincount(number, weights=found.end[row] - found.start[row]).astype(np.int64)
     order = np.argsort(-total, kind="stable").tolist()
     return tuple(Whereabouts(**kinds[at]._asdict(), ns=int(total[at])) for at in order)

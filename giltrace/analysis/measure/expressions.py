@@ -37,11 +37,15 @@ class Expressions:
         if self._own is None:
             self._own = innermost_own(table)
         place = int(self._own[stack])
-        if place < 0:
-            place = int(table.offsets[stack])
-            if place >= int(table.offsets[stack + 1]):
-                return ""
-        return expression(table, place, self._before)
+        return self.innermost(stack) if place < 0 else expression(table, place, self._before)
+
+    def innermost(self, stack: int) -> str:
+        """The expression at the innermost frame of a stack, whose ever code that is; empty where it cannot be told."""
+        if self._stacks is None or stack < 0:
+            return ""
+        table = self._stacks.table
+        place = int(table.offsets[stack])
+        return expression(table, place, self._before) if place < int(table.offsets[stack + 1]) else ""
 
 
 def expression(table: StackTable, place: int, before: int) -> str:

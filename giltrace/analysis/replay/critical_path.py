@@ -6,6 +6,7 @@ What a thread waited for the GIL off this path cost its own time, and nobody the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -114,18 +115,23 @@ def on_path(process: Process, path: CriticalPath, rows: Array) -> Ints:
 
 
 def path_shares(
-    process: Process, sites: Sites, found: Activity, causes: Ints, path: CriticalPath
+    process: Process,
+    sites: Sites,
+    found: Activity,
+    causes: Ints,
+    path: CriticalPath,
+    asleep: Callable[[Ints], Ints] | None = None,
 ) -> tuple[OnPath, ...]:
     """What the path consists of, by line and what was done there, most of it first.
 
-    `causes` are those of the blocks.
+    `causes` are those of the blocks; `asleep` tells the `AsleepCause` of stacks.
     """
     if len(path.thread) == 0 or len(found.start) == 0:
         return ()
     axis = LifeAxis.of_threads(process.threads)
     spent = during(found, axis, path.thread, path.start, path.end, np.ones(len(path.thread), np.int64))
     row = np.flatnonzero(spent > 0)
-    kinds, number = by_line(sites, found, causes, row)
+    kinds, number = by_line(sites, found, causes, row, asleep)
     total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
     order = np.argsort(-total, kind="stable").tolist()
     return tuple(OnPath(**kinds[at]._asdict(), ns=int(total[at])) for at in order)

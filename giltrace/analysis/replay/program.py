@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.roles import python_threads
+from giltrace.analysis.replay.cores import taken
 from giltrace.analysis.replay.native_locks import MOST_WAKES, Wakes
 from giltrace.analysis.replay.rows import (
     CPU,
@@ -135,7 +136,7 @@ def _assemble(process: Process, cores: int, rows: Rows, step: Ints, awaited: Int
     count = int(step[-1]) + 1 if len(step) else 0
     length = rows.end - rows.start
     ready = np.flatnonzero(rows.kind == READY)
-    length[ready] = _taken(process, cores, rows.start[ready], rows.end[ready])
+    length[ready] = taken(process, cores, rows.thread[ready], rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
     takes = (rows.kind == CPU) | (rows.kind == READY)
     delay = np.where(takes | (awaited >= 0), 0, length)
@@ -270,29 +271,6 @@ def _in_locks(process: Process, rows: Rows, delay: Ints) -> Bools:
     hold = last_released(process, rows.axis, rows.thread[delay], rows.start[delay])
     told: Bools = (hold >= 0) & in_lock[process.stacks.hold_end[hold]]
     return told
-
-
-def _taken(process: Process, cores: int, start: Ints, end: Ints) -> Ints:
-    """For how long others than the process had a core that a thread was ready for, in each interval of being ready.
-
-    They have those `cores` that the process does not run on. Where more threads are ready, each lacks a part of one.
-    """
-    origin = process.start
-    edges = (process.runs["start"], process.runs["end"], start, end)
-    # One integer for each, which sorts much faster than an index: the time, and what changes then.
-    keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
-    keys.sort()
-    what = (keys & 3).astype(np.uint8)
-    time = (keys >> 2) + origin
-    runs, ready = (
-        np.cumsum(np.array(change, np.int8)[what], dtype=np.int32) for change in ([1, -1, 0, 0], [0, 0, 1, -1])
-    )
-    del keys, what
-    part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
-    del runs, ready
-    taken = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
-    result: Ints = (taken[np.searchsorted(time, end)] - taken[np.searchsorted(time, start)]).astype(np.int64)
-    return result
 
 
 def _parents(process: Process, starts: Ints, ends: Ints) -> Ints:

@@ -29,7 +29,7 @@ class Blocks:
 
     def __init__(self, figures: Costed, start: int) -> None:
         self._rows, self._start = figures.activity, start
-        self._causes = figures.block_causes
+        self._causes, self._asleep = figures.block_causes, figures.asleep
         self._first = np.searchsorted(self._rows.thread, np.arange(len(figures.process.threads) + 1))
         self.wakes, self._wake = _wakes(figures)
 
@@ -37,7 +37,7 @@ class Blocks:
         """The lane of a thread, cut where blocks begin and end.
 
         A block for cause c has the value `IN_LOCK` + c * `PER_GIL`, and as its mix the number of its wake in `wakes`
-        from 1 on, 0 if none is known.
+        from 1 on, 0 if none is known. To what else it slept for, `AsleepCause` c, c * `PER_GIL` is added.
         """
         mine = slice(self._first[thread], self._first[thread + 1])
         total = int(lane.ends[-1]) if len(lane.ends) else 0
@@ -56,6 +56,8 @@ class Blocks:
         blocked = off & (self._rows.doing[mine][row] == Doing.LOCK)
         block = np.where(blocked, self._rows.block[mine][row], -1)
         value = np.where(blocked, IN_LOCK + PER_GIL * np.append(self._causes, 0)[block], value)
+        slept = np.flatnonzero(off & (self._rows.doing[mine][row] == Doing.ASLEEP))
+        value[slept] += (PER_GIL * self._asleep(stack[slept].astype(np.int64))).astype(value.dtype)
         mix = np.where(blocked, np.append(self._wake, 0)[block], mix)
         return merged(Lane(ends, value.astype(np.uint16), stack.astype(np.int32), mix.astype(np.uint16)))
 

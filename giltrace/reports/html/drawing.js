@@ -2,6 +2,7 @@
 
 const WAITING = 3;
 const OFF_RUNNING = 4;
+const OFF_BLOCKED = 6;
 const IN_LOCK = 8;
 const FREE = 0xffff;
 

@@ -119,7 +119,7 @@ function doingOf(process, value) {
   if (state === IN_LOCK) return { doing: "lock", cause: BLOCK_CAUSES[value >> 4] };
   // Without a GIL, who runs has nothing to give up.
   if (state < OFF_RUNNING || state > IN_LOCK || (state === OFF_RUNNING && process.free_threaded)) return null;
-  return { doing: { "off-running": "native", "off-runnable": "no-core", "off-blocked": "asleep", off: "off" }[STATES[state]], cause: "" };
+  return { doing: { "off-running": "native", "off-runnable": "no-core", "off-blocked": "asleep", off: "off" }[STATES[state]], cause: state === OFF_BLOCKED ? ASLEEP_CAUSES[value >> 4] : "" };
 }
 
 // A site without the calls that its own line led to.

@@ -23,7 +23,13 @@ const DID_TEXT = {
   "native": "ran native code at", "no-core": "had no core at", "off": "was off the GIL at",
 };
 const DOING_TEXT = { "python": "ran Python", "waiting": "waited for the GIL", "asleep": "asleep or in I/O", "native": "in native code", "no-core": "ready, but no core", "off": "off the GIL" };
-const doingText = (row) => (row.doing === "lock" ? BLOCK_TEXT[row.cause] : DOING_TEXT[row.doing]);
+// What they were asleep for, where that is told: numbered likewise, from 1 on.
+const ASLEEP_TEXT = {
+  "sleep": "in a sleep", "ready-io": "for I/O to be ready", "socket": "for a socket", "process-lock": "in a shared lock", "process-queue": "for a shared queue",
+  "process-message": "for another process", "process-end": "for a process's end",
+};
+const ASLEEP_CAUSES = ["", ...Object.keys(ASLEEP_TEXT)];
+const doingText = (row) => (row.doing === "asleep" && ASLEEP_TEXT[row.cause]) || (row.doing === "lock" ? BLOCK_TEXT[row.cause] : DOING_TEXT[row.doing]);
 
 function element(tag, options = {}, ...children) {
   const made = document.createElement(tag);

@@ -265,6 +265,7 @@ class Lanes extends LaneDrawing {
 
   valueText(row, value) {
     if (row.kind !== "gil" && value % 16 === IN_LOCK) return `blocked ${BLOCK_TEXT[BLOCK_CAUSES[value >> 4]]}`;
+    if (row.kind !== "gil" && value % 16 === OFF_BLOCKED && value >> 4) return `blocked ${ASLEEP_TEXT[ASLEEP_CAUSES[value >> 4]]}`;
     if (row.kind !== "gil") return STATE_TEXT[STATES[value % 16]] || "not alive";
     return value === FREE ? "the GIL is free" : this.name(value);
   }

@@ -1,0 +1,44 @@
+"""What it would bring if a call that keeps the GIL released it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.results import Hog, WhatIf
+from giltrace.timeline.axis import Bools
+from giltrace.timeline.model import Process, State
+
+
+def released(process: Process, sites: Sites, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[float, ...]:
+    """By how much the whole would be faster, at most, if each of the hogs released the GIL; at least 1.
+
+    What others do with the GIL is still done one by one. And a thread wants the GIL back after such a call: as often as
+    it was a hog, it waits for whoever has it, for as long as that one goes on, or until the switch interval is over.
+    """
+    if not hogs:
+        return ()
+    holds, length = process.holds, usage.lengths(process.holds)
+    kinds = sites.classify(holds["thread"], sites.hold_stacks())
+    interval = usage.switch_interval(process, holds["gil"], holds["start"])
+    turn = np.minimum(length, interval).astype(np.float64)
+    busy = usage.sum_by_thread(process, holds)
+    if process.has_sched:
+        busy = busy + usage.state_sums(process)[:, State.OFF_RUNNING]
+    workers = [thread.end for thread in process.threads if thread.tid != process.pid]
+    tail = process.end - max(workers, default=process.end)
+    found = []
+    for hog in hogs:
+        mine: Bools = kinds.of_row == kinds.sites.index(hog.site)
+        rest = int(length[~mine].sum())
+        least = max(replayed.makespan_ns, rest, 1)
+        # Who comes back meets a turn at any moment of it: the longer ones more often.
+        meets = float((turn[~mine] ** 2).sum()) / 2 / least
+        threads, calls = np.unique(holds["thread"][mine], return_counts=True)
+        share = hog.count / max(int(calls.sum()), 1)
+        for thread, number in zip(threads.tolist(), (calls * share).tolist(), strict=True):
+            before = process.threads[thread].start - process.start
+            least = max(least, before + int(busy[thread]) + int(number * meets) + tail)
+        found.append(max(replayed.measured_ns / min(least, max(replayed.measured_ns, 1)), 1.0))
+    return tuple(found)
