@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata, util
 from itertools import count
 from pathlib import Path
@@ -201,6 +203,20 @@ class _Rpc:
         return list(replies)
 
 
+def _without_keeping(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; if it is a method, its object may go, and with it the store, which has the function."""
+    if not inspect.ismethod(function):
+        return function
+    method = weakref.WeakMethod(function)
+
+    def call(*arguments: int) -> Any:
+        found = method()
+        assert found is not None
+        return found(*arguments)
+
+    return call
+
+
 class _Machine:
     """The WebAssembly instance, with the few calls into the system that it needs."""
 
@@ -219,14 +235,15 @@ class _Machine:
             assert isinstance(item.type, wasmtime.FuncType)
             assert item.name is not None
             function = getattr(self, f"_{item.name.lstrip('_')}", None) or self._refuse(item.type)
-            linker.define(self._store, item.module, item.name, wasmtime.Func(self._store, item.type, function))
+            call = wasmtime.Func(self._store, item.type, _without_keeping(function))
+            linker.define(self._store, item.module, item.name, call)
         exports = linker.instantiate(self._store, module).exports(self._store)
         memory = exports["memory"]
         assert isinstance(memory, wasmtime.Memory)
         self._memory = memory
         self._exports: Any = exports
         i32 = wasmtime.ValType.i32
-        reply = wasmtime.Func(self._store, wasmtime.FuncType([i32(), i32()], []), self._on_reply)
+        reply = wasmtime.Func(self._store, wasmtime.FuncType([i32(), i32()], []), _without_keeping(self._on_reply))
         table = exports["__indirect_function_table"]
         assert isinstance(table, wasmtime.Table)
         callback = table.grow(self._store, 1, reply)
