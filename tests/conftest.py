@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from docs import recipes
-from tests import processes, sanitizers, viewers
+from tests import processes, prometheus, sanitizers, viewers
 from tests.interpreters import Interpreter, interpreters
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
@@ -78,12 +78,15 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "perf": _has_program("perf"),
     "chromium": _has_program("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": _has_program("chromedriver"),
+    "openssl": _has_program("openssl"),
+    "setpriv": _has_program("setpriv"),
     "tmux": _has_program("tmux"),
     "less": _has_program("less"),
     "zsh": _has_program("zsh"),
     "fish": _has_program("fish"),
     "uprobes": _can_probe_kernel,
     "namespaces": _can_make_containers,
+    "prometheus": prometheus.available,
     "speedscope": viewers.has_speedscope,
     "axe-core": viewers.has_axe,
     "profiler-cli": viewers.has_profiler_cli,

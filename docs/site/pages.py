@@ -31,7 +31,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "benchmarks.md",
         "forecasts.md",
     ),
-    "Use": (commands.SOURCE, "pytest.md", "notebooks.md", "cookbook.md", "ci.md", "api.md"),
+    "Use": (commands.SOURCE, "metrics.md", "pytest.md", "notebooks.md", "cookbook.md", "ci.md", "api.md"),
     "Formats": ("formats.md", "report-json.md", "recording-format.md"),
     "How it works": ("ARCHITECTURE.md", "decisions.md"),
 }
@@ -56,7 +56,8 @@ def assemble(target: Path) -> None:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_LINK.sub(partial(_relinked, page=name), text), encoding="utf-8")
-    shutil.copytree(DOCS / "pictures", target / "pictures")
+    for folder in ("pictures", "monitoring"):
+        shutil.copytree(DOCS / folder, target / folder)
     (target / gallery.DOWNLOADS).mkdir()
     for sample in gallery.downloads():
         shutil.copy(sample, target / gallery.DOWNLOADS)

@@ -117,6 +117,12 @@ COMMANDS: tuple[Command, ...] = (
         TargetCommand,
     ),
     Command(
+        "metrics",
+        "giltrace.cli.metrics:metrics",
+        "Count the use of the GIL and of locks, for Prometheus, OpenTelemetry or a table.",
+        TargetCommand,
+    ),
+    Command(
         "export",
         "giltrace.cli.export:export",
         "Write a recording in the format of another tool.",

@@ -11,10 +11,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
 from giltrace.cli.progress import working
+from giltrace.text import visible
+
+if TYPE_CHECKING:
+    from giltrace.launch.live import Output
+
+_LAST_LINES = 20
 
 
 def outputs(asked: Path | None, usual: str, *, force: bool) -> tuple[Path, Path]:
@@ -163,3 +170,11 @@ def exit_like(status: int) -> None:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     raise typer.Exit(status)
+
+
+def tell_printed(printed: Output) -> None:
+    """Show the last lines of what a command printed while the screen was not its own."""
+    lines = printed.last_lines(_LAST_LINES)
+    if lines:
+        print("giltrace: the last lines that the command printed:", file=sys.stderr)
+        print(*(visible(line, keep="\t") for line in lines), sep="\n", file=sys.stderr)

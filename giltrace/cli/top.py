@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,15 +13,13 @@ import typer
 
 from giltrace.cli.completion.candidates import files, live_targets
 from giltrace.cli.options import Python
-from giltrace.cli.outcome import need_force
+from giltrace.cli.outcome import need_force, tell_printed
 from giltrace.cli.values import Mistyped, parse_duration, parse_length
 
 if TYPE_CHECKING:
     from giltrace.launch.target import Target
     from giltrace.views.ending import Ending
     from giltrace.views.top.source import Source
-
-_LAST_LINES = 20
 
 
 def top(
@@ -110,17 +107,13 @@ def _target(words: list[str], module: str | None, code: str | None, python: str 
 
 def _launch(target: Target, output: Path | None, show: Callable[..., None]) -> None:
     from giltrace.launch.live import Output, launched
-    from giltrace.text import visible
 
     printed = Output(output)
     try:
         with launched(target, printed) as source:
             show(source, None)
     finally:
-        lines = printed.last_lines(_LAST_LINES)
-        if lines:
-            print("giltrace: the last lines that the command printed:", file=sys.stderr)
-            print(*(visible(line, keep="\t") for line in lines), sep="\n", file=sys.stderr)
+        tell_printed(printed)
 
 
 def _source(pid: int, observe: bool) -> AbstractContextManager[Source]:

@@ -74,11 +74,9 @@ class Output:
 
 @contextlib.contextmanager
 def launched(target: Target, output: Output) -> Iterator[Source]:
-    """Run `target` under the tracer, recording into a temporary folder, until the block ends.
+    """Run `target` under the tracer, `in_background`, recording into a temporary folder, until the block ends.
 
-    It gets no input and its own process group, so that neither keys nor Ctrl-C in the terminal reach it. It is ended
-    with the block: by SIGTERM, and by SIGKILL if it takes no notice of that. Raises `TargetError` if it cannot be
-    started or traced.
+    Raises `TargetError` if it cannot be started or traced.
     """
     collector = GilCollector(ring=RING_BYTES)
     collector.refuse()
@@ -87,37 +85,52 @@ def launched(target: Target, output: Output) -> Iterator[Source]:
         env = {**os.environ, "GILTRACE_CORE": "1"}
         collector.prepare(folder, env)
         Meta.begin(giltrace.__version__, target.argv).write(folder)
-        try:
-            process = subprocess.Popen(
-                target.argv,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output.descriptor,
-                stderr=output.descriptor,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TargetError(
-                f"cannot execute {target.argv[0]}: {error.strerror}", "check its path, its mode and its #! line"
-            ) from None
-        finally:
-            output.started()
-        try:
+        with in_background(target, env, output) as process:
             collector.start(Session(folder, process.pid, target.python))
-            title, name = _title(target.argv), f"{target.name}-top"
-            yield Source(folder, title, name, target.argv, lambda: _status(process), sleepers=_Outside())
-        finally:
-            _end(process)
-            collector.stop()
+            try:
+                title, name = titled(target.argv), f"{target.name}-top"
+                yield Source(folder, title, name, target.argv, lambda: ended_how(process.poll()), sleepers=_Outside())
+            finally:
+                _end(process)
+                collector.stop()
 
 
-def _title(argv: list[str]) -> str:
+@contextlib.contextmanager
+def in_background(target: Target, env: dict[str, str], output: Output) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `target` with that environment until the block ends.
+
+    It gets no input and its own process group, so that neither keys nor Ctrl-C in the terminal reach it. It is ended
+    with the block: by SIGTERM, and by SIGKILL if it takes no notice of that. Raises `TargetError` if it cannot be
+    started.
+    """
+    try:
+        process = subprocess.Popen(
+            target.argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output.descriptor,
+            stderr=output.descriptor,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise TargetError(
+            f"cannot execute {target.argv[0]}: {error.strerror}", "check its path, its mode and its #! line"
+        ) from None
+    finally:
+        output.started()
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def titled(argv: list[str]) -> str:
     """A command as one reads it: without the path of its interpreter."""
     return " ".join([os.path.basename(argv[0]), *argv[1:]])
 
 
-def _status(process: subprocess.Popen[bytes]) -> str | None:
-    status = process.poll()
+def ended_how(status: int | None) -> str | None:
+    """A command's end in words; None as long as it goes on."""
     if status is None:
         return None
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
@@ -155,7 +168,7 @@ def followed(pid: int, written: Written) -> Iterator[Source]:
         return "the recording has ended" if Meta.read(folder).finished else None
 
     name = folder.name.removesuffix(".giltrace") + "-top"
-    yield Source(folder, _title(command), name, command, ended, sleepers=_Outside())
+    yield Source(folder, titled(command), name, command, ended, sleepers=_Outside())
 
 
 @contextlib.contextmanager
@@ -178,7 +191,7 @@ def attached(pid: int) -> Iterator[Source]:
             with marked_as_recorded(folder):
                 recording = Recording(target, place, folder, [], _DEPTH, lambda: False, RING_BYTES)
                 try:
-                    with _kept_up(recording.poll):
+                    with kept_up(recording.poll):
                         yield _source(pid, folder, _Outside(recording.sleepers), names=_names(recording.meta))
                 finally:
                     recording.finish()
@@ -193,7 +206,7 @@ def observed(pid: int) -> Iterator[Source]:
         folder = Path(temporary, "live.giltrace")
         observation = Observation(pid, folder, [])
         try:
-            with _kept_up(observation.poll):
+            with kept_up(observation.poll):
                 yield _source(
                     pid,
                     folder,
@@ -232,10 +245,10 @@ def _source(pid: int, folder: Path, sleepers: _Outside, names: dict[int, str], r
     def ended() -> str | None:
         return None if is_alive(pid) else "the process has ended"
 
-    return Source(folder, _title(command) + remark, f"pid-{pid}-top", command, ended, names, sleepers)
+    return Source(folder, titled(command) + remark, f"pid-{pid}-top", command, ended, names, sleepers)
 
 
-def _kept_up(poll: Callable[[], None]) -> AbstractContextManager[None]:
+def kept_up(poll: Callable[[], None]) -> AbstractContextManager[None]:
     """Call `poll` again and again while the block runs."""
 
     def run(done: threading.Event) -> None:

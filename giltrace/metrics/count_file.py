@@ -16,6 +16,8 @@ from giltrace.recording.door import Source
 
 #: A thread that goes on is rarely met in mid-change so often; its figures are then off by the change under way.
 _TRIES = 50
+#: Its owner may have put something in its place since.
+_WRITING = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class CutOff(Exception):
@@ -116,8 +118,12 @@ class CountFile:
         """Have what is longest begin anew: what is of an earlier `reading` counts no more."""
         dtype = layout.HEAD.fields
         assert dtype is not None
-        with contextlib.suppress(OSError), open(self._path, "r+b", buffering=0) as page:
-            os.pwrite(page.fileno(), (reading & 0xFFFFFFFF).to_bytes(4, "little"), int(dtype["reading"][1]))
+        with contextlib.suppress(OSError):
+            page = os.open(self._path, _WRITING)
+            try:
+                os.pwrite(page, (reading & 0xFFFFFFFF).to_bytes(4, "little"), int(dtype["reading"][1]))
+            finally:
+                os.close(page)
 
 
 def _first(data: bytes, dtype: np.dtype[np.void]) -> np.void | None:

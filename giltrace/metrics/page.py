@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +39,14 @@ _BEGAN = 19
 
 
 class Pages:
-    """All programs that count in a folder, those that have ended too until they are forgotten."""
+    """All programs that count in a folder, those that have ended too until they are forgotten.
 
-    def __init__(self, folder: Path) -> None:
+    `pid_here` tells the id here of one that is in a pid namespace of its own, None if it is there no more.
+    """
+
+    def __init__(self, folder: Path, pid_here: Callable[[int], int | None] = lambda pid: pid) -> None:
         self.folder = folder
+        self._pid_here = pid_here
         self._pages: dict[str, _Page] = {}
 
     def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
@@ -55,7 +59,7 @@ class Pages:
         for name, pid, image in self._names():
             newest[pid] = max(newest.get(pid, 0), image)
             if name not in self._pages:
-                page = _Page.open(self.folder / name, pid, image)
+                page = _Page.open(self.folder / name, pid, image, self._pid_here)
                 if page is not None:
                     self._pages[name] = page
         pages = sorted(self._pages.values(), key=lambda page: (page.pid, page.image))
@@ -63,9 +67,10 @@ class Pages:
         return tuple(reading for reading in readings if reading is not None)
 
     def forget(self, pid: int) -> None:
-        """Drop what a process has counted that has ended, and its files."""
+        """Drop what a process has counted that has ended, or executes another program now, and the files."""
+        newest = max((page.image for page in self._pages.values() if page.pid == pid), default=0)
         for name, page in list(self._pages.items()):
-            if page.pid == pid and page.has_ended():
+            if page.pid == pid and (page.has_ended() or page.image < newest):
                 page.remove()
                 del self._pages[name]
 
@@ -89,8 +94,17 @@ class Pages:
 class _Page:
     """The counts of one program image of one process."""
 
-    def __init__(self, file: CountFile, path: Path, beside: GilFile, pid: int, image: int) -> None:
+    def __init__(
+        self,
+        file: CountFile,
+        path: Path,
+        beside: GilFile,
+        pid: int,
+        image: int,
+        pid_here: Callable[[int], int | None],
+    ) -> None:
         self.pid, self.image = pid, image
+        self._pid_here = pid_here
         self._file, self._beside = file, beside
         self._paths = path, beside.path, path.with_name("stacks" + path.name.removeprefix("count"))
         version = _PYTHON.match(text_of(bytes(beside.header["python"])))
@@ -100,14 +114,14 @@ class _Page:
         self._last: ProcessReading | None = None
 
     @classmethod
-    def open(cls, path: Path, pid: int, image: int) -> _Page | None:
+    def open(cls, path: Path, pid: int, image: int, pid_here: Callable[[int], int | None]) -> _Page | None:
         """The page at `path`; None if it is only being made, or gone."""
         beside = path.with_name("gil" + path.name.removeprefix("count"))
         with contextlib.suppress(FileNotFoundError):
             head = _head_at(beside)
             file = CountFile(path)
             if head is not None and file.begun:
-                return cls(file, path, GilFile.of(beside, head), pid, image)
+                return cls(file, path, GilFile.of(beside, head), pid, image, pid_here)
             file.close()
         return None
 
@@ -116,10 +130,14 @@ class _Page:
         head = _head_at(self._beside.path)
         if head is None or layout.Status.STOPPED in _status(head):
             return True
+        here = self._pid_here(self.pid)
         try:
-            began = int(stat_fields(self.pid)[_BEGAN]) / os.sysconf("SC_CLK_TCK")
+            fields = stat_fields(here) if here is not None else []
         except OSError:
             return True
+        if not fields or fields[0] in (b"Z", b"X"):
+            return True  # of a zombie only its status is left
+        began = int(fields[_BEGAN]) / os.sysconf("SC_CLK_TCK")
         # Another process may have its number by now. The kernel's clock counts while the machine sleeps, too.
         asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         return began - asleep > int(self._beside.header["start_ns"]) / 1e9 + 1

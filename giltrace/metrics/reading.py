@@ -62,6 +62,24 @@ class Counts:
             tuple(map(add, self.block_lengths, other.block_lengths)),
         )
 
+    def since(self, before: Counts) -> Counts:
+        """What was added since `before`, and no less than nothing; what is longest stays as it is."""
+        return Counts(
+            max(self.holds - before.holds, 0),
+            max(self.held_ns - before.held_ns, 0),
+            max(self.waits - before.waits, 0),
+            max(self.waited_ns - before.waited_ns, 0),
+            max(self.forced - before.forced, 0),
+            max(self.requests - before.requests, 0),
+            max(self.blocks - before.blocks, 0),
+            max(self.blocked_ns - before.blocked_ns, 0),
+            self.longest_hold_ns,
+            self.longest_wait_ns,
+            _since(self.hold_lengths, before.hold_lengths),
+            _since(self.wait_lengths, before.wait_lengths),
+            _since(self.block_lengths, before.block_lengths),
+        )
+
 
 @dataclass(frozen=True)
 class ThreadReading:
@@ -153,3 +171,7 @@ def total(counts: Iterable[Counts]) -> Counts:
     for one in counts:
         together += one
     return together
+
+
+def _since(now: Histogram, before: Histogram) -> Histogram:
+    return tuple(max(new - old, 0) for new, old in zip(now, before, strict=True))

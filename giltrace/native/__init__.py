@@ -23,6 +23,8 @@ def _own_libc() -> str:
         return "musl"
 
 
+#: Above the depth of stacks: what the hooks see is added up, and not kept (native/tracer/count.h).
+_COUNT_ONLY = 2 << 16
 #: What this interpreter runs on: "glibc" or "musl".
 LIBC = _own_libc()
 #: The tracer for processes like this one, whether it was built or not.
@@ -70,8 +72,15 @@ def _with_gil() -> ctypes.PyDLL:
     return ctypes.PyDLL(str(LIBRARY))
 
 
+def counting(stacks: int) -> int:
+    """Return what tells a tracer to count instead of recording, with so many frames per stack."""
+    return stacks | _COUNT_ONLY
+
+
 def start(folder: Path, stacks: int, ways: bytes) -> int:
-    """Trace this process into `folder`, with so many frames per stack: 0, 1 if it is traced already, or 2 if it cannot.
+    """Trace this process into `folder`, with so many frames per stack, or `counting` so many.
+
+    Returns 0, 1 if it is traced already, or 2 if it cannot be.
 
     `ways` are those by which it may put a seccomp filter on itself (`process.ways`).
     """

@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.thread import BrokenThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -43,17 +42,27 @@ class Deputy:
     def __init__(self, user: User) -> None:
         self.user = user
         self._worker: ThreadPoolExecutor | None = None
+        self._refused = False
         if os.geteuid() == 0 != user.uid:
-            self._worker = ThreadPoolExecutor(1, "deputy", _become, (user,))
+            self._worker = ThreadPoolExecutor(1, "deputy", self._try_to_become)
 
     def do(self, work: Callable[..., T], *arguments: object) -> T:
         """Return what `work` returns, or raise what it raises; OSError too if we may not act for that user."""
         if self._worker is None:
             return work(*arguments)
+        return self._worker.submit(self._done, work, *arguments).result()
+
+    def _try_to_become(self) -> None:
+        # Raised here, it would be told on stderr.
         try:
-            return self._worker.submit(work, *arguments).result()
-        except BrokenThreadPool:
-            raise PermissionError(errno.EPERM, f"not allowed to act for uid {self.user.uid}") from None
+            _become(self.user)
+        except OSError:
+            self._refused = True
+
+    def _done(self, work: Callable[..., T], *arguments: object) -> T:
+        if self._refused:
+            raise PermissionError(errno.EPERM, f"not allowed to act for uid {self.user.uid}")
+        return work(*arguments)
 
     def close(self) -> None:
         """Let the thread go."""

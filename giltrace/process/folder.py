@@ -60,6 +60,11 @@ class Folder:
         return work() if self._deputy is None else self._deputy.do(work)
 
     @property
+    def path(self) -> Path:
+        """By which this process finds it, as long as this is open."""
+        return Path(f"/proc/self/fd/{self._descriptor}")
+
+    @property
     def user(self) -> int:
         """Who makes what is made in it."""
         return os.geteuid() if self._deputy is None else self._deputy.user.uid

@@ -6,7 +6,7 @@ import contextlib
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from giltrace.errors import TargetError
 from giltrace.launch.attach.call import Visit
@@ -38,6 +38,9 @@ _LOOK_SECONDS = 0.003
 #: Threads to stop per look at most: each loses some 100 us.
 _STOPS_PER_LOOK = 4
 
+#: Bytes of a thread's name.
+_LONGEST_NAME = 88
+
 _ALREADY_TRACED = 1
 _PENDING = 0xFF
 
@@ -50,16 +53,19 @@ def inject(
     footprint: Footprint,
     stopped: Callable[[], bool] = lambda: False,
     ring: int = 0,
+    names: Sequence[tuple[int, str]] = (),
 ) -> InheritedLock | None:
     """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
-    With `ring` (bytes) it keeps its newest events only. `stopped` is asked whether to give up waiting for a moment, or
+    With `ring` (bytes) it keeps its newest events only. It is told the `names` of threads that run already, by what
+    their C library knows them by. `stopped` is asked whether to give up waiting for a moment, or
     for the process's loader. Returns what is to be looked after for a while, if the library was loaded. Raises
     `TargetError`, with the process as it was but for the library, which may be loaded and idle.
     """
     pid = target.process.pid
     ways = find_ways(pid, target.interpreter.loaded.start)
     data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4), ways]
+    data += [name.encode(errors="replace")[:_LONGEST_NAME] + b"\0" for _, name in names]
     # As much as can be is found out before a thread is stopped for it. Once loaded, the library stays.
     start, inherited = _loaded_at(target.process, library), None
     _refuse(target.filters.grew(), target)
@@ -71,6 +77,9 @@ def inject(
             start = _loaded_at(target.process, library)
         result = _PENDING
         if start is not None:
+            namer = _function(pid, start, "giltrace_name_thread") if names else 0
+            for (thread, _), name in zip(names, own.at[4:], strict=True):
+                own.call(namer, thread, name, deadline=deadline)
             lease, tracer = time.monotonic_ns() + LEASE_NS, _function(pid, start, "giltrace_attach")
             own.call(tracer, own.at[1], depth, lease, ring, own.at[2], own.at[3], deadline=deadline)
             result = read_memory(pid, own.at[2], 1)[0]

@@ -14,6 +14,8 @@ from giltrace.recording.sleepers import Frame
 
 #: So long py-spy is given.
 _SECONDS = 10.0
+#: Names that the tracer keeps for threads that have not come by yet, and more (native/tracer/names.c).
+_MOST_TOLD = 200
 
 
 class KnownThread(NamedTuple):
@@ -33,6 +35,21 @@ def known_threads(process: Process) -> dict[int, KnownThread]:
     if process.pid in known:
         known[process.pid] = known[process.pid]._replace(name="MainThread")
     return known
+
+
+def names_to_tell(process: Process) -> list[tuple[int, str]]:
+    """What a tracer in `process` should be told of the threads that are there: what libc knows each by, and its name.
+
+    Empty where that cannot be found out.
+    """
+    program = find_program()
+    if program is None:
+        return []
+    try:
+        threads = NameDump(program, process.pid).threads(_SECONDS)
+    except (OSError, KeyError, TargetError):
+        return []
+    return [(thread.pthread, thread.name) for thread in threads if thread.pthread and thread.name][:_MOST_TOLD]
 
 
 def _by_pyspy(process: Process) -> dict[int, KnownThread]:

@@ -20,6 +20,8 @@ from giltrace.process.folder import Folder
 _OLDEST = (3, 8)
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 _ELF64 = 2
+#: What root takes to change a process of another user, besides SYS_PTRACE: the capabilities of which one is enough.
+_FOR_OTHERS = {"SETUID": (7,), "SETGID": (6,), "DAC_READ_SEARCH": (2, 1)}
 
 
 def find(pid: int) -> Process:
@@ -75,6 +77,20 @@ def _denied_remedy(pid: int) -> str:
     return f"it has more rights than you, or has forbidden it (prctl PR_SET_DUMPABLE): sudo giltrace attach {pid}"
 
 
+def check_capabilities(process: Process) -> None:
+    """Raise `TargetError` if this is root without the capabilities that it takes to work for another user."""
+    owner = int(process.status()["Uid"].split()[1])
+    if os.geteuid() != 0 or owner == 0:
+        return
+    has = int(Process(os.getpid()).status()["CapEff"], 16)
+    missing = [name for name, bits in _FOR_OTHERS.items() if not any(has >> bit & 1 for bit in bits)]
+    if missing:
+        raise TargetError(
+            f"process {process.pid} belongs to uid {owner}, and root here may not act for another user",
+            f"in a container, start it with --cap-add {' --cap-add '.join(missing)}, or run it as uid {owner}",
+        )
+
+
 def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
     """Return what to attach to. Raises `TargetError` if `process` cannot be traced exactly.
 
@@ -88,6 +104,7 @@ def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
             f"{_outside(process.pid)}; or add --allow-seccomp if the filter only forbids, as Docker's default does",
         )
     check_readable(process)
+    check_capabilities(process)
     try:
         target = Target(process)
         interpreter = target.interpreter

@@ -69,13 +69,13 @@ def attach(
     end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:
-        with Ending() as ending, marked_as_recorded(path), _alive(process) as alive:
+        with Ending() as ending, marked_as_recorded(path), alive(process) as lives:
             place = find_place(target, path)
             try:
                 recording = Recording(target, place, path, collectors, depth, lambda: ending.signal is not None)
                 folder.keep()
                 try:
-                    _follow(recording, lambda: alive() and ending.signal is None, seconds, progress)
+                    _follow(recording, lambda: lives() and ending.signal is None, seconds, progress)
                 finally:
                     outcome = recording.finish()
                 return outcome
@@ -175,7 +175,7 @@ def _follow(
 
 
 @contextlib.contextmanager
-def _alive(process: Process) -> Iterator[Callable[[], bool]]:
+def alive(process: Process) -> Iterator[Callable[[], bool]]:
     """Tell, again and again, whether the process still runs: that very process, not another with its id."""
     try:
         handle = os.pidfd_open(process.pid)

@@ -15,7 +15,7 @@ TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 
 _RECORDING = "recording"
 #: What the tracer, and we, may have put there. All else is not ours to remove.
-_OURS = re.compile(r"(gil|stacks)-\d+-\d+\.bin|clock\.bin")
+_OURS = re.compile(r"(gil|stacks|count)-\d+-\d+\.bin|clock\.bin")
 _ALL = re.compile(r".*", re.S)
 
 

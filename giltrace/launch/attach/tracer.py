@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from giltrace.errors import TargetError
 from giltrace.launch.attach import inject
@@ -31,7 +31,15 @@ class AttachedTracer:
     `footprint` tells what was done to the process for it.
     """
 
-    def __init__(self, target: Target, place: Place, depth: int, stopped: Callable[[], bool], ring: int = 0) -> None:
+    def __init__(
+        self,
+        target: Target,
+        place: Place,
+        depth: int,
+        stopped: Callable[[], bool],
+        ring: int = 0,
+        names: Sequence[tuple[int, str]] = (),
+    ) -> None:
         self.footprint = Footprint()
         self._target, self._place = target, place
         self._heads = Heads(place.files)
@@ -40,7 +48,8 @@ class AttachedTracer:
         self._look_at_some = Sparing(lambda: self._look_for_filters(self._heads.look(), Filters.grew_at_some))
         self._inherited: InheritedLock | None = None
         try:
-            self._inherited = inject.inject(target, place.library, place.folder, depth, self.footprint, stopped, ring)
+            library, folder = place.library, place.folder
+            self._inherited = inject.inject(target, library, folder, depth, self.footprint, stopped, ring, names)
         except TargetError:
             # A process that ended as soon as its tracer was at work has been recorded to its end.
             if not any(head.at_work for head in self._heads.look()) or _wait_while(lambda: target.process.exists):

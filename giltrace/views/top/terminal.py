@@ -38,20 +38,19 @@ _KEYS = {
 }
 # A sequence, or a single byte.
 _KEY = re.compile(rb"\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z])|.", re.S)
+_WITHOUT = ("giltrace top needs a terminal", "use --once for one snapshot as text, --json for programs")
 _ALTERNATE, _NORMAL = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
     """A context: inside it the terminal gives keys and shows one page, outside it is as it was.
 
-    A signal that `ending` notes wakes whoever waits for a key. Raises `UsageError` without a terminal.
+    A signal that `ending` notes wakes whoever waits for a key. Raises `UsageError`, of what it is told, without one.
     """
 
-    def __init__(self, console: Console, ending: Ending) -> None:
+    def __init__(self, console: Console, ending: Ending, without: tuple[str, str] = _WITHOUT) -> None:
         if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
-            raise UsageError(
-                "giltrace top needs a terminal", "use --once for one snapshot as text, --json for programs"
-            )
+            raise UsageError(*without)
         self.console = console
         self.ending = ending
         self._input = sys.stdin.fileno()

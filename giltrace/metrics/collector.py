@@ -1,0 +1,43 @@
+"""A collector for the registries of `prometheus_client`, in the program itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from giltrace import installation
+from giltrace.errors import GiltraceError, UsageError
+from giltrace.metrics import inprocess
+from giltrace.metrics.totals import Totals
+
+try:
+    from giltrace.metrics.export.prometheus import TotalsCollector
+except ImportError:
+    raise UsageError("prometheus_client is not installed", installation.with_extra("prometheus")) from None
+
+_log = logging.getLogger("giltrace.metrics")
+
+
+class PrometheusCollector(TotalsCollector):
+    """Has a registry tell what this process counts, and all that share its folder::
+
+        prometheus_client.REGISTRY.register(giltrace.metrics.PrometheusCollector())
+
+    Counting is started, as by `giltrace.metrics.start`, unless `start` is False: then those are told that count in the
+    folder that the environment names. A scrape never fails for it: what is wrong goes to the log, once.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, start: bool = True) -> None:
+        super().__init__(self._read)
+        if start:
+            inprocess.start(folder)
+        self._told = ""
+
+    def _read(self) -> Totals | None:
+        try:
+            return inprocess.read()
+        except GiltraceError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                _log.warning("no GIL metrics: %s", error)
+            return None

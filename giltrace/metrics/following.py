@@ -1,0 +1,62 @@
+"""Tell exports of processes that count, interval by interval, until all is over or somebody ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from giltrace.launch.counting import Counted
+from giltrace.metrics.export import Export
+from giltrace.metrics.ledger import Ledger
+from giltrace.metrics.page import Pages
+from giltrace.metrics.reading import ProcessReading
+
+
+class PagesOf:
+    """Reads the pages of what is counted, with the rights of whoever writes them."""
+
+    def __init__(self, counted: Counted) -> None:
+        self._pages = Pages(counted.folder, counted.pid_here)
+        self._do = counted.do
+
+    def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
+        """See `Pages.read`."""
+        readings: tuple[ProcessReading, ...] = self._do(lambda: self._pages.read(reset_longest=reset_longest))
+        return readings
+
+    def forget(self, pid: int) -> None:
+        """See `Pages.forget`."""
+        self._do(lambda: self._pages.forget(pid))
+
+
+def ledger_of(counted: Counted) -> Ledger:
+    """The sums of what is counted: kept with others where they read and tidy up there, too."""
+    return Ledger(PagesOf(counted), counted.folder if counted.shared else None)
+
+
+def follow(
+    ledger: Ledger,
+    exports: Sequence[Export],
+    interval: float,
+    *,
+    start: Callable[[], None],
+    wait: Callable[[float], None],
+    goes_on: Callable[[], bool],
+) -> None:
+    """Tell the `exports` each `interval` (seconds), and once more at the end, which `wait` may bring forward.
+
+    What counts is let `start` when all is ready. Raises `RecordingError` if a page is of another version.
+    """
+    first = ledger.update()
+    for export in exports:
+        export.begin(ledger.update, first)
+    start()
+    due = time.monotonic()
+    over = False
+    while not over:
+        due = max(due + interval, time.monotonic())
+        wait(due)
+        over = not goes_on()
+        totals = ledger.update()
+        for export in exports:
+            export.tell(totals)
