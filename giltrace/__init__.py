@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import giltrace.integrations.dask as dask
     from giltrace.api import Recording, analyse, load
     from giltrace.errors import GiltraceError
     from giltrace.integrations.releases import assert_releases_gil
@@ -33,7 +34,13 @@ _HOMES = {
 }
 
 
+#: What is a module of its own, with what it needs.
+_MODULES = {"dask": "giltrace.integrations.dask"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'giltrace' has no attribute {name!r}")

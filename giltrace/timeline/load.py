@@ -14,6 +14,7 @@ from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
 from giltrace.recording.door import Damaged, Times, leaving_out, matching
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
+from giltrace.recording.fleet import read_fleet
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gathering import MOST_BYTES, Edges
 from giltrace.recording.gil import read_processes
@@ -25,6 +26,7 @@ from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
+from giltrace.timeline.fleet import join
 from giltrace.timeline.holders import with_holders
 from giltrace.timeline.model import STOP, Process, Timeline
 from giltrace.timeline.sleepers import with_sleepers
@@ -44,18 +46,39 @@ def load(folder: Path, *, gathered: bool | None = False, whole: Sequence[tuple[i
     by another version, or cannot be read.
     """
     try:
-        return _load(folder, is_long(folder) if gathered is None else gathered, whole)
+        return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
 
 def is_long(folder: Path) -> bool:
     """Whether it would take seconds to work on every hold of the recording `folder`."""
+    total = sum(_size(folder / part.folder) for part in read_fleet(folder))
+    return total + _size(folder) > MOST_BYTES
+
+
+def _size(folder: Path) -> int:
     total, refused = 0, list[Damaged]()
+    if not folder.is_dir():
+        return 0
     for path in matching(folder, GIL_NAME.fullmatch):
         with leaving_out(path, refused):
             total += size_of(path)
-    return total > MOST_BYTES
+    return total
+
+
+def _load_fleet(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:
+    """Read a recording with its parts, if it has some."""
+    timeline = _load(folder, gathered, whole)
+    found = []
+    for part in read_fleet(folder):
+        its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
+        try:
+            found.append((part, _load(folder / part.folder, gathered, its)))
+        except RecordingError as error:
+            told = f"worker {part.worker} on {part.host}: {error.message}: left out"
+            timeline = replace(timeline, damage=(*timeline.damage, told))
+    return join(timeline, found) if found else timeline
 
 
 def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:

@@ -1,0 +1,15 @@
+"""Dask: all workers of a cluster recorded at once, as `giltrace.dask`; and blame over what one machine cannot hold."""
+
+from __future__ import annotations
+
+from giltrace import installation
+from giltrace.errors import UsageError
+
+try:
+    import distributed as _distributed  # noqa: F401
+except ImportError as error:
+    raise UsageError(f"Dask is not installed here: {error}", installation.with_extra("dask")) from None
+
+from giltrace.integrations.dask.record import FleetTracing, record
+
+__all__ = ["FleetTracing", "record"]
