@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,27 @@ class Part:
     told: str = ""
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """The parts of a recording, and what else is to be told of it: of workers of which it has none."""
+
+    parts: tuple[Part, ...] = ()
+    told: tuple[str, ...] = ()
+
+
 def part_name(number: int) -> str:
     """What the folder of a part is called."""
     return f"part-{number:03d}"
 
 
-def write_fleet(folder: Path, parts: Sequence[Part]) -> None:
-    """Write which `parts` the recording `folder` has; raises OSError if that cannot be written."""
-    about = {"version": _VERSION, "parts": [asdict(part) for part in parts]}
+def write_fleet(folder: Path, fleet: Fleet) -> None:
+    """Write which parts the recording `folder` has; raises OSError if that cannot be written."""
+    about = {"version": _VERSION, **asdict(fleet)}
     with replacing(folder / FILE) as file:
         file.write((json.dumps(about, indent=1) + "\n").encode())
 
 
-def read_fleet(folder: Path) -> tuple[Part, ...]:
+def read_fleet(folder: Path) -> Fleet:
     """Read which parts the recording `folder` has, none if it is of one machine; all texts are `visible`.
 
     Raises `Damaged` where the file makes no sense, and OSError.
@@ -62,7 +70,7 @@ def read_fleet(folder: Path) -> tuple[Part, ...]:
     try:
         data = json.loads(read_data(path, _MOST_BYTES).decode(), parse_constant=refuse_constant)
     except FileNotFoundError:
-        return ()
+        return Fleet()
     except ValueError as error:
         raise Damaged(path, f"it is no JSON: {error}") from None
     except RecursionError:
@@ -71,7 +79,10 @@ def read_fleet(folder: Path) -> tuple[Part, ...]:
         raise Damaged(path, "it does not describe a fleet")
     if data.get("version") != _VERSION:
         raise Damaged(path, "it is of another version", "upgrade giltrace")
-    return tuple(_part(path, one) for one in data["parts"])
+    told = data.get("told")
+    if not isinstance(told, list) or not all(map(_is_text, told)):
+        raise Damaged(path, "what it tells makes no sense")
+    return Fleet(tuple(_part(path, one) for one in data["parts"]), tuple(map(visible, told)))
 
 
 def _part(path: Path, data: Any) -> Part:

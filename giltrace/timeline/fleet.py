@@ -38,7 +38,10 @@ def join(whole: Timeline, parts: Sequence[tuple[Part, Timeline]]) -> Timeline:
         for process in timeline.processes:
             own = process.pid == part.pid
             member = Member(number, part.worker if own else "", part.address if own else "", process.pid)
-            processes.append(replace(_shifted(process, part.offset_ns, ids), member=member))
+            # As a process that gives itself a title: what tells the workers of a cluster apart leads.
+            title = "-".join(f"{part.worker or part.address}@{part.host}".split())
+            moved = _shifted(process, part.offset_ns, ids)
+            processes.append(replace(moved, member=member, cmdline=f"{title}: {process.cmdline}"))
         merged += [_moved(one, part, ids) for one in timeline.merged]
     told = [_told(part, timeline) for part, timeline in parts]
     return replace(

@@ -53,7 +53,7 @@ def load(folder: Path, *, gathered: bool | None = False, whole: Sequence[tuple[i
 
 def is_long(folder: Path) -> bool:
     """Whether it would take seconds to work on every hold of the recording `folder`."""
-    total = sum(_size(folder / part.folder) for part in read_fleet(folder))
+    total = sum(_size(folder / part.folder) for part in read_fleet(folder).parts)
     return total + _size(folder) > MOST_BYTES
 
 
@@ -69,9 +69,10 @@ def _size(folder: Path) -> int:
 
 def _load_fleet(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:
     """Read a recording with its parts, if it has some."""
-    timeline = _load(folder, gathered, whole)
+    timeline, fleet = _load(folder, gathered, whole), read_fleet(folder)
+    timeline = replace(timeline, damage=(*timeline.damage, *fleet.told))
     found = []
-    for part in read_fleet(folder):
+    for part in fleet.parts:
         its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
         try:
             found.append((part, _load(folder / part.folder, gathered, its)))

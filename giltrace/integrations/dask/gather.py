@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import zstandard
 
+from giltrace.errors import RecordingError
 from giltrace.integrations.dask import worker
 from giltrace.integrations.dask.cluster import Cluster
 from giltrace.integrations.dask.tasks import write_tasks
@@ -46,20 +48,23 @@ class Member:
         return ", ".join(self.about["workers"].values())
 
 
-def bring(cluster: Cluster, token: str, member: Member, folder: Path) -> bool:
+def bring(cluster: Cluster, token: str, member: Member, folder: Path, hurried: threading.Event) -> bool:
     """Bring the recording of a member to `folder`, with its tasks; whether there is anything of it.
 
-    What is missing is added to what is told of the member. Raises OSError if it cannot be written here.
+    It ends with what is there if it is `hurried`. What is missing is added to what is told of the member. Raises OSError if it cannot be written here.
     """
     beside = folder.with_name(f".{folder.name}")
     try:
-        _files(cluster, token, member, beside)
+        _files(cluster, token, member, beside, hurried)
         inner = beside / worker.RECORDING
         if not all((inner / name).is_file() for name in _LEAST):
             member.told = member.told or "nothing of it could be had"
             return False
         _complete(beside, inner, member)
         inner.rename(folder)
+    except RecordingError as error:
+        member.told = f"{member.told}; {error.message}".removeprefix("; ")
+        return False
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     packer = Packer(folder)
@@ -79,7 +84,7 @@ def _complete(beside: Path, inner: Path, member: Member) -> None:
         meta.write(inner)
 
 
-def _files(cluster: Cluster, token: str, member: Member, folder: Path) -> None:
+def _files(cluster: Cluster, token: str, member: Member, folder: Path, hurried: threading.Event) -> None:
     listed = _first(cluster, worker.files, member, token, member.place)
     # What makes a recording of it comes first.
     for name, size in sorted((listed or {}).items(), key=lambda file: file[1]):
@@ -89,7 +94,9 @@ def _files(cluster: Cluster, token: str, member: Member, folder: Path) -> None:
         with path.open("wb") as file:
             file.truncate(size)
             while at < size:
-                found = _first(cluster, worker.piece, member, token, member.place, name, at)
+                found = None
+                if not hurried.is_set():
+                    found = _first(cluster, worker.piece, member, token, member.place, name, at)
                 if found is None:
                     member.told = f"{member.told}; only a part of it could be had".removeprefix("; ")
                     return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -16,7 +17,7 @@ from giltrace.errors import OutputError, TargetError, UsageError
 from giltrace.integrations.dask import gather, worker
 from giltrace.integrations.dask.cluster import Bounds, Cluster
 from giltrace.integrations.dask.gather import Member
-from giltrace.recording.fleet import Part, part_name, write_fleet
+from giltrace.recording.fleet import Fleet, Part, part_name, write_fleet
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
 from giltrace.recording.meta import Meta
 
@@ -81,7 +82,10 @@ def record(
 
 
 class FleetTracing:
-    """What `record` returns without a time: a context, for once. `told` has in words what could not be recorded."""
+    """What `record` returns without a time: a context, for once.
+
+    `told` has in words what could not be recorded, `partly` what of workers that did not come to the end.
+    """
 
     def __init__(
         self,
@@ -97,13 +101,14 @@ class FleetTracing:
         if client.asynchronous:
             raise UsageError("this client is asynchronous", "make another: distributed.Client(client.scheduler.address)")
         self.told: list[str] = []
+        self.partly: list[str] = []
         self._client, self._name, self._force, self._remedies = client, name, force, remedies
         self._token = uuid.uuid4().hex
         self._plugin = worker.Recorder(self._token, stacks, most_bytes, giltrace.__version__)
         self._members: dict[tuple[str, str], Member] = {}
         self._clocks: dict[str, Bounds] = {}
         self._able: dict[str, bool] = {}
-        self._over = threading.Event()
+        self._over, self._hurried = threading.Event(), threading.Event()
         self._telling = telling
         self._asks = threading.Thread(target=self._ask_on, name="giltrace-dask", daemon=True)
 
@@ -251,13 +256,14 @@ class FleetTracing:
             parts = self._bring()
             self._meta.state, self._meta.ended = "complete", ""
             self._meta.write(self.path)
-            write_fleet(self.path, parts)
+            write_fleet(self.path, Fleet(tuple(parts), tuple(dict.fromkeys(self.told))))
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}", self._remedies.unwritable) from None
         finally:
             self._leave()
             self._cluster.close()
         if not parts:
+            shutil.rmtree(self.path, ignore_errors=True)
             raise TargetError(
                 f"nothing could be brought home: {'; '.join(self.told)}", "see whether the scheduler and workers live"
             )
@@ -307,16 +313,23 @@ class FleetTracing:
         def bring(one: tuple[Member, str]) -> bool:
             member, name = one
             there = member.about["clock"] in self._clocks
-            return there and gather.bring(self._cluster, self._token, member, self.path / name)
+            return there and gather.bring(self._cluster, self._token, member, self.path / name, self._hurried)
 
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            brought = list(threads.map(bring, named))
+            asked = [threads.submit(bring, one) for one in named]
+            try:
+                wait(asked)
+            except KeyboardInterrupt:
+                self._hurried.set()
+                self.told.append("interrupted while it was brought home")
+        brought = [one.result() for one in asked]
         parts = []
         for (member, name), there in zip(named, brought, strict=True):
             about, clock = member.about, self._clocks.get(member.about["clock"])
-            if member.told or not there:
-                lost = "" if there else ", and what it had recorded could not be had"
-                self.told.append(f"worker {_called(member)}: {member.told}{lost}")
+            if not there:
+                self.told.append(f"worker {_called(member)}: {member.told}; what it had recorded could not be had")
+            elif member.told:
+                self.partly.append(f"worker {_called(member)}: {member.told}; what it had recorded by then is here")
             if there and clock is not None:
                 place = (about["host"], about["pid"], about["clock"], clock.offset_ns, clock.error_ns)
                 parts.append(Part(name, member.name, member.address, *place, told=member.told))
