@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import giltrace.integrations.dask as dask
     from giltrace.api import Recording, analyse, load
     from giltrace.errors import GiltraceError
     from giltrace.integrations.releases import assert_releases_gil

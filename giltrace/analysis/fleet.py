@@ -48,10 +48,10 @@ def find_fleet(timeline: Timeline, processes: Sequence[ProcessReport], tasks: Ta
                 own_waited_ns=beside if report.tasks else sum(thread.waited_ns for thread in report.threads),
             )
         )
-    return Fleet(*_verdict(tasks, len(workers)), tuple(workers))
+    return Fleet(*what_tasks_lost(tasks, len(workers)), tuple(workers))
 
 
-def _verdict(tasks: TaskTables, workers: int) -> tuple[str, str]:
+def what_tasks_lost(tasks: TaskTables, workers: int) -> tuple[str, str]:
     """The kind of task that lost most, to whom and where; and what to do about it."""
     lost = Counter[tuple[str, bool]]()
     for row in tasks.blame:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,11 +13,9 @@ from giltrace.cli.outcome import outputs, show
 from giltrace.cli.progress import working
 from giltrace.cli.telling import tell
 from giltrace.cli.values import parse_length
-from giltrace.errors import GiltraceError, TargetError, UsageError
+from giltrace.errors import GiltraceError
 from giltrace.text import visible
 
-#: A scheduler answers sooner, or not.
-_REACH_SECONDS = 10
 #: So often it is looked whether it is over.
 _LOOK_SECONDS = 0.2
 
@@ -64,11 +61,12 @@ def dask(
 
     A worker that ends meanwhile costs its own part only. Whatever is missing is told.
     """
-    from giltrace.integrations.dask import FleetTracing
+    from giltrace.integrations.dask import FleetTracing, connect
     from giltrace.recording.folder import COMMAND_LINE
 
     folder, trace = outputs(output, "dask", force=force)
-    client = _connected(scheduler)
+    with working(f"connecting to {scheduler}"):
+        client = connect(scheduler)
     try:
         tracing = FleetTracing(
             client,
@@ -92,23 +90,6 @@ def dask(
     for line in (*tracing.told[began:], *tracing.partly):
         tell(GiltraceError(line), kind="warning")
     show(folder, trace, no_trace=no_trace)
-
-
-def _connected(scheduler: str) -> Any:
-    """A client of the scheduler. Raises `TargetError` if it cannot be reached."""
-    from distributed import Client
-
-    named = {"scheduler_file": scheduler} if scheduler.endswith(".json") else {"address": scheduler}
-    if scheduler.endswith(".json") and not Path(scheduler).is_file():
-        raise UsageError(f"there is no file {scheduler}", "name the scheduler's --scheduler-file, or its address")
-    try:
-        with working(f"connecting to {scheduler}"):
-            return Client(**named, timeout=_REACH_SECONDS, name="giltrace", set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise TargetError(
-            f"no scheduler at {scheduler}: {error}",
-            "name what `dask scheduler` says at its start, like tcp://HOST:8786, or client.scheduler.address",
-        ) from None
 
 
 def _wait(seconds: float | None) -> None:

@@ -91,8 +91,9 @@ def _part(path: Path, data: Any) -> Part:
     for one in fields(Part):
         if not _ACCEPTED[one.name](data.get(one.name)):
             raise Damaged(path, f"the {one.name} of a part makes no sense")
-    given = {one.name: data[one.name] for one in fields(Part)}
-    return Part(**{name: visible(value) if isinstance(value, str) else value for name, value in given.items()})
+    given = ((one.name, data[one.name]) for one in fields(Part))
+    shown: dict[str, Any] = {name: visible(value) if isinstance(value, str) else value for name, value in given}
+    return Part(**shown)
 
 
 def _is_text(value: object) -> bool:

@@ -29,8 +29,8 @@ from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_wher
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
-from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.tasks import print_tasks
+from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.threads import thread_table
 from giltrace.reports.tree import weight
 from giltrace.text import plural

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _renumbered(processes: Sequence[Process], taken: set[int]) -> dict[int, int]
 
 def _shifted(process: Process, ns: int, ids: Mapping[int, int]) -> Process:
     """The process with all its times so much later, and its `ids` in place of those it had."""
-    tables = {
+    tables: dict[str, Any] = {
         one.name: _later(getattr(process, one.name), ns)
         for one in fields(Process)
         if one.init and isinstance(getattr(process, one.name), np.ndarray) and getattr(process, one.name).dtype.names

@@ -35,18 +35,25 @@ from giltrace.timeline.sleepers import with_sleepers
 _LEAVING_NS = 100_000_000
 
 
-def load(folder: Path, *, gathered: bool | None = False, whole: Sequence[tuple[int, int]] = ()) -> Timeline:
+def load(
+    folder: Path,
+    *,
+    gathered: bool | None = False,
+    whole: Sequence[tuple[int, int]] = (),
+    parts: Sequence[str] | None = None,
+) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
     With `gathered`, for figures, holds that cost nobody anything are added up (`recording.gathering`): sums, counts and
     whatever is told of waits are the same. None: if the recording is so long that it would take seconds else. In the
-    times of `whole`, [start, end) in ns, every hold is there.
+    times of `whole`, [start, end) in ns, every hold is there. Of a recording of several machines, `parts` are the names
+    of those that are read, all by default.
 
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
     try:
-        return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole)
+        return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole, parts)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
@@ -67,12 +74,14 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _load_fleet(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:
+def _load_fleet(
+    folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], wanted: Sequence[str] | None
+) -> Timeline:
     """Read a recording with its parts, if it has some."""
     timeline, fleet = _load(folder, gathered, whole), read_fleet(folder)
     timeline = replace(timeline, damage=(*timeline.damage, *fleet.told))
     found = []
-    for part in fleet.parts:
+    for part in fleet.parts if wanted is None else (one for one in fleet.parts if one.folder in wanted):
         its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
         try:
             found.append((part, _load(folder / part.folder, gathered, its)))

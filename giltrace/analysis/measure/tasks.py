@@ -49,6 +49,9 @@ class TaskTables(NamedTuple):
     blame: tuple[TaskBlame, ...] = ()
 
 
+NO_TASKS = TaskTables()
+
+
 def tasks_of(process: Process, merged: Iterable[Merged]) -> Tasks | None:
     """The tasks on the threads of a process; None if it has none."""
     one = next((one for one in merged if one.label == TASKS), None)
@@ -80,6 +83,29 @@ def task_at(process: Process, tasks: Tasks, thread: npt.NDArray[Any], time: npt.
     return np.where(within, at, -1)
 
 
+class Spent(NamedTuple):
+    """What each task, and at the end all that was done beside tasks, lost and had: ns, and the number of waits.
+
+    `held` of chosen threads, and likewise the others; `longest` is the longest wait.
+    """
+
+    waits: Ints
+    waited: Ints
+    longest: Ints
+    held: Ints
+    blocked: Ints
+
+
+class _At(NamedTuple):
+    """The task of each wait, of each block and of each piece of a hold, -1 for none; the pieces with their stacks."""
+
+    wait: Ints
+    block: Ints
+    hold: Ints
+    pieces: Array
+    stack: npt.NDArray[np.int32]
+
+
 def find_tasks(process: Process, merged: Iterable[Merged], causes: npt.NDArray[Any], sites: Sites) -> TaskTables:
     """What the tasks of a process lost, by kind, and to whom; of chosen threads what these lost.
 
@@ -87,14 +113,40 @@ def find_tasks(process: Process, merged: Iterable[Merged], causes: npt.NDArray[A
     """
     tasks = tasks_of(process, merged)
     if tasks is None:
-        return TaskTables()
-    wait_task = task_at(process, tasks, process.waits["thread"], process.waits["start"])
+        return NO_TASKS
+    at = _at(process, tasks)
+    rows = sorted((*_of_gil(process, tasks, at, sites), *_of_locks(process, tasks, at, causes, sites)), key=_less)
+    return TaskTables(_prefixes(tasks, _spent(process, tasks, at), rows), tuple(rows[:MOST_ROWS]))
+
+
+def spent(process: Process, tasks: Tasks) -> Spent:
+    """What each of the tasks of a process lost and had."""
+    return _spent(process, tasks, _at(process, tasks))
+
+
+def _less(row: TaskBlame) -> int:
+    return -row.ns
+
+
+def _at(process: Process, tasks: Tasks) -> _At:
+    wait, block = (task_at(process, tasks, rows["thread"], rows["start"]) for rows in (process.waits, process.blocks))
     pieces, stack = _cut(process, tasks)
-    hold_task = task_at(process, tasks, pieces["thread"], pieces["start"])
-    of_gil = _of_gil(process, tasks, (wait_task, pieces, hold_task, stack), sites)
-    of_locks = _of_locks(process, tasks, causes, sites)
-    rows = sorted((*of_gil, *of_locks), key=lambda row: -row.ns)
-    return TaskTables(_prefixes(process, tasks, wait_task, pieces, hold_task, rows), tuple(rows[:MOST_ROWS]))
+    return _At(wait, block, task_at(process, tasks, pieces["thread"], pieces["start"]), pieces, stack)
+
+
+def _spent(process: Process, tasks: Tasks, at: _At) -> Spent:
+    found = Spent(*np.zeros((len(Spent._fields), len(tasks.start) + 1), np.int64))
+    for task, rows, into in (
+        (at.wait, process.waits, found.waited),
+        (at.hold, at.pieces, found.held),
+        (at.block, process.blocks, found.blocked),
+    ):
+        length = np.where(process.of_chosen(rows), rows["end"] - rows["start"], 0)
+        np.add.at(into, task, length)
+        if rows is process.waits:
+            np.add.at(found.waits, task, process.of_chosen(rows))
+            np.maximum.at(found.longest, task, length)
+    return found
 
 
 def _cut(process: Process, tasks: Tasks) -> tuple[Array, npt.NDArray[np.int32]]:
@@ -123,90 +175,67 @@ def _cut(process: Process, tasks: Tasks) -> tuple[Array, npt.NDArray[np.int32]]:
     return cut[by_time], held.stack[of][by_time]
 
 
-_Held = tuple[Ints, Array, Ints, npt.NDArray[np.int32]]
-
-
-def _of_gil(process: Process, tasks: Tasks, held: _Held, sites: Sites) -> list[TaskBlame]:
-    wait_task, pieces, hold_task, stack = held
+def _of_gil(process: Process, tasks: Tasks, at: _At, sites: Sites) -> list[TaskBlame]:
     victims = Sites.own_lines(sites.classify(process.waits["thread"], sites.wait_stacks()))
-    culprits = Sites.own_lines(sites.classify(pieces["thread"], stack))
-    victim, victim_kinds = _kinds(_prefix(tasks, wait_task), victims.of_row)
-    culprit, culprit_kinds = _kinds(_prefix(tasks, hold_task), culprits.of_row)
-    found = attribute(replace(process, holds=pieces), victim, culprit, process.of_chosen(process.waits))
+    culprits = Sites.own_lines(sites.classify(at.pieces["thread"], at.stack))
+    victim, victim_kinds = _kinds(_prefix(tasks, at.wait), victims.of_row)
+    culprit, culprit_kinds = _kinds(_prefix(tasks, at.hold), culprits.of_row)
+    found = attribute(replace(process, holds=at.pieces), victim, culprit, process.of_chosen(process.waits))
     rows = []
-    for v, c, ns, waits, most, _ in zip(*(column[:MOST_ROWS].tolist() for column in found), strict=True):
-        (prefix, line), (culprit_prefix, culprit_line) = victim_kinds[v], culprit_kinds[c]
-        who, whom = _line(culprits.sites[culprit_line]), _line(victims.sites[line])
-        rows.append(
-            TaskBlame(_name(tasks, prefix), whom, GIL, _name(tasks, culprit_prefix), who, ns, waits, most)
-        )
+    for v, c, ns, waits, most, _ in zip(*(column.tolist() for column in found), strict=True):
+        (prefix, line), (by, by_line) = victim_kinds[v], culprit_kinds[c]
+        whom, who = _line(victims.sites[line]), _line(culprits.sites[by_line])
+        rows.append(TaskBlame(_name(tasks, prefix), whom, GIL, _name(tasks, by), who, ns, waits, most))
     return _together(rows)
 
 
-def _of_locks(process: Process, tasks: Tasks, causes: npt.NDArray[Any], sites: Sites) -> list[TaskBlame]:
-    blocks, known = process.blocks, process.stacks
-    unknown = np.full(len(blocks), -1)
+def _of_locks(process: Process, tasks: Tasks, at: _At, causes: npt.NDArray[Any], sites: Sites) -> list[TaskBlame]:
+    known, unknown = process.stacks, np.full(len(process.blocks), -1)
     block_stack, wake_stack = (known.block, known.wake) if known is not None else (unknown, unknown)
-    task = task_at(process, tasks, blocks["thread"], blocks["start"])
-    asked = np.flatnonzero(process.of_chosen(blocks) & (task >= 0))
-    if not len(asked):
-        return []
-    rows, woken = blocks[asked], blocks["waker"][asked] >= 0
-    waker = np.maximum(rows["waker"], 0)
+    asked = np.flatnonzero(process.of_chosen(process.blocks) & (at.block >= 0))
+    rows = process.blocks[asked]
+    woken, waker = rows["waker"] >= 0, np.maximum(rows["waker"], 0)
     waker_task = np.where(woken, task_at(process, tasks, waker, rows["woken"]), -1)
     victims = Sites.own_lines(sites.classify(rows["thread"], block_stack[asked]))
     wakers = Sites.own_lines(sites.classify(waker, np.where(woken, wake_stack[asked], -1)))
-    columns = (_prefix(tasks, task[asked]), victims.of_row, causes[asked], _prefix(tasks, waker_task), wakers.of_row)
-    kinds, number = np.unique(np.stack([*columns, woken]).astype(np.int64), axis=1, return_inverse=True)
-    number, length = number.ravel(), rows["end"] - rows["start"]
-    total, times, longest = np.zeros((3, kinds.shape[1]), np.int64)
-    np.add.at(total, number, length)
-    np.add.at(times, number, 1)
-    np.maximum.at(longest, number, length)
+    columns = (_prefix(tasks, at.block[asked]), victims.of_row, causes[asked], _prefix(tasks, waker_task))
     found = []
-    for kind, ns, count, most in zip(kinds.T.tolist(), total.tolist(), times.tolist(), longest.tolist(), strict=True):
-        prefix, line, cause, by, waker_line, known_waker = kind
-        who = _line(wakers.sites[waker_line]) if known_waker else None
-        told = (BlockCause(cause).label, _name(tasks, by), who, ns, count, most)
-        found.append(TaskBlame(_name(tasks, prefix), _line(victims.sites[line]), *told))
+    for prefix, line, cause, by, by_line, is_known, ns in np.stack(
+        [*columns, wakers.of_row, woken, rows["end"] - rows["start"]], axis=1, dtype=np.int64
+    ).tolist():
+        who = _line(wakers.sites[by_line]) if is_known else None
+        whom, cause = _line(victims.sites[line]), BlockCause(cause).label
+        found.append(TaskBlame(_name(tasks, prefix), whom, cause, _name(tasks, by), who, ns, 1, ns))
     return _together(found)
 
 
-def _prefixes(
-    process: Process, tasks: Tasks, wait_task: Ints, pieces: Array, hold_task: Ints, blame: Sequence[TaskBlame]
-) -> tuple[TaskPrefix, ...]:
-    waits = process.waits
-    of_wait, of_hold, of_task = _prefix(tasks, wait_task), _prefix(tasks, hold_task), tasks.prefix + 1
-    chosen = process.of_chosen(waits)
-    length = np.where(chosen, waits["end"] - waits["start"], 0)
-    ns, held, waited, number, times, longest = np.zeros((6, len(tasks.prefixes) + 1), np.int64)
-    np.add.at(ns, of_task, tasks.end - tasks.start)
-    np.add.at(number, of_task, 1)
-    np.add.at(held, of_hold, np.where(process.of_chosen(pieces), pieces["end"] - pieces["start"], 0))
-    np.add.at(waited, of_wait, length)
-    np.add.at(times, of_wait, chosen)
-    np.maximum.at(longest, of_wait, length)
-    of_one = np.zeros(len(tasks.start), np.int64)
-    inside = wait_task >= 0
-    np.add.at(of_one, wait_task[inside], length[inside])
+def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[TaskPrefix, ...]:
+    of_task = np.append(tasks.prefix + 1, 0)
+    longest, number, ns = np.zeros((3, len(tasks.prefixes) + 1), np.int64)
+    np.maximum.at(longest, of_task, spent.longest)
+    np.add.at(number, of_task[:-1], 1)
+    np.add.at(ns, of_task[:-1], tasks.end - tasks.start)
+    waits, waited, held, blocked = (
+        np.bincount(of_task, column, len(ns)).astype(np.int64)
+        for column in (spent.waits, spent.waited, spent.held, spent.blocked)
+    )
     rows = []
     for at in np.flatnonzero(ns + held + waited).tolist():
-        name = _name(tasks, at)
-        mine = np.flatnonzero(of_task == at)
-        worst = int(mine[of_one[mine].argmax()]) if len(mine) and of_one[mine].any() else -1
+        mine = np.flatnonzero(of_task == at) if at else np.empty(0, np.int64)
+        worst = int(mine[spent.waited[mine].argmax()]) if len(mine) and spent.waited[mine].any() else -1
         rows.append(
             TaskPrefix(
-                prefix=name,
+                prefix=_name(tasks, at),
                 tasks=int(number[at]),
                 ns=int(ns[at]),
                 held_ns=int(held[at]),
                 waited_ns=int(waited[at]),
-                waits=int(times[at]),
+                waits=int(waits[at]),
                 wait_max_ns=int(longest[at]),
-                blocked_ns=sum(row.ns for row in blame if row.prefix == name and row.cause != GIL),
-                cost_ns=sum(row.ns for row in blame if row.culprit_prefix == name and row.cause == GIL),
+                blocked_ns=int(blocked[at]) if at else 0,
+                cost_ns=sum(row.ns for row in blame if row.culprit_prefix == _name(tasks, at) and row.cause == GIL),
                 worst=tasks.keys[int(tasks.key[worst])] if worst >= 0 else "",
-                worst_ns=int(of_one[worst]) if worst >= 0 else 0,
+                worst_ns=int(spent.waited[worst]) if worst >= 0 else 0,
             )
         )
     return tuple(sorted(rows, key=lambda row: -row.waited_ns))
@@ -262,7 +291,7 @@ def merged_tables(tables: Iterable[TaskTables]) -> TaskTables:
             blame[key] = pair if before is None else _sum(before, pair, pair.processes)
     return TaskTables(
         tuple(sorted(prefixes.values(), key=lambda row: -row.waited_ns)),
-        tuple(sorted(blame.values(), key=lambda row: -row.ns)[:MOST_ROWS]),
+        tuple(sorted(blame.values(), key=_less)[:MOST_ROWS]),
     )
 
 

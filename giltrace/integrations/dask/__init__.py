@@ -10,6 +10,8 @@ try:
 except ImportError as error:
     raise UsageError(f"Dask is not installed here: {error}", installation.with_extra("dask")) from None
 
+from giltrace.integrations.dask.blame import blame, export
+from giltrace.integrations.dask.cluster import connect
 from giltrace.integrations.dask.record import FleetTracing, record
 
-__all__ = ["FleetTracing", "record"]
+__all__ = ["FleetTracing", "blame", "connect", "export", "record"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from distributed import Client
+
+from giltrace.errors import TargetError, UsageError
 from giltrace.integrations.dask import worker
 
 #: So many workers are asked at once.
@@ -14,6 +18,24 @@ _AT_ONCE = 16
 #: So long a worker may take to answer: its loop waits for the GIL too.
 ANSWER_SECONDS = 30.0
 _ROUNDS = 24
+#: A scheduler answers sooner, or not.
+_REACH_SECONDS = 10
+
+
+def connect(scheduler: str) -> Any:
+    """A client of a scheduler, by its address or the file that it wrote; raises `TargetError` if it does not answer."""
+    named = {"address": scheduler}
+    if scheduler.endswith(".json"):
+        named = {"scheduler_file": scheduler}
+        if not Path(scheduler).is_file():
+            raise UsageError(f"there is no file {scheduler}", "name the scheduler's --scheduler-file, or its address")
+    try:
+        return Client(**named, timeout=_REACH_SECONDS, name="giltrace", set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise TargetError(
+            f"no scheduler at {scheduler}: {str(error) or type(error).__name__}",
+            "name what `dask scheduler` says at its start, like tcp://HOST:8786, or client.scheduler.address",
+        ) from None
 
 
 class Bounds(NamedTuple):

@@ -51,7 +51,8 @@ class Member:
 def bring(cluster: Cluster, token: str, member: Member, folder: Path, hurried: threading.Event) -> bool:
     """Bring the recording of a member to `folder`, with its tasks; whether there is anything of it.
 
-    It ends with what is there if it is `hurried`. What is missing is added to what is told of the member. Raises OSError if it cannot be written here.
+    It ends with what is there if it is `hurried`. What is missing is added to what is told of the member.
+    Raises OSError if it cannot be written here.
     """
     beside = folder.with_name(f".{folder.name}")
     try:
@@ -126,4 +127,3 @@ def holders(cluster: Cluster, token: str, addresses: Iterable[str]) -> dict[tupl
             member = found.setdefault((str(about["clock"]), str(about["place"])), Member(about))
             member.holders.append(address)
     return found
-

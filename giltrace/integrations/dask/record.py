@@ -99,7 +99,9 @@ class FleetTracing:
         telling: Telling = lambda _: None,
     ) -> None:
         if client.asynchronous:
-            raise UsageError("this client is asynchronous", "make another: distributed.Client(client.scheduler.address)")
+            raise UsageError(
+                "this client is asynchronous", "make another: distributed.Client(client.scheduler.address)"
+            )
         self.told: list[str] = []
         self.partly: list[str] = []
         self._client, self._name, self._force, self._remedies = client, name, force, remedies
