@@ -108,7 +108,9 @@ def _pair(row: TaskBlame, room: int) -> Text:
 
 
 def _at(prefix: str, site: Site) -> str:
-    return f"{prefix or BESIDE}: {site.where}" if site.where else prefix or BESIDE
+    # What starts a worker is no place to look at.
+    where = "" if not prefix and site.own_file.startswith("<") else site.where
+    return f"{prefix or BESIDE}: {where}" if where else prefix or BESIDE
 
 
 def _print_workers(fleet: Fleet, console: Console, most: int | None) -> None:

@@ -78,8 +78,8 @@ def task_at(process: Process, tasks: Tasks, thread: npt.NDArray[Any], time: npt.
     axis = LifeAxis.of_threads(process.threads)
     begin = axis.place(tasks.thread, tasks.start)
     at = np.searchsorted(begin, axis.place(thread, time), "right") - 1
-    inside = np.maximum(at, 0)
-    within = (at >= 0) & (tasks.thread[inside] == thread) & (tasks.end[inside] > time)
+    # Before the first it is the one at the end, which is none.
+    within = (np.append(tasks.thread, -1)[at] == thread) & (np.append(tasks.end, 0)[at] > time)
     return np.where(within, at, -1)
 
 
@@ -243,7 +243,7 @@ def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[T
 
 def _prefix(tasks: Tasks, task: Ints) -> Ints:
     """The number of the prefix of each task, from 1 on; 0 for none."""
-    return np.where(task >= 0, tasks.prefix[task] + 1, 0)
+    return np.append(tasks.prefix, -1)[task] + 1
 
 
 def _name(tasks: Tasks, prefix: int) -> str:

@@ -49,7 +49,8 @@ def _hosts(image: Image) -> Iterator[Columns]:
     timeline = image.timeline
     alone = Host("", timeline.machine, 0, timeline.clock_error_ns)
     hosts = (timeline.hosts or (alone,)) if image.number == 0 else ()
-    texts = {name: name for name in ("hostname", "boot_id", "sysname", "release", "machine")} | {"kernel": "version"}
+    texts = {name: name for name in ("hostname", "boot_id", "sysname", "release")}
+    texts |= {"kernel": "version", "machine": "machine"}
     times = {
         "start": timeline.start,
         "end": timeline.end,

@@ -18,6 +18,8 @@ _AT_ONCE = 16
 #: So long a worker may take to answer: its loop waits for the GIL too.
 ANSWER_SECONDS = 30.0
 _ROUNDS = 24
+#: So often it is looked whether those that have not answered are still there.
+_LOOK_SECONDS = 1.0
 #: A scheduler answers sooner, or not.
 _REACH_SECONDS = 10
 
@@ -88,7 +90,13 @@ class Cluster:
     def ask(self, function: Callable[..., Any], asked: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         """Call `function` in each worker with the arguments that it is `asked` with; by address what it returned."""
         futures = {address: self._threads.submit(self._call, function, address, *asked[address]) for address in asked}
-        wait(futures.values(), ANSWER_SECONDS)
+        until = time.monotonic() + ANSWER_SECONDS
+        open_ = set(futures)
+        while open_ and time.monotonic() < until:
+            wait([futures[address] for address in open_], _LOOK_SECONDS)
+            open_ = {address for address in open_ if not futures[address].done()}
+            # Who is gone is asked in vain, and the scheduler goes on trying for long.
+            open_ &= set(self.workers()) if open_ else open_
         return {address: _answer(future) for address, future in futures.items()}
 
     def ask_all(self, function: Callable[..., Any], addresses: list[str], *arguments: Any) -> dict[str, Any]:
@@ -127,7 +135,7 @@ class Cluster:
 def _answer(future: Future[Any]) -> Any:
     if not future.done():
         future.cancel()
-        return TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")
+        return TimeoutError("it did not answer")
     error = future.exception()
     if error is None:
         return future.result()

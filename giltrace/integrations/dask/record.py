@@ -6,11 +6,11 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import giltrace
 from giltrace.errors import OutputError, TargetError, UsageError
@@ -20,9 +20,6 @@ from giltrace.integrations.dask.gather import Member
 from giltrace.recording.fleet import Fleet, Part, part_name, write_fleet
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
 from giltrace.recording.meta import Meta
-
-if TYPE_CHECKING:
-    from giltrace.api import Recording
 
 #: So often workers are asked how they are getting on, and those that have joined are found.
 _POLL_SECONDS = 1.0
@@ -41,7 +38,7 @@ Telling = Callable[[str], None]
 @overload
 def record(
     client: Any, seconds: float, name: str | Path | None = None, *, stacks: int = ..., force: bool = ...
-) -> Recording: ...
+) -> giltrace.Recording: ...
 
 
 @overload
@@ -57,7 +54,7 @@ def record(
     *,
     stacks: int = 128,
     force: bool = False,
-) -> Recording | FleetTracing:
+) -> giltrace.Recording | FleetTracing:
     """Record all workers of a Dask cluster at once, for some `seconds` or while a block runs::
 
         recording = giltrace.dask.record(client, 10)
@@ -114,8 +111,7 @@ class FleetTracing:
         self._telling = telling
         self._asks = threading.Thread(target=self._ask_on, name="giltrace-dask", daemon=True)
 
-    def __enter__(self) -> Recording:
-        from giltrace.api import Recording
+    def __enter__(self) -> giltrace.Recording:
         from giltrace.timeline.load import load
         from giltrace.timeline.model import Timeline
 
@@ -126,7 +122,7 @@ class FleetTracing:
                 raise UsageError(f"{self.path} is still being written", "read it after the block that it is of")
             return load(self.path)
 
-        return Recording(self.path, read)
+        return giltrace.Recording(self.path, read)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -190,7 +186,7 @@ class FleetTracing:
         if not self._members:
             raise refused[0] if refused else TargetError("no worker began to record", "; ".join(self.told))
         self.told += [one.message for one in refused]
-        self._measure()
+        self._measure(self._ready())
         self._folder.keep()
 
     def _renew(self) -> list[TargetError]:
@@ -228,25 +224,17 @@ class FleetTracing:
             tasks, size = (sum(one.about[what] for one in self._members.values()) for what in ("tasks", "bytes"))
             self._telling(f"{len(self._members)} workers  {tasks:,} tasks  {size / 1e6:,.0f} MB")
 
-    def _measure(self) -> None:
+    def _measure(self, ready: Collection[str]) -> None:
         """Compare the clock of each machine with this one's, by the first worker there that answers."""
         done = set[str]()
-        for clock, _ in list(self._members):
-            for address in self._addresses(clock):
-                if clock in done:
-                    break
+        for (clock, _), member in self._members.items():
+            for address in member.about["workers"]:
+                if clock in done or address not in ready:
+                    continue
                 found = self._cluster.measure(address)
                 if found is not None:
                     self._clocks[clock] = found.also(self._clocks.get(clock, found))
                     done.add(clock)
-
-    def _addresses(self, clock: str) -> list[str]:
-        return [
-            address
-            for (its, _), member in self._members.items()
-            if its == clock and not member.told
-            for address in member.about["workers"]
-        ]
 
     def end(self) -> None:
         """End, and bring all home; raises as `record`."""
@@ -284,9 +272,9 @@ class FleetTracing:
                 self._saw(about)
                 member = self._members[about["clock"], about["place"]]
                 member.holders.append(address)
-                if about["ended"] != "asked":
+                if about["ended"] != worker.ASKED:
                     member.told = f"recorded in part only: {about['ended']}"
-        self._measure()
+        self._measure(ready)
         self._find_left(ready)
 
     def _find_left(self, addresses: list[str]) -> None:
@@ -297,7 +285,7 @@ class FleetTracing:
                 member = self._members.setdefault(key, left)
                 if not member.holders:
                     member.holders = left.holders
-                    member.told = "it ended during the recording"
+                    member.told = "it ended during the recording: what is here goes up to then"
             gone = [one for one in self._members.values() if not one.holders]
             if not gone or time.monotonic() > until or not addresses:
                 break
@@ -331,7 +319,7 @@ class FleetTracing:
             if not there:
                 self.told.append(f"worker {_called(member)}: {member.told}; what it had recorded could not be had")
             elif member.told:
-                self.partly.append(f"worker {_called(member)}: {member.told}; what it had recorded by then is here")
+                self.partly.append(f"worker {_called(member)}: {member.told}")
             if there and clock is not None:
                 place = (about["host"], about["pid"], about["clock"], clock.offset_ns, clock.error_ns)
                 parts.append(Part(name, member.name, member.address, *place, told=member.told))

@@ -33,11 +33,14 @@ _PREFIX = "giltrace-dask"
 #: One reading of a file, before it is packed.
 PIECE = 1 << 20
 #: What threads note of their tasks goes to the file so often, and both clocks are read.
-_BEAT_SECONDS = 0.25
+_BEAT_SECONDS = 0.5
 _PAIR_NS = 1_000_000_000
 #: A client that has not asked for so long is gone: recording ends, and what nobody fetches is deleted later.
 _LEASE_NS = 60_000_000_000
 _KEPT_SECONDS = 600
+
+#: Why a recording has ended: the client wanted it so, or it never began.
+ASKED, REFUSED = "asked", "refused"
 
 _RUNNING = ("executing", "long-running")
 
@@ -79,6 +82,8 @@ class Recorder(distributed.WorkerPlugin):
         """End; what was recorded stays until the client has fetched it."""
         if self._session is not None:
             self._session.end()
+            if self._session.ended == REFUSED:
+                self._session.discard()
 
 
 class _Threads(MutableMapping[int, Any]):
@@ -132,7 +137,7 @@ class Session:
         except Exception as error:
             self._log.close()
             told = (error.message, error.remedy) if isinstance(error, GiltraceError) else (str(error), "")
-            self.problem, self.ended = told, "refused"
+            self.problem, self.ended = told, REFUSED
         loop.call_later(_BEAT_SECONDS, self._beat)
 
     def add(self, worker: Any) -> None:
@@ -176,7 +181,7 @@ class Session:
         if not self.ended:
             self._notes.append((what, time.monotonic_ns(), tid, str(key)))
 
-    def end(self, why: str = "asked") -> None:
+    def end(self, why: str = ASKED) -> None:
         """End the recording, unless it has ended."""
         if self.ended:
             return
