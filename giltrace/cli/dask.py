@@ -14,7 +14,7 @@ from giltrace.cli.progress import working
 from giltrace.cli.telling import tell
 from giltrace.cli.values import parse_length
 from giltrace.errors import GiltraceError
-from giltrace.text import visible
+from giltrace.text import plural, visible
 
 #: So often it is looked whether it is over.
 _LOOK_SECONDS = 0.2
@@ -81,6 +81,8 @@ def dask(
         for line in tracing.told:
             tell(GiltraceError(line), kind="warning")
         began = len(tracing.told)
+        ends = "; Ctrl-C ends it" if duration is None else ""
+        print(f"giltrace: recording {plural(tracing.workers, 'worker')}{ends}", file=sys.stderr, flush=True)
         _wait(None if duration is None else duration / 1e9)
         with working("bringing home what the workers recorded"):
             tracing.end()

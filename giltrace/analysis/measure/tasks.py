@@ -124,6 +124,10 @@ def spent(process: Process, tasks: Tasks) -> Spent:
     return _spent(process, tasks, _at(process, tasks))
 
 
+def _least(row: TaskPrefix) -> tuple[int, int]:
+    return -row.waited_ns, -row.ns
+
+
 def _less(row: TaskBlame) -> int:
     return -row.ns
 
@@ -238,7 +242,7 @@ def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[T
                 worst_ns=int(spent.waited[worst]) if worst >= 0 else 0,
             )
         )
-    return tuple(sorted(rows, key=lambda row: -row.waited_ns))
+    return tuple(sorted(rows, key=_least))
 
 
 def _prefix(tasks: Tasks, task: Ints) -> Ints:
@@ -290,7 +294,7 @@ def merged_tables(tables: Iterable[TaskTables]) -> TaskTables:
             before = blame.get(key)
             blame[key] = pair if before is None else _sum(before, pair, pair.processes)
     return TaskTables(
-        tuple(sorted(prefixes.values(), key=lambda row: -row.waited_ns)),
+        tuple(sorted(prefixes.values(), key=_least)),
         tuple(sorted(blame.values(), key=_less)[:MOST_ROWS]),
     )
 

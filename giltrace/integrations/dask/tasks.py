@@ -75,7 +75,7 @@ def _notes(lines: Iterable[str]) -> Iterable[tuple[str, int, int, str]]:
     for line in lines:
         try:
             what, time, tid, key = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
         if isinstance(time, int) and isinstance(tid, int) and isinstance(key, str):
             yield what, time, tid, key

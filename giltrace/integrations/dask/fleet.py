@@ -147,6 +147,11 @@ class FleetTracing:
             raise
         self._asks.start()
 
+    @property
+    def workers(self) -> int:
+        """How many workers have been recorded so far."""
+        return sum(len(member.about["workers"]) for member in self._members.values())
+
     def _claim(self) -> RecordingFolder:
         if self._name is None:
             return claim_numbered(Path("dask" + SUFFIX), self._remedies)
@@ -222,7 +227,7 @@ class FleetTracing:
                 # The scheduler may be back soon; if not, the end tells.
                 continue
             tasks, size = (sum(one.about[what] for one in self._members.values()) for what in ("tasks", "bytes"))
-            self._telling(f"{len(self._members)} workers  {tasks:,} tasks  {size / 1e6:,.0f} MB")
+            self._telling(f"{self.workers} workers  {tasks:,} tasks  {size / 1e6:,.0f} MB")
 
     def _measure(self, ready: Collection[str]) -> None:
         """Compare the clock of each machine with this one's, by the first worker there that answers."""
@@ -352,6 +357,6 @@ def _unable(address: str, answer: Any) -> TargetError | None:
         )
     if isinstance(answer, ImportError):
         return TargetError(
-            f"worker {address} has no giltrace: {answer}", "install it where the workers run: pip install giltrace"
+            f"worker {address} has no giltrace: {answer.msg}", "install it where the workers run: pip install giltrace"
         )
     return TargetError(f"worker {address} does not answer: {answer}", "see its log, and whether it is stuck")
