@@ -21,7 +21,7 @@ _ROUNDS = 24
 #: So often it is looked whether those that have not answered are still there.
 _LOOK_SECONDS = 1.0
 #: A scheduler answers sooner, or not.
-_REACH_SECONDS = 10
+_REACH_SECONDS = 5
 
 
 def connect(scheduler: str) -> Any:

@@ -355,8 +355,9 @@ def _unable(address: str, answer: Any) -> TargetError | None:
             f"worker {address} has giltrace {answer['giltrace']}, here it is {giltrace.__version__}",
             f"install the same there: pip install giltrace=={giltrace.__version__}",
         )
-    if isinstance(answer, ImportError):
+    # Some versions tell of an error that is raised while a call is read in a text only.
+    if "No module named 'giltrace" in str(answer):
         return TargetError(
-            f"worker {address} has no giltrace: {answer.msg}", "install it where the workers run: pip install giltrace"
+            f"worker {address} has no giltrace", "install it where the workers run: pip install giltrace"
         )
     return TargetError(f"worker {address} does not answer: {answer}", "see its log, and whether it is stuck")
