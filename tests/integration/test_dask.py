@@ -1,15 +1,10 @@
-"""`giltrace.dask` and `giltrace dask`: clusters of this machine, and of hosts that are namespaces of it."""
+"""`giltrace.dask`: what comes of recording a cluster of this machine in one way or another."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +14,10 @@ import giltrace
 from giltrace.analysis.site import frame_text
 from giltrace.recording.fleet import read_fleet
 from giltrace.timeline.model import Timeline
+from tests.dask_clusters import TARGETS, command, environment
 
 pytestmark = [pytest.mark.needs("distributed"), pytest.mark.needs("pyarrow"), pytest.mark.timeout(300)]
 
-TARGETS = Path(__file__).resolve().parents[1] / "targets"
 #: The clock of thread and scheduler are read one after the other, by threads that may be waiting for a core.
 NEAR_NS = 200_000_000
 
@@ -36,16 +31,6 @@ class Ran(NamedTuple):
     @property
     def timeline(self) -> Timeline:
         return giltrace.load(self.name).timeline
-
-
-def environment(folder: Path) -> dict[str, str]:
-    (folder / "scratch").mkdir(exist_ok=True)
-    return {
-        **os.environ,
-        "PYTHONPATH": str(TARGETS),
-        "DASK_TEMPORARY_DIRECTORY": str(folder / "scratch"),
-        "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s",
-    }
 
 
 def ran(way: str, folder: Path) -> Ran:
@@ -127,11 +112,6 @@ def test_every_invariant_holds_and_nothing_is_lost(planted: Ran) -> None:
     assert timeline.lost == 0
     assert timeline.damage == ()
     assert not timeline.unfinished
-
-
-def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    whole = [sys.executable, "-m", "giltrace", *words]
-    return subprocess.run(whole, env=environment(folder), cwd=folder, capture_output=True, text=True, check=False)
 
 
 def queried(*words: str, folder: Path) -> list[dict[str, Any]]:
@@ -234,241 +214,3 @@ def own(site: Any) -> str:
     """A line as tables have it."""
     frame = (site.own_function, site.own_file, site.own_line)
     return frame_text(frame if site.own_function else (site.function, site.file, site.line))
-
-
-class Host(NamedTuple):
-    """A host that is a namespace: how commands are run there, and how far its clock is ahead of this machine's."""
-
-    prefix: tuple[str, ...]
-    ahead_ns: int
-
-
-@contextlib.contextmanager
-def started(
-    words: Sequence[str], folder: Path, log: str, prefix: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    """A process that is ended with the block, and those that it has started."""
-    with (folder / log).open("w") as file:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, *words], env=environment(folder), cwd=folder, stdout=file, stderr=file, text=True
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def network(folder: Path) -> Iterator[tuple[str, list[Host]]]:
-    """Two hosts and the address of this machine as they see it."""
-    tag = f"gt{os.getpid() % 100_000}"
-    net = f"10.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
-    done: list[str] = []
-
-    def ip(words: str, undo: str = "") -> None:
-        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
-        done.append(undo)
-
-    hosts = []
-    try:
-        ip(f"link add {tag}br type bridge", f"link del {tag}br")
-        ip(f"addr add {net}.1/24 dev {tag}br")
-        ip(f"link set {tag}br up")
-        for number in (1, 2):
-            name = f"{tag}n{number}"
-            ip(f"netns add {name}", f"netns del {name}")
-            ip(f"link add {tag}v{number} type veth peer name eth0 netns {name}", f"link del {tag}v{number}")
-            ip(f"link set {tag}v{number} master {tag}br up")
-            ip(f"-n {name} addr add {net}.{number + 1}/24 dev eth0")
-            for device in ("eth0", "lo"):
-                ip(f"-n {name} link set {device} up")
-            ahead = 1_000 * number
-            unshared = f"unshare --uts --time --monotonic {ahead} --boottime {ahead} --fork --kill-child"
-            named = f'hostname host-{number}; exec "$@"'
-            prefix = ("ip", "netns", "exec", name, *unshared.split(), "sh", "-c", named, "sh")
-            hosts.append(Host(prefix, ahead * 10**9))
-        yield f"{net}.1", hosts
-    finally:
-        for undo in reversed(done):
-            if undo:
-                subprocess.run(["ip", *undo.split()], check=False, capture_output=True)
-
-
-@contextlib.contextmanager
-def served(folder: Path, host: str) -> Iterator[str]:
-    """A scheduler; its address."""
-    words = ["-m", "dask", "scheduler", "--host", host, "--port", "0", "--no-dashboard", "--scheduler-file", "s.json"]
-    with started(words, folder, "scheduler.log") as process:
-        path = folder / "s.json"
-        while not (path.exists() and path.read_text().endswith("}")):
-            assert process.poll() is None, (folder / "scheduler.log").read_text()
-            time.sleep(0.05)
-        yield json.loads(path.read_text())["address"]
-
-
-@contextlib.contextmanager
-def working(scheduler: str, folder: Path, name: str, prefix: Sequence[str] = ()) -> Iterator[None]:
-    words = ["-m", "dask", "worker", scheduler, "--nworkers", "1", "--nthreads", "2", "--name", name, "--no-dashboard"]
-    with started(words, folder, f"{name}.log", prefix):
-        yield
-
-
-@pytest.mark.needs("network namespaces")
-def test_hosts_with_clocks_of_their_own(tmp_path: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        address, hosts = stack.enter_context(network(tmp_path))
-        scheduler = stack.enter_context(served(tmp_path, address))
-        for number, host in enumerate(hosts, 1):
-            stack.enter_context(working(scheduler, tmp_path, f"w{number}", host.prefix))
-        words = [str(TARGETS / "dask_load.py"), scheduler, "2", str(tmp_path / "loads")]
-        load = stack.enter_context(started(words, tmp_path, "load.log"))
-        while not (tmp_path / "loads").exists():
-            assert load.poll() is None, (tmp_path / "load.log").read_text()
-            time.sleep(0.05)
-        told = command("dask", scheduler, "-d", "2s", "-o", "net", folder=tmp_path)
-        assert told.returncode == 0, told.stderr
-    fleet = read_fleet(tmp_path / "net.giltrace")
-    assert [(part.host, part.worker) for part in fleet.parts] == [("host-1", "w1"), ("host-2", "w2")]
-    for part, host in zip(fleet.parts, hosts, strict=True):
-        assert abs(part.offset_ns + host.ahead_ns) <= part.error_ns < 1_000_000_000
-    timeline = giltrace.load(tmp_path / "net").timeline
-    lives = [(process.start, process.end) for process in timeline.processes]
-    assert all(start < timeline.end and end > timeline.start for start, end in lives)
-    assert timeline.violations == ()
-    summary = giltrace.load(tmp_path / "net").report().fleet
-    assert summary is not None
-    assert summary.summary.startswith("Tasks 'convoy' lost ")
-    assert "while tasks 'hog' held it" in summary.summary
-    assert summary.summary.endswith("on 2 of 2 workers.")
-    assert "Tasks 'convoy' lost " in told.stderr
-
-
-def wait_for(workers: int, scheduler: str, folder: Path) -> None:
-    code = f"import distributed; distributed.Client({scheduler!r}).wait_for_workers({workers})"
-    subprocess.run([sys.executable, "-c", code], env=environment(folder), check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def recording(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
-    """`giltrace dask` without a time, once it has begun: what it has said by then is left in its stderr."""
-    words = [sys.executable, "-m", "giltrace", "dask", str(folder / "s.json"), "-o", name, "--no-trace"]
-    process = subprocess.Popen(words, env=environment(folder), cwd=folder, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def until(process: subprocess.Popen[str], line: str) -> list[str]:
-    """What a process says up to a line."""
-    assert process.stderr is not None
-    told = []
-    for one in process.stderr:
-        told.append(one)
-        if one == line:
-            return told
-    raise AssertionError("".join(told))
-
-
-BEGUN = "giltrace: recording 1 worker; Ctrl-C ends it\n"
-
-
-def test_ctrl_c_ends_it_and_leaves_a_valid_recording(tmp_path: Path) -> None:
-    with served(tmp_path, "127.0.0.1") as scheduler, working(scheduler, tmp_path, "w1"):
-        wait_for(1, scheduler, tmp_path)
-        with recording(tmp_path, "cut") as process:
-            assert until(process, BEGUN) == [BEGUN]
-            process.send_signal(signal.SIGINT)
-            told = process.communicate()[1]
-            assert process.returncode == 0, told
-    assert "recording cut.giltrace" in told
-    assert len(giltrace.load(tmp_path / "cut").processes) == 1
-    assert list((tmp_path / "scratch").glob("giltrace-dask-*")) == []
-
-
-#: Where there is no giltrace to be found.
-NO_GILTRACE = """
-import sys
-from importlib.machinery import PathFinder
-
-class Bare(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] == "giltrace" else super().find_spec(name, path, target)
-
-sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
-"""
-
-
-def test_workers_without_giltrace_are_told_and_not_hindered(tmp_path: Path) -> None:
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "sitecustomize.py").write_text(NO_GILTRACE)
-    without = ("env", f"PYTHONPATH={bare}")
-    with served(tmp_path, "127.0.0.1") as scheduler, contextlib.ExitStack() as stack:
-        stack.enter_context(working(scheduler, tmp_path, "w1"))
-        stack.enter_context(working(scheduler, tmp_path, "bare1", without))
-        wait_for(2, scheduler, tmp_path)
-        process = stack.enter_context(recording(tmp_path, "some"))
-        (warned, _) = until(process, BEGUN)
-        assert warned.startswith("giltrace: warning: worker tcp://127.0.0.1:")
-        assert warned.endswith("has no giltrace\n")
-        stack.enter_context(working(scheduler, tmp_path, "bare2", without))
-        wait_for(3, scheduler, tmp_path)
-        process.send_signal(signal.SIGINT)
-        told = process.communicate()[1]
-        assert process.returncode == 0, told
-        assert told.count("has no giltrace") == 3, told  # a warning of the one that joined, and remarks on both
-        (tmp_path / "alone").mkdir()
-        alone = stack.enter_context(served(tmp_path / "alone", "127.0.0.1"))
-        stack.enter_context(working(alone, tmp_path, "bare3", without))
-        wait_for(1, alone, tmp_path)
-        refused = command("dask", alone, "-d", "1s", folder=tmp_path)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[1] == "  install it where the workers run: pip install giltrace"
-    assert len(giltrace.load(tmp_path / "some").processes) == 1
-
-
-def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    told = command("dask", "tcp://127.0.0.1:1", folder=tmp_path)
-    assert told.returncode == 2
-    assert told.stderr.startswith("giltrace: error: no scheduler at tcp://127.0.0.1:1: ")
-    assert "name what `dask scheduler` says at its start, like tcp://HOST:8786" in told.stderr
-    told = command("dask", "nothing.json", folder=tmp_path)
-    assert told.stderr.startswith("giltrace: error: there is no file nothing.json\n")
-    with served(tmp_path, "127.0.0.1") as scheduler:
-        told = command("dask", scheduler, "-d", "1s", folder=tmp_path)
-    assert told.stderr == "giltrace: error: the cluster has no workers\n  start some: dask worker SCHEDULER-ADDRESS\n"
-    assert list(tmp_path.glob("*.giltrace")) == []
-
-
-def test_without_distributed_it_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "distributed.py").write_text("raise ImportError('no distributed here')")
-    whole = [sys.executable, "-m", "giltrace", "dask", "tcp://127.0.0.1:1"]
-    asked = {**environment(tmp_path), "PYTHONPATH": str(tmp_path)}
-    told = subprocess.run(whole, env=asked, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert told.returncode == 2
-    assert told.stderr.startswith("giltrace: error: Dask is not installed here: no distributed here\n")
-    assert "[dask]" in told.stderr.splitlines()[1]
-
-
-def test_workers_that_cannot_be_recorded_are_told_with_a_remedy() -> None:
-    from giltrace.integrations.dask import fleet
-
-    missing = fleet._unable("tcp://a:1", ModuleNotFoundError("No module named 'giltrace'"))
-    other = fleet._unable("tcp://a:1", {"giltrace": "0.0.1"})
-    silent = fleet._unable("tcp://a:1", TimeoutError("it did not answer"))
-    assert [error.remedy.partition(":")[0] for error in (missing, other, silent) if error] == [
-        "install it where the workers run",
-        "install the same there",
-        "see its log, and whether it is stuck",
-    ]
-    assert fleet._unable("tcp://a:1", {"giltrace": giltrace.__version__}) is None
