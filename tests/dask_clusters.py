@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.processes import descendants
 
 TARGETS = Path(__file__).resolve().parent / "targets"
 
@@ -49,7 +52,11 @@ def started(
     try:
         yield process
     finally:
-        process.terminate()
+        # What runs it in a namespace heeds no SIGTERM, but ends with it.
+        below = descendants(process.pid) if prefix else []
+        for pid in below[:1] or [process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
