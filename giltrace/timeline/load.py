@@ -80,14 +80,20 @@ def _load_fleet(
     """Read a recording with its parts, if it has some."""
     timeline, fleet = _load(folder, gathered, whole), read_fleet(folder)
     timeline = replace(timeline, damage=(*timeline.damage, *fleet.told))
-    found = []
+    times, found = Times.of(timeline.start, timeline.end), []
     for part in fleet.parts if wanted is None else (one for one in fleet.parts if one.folder in wanted):
         its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
         try:
-            found.append((part, _load(folder / part.folder, gathered, its)))
+            one, problem = _load(folder / part.folder, gathered, its), ""
+            if not times.have(np.array([one.start, one.end]) + part.offset_ns).all():
+                problem = "its clock is not where it is said to be"
         except RecordingError as error:
-            told = f"worker {part.worker} on {part.host}: {error.message}: left out"
+            problem = error.message
+        if problem:
+            told = f"worker {part.worker} on {part.host}: {problem}: left out"
             timeline = replace(timeline, damage=(*timeline.damage, told))
+        else:
+            found.append((part, one))
     return join(timeline, found) if found else timeline
 
 

@@ -145,6 +145,14 @@ def test_a_part_that_is_gone_costs_itself_only(tmp_path: Path) -> None:
     assert load(folder, parts=["part-001"]).hosts == timeline.hosts
 
 
+def test_a_part_that_is_said_to_be_of_another_time_is_left_out(tmp_path: Path) -> None:
+    far = 40 * 86_400 * 10**9
+    folder = recording(tmp_path / "x.giltrace", part(0, "a", far), part(1, "b", -far), part(2, "c", 10**9))
+    timeline = load(folder)
+    assert [host.name for host in timeline.hosts] == ["c"]
+    assert timeline.damage[0] == "worker w0 on a: its clock is not where it is said to be: left out"
+
+
 WRONG = {
     "folder": "../../etc",
     "worker": 5,
