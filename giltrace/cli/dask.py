@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from giltrace.cli.telling import tell
 from giltrace.cli.values import parse_length
 from giltrace.errors import GiltraceError
 from giltrace.text import plural, visible
+
+if TYPE_CHECKING:
+    from giltrace.integrations.dask import FleetTracing
 
 #: So often it is looked whether it is over.
 _LOOK_SECONDS = 0.2
@@ -78,12 +81,8 @@ def dask(
             telling=_telling,
         )
         tracing.begin()
-        for line in tracing.told:
-            tell(GiltraceError(line), kind="warning")
         began = len(tracing.told)
-        ends = "; Ctrl-C ends it" if duration is None else ""
-        print(f"giltrace: recording {plural(tracing.workers, 'worker')}{ends}", file=sys.stderr, flush=True)
-        _wait(None if duration is None else duration / 1e9)
+        _record(tracing, None if duration is None else duration / 1e9)
         with working("bringing home what the workers recorded"):
             tracing.end()
     finally:
@@ -94,10 +93,14 @@ def dask(
     show(folder, trace, no_trace=no_trace)
 
 
-def _wait(seconds: float | None) -> None:
-    """Wait for so long, or until Ctrl-C."""
-    until = None if seconds is None else time.monotonic() + seconds
+def _record(tracing: FleetTracing, seconds: float | None) -> None:
+    """Say that it has begun, and wait for so long, or until Ctrl-C."""
     try:
+        for line in tracing.told:
+            tell(GiltraceError(line), kind="warning")
+        ends = "; Ctrl-C ends it" if seconds is None else ""
+        print(f"giltrace: recording {plural(tracing.workers, 'worker')}{ends}", file=sys.stderr, flush=True)
+        until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             time.sleep(_LOOK_SECONDS if until is None else max(min(_LOOK_SECONDS, until - time.monotonic()), 0))
     except KeyboardInterrupt:

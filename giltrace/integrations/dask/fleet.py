@@ -265,7 +265,6 @@ class FleetTracing:
 
     def _stop(self) -> None:
         """End the recording in all workers, and find out who has what they left."""
-        self._telling("ending")
         try:
             ready = self._ready()
             answers = self._cluster.ask_all(worker.stop, ready, self._token)
@@ -301,7 +300,6 @@ class FleetTracing:
 
     def _bring(self) -> list[Part]:
         """Bring the recordings home; the parts that there are."""
-        self._telling("bringing home what was recorded")
         members = sorted(self._members.values(), key=lambda one: (one.about["host"], one.name, one.place))
         named = [(member, part_name(number)) for number, member in enumerate(members)]
 
