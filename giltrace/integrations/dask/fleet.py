@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, overload
 
 import giltrace
+from giltrace import installation
 from giltrace.errors import OutputError, TargetError, UsageError
 from giltrace.integrations.dask import gather, worker
 from giltrace.integrations.dask.cluster import Bounds, Cluster
@@ -351,11 +352,11 @@ def _unable(address: str, answer: Any) -> TargetError | None:
     if isinstance(answer, dict):
         return TargetError(
             f"worker {address} has giltrace {answer['giltrace']}, here it is {giltrace.__version__}",
-            f"install the same there: pip install giltrace=={giltrace.__version__}",
+            f"install the same there: {installation.elsewhere(giltrace.__version__)}",
         )
     # Some versions tell of an error that is raised while a call is read in a text only.
     if "No module named 'giltrace" in str(answer):
         return TargetError(
-            f"worker {address} has no giltrace", "install it where the workers run: pip install giltrace"
+            f"worker {address} has no giltrace", f"install it where the workers run: {installation.elsewhere()}"
         )
     return TargetError(f"worker {address} does not answer: {answer}", "see its log, and whether it is stuck")
