@@ -33,7 +33,13 @@ _HOMES = {
 }
 
 
+#: What is a module of its own, with what it needs.
+_MODULES = {"dask": "giltrace.integrations.dask"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'giltrace' has no attribute {name!r}")

@@ -35,6 +35,11 @@ def with_package(requirement: str) -> str:
     return _uv_tool([requirement]) if _receipt() is not None else _pip(requirement)
 
 
+def elsewhere(version: str = "") -> str:
+    """Return the command that installs giltrace, in this `version`, on a machine of which nothing is known."""
+    return _typed("pip", "install", f"{NAME}=={version}" if version else NAME)
+
+
 def again() -> str:
     """Return the command that builds giltrace anew, from where it came, and installs it again."""
     if _is_pipx():

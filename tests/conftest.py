@@ -59,6 +59,14 @@ def _can_make_containers() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def _can_make_hosts() -> bool:
+    """Whether there may be other hosts on this machine: with a network, a name and a clock of their own."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return False
+    command = "unshare --net --uts --time --monotonic 9 --boottime 9 --fork ip link add giltrace0 type veth"
+    return subprocess.run(command.split(), capture_output=True, check=False).returncode == 0
+
+
 #: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.
 TOOLS: dict[str, Callable[[], bool]] = {
     "cc": _has_program("cc"),
@@ -69,7 +77,9 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "arm64 python": lambda: (PYTHONS / "arm64" / "complete").exists(),
     "ziglang": _has_package("ziglang"),
     "dask": _has_package("dask"),
+    "distributed": _has_package("distributed"),
     "duckdb": _has_package("duckdb"),
+    "network namespaces": _can_make_hosts,
     "pandas": _has_package("pandas"),
     "polars": _has_package("polars"),
     "pyarrow": _has_package("pyarrow"),

@@ -12,6 +12,7 @@ from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.ranked import find_findings
+from giltrace.analysis.fleet import find_fleet
 from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
@@ -21,6 +22,7 @@ from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.measure.tasks import TaskTables, find_tasks, merged_tables
 from giltrace.analysis.replay.released import released
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import (
@@ -51,6 +53,7 @@ def analyse(timeline: Timeline) -> Report:
     # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
     processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
+    tasks = merged_tables(TaskTables(one.tasks, one.task_blame) for one in processes)
     return Report(
         schema=SCHEMA,
         duration_ns=timeline.end - timeline.start,
@@ -58,6 +61,9 @@ def analyse(timeline: Timeline) -> Report:
         quality=_quality(timeline, timeline, held, waited),
         gils_at_once=usage.gils_at_once(timeline.processes),
         part=timeline.part,
+        tasks=tasks.prefixes,
+        task_blame=tasks.blame,
+        fleet=find_fleet(timeline, processes, tasks),
     )
 
 
@@ -88,7 +94,7 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
-    machine = int(timeline.machine.get("cpus", 0))
+    machine = int(timeline.machine_of(process).get("cpus", 0))
     began = timeline.start + timeline.realtime_offset
     figures = Costed(process, began)
     known = summarise_process(process, machine, figures)
@@ -96,6 +102,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     blame = find_blame(process)
     hogs = find_hogs(_asked_by_chosen(process), began)
     replayed = what_if(process, machine, figures.native)
+    tasks = find_tasks(process, timeline.merged, figures.block_causes, figures.sites)
     asked_about = {thread.tid for thread in known.threads}
     return ProcessReport(
         pid=process.pid,
@@ -131,6 +138,8 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         whereabouts=explain(process, figures.sites, figures.activity, figures.block_causes, figures.asleep),
         lock_blame=_bounded(figures, machine),
         critical_path=figures.on_path[:_MOST_ON_PATH],
+        tasks=tasks.prefixes,
+        task_blame=tasks.blame,
     )
 
 

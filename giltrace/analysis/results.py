@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
 from giltrace.analysis.site import Site
+from giltrace.analysis.task_results import Fleet, TaskBlame, TaskPrefix
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import Sampling
 from giltrace.recording.perf_types import ANONYMOUS
@@ -358,6 +359,7 @@ class ProcessReport:
     there is no such limit; `limits` says so in words where that is less than the machine has.
     `whereabouts` tell where threads were without the GIL, `lock_blame` who was blocked in locks, and by whom,
     and `critical_path` what its end hung on.
+    `tasks` are the kinds of tasks that a scheduler ran in it, `task_blame` what they lost, and to whose lines.
     Its time ends with the "process", or with the "recording" or the "window" that it outlived: `end_of`.
     """
 
@@ -394,6 +396,8 @@ class ProcessReport:
     whereabouts: tuple[Whereabouts, ...] = ()
     lock_blame: tuple[LockBlame, ...] = ()
     critical_path: tuple[OnPath, ...] = ()
+    tasks: tuple[TaskPrefix, ...] = ()
+    task_blame: tuple[TaskBlame, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -401,7 +405,8 @@ class Report:
     """A recording of `duration_ns`: its processes in the order of the timeline.
 
     `gils_at_once` says how many GILs of all processes were held on average while at least one was. `part` says in words
-    which part of the recording it is about, empty for all of it.
+    which part of the recording it is about, empty for all of it. `tasks` and `task_blame` are those of all processes
+    together, `fleet` is what is to be said of a recording of several machines.
     """
 
     schema: str
@@ -410,3 +415,6 @@ class Report:
     quality: Quality
     gils_at_once: float = 0.0
     part: tuple[str, ...] = ()
+    tasks: tuple[TaskPrefix, ...] = ()
+    task_blame: tuple[TaskBlame, ...] = ()
+    fleet: Fleet | None = None

@@ -16,6 +16,7 @@ from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
+from giltrace.analysis.measure.tasks import NO_TASKS, TaskTables, find_tasks, merged_tables
 from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.recording.collected import CollectorReport
 from giltrace.timeline.axis import Ints
@@ -89,7 +90,7 @@ class ProcessSummary:
 
     `became`: see `Process`. `limits`: see `ProcessReport`. `culprits` are the lines for which its threads waited
     longest, each by itself; `phases` what it was like when, if that changed; `whereabouts` where threads were without
-    the GIL. `summarise` finds these.
+    the GIL; `tasks` what the kinds of tasks lost that a scheduler ran in it. `summarise` finds these.
     """
 
     pid: int
@@ -109,6 +110,7 @@ class ProcessSummary:
     culprits: tuple[BlameTotal, ...] = ()
     phases: tuple[Phase, ...] = ()
     whereabouts: tuple[Whereabouts, ...] = ()
+    tasks: TaskTables = NO_TASKS
 
     @property
     def waited_ns(self) -> int:
@@ -154,19 +156,25 @@ class Quality:
 
 @dataclass(frozen=True)
 class Summary:
-    """A recording of `wall_ns`: its processes and the quality of what is known about them."""
+    """A recording of `wall_ns`: its processes and the quality of what is known about them.
+
+    `tasks` are those of a scheduler, of all processes together.
+    """
 
     wall_ns: int
     processes: tuple[ProcessSummary, ...]
     quality: Quality
+    tasks: TaskTables = NO_TASKS
 
 
 def summarise(timeline: Timeline) -> Summary:
     """Summarise a timeline; nothing in it is changed."""
+    # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
+    processes = tuple(_summarised(process, timeline) for process in map(replace, timeline.processes))
     return Summary(
         wall_ns=timeline.end - timeline.start,
-        # Ones that are made for it: what is worked out of them (`timeline.once`) goes with them.
-        processes=tuple(_summarised(process, timeline) for process in map(replace, timeline.processes)),
+        processes=processes,
+        tasks=merged_tables(process.tasks for process in processes),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,
@@ -183,7 +191,8 @@ def summarise(timeline: Timeline) -> Summary:
 def _summarised(process: Process, timeline: Timeline) -> ProcessSummary:
     figures = Costed(process, timeline.start + timeline.realtime_offset)
     return replace(
-        summarise_process(process, int(timeline.machine.get("cpus", 0)), figures),
+        summarise_process(process, int(timeline.machine_of(process).get("cpus", 0)), figures),
+        tasks=find_tasks(process, timeline.merged, figures.block_causes, figures.sites),
         culprits=CulpritSites(process, figures.sites, own_lines=True).ranked(
             process.of_chosen(process.waits), TOP_CULPRITS
         ),

@@ -75,6 +75,12 @@ COMMANDS: tuple[Command, ...] = (
         ReadingCommand,
     ),
     Command(
+        "dask",
+        "giltrace.cli.dask:dask",
+        "Record all workers of a Dask cluster, and which task ran where.",
+        ReadingCommand,
+    ),
+    Command(
         "report",
         "giltrace.cli.report:report",
         "Say what a recording means, and which line made which line wait.",

@@ -92,6 +92,8 @@ _TABLES = {
         "blocks",
         "held_locks",
         "blame",
+        "tasks",
+        "task_blame",
         "waiting",
         "stacks",
         "switch_requests",

@@ -33,6 +33,9 @@ MERGED = np.dtype(
     ]
 )
 
+#: Under this label are the tasks of a scheduler, of which categories are the kinds: an analysis asks for them.
+TASKS = "dask"
+
 #: What a label may be: it is part of a file's name.
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 

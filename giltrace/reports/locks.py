@@ -46,7 +46,8 @@ _ASLEEP = {
     "process-end": "for a process's end",
 }
 _PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
-_CAUSE = {
+#: What threads sleep in, in words, by cause.
+CAUSE = {
     "lock": "in a lock",
     "condition": "for a condition",
     "event": "for an event",
@@ -67,7 +68,7 @@ _CAUSE = {
 
 def _told(row: Whereabouts | OnPath) -> str:
     """What a thread did, in words."""
-    return _ASLEEP.get(row.cause, "") or _CAUSE.get(row.cause, "") or _DOING[row.doing]
+    return _ASLEEP.get(row.cause, "") or CAUSE.get(row.cause, "") or _DOING[row.doing]
 
 
 def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int | None = TOP_ROWS) -> None:
@@ -133,7 +134,7 @@ def _pair(row: LockBlame, room: int) -> Text:
         )
 
     several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
-    told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else _CAUSE[row.cause]
+    told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else CAUSE[row.cause]
     pair = Text(wrapped(f"{site_name(row.victim)}: {told}{several}", "  "))
     pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", "    "), style="red")
     for one in row.meanwhile:

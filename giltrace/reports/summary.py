@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.fleet import what_tasks_lost
 from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.console import paragraph, print_table
@@ -20,6 +21,7 @@ from giltrace.text import plural
 
 #: So many are printed; the rest is folded into one line.
 TOP_PROCESSES = 8
+TOP_WORKERS = 2
 TOP_GILS = 4
 TOP_VIOLATIONS = 5
 
@@ -27,9 +29,17 @@ TOP_VIOLATIONS = 5
 def print_summary(summary: Summary, console: Console) -> None:
     """Print each process (those that used a GIL most come first), then the quality of the measurement."""
     processes = sorted(summary.processes, key=weight, reverse=True)
-    for process in processes[:TOP_PROCESSES]:
+    if summary.tasks.prefixes:
+        told, advice = what_tasks_lost(summary.tasks, len(processes))
+        paragraph(told, console, style="bold", indent="")
+        if advice:
+            paragraph(advice, console)
+        console.print()
+    # Of a fleet it is told together; the report has each.
+    shown = TOP_WORKERS if summary.tasks.prefixes else TOP_PROCESSES
+    for process in processes[:shown]:
         _print_process(process, console)
-    _print_folded(processes[TOP_PROCESSES:], console)
+    _print_folded(processes[shown:], console)
     if not processes:
         console.print(Text("No Python process was recorded."))
     print_quality(summary.quality, console)

@@ -29,6 +29,7 @@ from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_wher
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
+from giltrace.reports.tasks import print_tasks
 from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.threads import thread_table
 from giltrace.reports.tree import weight
@@ -57,6 +58,7 @@ def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> No
     if report.part:
         paragraph(f"A part of the recording: {'; '.join(report.part)}.", console, style="bold", indent="")
         console.print()
+    print_tasks(report, console, everything=detail.everything)
     if len(processes) > 1:
         _heading(f"{len(processes)} processes", console)
         print_overview(processes, report.gils_at_once, console, everything=detail.everything)

@@ -14,6 +14,7 @@ from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
 from giltrace.recording.door import Damaged, Times, leaving_out, matching
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
+from giltrace.recording.fleet import read_fleet
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gathering import MOST_BYTES, Edges
 from giltrace.recording.gil import read_processes
@@ -25,6 +26,7 @@ from giltrace.recording.sched import complete_from, has_sched, read_sched
 from giltrace.recording.spans import read_spans
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
+from giltrace.timeline.fleet import join
 from giltrace.timeline.holders import with_holders
 from giltrace.timeline.model import STOP, Process, Timeline
 from giltrace.timeline.sleepers import with_sleepers
@@ -33,29 +35,66 @@ from giltrace.timeline.sleepers import with_sleepers
 _LEAVING_NS = 100_000_000
 
 
-def load(folder: Path, *, gathered: bool | None = False, whole: Sequence[tuple[int, int]] = ()) -> Timeline:
+def load(
+    folder: Path,
+    *,
+    gathered: bool | None = False,
+    whole: Sequence[tuple[int, int]] = (),
+    parts: Sequence[str] | None = None,
+) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
     With `gathered`, for figures, holds that cost nobody anything are added up (`recording.gathering`): sums, counts and
     whatever is told of waits are the same. None: if the recording is so long that it would take seconds else. In the
-    times of `whole`, [start, end) in ns, every hold is there.
+    times of `whole`, [start, end) in ns, every hold is there. Of a recording of several machines, `parts` are the names
+    of those that are read, all by default.
 
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
     try:
-        return _load(folder, is_long(folder) if gathered is None else gathered, whole)
+        return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole, parts)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
 
 def is_long(folder: Path) -> bool:
     """Whether it would take seconds to work on every hold of the recording `folder`."""
+    total = sum(_size(folder / part.folder) for part in read_fleet(folder).parts)
+    return total + _size(folder) > MOST_BYTES
+
+
+def _size(folder: Path) -> int:
     total, refused = 0, list[Damaged]()
+    if not folder.is_dir():
+        return 0
     for path in matching(folder, GIL_NAME.fullmatch):
         with leaving_out(path, refused):
             total += size_of(path)
-    return total > MOST_BYTES
+    return total
+
+
+def _load_fleet(
+    folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], wanted: Sequence[str] | None
+) -> Timeline:
+    """Read a recording with its parts, if it has some."""
+    timeline, fleet = _load(folder, gathered, whole), read_fleet(folder)
+    timeline = replace(timeline, damage=(*timeline.damage, *fleet.told))
+    times, found = Times.of(timeline.start, timeline.end), []
+    for part in fleet.parts if wanted is None else (one for one in fleet.parts if one.folder in wanted):
+        its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
+        try:
+            one, problem = _load(folder / part.folder, gathered, its), ""
+            if not times.have(np.array([one.start, one.end]) + part.offset_ns).all():
+                problem = "its clock is not where it is said to be"
+        except RecordingError as error:
+            problem = error.message
+        if problem:
+            told = f"worker {part.worker} on {part.host}: {problem}: left out"
+            timeline = replace(timeline, damage=(*timeline.damage, told))
+        else:
+            found.append((part, one))
+    return join(timeline, found) if found else timeline
 
 
 def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:

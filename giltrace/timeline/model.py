@@ -192,6 +192,35 @@ class Cores:
 
 
 @dataclass(frozen=True)
+class Host:
+    """One of the machines of a recording of several: its name and what it is, with the keys of `Timeline.machine`.
+
+    `offset_ns` was added to the times on its clock; they are those of the recording up to `error_ns`.
+    """
+
+    name: str
+    machine: dict[str, str | int]
+    offset_ns: int
+    error_ns: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a process of several machines ran: `host` numbers `Timeline.hosts`, `pid` is its id there.
+
+    `worker` is what the cluster calls it and `address` where it is reached; empty for a process that one started.
+    """
+
+    host: int
+    worker: str
+    address: str
+    pid: int
+
+    def __str__(self) -> str:
+        return self.worker
+
+
+@dataclass(frozen=True)
 class Process:
     """One program image of one process.
 
@@ -216,6 +245,7 @@ class Process:
     (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `lock_types` (one per lock, or none at all) are
     those of the objects that the locks belong to, empty where that is not known. `free_threaded`: the interpreter can
     do without a GIL.
+    `member` is its place in a recording of several machines.
     `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
@@ -258,6 +288,7 @@ class Process:
     held: Array = field(default_factory=lambda: np.empty(0, HELD_LOCK))
     free_threaded: bool = False
     lock_types: tuple[str, ...] = ()
+    member: Member | None = None
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_chosen(self, rows: Array) -> Bools:
@@ -313,7 +344,7 @@ class Timeline:
     `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
     which part of the recording it is, empty for all of it. `whole_run`: what was recorded is a program, from its start
     to its end, so that the length says how long that took. `merged` are the spans of other profilers' files. `ended`:
-    why recording ended before the program did.
+    why recording ended before the program did. `hosts` are the machines, where there are several to be told.
     """
 
     processes: tuple[Process, ...]
@@ -335,6 +366,11 @@ class Timeline:
     whole_run: bool = False
     merged: tuple[Merged, ...] = ()
     ended: str = ""
+    hosts: tuple[Host, ...] = ()
+
+    def machine_of(self, process: Process) -> dict[str, str | int]:
+        """The machine that a process ran on."""
+        return self.machine if process.member is None else self.hosts[process.member.host].machine
 
     @property
     def recorded(self) -> tuple[int, int]:

@@ -35,8 +35,9 @@ LAYERS = (
 )
 #: The rooms of `analysis`, with the same rule.
 ROOMS = (
-    *("durations", "kinds", "site", "lock_results", "results", "measure", "selection", "replay", "findings", "compare"),
-    *("summary", "report"),
+    *("durations", "kinds", "site", "lock_results", "task_results", "results"),
+    *("measure", "selection", "replay", "findings", "compare"),
+    *("summary", "fleet", "report"),
 )
 #: Run inside the target's interpreter, whatever that is: these may import the standard library only.
 IN_TARGET = PACKAGE / "collectors" / "target"

@@ -11,13 +11,14 @@ from giltrace.timeline.model import Process
 
 Bools = npt.NDArray[np.bool_]
 
-#: What runs within the program: the viztracer collector, which imports at the start and saves at the end.
-_OWN_FILE = "/giltrace_viztracer.py"
+#: What runs within the program: the viztracer collector, which imports at the start and saves at the end; what notes
+#: a Dask worker's tasks and sends home what was recorded.
+_OWN_FILES = ("/giltrace_viztracer.py", "/giltrace/integrations/dask/worker.py")
 
 
 def own_stacks(table: StackTable) -> Bools:
     """Which stacks have a frame of giltrace's own code."""
-    return table.within(lambda file: file.endswith(_OWN_FILE))
+    return table.within(lambda file: file.endswith(_OWN_FILES))
 
 
 def own_holds(process: Process) -> Bools:

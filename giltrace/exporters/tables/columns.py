@@ -15,14 +15,15 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Classes
-from giltrace.analysis.site import frame_text
+from giltrace.analysis.measure.tasks import Tasks, find_tasks, spent, tasks_of
+from giltrace.analysis.site import Site, frame_text
 from giltrace.exporters._names import command_words
 from giltrace.exporters._places import KNOWN_BY
 from giltrace.exporters._relations import waiting_counts
 from giltrace.exporters.tables.image import Image, images
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.axis import Ints
-from giltrace.timeline.model import Array, BlockEnd, Flag, LockKind, State, Timeline
+from giltrace.timeline.model import Array, BlockEnd, Flag, Host, LockKind, State, Timeline
 
 _PARTIAL = Flag.PARTIAL_START | Flag.PARTIAL_END
 _KNOWN_BY = list(KNOWN_BY.values())
@@ -44,21 +45,25 @@ Columns = dict[str, Column]
 
 
 def _hosts(image: Image) -> Iterator[Columns]:
-    """The machine, told with its first process."""
+    """The machines, told with the first process: one, unless the recording is of several."""
     timeline = image.timeline
-    rows = slice(0, 1 if image.number == 0 else 0)
-    said = {name: str(timeline.machine.get(name, "")) for name in ("hostname", "boot_id", "sysname", "release")}
-    said |= {"kernel": str(timeline.machine.get("version", "")), "machine": str(timeline.machine.get("machine", ""))}
+    alone = Host("", timeline.machine, 0, timeline.clock_error_ns)
+    hosts = (timeline.hosts or (alone,)) if image.number == 0 else ()
+    texts = {name: name for name in ("hostname", "boot_id", "sysname", "release")}
+    texts |= {"kernel": "version", "machine": "machine"}
+    times = {
+        "start": timeline.start,
+        "end": timeline.end,
+        "duration": timeline.end - timeline.start,
+        "realtime_offset": timeline.realtime_offset,
+        "boottime_offset": timeline.boottime_offset,
+    }
     yield {
-        "host": _numbers([0])[rows],
-        **{name: Texts(np.zeros(1, np.int64)[rows], [text]) for name, text in said.items()},
-        "cores": _numbers([int(timeline.machine.get("cpus", 0))])[rows],
-        "start": _numbers([timeline.start])[rows],
-        "end": _numbers([timeline.end])[rows],
-        "duration": _numbers([timeline.end - timeline.start])[rows],
-        "realtime_offset": _numbers([timeline.realtime_offset])[rows],
-        "boottime_offset": _numbers([timeline.boottime_offset])[rows],
-        "clock_error": _numbers([timeline.clock_error_ns])[rows],
+        "host": _numbers(list(range(len(hosts)))),
+        **{column: _distinct([str(host.machine.get(name, "")) for host in hosts]) for column, name in texts.items()},
+        "cores": _numbers([int(host.machine.get("cpus", 0)) for host in hosts]),
+        **{name: np.full(len(hosts), value) for name, value in times.items()},
+        "clock_error": _numbers([host.error_ns for host in hosts]),
     }
 
 
@@ -66,7 +71,7 @@ def _processes(image: Image) -> Iterator[Columns]:
     process = image.process
     yield {
         "image": _numbers([image.number]),
-        "host": _numbers([0]),
+        "host": _numbers([0 if process.member is None else process.member.host]),
         "pid": _numbers([process.pid]),
         "ppid": _numbers([process.ppid]),
         "process": _distinct([command_words(process)[0]]),
@@ -239,6 +244,53 @@ def _blame(image: Image) -> Iterator[Columns]:
         yield rows(part[:5])
 
 
+def _tasks(image: Image) -> Iterator[Columns]:
+    """The tasks of a scheduler, with what each lost: those of the chosen threads."""
+    process, tasks = image.process, tasks_of(image.process, image.timeline.merged)
+    if tasks is None:
+        none = np.empty(0, np.int64)
+        tasks = Tasks(none, none, none, none, none, (), ())
+    found = spent(process, tasks)
+    rows = np.zeros(len(tasks.start), [("start", "<i8"), ("end", "<i8"), ("thread", "<u4")])
+    rows["start"], rows["end"], rows["thread"] = tasks.start, tasks.end, tasks.thread
+    for at, piece in image.pieces(rows):
+        yield {
+            **_interval(image, piece),
+            "key": Texts(tasks.key[at], tasks.keys),
+            "prefix": Texts(tasks.prefix[at], tasks.prefixes),
+            "waits": found.waits[at],
+            "waited": found.waited[at],
+            "held": found.held[at],
+            "blocked": found.blocked[at],
+        }
+
+
+def _task_blame(image: Image) -> Iterator[Columns]:
+    """Which kind of task waited for which, at which lines; the largest."""
+    found = find_tasks(image.process, image.timeline.merged, image.places.block_cause, image.places.sites)
+    rows = found.blame
+    yield {
+        "image": np.full(len(rows), image.number),
+        "pid": np.full(len(rows), image.process.pid),
+        "prefix": _distinct([row.prefix for row in rows]),
+        "own_line": _distinct([_line(row.victim) for row in rows]),
+        "cause": _distinct([row.cause for row in rows]),
+        "culprit_prefix": _distinct([row.culprit_prefix for row in rows]),
+        "culprit_own_line": _distinct([_line(row.culprit) for row in rows]),
+        "times": _numbers([row.count for row in rows]),
+        "duration": _numbers([row.ns for row in rows]),
+        "max_duration": _numbers([row.max_ns for row in rows]),
+    }
+
+
+def _line(site: Site | None) -> str:
+    """The own line of a site, or the leaf; empty for none."""
+    if site is None:
+        return ""
+    own = (site.own_function, site.own_file, site.own_line)
+    return frame_text(own if site.own_function else (site.function, site.file, site.line))
+
+
 def _waiting(image: Image) -> Iterator[Columns]:
     """For how long so many threads waited for a GIL at once: of the chosen ones."""
     process = image.process
@@ -321,6 +373,8 @@ TABLES: dict[str, Callable[[Image], Iterator[Columns]]] = {
     "blocks": _blocks,
     "held_locks": _held_locks,
     "blame": _blame,
+    "tasks": _tasks,
+    "task_blame": _task_blame,
     "waiting": _waiting,
     "stacks": _stacks,
     "switch_requests": _switch_requests,

@@ -50,6 +50,10 @@ SCHEMA: dict[str, dict[str, Kind]] = {
         "image pid victim$ victim_site$ victim_own_line$ culprit$ culprit_site$ culprit_own_line$"
         " waits duration max_duration"
     ),
+    "tasks": _columns(f"{_INTERVAL} key$ prefix$ waits waited held blocked"),
+    "task_blame": _columns(
+        "image pid prefix$ own_line$ cause$ culprit_prefix$ culprit_own_line$ times duration max_duration"
+    ),
     "waiting": _columns("image pid gil waiting duration"),
     "stacks": _columns("image stack depth position function$ file$ line text$ own? truncated?"),
     "switch_requests": _columns(f"{_WHOSE} time gil"),
@@ -58,8 +62,8 @@ SCHEMA: dict[str, dict[str, Kind]] = {
 }
 
 #: These grow with the recording, and are parted by process image; the others are one file each.
-PARTED = frozenset({"holds", "waits", "blocks", "held_locks", "stacks", "switch_requests", "states", "runs"})
+PARTED = frozenset({"holds", "waits", "blocks", "held_locks", "stacks", "switch_requests", "states", "runs", "tasks"})
 #: Data sets that were written before there were these are data sets all the same: of these tables they have nothing.
-LATER = frozenset({"blocks", "held_locks"})
+LATER = frozenset({"blocks", "held_locks", "tasks", "task_blame"})
 #: The column that they are parted by: the folders' names have it, their files do not.
 PART_KEY = "image"

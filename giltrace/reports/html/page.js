@@ -11,6 +11,7 @@
   let chosen = null;
   let lanes = null;
   let tree = null;
+  let together = [];
   let asking = null;
   let waiting = 0;
   // What was counted on the lanes for a selection; what is searched for, and whose code is shown, does not change that.
@@ -100,7 +101,7 @@
     document.getElementById("process").value = String(at);
     for (const row of tree ? tree.querySelectorAll("[data-at]") : []) row.toggleAttribute("data-shown", Number(row.dataset.at) === at);
     above.style.minHeight = "";
-    main.replaceChildren(...[tree, asking.made, above, timeline, below].filter(Boolean));
+    main.replaceChildren(...[...together, tree, asking.made, above, timeline, below].filter(Boolean));
     apply(false);
     lanes.draw();
   }
@@ -124,6 +125,7 @@
     document.getElementById("choose").hidden = data.processes.length < 2;
     choice.addEventListener("change", () => choose(Number(choice.value)));
     if (data.process_count > 1) tree = processesCard(data, choose);
+    together = tasksCards(data, choose);
     asking = controls(selection, () => apply());
     selection.read(location.hash);
     show(selection.process);

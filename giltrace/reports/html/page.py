@@ -43,7 +43,7 @@ MOST_PLACES = 200
 
 SCRIPTS = (
     *("format.js", "decode.js", "drawing.js", "lanes.js", "charts.js", "figures.js", "flames.js", "tables.js"),
-    *("sections.js", "locks.js", "timeline.js", "selection.js", "page.js"),
+    *("sections.js", "locks.js", "tasks.js", "timeline.js", "selection.js", "page.js"),
 )
 
 Json = dict[str, Any]
@@ -113,6 +113,9 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
         "tree": _tree(report, [told for _, told in shown]),
         "gils_at_once": report.gils_at_once,
         "quality": dataclasses.asdict(report.quality),
+        "tasks": [dataclasses.asdict(row) for row in report.tasks[:MOST_PLACES]],
+        "task_blame": [dataclasses.asdict(row) for row in report.task_blame[:MOST_PLACES]],
+        "fleet": None if report.fleet is None else dataclasses.asdict(report.fleet),
         "processes": [
             {**_told(told), "histogram": histogram(process), **one.sent(tick, MOST // len(shown))}
             for (process, told), one in zip(shown, made, strict=True)
@@ -215,6 +218,8 @@ def _short_report(report: ProcessReport) -> ProcessReport:
         whereabouts=report.whereabouts[:MOST_PLACES],
         lock_blame=report.lock_blame[:MOST_PLACES],
         critical_path=report.critical_path[:MOST_PLACES],
+        tasks=(),
+        task_blame=(),
     )
 
 
