@@ -9,7 +9,7 @@ went on when their process ended is not known: its last words have not got them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from operator import add
 
 #: Bucket i of a histogram counts what took less than 2**(i + LOWEST) s, and no less than half of that; the first also
@@ -61,6 +61,17 @@ class Counts:
             tuple(map(add, self.wait_lengths, other.wait_lengths)),
             tuple(map(add, self.block_lengths, other.block_lengths)),
         )
+
+    def less(self, other: Counts) -> Counts:
+        """What is left without `other`, nothing of it below 0; what is longest stays as it is."""
+        left: dict[str, int | Histogram] = {}
+        for field in fields(self):
+            mine, others = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(mine, tuple):
+                left[field.name] = tuple(max(one - more, 0) for one, more in zip(mine, others, strict=True))
+            elif not field.name.startswith("longest"):
+                left[field.name] = max(mine - others, 0)
+        return replace(self, **left)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
