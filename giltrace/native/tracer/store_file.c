@@ -175,7 +175,12 @@ uint32_t store_next_thread(void) {
 static void take_room_ahead(void) {
     struct gt_header *head = store_locked();
     if (head != NULL) {
-        room_reserve(path);
+        if (!count_only()) {
+            room_reserve(path);
+        }
+        if (plan.count != COUNT_NOTHING) {
+            count_reserve(path);
+        }
         head->confined = 1;
     }
     store_unlock();
@@ -273,7 +278,7 @@ void store_file_after_fork(bool goes_on) {
     atomic_store(&lost_pieces, 0);
     file_after_fork();
     room_end();
-    count_reset();
+    count_after_fork();
     if (!goes_on) {
         store_close();
         return;
