@@ -16,6 +16,7 @@
 enum {
     ROLES = 32,  /* of ended threads that are kept apart */
     TRIES = 200, /* to get at a table */
+    REST = 64,   /* pieces that lie idle before one serves again */
     AHEAD = 16,  /* pieces for the rest of a confined process's life: for some four hundred threads at a time */
     CALIBRATION_NS = 500000,
 };
@@ -31,10 +32,12 @@ static _Atomic uint64_t sample_ticks;
 
 /* Under the lock of store_file.c. */
 static char path[PATH_MAX];
-/* Pieces once mapped stay mapped, and those of the next file take their places: a thread on its way out of a recording
- * may still write to them. */
 static char *pieces[GT_MOST_PIECES];
-static uint32_t piece_count, mapped;
+static uint32_t piece_count;
+/* Pieces once mapped stay mapped, since a thread on its way out of a recording may still write to them; those of later
+ * files take their places, the one that was given up first before the others. */
+static char *idle[REST + GT_MOST_PIECES];
+static uint32_t idle_first, idle_count;
 static uint32_t first_free; /* no tally before is free */
 static struct gt_tally *roles[ROLES];
 static uint32_t role_count;
@@ -48,6 +51,9 @@ void count_choose(enum count_mode mode) {
 /* Another file begins, or none. */
 void count_reset(void) {
     atomic_store_explicit(&count_head, NULL, memory_order_relaxed);
+    for (uint32_t i = 0; i < piece_count; i++) {
+        idle[(idle_first + idle_count++) % (REST + GT_MOST_PIECES)] = pieces[i];
+    }
     piece_count = first_free = role_count = 0;
 }
 
@@ -81,11 +87,14 @@ static char *next_piece(void) {
     if (piece_count == GT_MOST_PIECES) {
         return NULL;
     }
-    char *where = piece_count < mapped ? pieces[piece_count] : NULL;
+    char *where = idle_count > REST ? idle[idle_first] : NULL;
     char *piece = file_map(path, (uint64_t)piece_count * GT_COUNT_PIECE, GT_COUNT_PIECE, piece_count == 0, where);
     if (piece != NULL) {
         pieces[piece_count++] = piece;
-        mapped = mapped > piece_count ? mapped : piece_count;
+        if (where != NULL) {
+            idle_first = (idle_first + 1) % (REST + GT_MOST_PIECES);
+            idle_count--;
+        }
     }
     return piece;
 }

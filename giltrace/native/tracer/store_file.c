@@ -104,7 +104,7 @@ static void describe_process(struct gt_header *head, uint32_t parent) {
     file_read("/proc/self/cmdline", head->cmdline, sizeof head->cmdline); /* NUL between the words, as there */
     memcpy(head->python, plan.python, sizeof head->python);
     head->status = plan.status;
-    head->lease_ns = plan.lease_ns;
+    __atomic_store_n(&head->lease_ns, plan.lease_ns, __ATOMIC_RELAXED);
     head->ring_size = plan.ring_size;
     head->damaged = damaged;
     head->confined = file_confined();
