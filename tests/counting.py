@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from giltrace.metrics.page import Pages
-from giltrace.metrics.reading import ProcessReading
+from giltrace.metrics.reading import Counts, ProcessReading
 from giltrace.native.preloading import preload_path
 
 #: In a program for `Stepping`: says a word, and goes on when it is told to.
@@ -68,3 +68,9 @@ def counted(
     words = [str(python), *arguments]
     subprocess.run(words, env={**counting(folder), **(env or {})}, check=True, timeout=120, stdout=subprocess.DEVNULL)
     return Pages(folder).read()
+
+
+def of_role(page: ProcessReading, name: str) -> Counts:
+    """What the threads of that role have counted."""
+    (counts,) = (role.counts for role in page.roles if role.role == name)
+    return counts

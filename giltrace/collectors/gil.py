@@ -83,6 +83,9 @@ class GilCollector:
         env["GILTRACE_RECORDER"] = str(os.getpid())
         env["GILTRACE_STACKS"] = str(self._depth)
         env["GILTRACE_RING"] = str(self._ring)
+        # What counts alone would leave a recording without an event.
+        if env.get("GILTRACE_COUNT") is not None:
+            env["GILTRACE_COUNT"] = "too"
 
     def start(self, session: Session) -> None:
         """See `Collector.start`."""

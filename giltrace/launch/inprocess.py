@@ -24,7 +24,10 @@ _REMEDIES = Remedies(
     taken="choose another name, or replace it with force=True", unwritable="choose a place that you may write to"
 )
 _REFUSALS = {
-    1: ("this process is traced already", "end the other trace first, or do not run it under `giltrace record`"),
+    1: (
+        "this process is traced already",
+        "end the other trace first, or do not run it under `giltrace record`, nor with GILTRACE_COUNT",
+    ),
     2: ("the tracer could not start in this process", "see `giltrace doctor` for what is missing"),
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from giltrace.recording.door import Source
 
 #: A thread that goes on is rarely met in mid-change so often; its figures are then off by the change under way.
 _TRIES = 50
-#: Its owner may have put something in its place since.
-_WRITING = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: So often in all: the rest is taken as it is found, in a file where nothing ever settles, since it is damaged.
+_MOST_TRIES = 2000
 
 
 class CutOff(Exception):
@@ -68,17 +70,20 @@ class CountFile:
 
         Raises `CutOff` if the file was.
         """
-        for _ in range(_TRIES):
+        tries = iter(range(_MOST_TRIES))
+        for left in reversed(range(_TRIES)):
             first, second = self._whole(), self._whole()
             head, tallies = self._head_of(first), _tallies(first)
+            folds = int(head["folds"])
+            if folds % 2 and left:
+                continue
             again = _tallies(second)[: len(tallies)]
             # What did not change from the one reading to the other is whole in the first.
             whole = (tallies["version"][: len(again)] == again["version"]) & (tallies["version"][: len(again)] % 2 == 0)
             taken = [
-                tallies[at] if at < len(again) and whole[at] else self._settled(_place(at))
+                tallies[at] if at < len(again) and whole[at] else self._settled(_place(at), tries)
                 for at in np.flatnonzero(tallies["state"] != TallyState.FREE).tolist()
             ]
-            folds = int(head["folds"])
             if folds % 2 == 0 and int(self._head_of(self._source.read(0, layout.HEAD.itemsize))["folds"]) == folds:
                 break
         return self._settled_tables(head), taken
@@ -103,27 +108,29 @@ class CountFile:
             head = again
         return head
 
-    def _settled(self, at: int) -> np.void:
+    def _settled(self, at: int, tries: Iterator[int]) -> np.void:
         """The tally at that place, as it was at one moment."""
-        size = layout.TALLY.itemsize
-        tally: np.void = np.frombuffer(self._source.read(at, size), layout.TALLY, 1)[0]
-        for _ in range(_TRIES):
-            again: np.void = np.frombuffer(self._source.read(at, size), layout.TALLY, 1)[0]
+        tally = self._tally(at)
+        for _ in itertools.islice(tries, _TRIES):
+            again = self._tally(at)
             if again["version"] == tally["version"] and int(tally["version"]) % 2 == 0:
                 break
             tally = again
+        return tally
+
+    def _tally(self, at: int) -> np.void:
+        tally = _first(self._source.read(at, layout.TALLY.itemsize), layout.TALLY)
+        if tally is None:
+            raise CutOff(self._path)
         return tally
 
     def reset_longest(self, reading: int) -> None:
         """Have what is longest begin anew: what is of an earlier `reading` counts no more."""
         dtype = layout.HEAD.fields
         assert dtype is not None
-        with contextlib.suppress(OSError):
-            page = os.open(self._path, _WRITING)
-            try:
-                os.pwrite(page, (reading & 0xFFFFFFFF).to_bytes(4, "little"), int(dtype["reading"][1]))
-            finally:
-                os.close(page)
+        # The very file that is read: somebody may have put a link to another in its place.
+        with contextlib.suppress(OSError), open(self._source.again, "r+b", buffering=0) as page:
+            os.pwrite(page.fileno(), (reading & 0xFFFFFFFF).to_bytes(4, "little"), int(dtype["reading"][1]))
 
 
 def _first(data: bytes, dtype: np.dtype[np.void]) -> np.void | None:

@@ -68,7 +68,7 @@ TABLE = np.dtype(
         ("used", "<u4"),
         ("missed", "<u8"),
         ("stacks", "<u4", (PLACES,)),
-        ("times", "<u4", (PLACES,)),
+        ("times", "<u8", (PLACES,)),
         ("ticks", "<u8", (PLACES,)),
         ("error", "<u8", (PLACES,)),
     ]

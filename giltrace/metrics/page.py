@@ -22,6 +22,7 @@ from giltrace.metrics.count_file import CountFile, CutOff, Scale
 from giltrace.metrics.layout import Length, Table, TallyState
 from giltrace.metrics.lines import Lines, Place, places
 from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading, total
+from giltrace.metrics.roles import UNNAMED, Roles
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
 from giltrace.recording.door import Source
@@ -32,7 +33,6 @@ _NUMBER = re.compile(r"\d+")
 _PYTHON = re.compile(r"3\.(\d{1,4})\.\S*")
 #: The main thread has its process's number, and no name.
 _MAIN = "MainThread"
-_UNNAMED = "unnamed"
 _CUT_OFF = "the file that it counted in was cut off: what it counted since this was last read is lost"
 #: The field of /proc/PID/stat that says when a process began, counted from the state.
 _BEGAN = 19
@@ -110,19 +110,23 @@ class _Page:
         version = _PYTHON.match(text_of(bytes(beside.header["python"])))
         self._python = version[0] if version is not None else ""
         self._lines = Lines(self._paths[2], (3, int(version[1])) if version is not None else (3, 0))
-        self._before: dict[str, Counts] = {}
+        self._roles = Roles()
         self._last: ProcessReading | None = None
 
     @classmethod
     def open(cls, path: Path, pid: int, image: int, pid_here: Callable[[int], int | None]) -> _Page | None:
-        """The page at `path`; None if it is only being made, or gone."""
+        """The page at `path`; None if it is only being made, or gone. Raises `RecordingError` if it may not be read."""
         beside = path.with_name("gil" + path.name.removeprefix("count"))
-        with contextlib.suppress(FileNotFoundError):
-            head = _head_at(beside)
+        head = _head_at(beside)
+        try:
             file = CountFile(path)
-            if head is not None and file.begun:
-                return cls(file, path, GilFile.of(beside, head), pid, image, pid_here)
-            file.close()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordingError.unreadable(path, error) from None
+        if head is not None and file.begun:
+            return cls(file, path, GilFile.of(beside, head), pid, image, pid_here)
+        file.close()
         return None
 
     def has_ended(self) -> bool:
@@ -194,9 +198,7 @@ class _Page:
         for tally in tallies:
             if int(tally["state"]) == TallyState.ENDED:
                 of_roles[_role(_name(tally, self.pid))].append(_counts(tally, scale, reading))
-        for role, counts in of_roles.items():
-            self._before[role] = _no_less(total(counts), self._before.get(role, Counts()))
-        return dict(self._before)
+        return self._roles.update({role: total(counts) for role, counts in of_roles.items()})
 
     def remove(self) -> None:
         """Remove the page's files."""
@@ -208,16 +210,6 @@ class _Page:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-
-def _no_less(counts: Counts, before: Counts) -> Counts:
-    """What is under way may be over since an instant ago, and not be written down as that yet."""
-    return replace(
-        counts,
-        held_ns=max(counts.held_ns, before.held_ns),
-        waited_ns=max(counts.waited_ns, before.waited_ns),
-        blocked_ns=max(counts.blocked_ns, before.blocked_ns),
-    )
 
 
 def _head_at(path: Path) -> bytes | None:
@@ -245,7 +237,7 @@ def _role(name: str) -> str:
 
 
 def _name(tally: np.void, pid: int) -> str:
-    return text_of(bytes(tally["name"])) or (_MAIN if int(tally["tid"]) == pid else _UNNAMED)
+    return text_of(bytes(tally["name"]).partition(b"\0")[0]) or (_MAIN if int(tally["tid"]) == pid else UNNAMED)
 
 
 def _thread(tally: np.void, pid: int, scale: Scale, reading: int) -> ThreadReading:

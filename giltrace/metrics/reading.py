@@ -9,7 +9,7 @@ went on when their process ended is not known: its last words have not got them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from operator import add
 
 #: Bucket i of a histogram counts what took less than 2**(i + LOWEST) s, and no less than half of that; the first also
@@ -64,21 +64,14 @@ class Counts:
 
     def since(self, before: Counts) -> Counts:
         """What was added since `before`, and no less than nothing; what is longest stays as it is."""
-        return Counts(
-            max(self.holds - before.holds, 0),
-            max(self.held_ns - before.held_ns, 0),
-            max(self.waits - before.waits, 0),
-            max(self.waited_ns - before.waited_ns, 0),
-            max(self.forced - before.forced, 0),
-            max(self.requests - before.requests, 0),
-            max(self.blocks - before.blocks, 0),
-            max(self.blocked_ns - before.blocked_ns, 0),
-            self.longest_hold_ns,
-            self.longest_wait_ns,
-            _since(self.hold_lengths, before.hold_lengths),
-            _since(self.wait_lengths, before.wait_lengths),
-            _since(self.block_lengths, before.block_lengths),
-        )
+        left: dict[str, int | Histogram] = {}
+        for field in fields(self):
+            mine, others = getattr(self, field.name), getattr(before, field.name)
+            if isinstance(mine, tuple):
+                left[field.name] = tuple(max(one - more, 0) for one, more in zip(mine, others, strict=True))
+            elif not field.name.startswith("longest"):
+                left[field.name] = max(mine - others, 0)
+        return replace(self, **left)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,3 @@ def total(counts: Iterable[Counts]) -> Counts:
     for one in counts:
         together += one
     return together
-
-
-def _since(now: Histogram, before: Histogram) -> Histogram:
-    return tuple(max(new - old, 0) for new, old in zip(now, before, strict=True))

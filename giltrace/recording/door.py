@@ -102,6 +102,11 @@ class Source:
         """Let go of the file."""
         os.close(self._fd)
 
+    @property
+    def again(self) -> str:
+        """A path by which this process can open the same file once more, whatever has become of its name."""
+        return f"/proc/self/fd/{self._fd}"
+
     def refresh(self) -> None:
         """Look again how long it is."""
         self.size = os.fstat(self._fd).st_size

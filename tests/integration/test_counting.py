@@ -17,7 +17,7 @@ from giltrace.metrics.page import Pages
 from giltrace.metrics.reading import Counts, ProcessReading
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process
-from tests.counting import Stepping, counted
+from tests.counting import Stepping, counted, of_role
 from tests.interpreters import Interpreter
 
 GILTRACE = (sys.executable, "-m", "giltrace")
@@ -125,11 +125,6 @@ def written(folder: Path, code: str) -> str:
 def line_of(code: str, text: str) -> int:
     """The line on which `text` stands."""
     return 1 + code[: code.index(text)].count("\n")
-
-
-def of_role(page: ProcessReading, name: str) -> Counts:
-    (counts,) = (role.counts for role in page.roles if role.role == name)
-    return counts
 
 
 def asleep(page: ProcessReading) -> int:

@@ -11,7 +11,7 @@ import pytest
 from giltrace.recording import layout
 from giltrace.recording.clock_file import append_pair
 from giltrace.recording.events import ProcessEvents
-from tests.interpreters import Interpreter
+from tests.interpreters import Interpreter, one_per_minor
 from tests.tracing import TARGETS, of_kind, read, traced_environment
 
 
@@ -183,3 +183,35 @@ def test_ten_thousand_stacks_in_turn_are_told_apart(interpreter: Interpreter, tm
         for bits in range(0, 10000, 61):
             found = [line for _, _, line in frames(process, int(own[bits]))[1:15]]
             assert found == [odd if bits >> level & 1 else even for level in reversed(range(14))]
+
+
+#: Lets others have the GIL when their thread states are gone: it flushes its output at the very end.
+DAEMONS = """
+import io, sys, threading, time
+def spin():
+    while True: pass
+class Slow(io.StringIO):
+    def flush(self):
+        for _ in range(30): sleep(0.0003)
+sleep, begun = time.sleep, threading.Barrier(5)
+def work():
+    begun.wait()
+    spin()
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+begun.wait()
+sys.stdout = Slow()
+"""
+#: Where threads that are to end do not look at what is freed, as older ones do themselves.
+ENDS_WELL = [i for i in one_per_minor() if i.version[:2] in ((3, 11), (3, 12))]
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("python", ENDS_WELL, ids=[i.id for i in ENDS_WELL])
+@pytest.mark.parametrize("count", ["", "only"])
+def test_no_line_is_looked_for_in_a_freed_thread_state(python: Interpreter, tmp_path: Path, count: str) -> None:
+    # What is freed is overwritten.
+    env = {**traced_environment(tmp_path), "MALLOC_PERTURB_": "165", "PYTHONMALLOC": "malloc"}
+    env |= {"GILTRACE_COUNT": count} if count else {}
+    ran = subprocess.run([python.path, "-c", DAEMONS], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

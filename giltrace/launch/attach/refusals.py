@@ -156,12 +156,13 @@ def _outside(pid: int) -> str:
 class Trace:
     """A tracer at work in a process: the `folder` it writes to, as seen there, and its `lease_ns`, 0 for no limit.
 
-    `head` is the address of its file's head.
+    `head` is the address of its file's head; `counts` says that it adds up what happens and records nothing.
     """
 
     folder: str
     lease_ns: int
     head: int
+    counts: bool
 
 
 def active_trace(target: Target) -> Trace | None:
@@ -185,14 +186,26 @@ def active_trace(target: Target) -> Trace | None:
         head = np.frombuffer(data, layout.HEADER)[0]
         status = Status(int(head["status"]))
         if int(head["magic"]) == layout.MAGIC and Status.HOOKED in status and Status.STOPPED not in status:
-            return Trace(folder, int(head["lease_ns"]), mapping.start)
+            return Trace(folder, int(head["lease_ns"]), mapping.start, _counts(target, folder))
     return None
+
+
+def _counts(target: Target, folder: str) -> bool:
+    """Tell whether a tracer has counts mapped, and nothing of its records but their head."""
+    ours = [mapping for mapping in target.maps if mapping.path.startswith(f"{folder}/")]
+    records = any(mapping.offset and mapping.path.startswith(f"{folder}/gil-") for mapping in ours)
+    return not records and any(mapping.path.startswith(f"{folder}/count-") for mapping in ours)
 
 
 def _check_traced(target: Target) -> None:
     trace = active_trace(target)
     if trace is None or is_orphan(target.process, trace):
         return
+    if trace.counts:
+        raise TargetError(
+            f"process {target.process.pid} counts already, into {trace.folder}, and only does the one or the other",
+            f"{_outside(target.process.pid)}; or start it without GILTRACE_COUNT",
+        )
     what = "giltrace attach" if trace.lease_ns else "giltrace record"
     raise TargetError(
         f"process {target.process.pid} is traced already, by `{what}` into {trace.folder}",

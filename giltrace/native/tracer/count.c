@@ -16,6 +16,8 @@
 enum {
     ROLES = 32,  /* of ended threads that are kept apart */
     TRIES = 200, /* to get at a table */
+    REST = 64,   /* pieces that lie idle before one serves again */
+    AHEAD = 16,  /* pieces for the rest of a confined process's life: for some four hundred threads at a time */
     CALIBRATION_NS = 500000,
 };
 
@@ -25,14 +27,20 @@ static const uint64_t UNITS = (uint64_t)1 << 30; /* of a second */
 _Atomic uint32_t count_mode;
 struct gt_count_head *_Atomic count_head;
 
+/* Not read from the file, which somebody may have cut off. */
+static _Atomic uint64_t sample_ticks;
+
 /* Under the lock of store_file.c. */
 static char path[PATH_MAX];
 static char *pieces[GT_MOST_PIECES];
 static uint32_t piece_count;
+/* Pieces once mapped stay mapped, since a thread on its way out of a recording may still write to them; those of later
+ * files take their places, the one that was given up first before the others. */
+static char *idle[REST + GT_MOST_PIECES];
+static uint32_t idle_first, idle_count;
 static uint32_t first_free; /* no tally before is free */
 static struct gt_tally *roles[ROLES];
 static uint32_t role_count;
-static bool failed; /* there will be no file */
 
 static atomic_flag busy[GT_TABLES] = {ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT};
 
@@ -40,11 +48,18 @@ void count_choose(enum count_mode mode) {
     atomic_store_explicit(&count_mode, mode, memory_order_relaxed);
 }
 
-/* Another file begins, or none. What is mapped is given back with all other pieces. */
+/* Another file begins, or none. */
 void count_reset(void) {
     atomic_store_explicit(&count_head, NULL, memory_order_relaxed);
+    for (uint32_t i = 0; i < piece_count; i++) {
+        idle[(idle_first + idle_count++) % (REST + GT_MOST_PIECES)] = pieces[i];
+    }
     piece_count = first_free = role_count = 0;
-    failed = false;
+}
+
+/* Who was at a table is not in the child. */
+void count_after_fork(void) {
+    count_reset();
     for (int i = 0; i < GT_TABLES; i++) {
         atomic_flag_clear(&busy[i]);
     }
@@ -69,12 +84,17 @@ static uint64_t scale(void) {
 }
 
 static char *next_piece(void) {
-    if (piece_count == GT_MOST_PIECES || failed) {
+    if (piece_count == GT_MOST_PIECES) {
         return NULL;
     }
-    char *piece = file_map(path, (uint64_t)piece_count * GT_COUNT_PIECE, GT_COUNT_PIECE, piece_count == 0, NULL);
+    char *where = idle_count > REST ? idle[idle_first] : NULL;
+    char *piece = file_map(path, (uint64_t)piece_count * GT_COUNT_PIECE, GT_COUNT_PIECE, piece_count == 0, where);
     if (piece != NULL) {
         pieces[piece_count++] = piece;
+        if (where != NULL) {
+            idle_first = (idle_first + 1) % (REST + GT_MOST_PIECES);
+            idle_count--;
+        }
     }
     return piece;
 }
@@ -82,6 +102,8 @@ static char *next_piece(void) {
 /* Begin the file beside the one of records, whose name it has but for the first word. */
 static bool begin(const char *records) {
     const char *name = strrchr(records, '/');
+    uint64_t ticks, ns, error;
+    clock_pair(&ticks, &ns, &error); /* before what takes its time: holds under way count from here on */
     int wrote = name == NULL ? -1
                              : snprintf(path, sizeof path, "%.*s/count%s", (int)(name - records), records,
                                         name + strlen("/gil"));
@@ -89,16 +111,18 @@ static bool begin(const char *records) {
     if (wrote > 0 && (size_t)wrote < sizeof path) {
         head = (struct gt_count_head *)(void *)next_piece();
     }
-    failed = head == NULL;
-    if (failed) {
+    if (head == NULL) {
         return false;
     }
-    uint64_t error;
+    uint64_t by = scale();
+    unsigned __int128 units = (unsigned __int128)SAMPLE_NS * UNITS / 1000000000u;
+    atomic_store_explicit(&sample_ticks, (uint64_t)((units << 32) / by), memory_order_relaxed);
     head->version = GT_COUNT_VERSION;
     head->pid = (uint32_t)getpid();
-    head->scale = scale();
+    head->scale = by;
     head->pieces = piece_count;
-    clock_pair(&head->start_ticks, &head->start_ns, &error);
+    head->start_ticks = ticks;
+    head->start_ns = ns;
     __atomic_store_n(&head->magic, GT_COUNT_MAGIC, __ATOMIC_RELEASE);
     atomic_store_explicit(&count_head, head, memory_order_release);
     return true;
@@ -131,20 +155,34 @@ static uint32_t index_of(const struct gt_tally *tally) {
     return 0;
 }
 
-/* A tally for the calling thread; NULL if there is no room. To be called with the lock of store_file.c, as the next. */
-struct gt_tally *count_take(const char *records, uint32_t tid) {
+/* The head, begun if there is none yet; NULL if there is no room, now. */
+static struct gt_count_head *begun(const char *records) {
     struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
-    if (head == NULL && (failed || !begin(records))) {
+    return head != NULL || !begin(records) ? head : atomic_load_explicit(&count_head, memory_order_relaxed);
+}
+
+/* The next three: to be called with the lock of store_file.c. System calls are about to end: take room for all threads
+ * that may come. */
+void count_reserve(const char *records) {
+    struct gt_count_head *head = begun(records);
+    while (head != NULL && piece_count < AHEAD && next_piece() != NULL) {
+        __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
+    }
+}
+
+/* A tally for the calling thread; NULL if there is no room, which is told if it asks for the `first` time. */
+struct gt_tally *count_take(const char *records, uint32_t tid, bool first) {
+    struct gt_count_head *head = begun(records);
+    if (head == NULL) {
         return NULL;
     }
-    head = atomic_load_explicit(&count_head, memory_order_relaxed);
     struct gt_tally *tally;
     while ((tally = tally_at(first_free)) != NULL && tally->state != GT_TALLY_FREE) {
         first_free++;
     }
     if (tally == NULL) {
         if (next_piece() == NULL) {
-            head->lost++;
+            head->lost += first;
             return NULL;
         }
         __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
@@ -222,7 +260,8 @@ void count_leave(struct gt_tally *tally, uint64_t now) {
     } else {
         if (role == NULL) {
             role = roles[ROLES - 1];
-            role->name[0] = 0;
+            memset(role->name, 0, sizeof role->name); /* nor is it the thread of any number */
+            role->tid = 0;
         }
         add(role, tally, head->reading);
         uint32_t index = index_of(tally);
@@ -277,14 +316,13 @@ void count_at(enum gt_table which, struct gt_tally *tally, uint32_t stack, uint6
     }
     uint32_t hint = tally != NULL ? tally->hint[which] : 0;
     uint32_t place = find(table, hint, stack);
-    __atomic_store_n(&table->version, table->version + 1, __ATOMIC_RELAXED);
-    atomic_thread_fence(memory_order_release);
+    count_open(&table->version);
     if (place == GT_PLACES) {
         place = make_place(table, stack);
     }
     table->times[place]++;
     table->ticks[place] += ticks;
-    __atomic_store_n(&table->version, table->version + 1, __ATOMIC_RELEASE);
+    count_close(&table->version);
     atomic_flag_clear_explicit(&busy[which], memory_order_release);
     if (tally != NULL) {
         tally->hint[which] = (uint16_t)place;
@@ -293,9 +331,6 @@ void count_at(enum gt_table which, struct gt_tally *tally, uint32_t stack, uint6
 
 /* The holder was seen in this stack, for whom others wait. */
 void count_sample(uint32_t stack, bool collecting) {
-    const struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
-    if (head != NULL) {
-        unsigned __int128 units = (unsigned __int128)SAMPLE_NS * UNITS / 1000000000u;
-        count_at(GT_CULPRITS, NULL, stack | (collecting ? GT_COLLECTS : 0), (uint64_t)((units << 32) / head->scale));
-    }
+    uint64_t ticks = atomic_load_explicit(&sample_ticks, memory_order_relaxed);
+    count_at(GT_CULPRITS, NULL, stack | (collecting ? GT_COLLECTS : 0), ticks);
 }

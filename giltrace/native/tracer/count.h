@@ -17,7 +17,9 @@ extern struct gt_count_head *_Atomic count_head;
 
 void count_choose(enum count_mode mode);
 void count_reset(void);
-struct gt_tally *count_take(const char *path, uint32_t tid);
+void count_reserve(const char *path);
+void count_after_fork(void);
+struct gt_tally *count_take(const char *path, uint32_t tid, bool first);
 void count_leave(struct gt_tally *tally, uint64_t now);
 void count_at(enum gt_table table, struct gt_tally *tally, uint32_t stack, uint64_t ticks);
 void count_sample(uint32_t stack, bool collecting);
@@ -27,13 +29,15 @@ static inline bool count_only(void) {
     return unlikely(atomic_load_explicit(&count_mode, memory_order_relaxed) == COUNT_ONLY);
 }
 
-static inline void count_open(struct gt_tally *tally) {
-    __atomic_store_n(&tally->version, tally->version + 1, __ATOMIC_RELAXED);
+/* Odd from here on, and even from there on, whatever it was: a thread on its way out of an earlier file, or a handler
+ * that came in between, may have left it the one or the other. */
+static inline void count_open(uint32_t *version) {
+    __atomic_store_n(version, *version | 1, __ATOMIC_RELAXED);
     atomic_thread_fence(memory_order_release);
 }
 
-static inline void count_close(struct gt_tally *tally) {
-    __atomic_store_n(&tally->version, tally->version + 1, __ATOMIC_RELEASE);
+static inline void count_close(uint32_t *version) {
+    __atomic_store_n(version, (*version | 1) + 1, __ATOMIC_RELEASE);
 }
 
 static inline uint32_t count_bucket(uint64_t ticks, uint64_t scale) {
@@ -46,9 +50,9 @@ static inline uint32_t count_bucket(uint64_t ticks, uint64_t scale) {
 }
 
 static inline void count_one(struct gt_tally *tally, uint64_t *what) {
-    count_open(tally);
+    count_open(&tally->version);
     ++*what;
-    count_close(tally);
+    count_close(&tally->version);
 }
 
 /* Of this kind one has begun at `since`; 0: none has. */
@@ -62,7 +66,7 @@ static inline void count_length(struct gt_tally *tally, enum gt_length kind, uin
     if (unlikely(head == NULL)) {
         return;
     }
-    count_open(tally);
+    count_open(&tally->version);
     tally->number[kind]++;
     tally->sum[kind] += ticks;
     tally->buckets[kind][count_bucket(ticks, head->scale)]++;
@@ -74,7 +78,7 @@ static inline void count_length(struct gt_tally *tally, enum gt_length kind, uin
         tally->longest[kind] = ticks > tally->longest[kind] ? ticks : tally->longest[kind];
     }
     tally->since[kind] = 0;
-    count_close(tally);
+    count_close(&tally->version);
 }
 
 #endif

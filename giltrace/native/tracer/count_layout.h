@@ -25,7 +25,7 @@ struct gt_count_table {
     uint32_t used;
     uint64_t missed; /* ticks that could not be put to any account */
     uint32_t stacks[GT_PLACES];
-    uint32_t times[GT_PLACES];
+    uint64_t times[GT_PLACES];
     uint64_t ticks[GT_PLACES];
     uint64_t error[GT_PLACES];
 };

@@ -24,6 +24,7 @@ static _Atomic int walking;
 static uint32_t depth_max;
 static void *(*this_thread_state)(void);
 static void *(*holders_state)(void);
+static int (*finalizing)(void);
 
 void stacks_start(const struct elf_object *python, const char *version, unsigned depth) {
     atomic_store_explicit(&walking, OFF, memory_order_relaxed);
@@ -33,6 +34,8 @@ void stacks_start(const struct elf_object *python, const char *version, unsigned
     depth_max = depth < STACK_DEPTH_MAX ? depth : STACK_DEPTH_MAX;
     /* Found once: threads of the last recording may be on their way to call them still. */
     if (this_thread_state == NULL) {
+        void *is_finalizing = elf_symbol(python, "Py_IsFinalizing", NULL); /* from 3.13 on */
+        *(void **)&finalizing = is_finalizing != NULL ? is_finalizing : elf_symbol(python, "_Py_IsFinalizing", NULL);
         *(void **)&this_thread_state = elf_symbol(python, "PyGILState_GetThisThreadState", NULL);
     }
     if (this_thread_state == NULL || !frames_choose(python, version)) {
@@ -144,9 +147,22 @@ static __attribute__((noinline)) bool number(const struct thread *thread, uintpt
     return known;
 }
 
+/* An interpreter that ends frees the thread states of all threads but the one that ends it, and those of them that wait
+ * for the GIL may have it once more, to find that they are to end. */
+static inline bool may_be_freed(const struct thread *thread) {
+    if (likely(finalizing == NULL || !finalizing())) {
+        return false;
+    }
+    const struct gt_header *head = store_header();
+    return head == NULL || thread->tid != __atomic_load_n(&head->pid, __ATOMIC_RELAXED);
+}
+
 /* The number of the calling thread's stack, `state` being the thread state that its GIL was last had with; 0 if it has
  * no Python frame or stacks are off. */
 uint32_t stacks_own(struct thread *thread, uintptr_t state) {
+    if (unlikely(may_be_freed(thread))) {
+        return 0;
+    }
     if (unlikely(atomic_load_explicit(&walking, memory_order_acquire) != PROVEN)) {
         if (!prove(thread, state)) {
             return 0;

@@ -276,8 +276,10 @@ static gt_record *more_locked(struct thread *thread, struct gt_header *head, uin
     if (!thread->registered) {
         register_thread(thread);
     }
-    if (thread->tally == NULL && atomic_load_explicit(&count_mode, memory_order_relaxed) != COUNT_NOTHING) {
-        thread->tally = count_take(store_path(), thread->tid);
+    bool counts = atomic_load_explicit(&count_mode, memory_order_relaxed) != COUNT_NOTHING;
+    /* Nobody would take leave of a tally that a thread takes after it has ended. */
+    if (thread->tally == NULL && counts && thread->ending < LAST_ROUND) {
+        thread->tally = count_take(store_path(), thread->tid, thread->patience == 0 && !has_chunk(thread));
     }
     if (count_only()) {
         return thread->tally == NULL ? starve(thread) : begin_again(thread, head, time);

@@ -104,7 +104,7 @@ static void describe_process(struct gt_header *head, uint32_t parent) {
     file_read("/proc/self/cmdline", head->cmdline, sizeof head->cmdline); /* NUL between the words, as there */
     memcpy(head->python, plan.python, sizeof head->python);
     head->status = plan.status;
-    head->lease_ns = plan.lease_ns;
+    __atomic_store_n(&head->lease_ns, plan.lease_ns, __ATOMIC_RELAXED);
     head->ring_size = plan.ring_size;
     head->damaged = damaged;
     head->confined = file_confined();
@@ -175,7 +175,12 @@ uint32_t store_next_thread(void) {
 static void take_room_ahead(void) {
     struct gt_header *head = store_locked();
     if (head != NULL) {
-        room_reserve(path);
+        if (!count_only()) {
+            room_reserve(path);
+        }
+        if (plan.count != COUNT_NOTHING) {
+            count_reserve(path);
+        }
         head->confined = 1;
     }
     store_unlock();
@@ -273,7 +278,7 @@ void store_file_after_fork(bool goes_on) {
     atomic_store(&lost_pieces, 0);
     file_after_fork();
     room_end();
-    count_reset();
+    count_after_fork();
     if (!goes_on) {
         store_close();
         return;

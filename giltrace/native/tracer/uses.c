@@ -69,8 +69,8 @@ static bool publish(const struct gil *gil) {
 void uses_name(struct thread *thread) {
     struct gt_chunk *chunk = thread->room.chunk;
     struct gt_tally *tally = thread->tally;
-    thread->named = true;
-    if (chunk != NULL || tally != NULL) {
+    thread->named = chunk != NULL || tally != NULL; /* else when there is room */
+    if (thread->named) {
         int saved_errno = errno;
         char *name = chunk != NULL ? chunk->name : tally->name;
         names_take(thread->tid, name, sizeof chunk->name);
@@ -98,7 +98,9 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
     }
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
     if (unlikely(thread->tally != NULL)) {
-        count_length(thread->tally, GT_HOLDS, now - (thread->holds ? thread->acquired : store_start()));
+        /* A file that begins with this very event begins after it, and one that has just ended began at 0. */
+        uint64_t since = thread->holds ? thread->acquired : store_start();
+        count_length(thread->tally, GT_HOLDS, since != 0 && since < now ? now - since : 0);
     }
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
