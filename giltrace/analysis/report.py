@@ -58,6 +58,7 @@ def analyse(timeline: Timeline) -> Report:
         quality=_quality(timeline, timeline, held, waited),
         gils_at_once=usage.gils_at_once(timeline.processes),
         part=timeline.part,
+        caught=timeline.trigger.sentence if timeline.trigger is not None and timeline.trigger.cause else "",
     )
 
 

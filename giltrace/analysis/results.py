@@ -401,7 +401,8 @@ class Report:
     """A recording of `duration_ns`: its processes in the order of the timeline.
 
     `gils_at_once` says how many GILs of all processes were held on average while at least one was. `part` says in words
-    which part of the recording it is about, empty for all of it.
+    which part of the recording it is about, empty for all of it. `caught` is what a flight recorder wrote it for, in a
+    sentence, empty where that was nothing in particular.
     """
 
     schema: str
@@ -410,3 +411,4 @@ class Report:
     quality: Quality
     gils_at_once: float = 0.0
     part: tuple[str, ...] = ()
+    caught: str = ""
