@@ -13,23 +13,37 @@ if TYPE_CHECKING:
     from giltrace.api import Recording, analyse, load
     from giltrace.errors import GiltraceError
     from giltrace.integrations.releases import assert_releases_gil
+    from giltrace.integrations.stalls import Stall, watch
     from giltrace.reports.shown import Report
     from giltrace.tracing import trace
 
 __version__ = "0.1.0"
 
-__all__ = ["GiltraceError", "Recording", "Report", "__version__", "analyse", "assert_releases_gil", "load", "trace"]
+__all__ = [
+    "GiltraceError",
+    "Recording",
+    "Report",
+    "Stall",
+    "__version__",
+    "analyse",
+    "assert_releases_gil",
+    "load",
+    "trace",
+    "watch",
+]
 
 #: Where each public name is defined.
 _HOMES = {
     "GiltraceError": "giltrace.errors",
     "Recording": "giltrace.api",
     "Report": "giltrace.reports.shown",
+    "Stall": "giltrace.integrations.stalls",
     "analyse": "giltrace.api",
     "assert_releases_gil": "giltrace.integrations.releases",
     "load": "giltrace.api",
     "load_ipython_extension": "giltrace.integrations.notebook",
     "trace": "giltrace.tracing",
+    "watch": "giltrace.integrations.stalls",
 }
 
 

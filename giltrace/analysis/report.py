@@ -64,6 +64,7 @@ def analyse(timeline: Timeline) -> Report:
         tasks=tasks.prefixes,
         task_blame=tasks.blame,
         fleet=find_fleet(timeline, processes, tasks),
+        caught=timeline.trigger.sentence if timeline.trigger is not None and timeline.trigger.cause else "",
     )
 
 

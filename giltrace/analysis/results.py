@@ -406,7 +406,8 @@ class Report:
 
     `gils_at_once` says how many GILs of all processes were held on average while at least one was. `part` says in words
     which part of the recording it is about, empty for all of it. `tasks` and `task_blame` are those of all processes
-    together, `fleet` is what is to be said of a recording of several machines.
+    together, `fleet` is what is to be said of a recording of several machines. `caught` is what a flight recorder wrote
+    it for, in a sentence, empty where that was nothing in particular.
     """
 
     schema: str
@@ -418,3 +419,4 @@ class Report:
     tasks: tuple[TaskPrefix, ...] = ()
     task_blame: tuple[TaskBlame, ...] = ()
     fleet: Fleet | None = None
+    caught: str = ""

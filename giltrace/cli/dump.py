@@ -40,6 +40,7 @@ def dump(
     import time
 
     from giltrace.collectors.flight import dump as write
+    from giltrace.collectors.rules.base import Caught
     from giltrace.errors import RecordingError
     from giltrace.launch.attach.sleepers import asleep_now
     from giltrace.recording.folder import SUFFIX
@@ -67,5 +68,6 @@ def dump(
         name = written.path.with_name(f"{written.path.name.removesuffix(SUFFIX)}-at-{milliseconds}ms")
     out = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
     with working(f"writing {out}"):
-        write(written.folder, out, Trigger("request", f"giltrace dump {pid}", now, pid=pid), pid, asleep_now)
+        caught = Caught(Trigger("request", f"giltrace dump {pid}", now, pid=pid))
+        write(written.folder, out, caught, pid, asleep_now)
     print(out)

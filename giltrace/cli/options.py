@@ -9,8 +9,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from giltrace.cli.completion.candidates import files, one_of, recordings, traces
-from giltrace.cli.values import SIGNALS
 from giltrace.collectors import NAMES
+from giltrace.collectors.rules import EXAMPLES
 from giltrace.errors import UsageError
 
 FormatOf = TypeVar("FormatOf", bound=Enum)
@@ -169,8 +169,26 @@ DumpOn = Annotated[
     typer.Option(
         "--dump-on",
         metavar="RULE",
-        help="With --ring: dump on wait>50ms, hold>100ms or USR1; repeatable.",
-        autocompletion=one_of(*SIGNALS),
+        help="With --ring: dump on stall>100ms, request>250ms, lock>50ms, wait>50ms, hold>100ms, held>95%/5s, "
+        "deadlock or USR1; repeatable.",
+        autocompletion=one_of(*EXAMPLES),
+    ),
+]
+
+OnDump = Annotated[
+    str,
+    typer.Option(
+        "--on-dump",
+        metavar="COMMAND",
+        help="Run COMMAND on each dump, whose path replaces {}. Without a shell: sh -c '...' is one.",
+        show_default=False,
+    ),
+]
+
+DumpApart = Annotated[
+    str,
+    typer.Option(
+        "--dump-apart", metavar="TIME", help="After a dump, write none for the same rule for so long. Signals do."
     ),
 ]
 
@@ -188,6 +206,9 @@ class StackDepth(str, Enum):
     def frames(self) -> int:
         """The greatest number of frames."""
         return {StackDepth.none: 0, StackDepth.top: 1, StackDepth.full: 128}[self]
+
+
+Stacks = Annotated[StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")]
 
 
 def chosen(form: FormatOf | None, formats: type[FormatOf], *, as_json: bool) -> FormatOf:

@@ -10,24 +10,27 @@ import typer
 
 from giltrace.cli.completion.candidates import targets
 from giltrace.cli.options import (
+    DumpApart,
     DumpOn,
     Force,
     Light,
     MaxDumps,
     MaxSize,
     NoTrace,
+    OnDump,
     Output,
     Python,
     Ring,
     Spans,
     StackDepth,
+    Stacks,
     With,
     Without,
 )
 from giltrace.cli.outcome import exit_like, outputs, show
 from giltrace.cli.progress import say, working
 from giltrace.cli.starting import ends
-from giltrace.cli.values import parse_rule, parse_size
+from giltrace.cli.values import parse_command, parse_duration, parse_rule, parse_size
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,13 +57,13 @@ def record(
     spans: Spans = False,
     also: With = None,
     without: Without = None,
-    stacks: Annotated[
-        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
-    ] = StackDepth.full,
+    stacks: Stacks = StackDepth.full,
     max_size: MaxSize = "",
     ring: Ring = "",
     dump_on: DumpOn = None,
     max_dumps: MaxDumps = 10,
+    dump_apart: DumpApart = "30s",
+    on_dump: OnDump = "",
     python: Python = None,
 ) -> None:
     """Run a Python program and record who held the GIL, on which core, and who waited.
@@ -85,7 +88,8 @@ def record(
     Recording ends before the program where --max-size is reached, or less than 256 MiB are free on the disk.
 
     A flight recorder, for what happens once a day: --ring keeps the newest events only (and implies --light), and each
-    --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on.
+    --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on, with one sentence
+    that says what happened and by which line. --on-dump passes them on.
     """
     from giltrace.launch.recorder import record as run
     from giltrace.launch.room import Room
@@ -96,12 +100,11 @@ def record(
         os.execv(target.argv[0], target.argv)  # there is nothing to record
     size, most = _sizes(ring, max_size)
     wanted, settings = [*(also or []), *(["viztracer"] if spans else [])], _settings(stacks, size)
-    collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings)
-    collectors += _flight_recorder(size, dump_on or [], max_dumps)
+    flight = _flight_recorder(size, dump_on or [], max_dumps, dump_apart, on_dump)
+    collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings) + flight
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
-    room = None if size else Room(folder, most, _announce)
-    ready = ends(no_trace=no_trace)
+    room, ready = None if size else Room(folder, most, _announce), ends(no_trace=no_trace)
     status = run(target, folder, collectors, force=force, meanwhile=ready, ending=_finishing, room=room)
     show(folder, trace, no_trace=no_trace)
     exit_like(status)
@@ -168,12 +171,16 @@ def _announce(what: str) -> None:
     say(f"giltrace: {what}")
 
 
-def _flight_recorder(ring: int, rules: list[str], most: int) -> list[Collector]:
+def _flight_recorder(ring: int, rules: list[str], most: int, apart: str, command: str) -> list[Collector]:
     if not ring:
         if rules:
             raise UsageError("--dump-on needs a ring to dump", "add --ring 64MiB")
+        if command:
+            raise UsageError("--on-dump needs dumps", "add --ring 64MiB, and --dump-on")
         return []
     from giltrace.collectors.flight import FlightRecorder
     from giltrace.launch.attach.sleepers import asleep_now
 
-    return [FlightRecorder([parse_rule(text) for text in rules], most, _announce, asleep_now)]
+    wanted = [parse_rule(text) for text in rules]
+    apart_ns, words = parse_duration(apart, "--dump-apart"), parse_command(command)
+    return [FlightRecorder(wanted, most, _announce, asleep_now, apart_ns=apart_ns, command=words)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
+import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from giltrace.analysis.durations import nanoseconds
 
 if TYPE_CHECKING:
-    from giltrace.collectors.flight import Rule
+    from giltrace.collectors.rules.base import Rule
 
 
 class Mistyped(typer.BadParameter):
@@ -29,9 +29,6 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SHARE = re.compile(_NUMBER + r"\s*(%?)")
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
-#: Those that a flight recorder dumps on.
-SIGNALS = ("USR1", "USR2", "HUP", "QUIT")
-_LIMIT = re.compile(r"(wait|hold)\s*>\s*(.+)")
 
 
 def parse_duration(text: str, option: str | None = None) -> int:
@@ -72,15 +69,18 @@ def parse_size(text: str, option: str = "--ring") -> int:
 
 
 def parse_rule(text: str) -> Rule:
-    """When a flight recorder dumps: ``wait>50ms``, ``hold>100ms``, or the name of a signal, ``USR1``."""
-    from giltrace.collectors.flight import Rule
+    """When a flight recorder dumps: ``wait>50ms``, ``stall>100ms``, ``deadlock``, or the name of a signal, ``USR1``."""
+    from giltrace.collectors.rules import EXAMPLES, parse
 
-    found = _LIMIT.fullmatch(text.strip())
-    if found is not None:
-        return Rule(found[1], text, limit_ns=parse_duration(found[2], "--dump-on"))
-    name = text.strip().upper().removeprefix("SIG")
-    if name not in SIGNALS:
-        raise Mistyped(
-            f"{text!r} is no reason to dump", "write wait>50ms, hold>100ms, USR1, USR2, HUP or QUIT", "--dump-on"
-        )
-    return Rule("signal", text, number=signal.Signals[f"SIG{name}"])
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise Mistyped(str(error), f"write {', '.join(EXAMPLES[:-1])} or {EXAMPLES[-1]}", "--dump-on") from None
+
+
+def parse_command(text: str) -> list[str]:
+    """The words of a command, as a shell would take it apart; nothing of it is done by one."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise Mistyped(f"{text!r} is no command: {error}", "close its quotes", "--on-dump") from None

@@ -77,18 +77,18 @@ def counting(stacks: int) -> int:
     return stacks | _COUNT_ONLY
 
 
-def start(folder: Path, stacks: int, ways: bytes) -> int:
+def start(folder: Path, stacks: int, ways: bytes, ring: int = 0) -> int:
     """Trace this process into `folder`, with so many frames per stack, or `counting` so many.
 
-    Returns 0, 1 if it is traced already, or 2 if it cannot be.
-
+    Returns 0, 1 if it is traced already, or 2 if it cannot be. With a `ring` (bytes) the newest events only are kept.
     `ways` are those by which it may put a seccomp filter on itself (`process.ways`).
     """
     library = _with_gil()
     for thread in threading.enumerate():
         if thread.ident is not None:
             library.giltrace_name_thread(ctypes.c_ulong(thread.ident), thread.name.encode(errors="replace"))
-    return int(library.giltrace_start(os.fsencode(folder.absolute()), ctypes.c_uint(stacks), ways))
+    place = os.fsencode(folder.absolute())
+    return int(library.giltrace_start(place, ctypes.c_uint(stacks), ctypes.c_uint64(ring), ways))
 
 
 def stop() -> bool:

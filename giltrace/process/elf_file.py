@@ -174,6 +174,12 @@ class ElfFile:
         except (lzma.LZMAError, EOFError, NotElf):
             return None
 
+    def section_place(self, name: str) -> int | None:
+        """How far behind its beginning a section of this name is loaded; None if it has none."""
+        section = self._section(name)
+        first = next((one.address for kind, _, one in self._segments if kind == _PT_LOAD and one.offset == 0), None)
+        return None if section is None or first is None else int(section["address"]) - first
+
     def _section(self, name: str) -> np.void | None:
         if self._names_at >= len(self._sections):
             return None

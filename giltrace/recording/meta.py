@@ -136,8 +136,10 @@ class Meta:
             raise Damaged(path, f"it has no {missing[0]}" if missing else f"its {wrong[0]} makes no sense")
         given = _shown(given)
         trigger = given.pop("trigger", None)
+        if trigger:
+            trigger = Trigger(**trigger | {"lines": tuple(trigger.get("lines", ()))})
         asleep = [Sleeper.of_json(one) for one in given.pop("asleep", [])]
-        return cls(**given, trigger=Trigger(**trigger) if trigger else None, asleep=asleep)
+        return cls(**given, trigger=trigger or None, asleep=asleep)
 
 
 def _shown(value: Any) -> Any:
@@ -220,7 +222,12 @@ def _has(**accepted: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _is_report = _has(name=_is_text, status=_is_text, cost=_is_text, clock_error_ns=is_int, lost=_is_count)
-_is_trigger = _has(kind=_is_text, rule=_is_text, time_ns=is_int, length_ns=is_int, pid=_may_be_id, tid=_may_be_id)
+_is_trigger = _has(
+    **dict.fromkeys(("kind", "rule", "sentence", "thread", "task", "cause"), _is_text),
+    **dict.fromkeys(("time_ns", "length_ns"), is_int),
+    **dict.fromkeys(("pid", "tid"), _may_be_id),
+    lines=lambda value: isinstance(value, list) and all(map(_is_text, value)),
+)
 
 #: What a field of meta.json may be.
 _ACCEPTED: dict[str, Callable[[Any], bool]] = {

@@ -13,6 +13,7 @@ import numpy as np
 from giltrace.errors import RecordingError
 from giltrace.process.folder import Folder, extents, plain_copy
 from giltrace.recording import clock_file, cores_log, layout, maps_file
+from giltrace.recording.gil import open_files, tick_clock
 
 _TRIES = 20
 _MOST_META = 1 << 26
@@ -77,6 +78,47 @@ def _copy_chunks(live: int, out: Path) -> None:
         # Last, so that `complete_from` covers all that was overwritten meanwhile.
         file.seek(0)
         file.write(os.pread(live, layout.HEADER_SIZE, 0))
+
+
+def copy_since(folder: Path, out: Path, since_ns: int) -> None:
+    """Make of the dump `folder` a recording `out`, an empty folder, that begins then: quick to read, of a large ring.
+
+    Chunks that end before are left out. What there is besides is linked. Raises `OSError`.
+    """
+    files = {file.path.name: file for file in open_files(folder)}
+    for path in folder.iterdir():
+        file = files.get(path.name)
+        if file is None or not int(file.header["ring_size"]):
+            os.link(path, out / path.name)
+            continue
+        ticking = file.clock is not layout.Clock.MONOTONIC_NS
+        since = tick_clock(folder, [file]).to_ticks(since_ns) if ticking else since_ns
+        _copy_chunks_since(path, out / path.name, since)
+
+
+def _copy_chunks_since(path: Path, out: Path, since: int) -> None:
+    with path.open("rb") as file, out.open("xb") as copy:
+        head = bytearray(file.read(layout.HEADER_SIZE))
+        header = np.frombuffer(head, layout.HEADER, 1)[0]
+        step = layout.RING_CHUNK if int(header["ring_size"]) >= layout.SMALL_RING else layout.SMALL_RING_CHUNK
+        size = os.fstat(file.fileno()).st_size
+        count = (size - layout.HEADER_SIZE) // step
+        heads = np.zeros(count, layout.CHUNK)
+        for at in range(count):
+            data = os.pread(file.fileno(), layout.CHUNK.itemsize, layout.HEADER_SIZE + at * step)
+            heads[at] = np.frombuffer(data, layout.CHUNK)[0]
+        order = np.lexsort((heads["sequence"], heads["thread"]))
+        followed = np.zeros(count, np.bool_)
+        thread, base = heads["thread"][order], heads["base"][order]
+        followed[order[:-1]] = (thread[1:] == thread[:-1]) & (base[1:] <= since)
+        for at in np.flatnonzero((heads["magic"] != 0) & ~followed).tolist():
+            place = layout.HEADER_SIZE + at * step
+            os.pwrite(copy.fileno(), os.pread(file.fileno(), step, place), place)
+        header = np.frombuffer(head, layout.HEADER, 1).copy()
+        header["complete_from"] = np.maximum(header["complete_from"], max(since, int(header["start_ticks"][0])))
+        head[: layout.HEADER.itemsize] = header.tobytes()
+        os.pwrite(copy.fileno(), bytes(head), 0)
+        os.truncate(copy.fileno(), size)
 
 
 def _owner(live: int, at: int) -> bytes:

@@ -55,6 +55,9 @@ _TELLING = 1.1
 def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> None:
     """Print the report: those processes first that used a GIL most."""
     processes = sorted(report.processes, key=weight, reverse=True)
+    if report.caught:
+        paragraph(report.caught, console, style="bold", indent="")
+        console.print()
     if report.part:
         paragraph(f"A part of the recording: {'; '.join(report.part)}.", console, style="bold", indent="")
         console.print()

@@ -15,6 +15,7 @@ import pytest
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.collectors.flight import dump
+from giltrace.collectors.rules.base import Caught
 from giltrace.errors import OutputError
 from giltrace.exporters.perfetto.trace import write
 from giltrace.process.folder import Folder
@@ -78,6 +79,7 @@ def flight(folder: Path, *options: str) -> Iterator[Flight]:
 def test_a_hold_over_its_limit_is_dumped_and_marked(tmp_path: Path) -> None:
     with flight(tmp_path, "--ring", "4MiB", "--dump-on", "hold>100ms") as under_way:
         under_way.tell("hold")
+        assert under_way.announced().startswith("giltrace: Thread 'MainThread' held the GIL for 1")
         told = under_way.announced()
         assert told.startswith("giltrace: hold of 1")
         assert told.endswith("(hold>100ms): app-1.giltrace")
@@ -104,7 +106,7 @@ def test_a_signal_dumps_and_does_not_reach_the_program(tmp_path: Path) -> None:
         assert under_way.announced() == "giltrace: USR1: app-1.giltrace"
         under_way.process.send_signal(signal.SIGUSR1)
         under_way.tell("hold")  # alive, though the signal would have ended it
-        assert "(1 dumps, 1 further triggers" in " ".join(under_way.end().split())
+        assert "(1 dumps, 1 further trigger" in " ".join(under_way.end().split())
     assert Meta.read(tmp_path / "app-1.giltrace").state == "complete"
     assert not (tmp_path / "app-2.giltrace").exists()
 
@@ -145,7 +147,9 @@ def test_dumps_of_a_busy_ring_are_sound(tmp_path: Path) -> None:
         while not open_files(written.path)[0].header["overwritten"]:
             time.sleep(0.001)  # the recording itself says when its ring is full
         for number in range(12):
-            dump(written.folder, tmp_path / f"dump-{number}.giltrace", Trigger("request", "test", 0), os.getpid())
+            dump(
+                written.folder, tmp_path / f"dump-{number}.giltrace", Caught(Trigger("request", "test", 0)), os.getpid()
+            )
         assert under_way.process.stdout is not None
         assert under_way.process.stdout.readline() == "done\n"
         under_way.end()
@@ -194,7 +198,7 @@ def test_dump_by_hand_and_its_refusals(tmp_path: Path) -> None:
         dump(
             Folder.own(tmp_path / "app.giltrace"),
             tmp_path / "file" / "where.giltrace",
-            Trigger("request", "test", 0),
+            Caught(Trigger("request", "test", 0)),
             os.getpid(),
         )
 

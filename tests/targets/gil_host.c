@@ -344,7 +344,7 @@ static void fork_once(void) {
 
 static pthread_t threads[BUSY];
 
-static void run_round(int number, const char *folder, int (*start)(const char *, unsigned, const void *),
+static void run_round(int number, const char *folder, int (*start)(const char *, unsigned, uint64_t, const void *),
                       void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *, const void *),
                       void (*stop)(void)) {
     char where[512];
@@ -356,7 +356,7 @@ static void run_round(int number, const char *folder, int (*start)(const char *,
     unsigned how = (unsigned)(number % 3) << 16; /* recording, both, counting alone */
     if (number % 2 == 0) { /* as through ctypes: holding the GIL */
         take_gil();
-        result = start(where, how, NULL);
+        result = start(where, how, 0, NULL);
         drop_gil();
     } else {
         attach(where, how, 0, number % 4 == 1 ? 1 << 20 : 0, &result, NULL);
@@ -376,7 +376,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "host: %s\n", argc == 5 ? dlerror() : "wrong arguments");
         return 2;
     }
-    int (*start)(const char *, unsigned, const void *);
+    int (*start)(const char *, unsigned, uint64_t, const void *);
     void (*attach)(const char *, unsigned, uint64_t, uint64_t, int *, const void *);
     void (*stop)(void);
     *(void **)&start = dlsym(library, "giltrace_start");

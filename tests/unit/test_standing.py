@@ -1,65 +1,90 @@
-"""Where threads stand that do nothing, and where one is that keeps the GIL: what a person asks of a deadlock."""
+"""Where a thread of a running interpreter stands, seen from outside."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 import pytest
 
-from giltrace.analysis.findings.verdict import judge
-from giltrace.recording.events import SPAN, Spans
-from giltrace.timeline.model import Process
-from tests.unit.analysis_stacks import with_stacks
-from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from giltrace.errors import TargetError
+from giltrace.process.standing import Onlooker, Standing
+from giltrace.recording.lines import LineTable
+from tests.interpreters import Interpreter, interpreters
 
-WAIT = "Event.wait (/usr/lib/python3.12/threading.py:600)"
-
-
-def sampled(made: Process, *stacks: tuple[int, str]) -> Process:
-    """Spans of a sampler that saw each of these (tid, frames, outermost first and split by ``|``) all the time."""
-    frames = [(tid, depth, name) for tid, stack in stacks for depth, name in enumerate(stack.split("|"))]
-    names = tuple(dict.fromkeys(name for _, _, name in frames))
-    rows = [(made.start, made.end, tid, names.index(name), depth) for tid, depth, name in frames]
-    spans = np.array(rows, SPAN) if rows else np.empty(0, SPAN)
-    return replace(made, spans=(Spans("py-spy", PID, True, names, spans),))
-
-
-def stuck(*, unused: bool) -> Process:
-    """Two threads that were at work for a moment, or not at all, and then for 10 s not."""
-    script, kernel = Script(tids=(PID, 101)), Kernel()
-    if not unused:
-        script.hold(0, 20 * US, 0).hold(30 * US, 50 * US, 1)
-        kernel.run(0, 20 * US, PID).run(30 * US, 50 * US, 101)
-    for tid in (PID, 101):
-        kernel.run(60 * US, 61 * US, tid, 1)
-    made = process(script, kernel.ended(10_000 * MS, PID).ended(10_000 * MS, 101))
-    return replace(made, unused=unused)
+PROGRAM = """
+import asyncio, gc, os, sys, threading
+def spin():
+    while True:
+        pass
+def collect():
+    kept = [[[]] for _ in range(200000)]
+    while True:
+        gc.collect()
+async def task():
+    print(threading.get_native_id(), flush=True)
+    {"spin": spin, "collect": collect}[sys.argv[1]]()
+async def main():
+    await asyncio.ensure_future(task())
+asyncio.run(main())
+"""
+BUILDS = [pytest.param(one, id=one.id) for one in interpreters()]
 
 
-def test_threads_that_do_nothing_are_told_where_they_stand() -> None:
-    stacks = [[("one", "/srv/app.py", 7)], [("get", "/usr/lib/python3.12/queue.py", 9), ("two", "/srv/app.py", 11)]]
-    made = with_stacks(stuck(unused=False), stacks, hold={0: 0, 1: 1})
-    verdict = judge(made)
-    assert verdict.kind == "idle"
-    assert "'thread-0' at one (app.py:7), 'thread-1' at two (app.py:11): if they should be at work" in verdict.advice
-    assert "deadlock" not in judge(stuck(unused=False)).advice
+@contextmanager
+def running(python: Interpreter, what: str) -> Iterator[tuple[int, int]]:
+    """The ids of a process that does that, and of the thread that does."""
+    command = [str(python.path), "-c", PROGRAM, what]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.pid, int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
-def test_a_sampler_tells_where_they_stand_where_nobody_used_the_gil() -> None:
-    made = sampled(stuck(unused=True), (PID, f"<module> (/srv/app.py:14)|{WAIT}"), (101, "two (/srv/app.py:11)"))
-    advice = judge(made).advice
-    assert "'thread-0' at <module> (app.py:14), 'thread-1' at two (app.py:11)" in advice
-    assert "py-spy dump" in judge(stuck(unused=True)).advice
+def names(standing: Standing) -> list[str]:
+    return [code.function.rpartition(".")[2] for code, _ in standing.frames]
 
 
-@pytest.mark.parametrize(("known", "told"), [(True, " at native (app.py:4)."), (False, "for up to 292 ms.")])
-def test_a_hog_that_never_gave_the_gil_up_is_told_by_a_sampler(known: bool, told: str) -> None:
-    script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel().run(0, 10 * US, PID)
-    script.acquire(MS, 1).request(2 * MS, 2)
-    for at in range(7, 300, 5):
-        script.timeout(at * MS, 2)
-    kernel.run(MS, 299 * MS, 101).ended(299 * MS, 101).ended(299 * MS, 102).ended(299 * MS, PID)
-    made = process(script, kernel, end=299 * MS)
-    summary = judge(sampled(made, (101, "native (/srv/app.py:4)")) if known else made).summary
-    assert told in summary.replace(", where", ".")
+@pytest.mark.parametrize("python", BUILDS)
+def test_frames_lines_and_the_task_are_read(python: Interpreter) -> None:
+    with running(python, "spin") as (pid, tid):
+        if python.free_threaded:
+            with pytest.raises(TargetError, match="free-threaded"):
+                Onlooker(pid)
+            return
+        onlooker = Onlooker(pid)
+        standing = onlooker.look(tid)
+        # The thread may just be on its way there.
+        while standing is None or names(standing)[0] != "spin":
+            standing = onlooker.look(tid)
+        assert names(standing)[:4] == ["spin", "task", "_run", "_run_once"]
+        assert names(standing)[-1] == "<module>"
+        code, offset = standing.frames[1]
+        assert code.file == "<string>"
+        assert LineTable(onlooker.version, code.first_line, code.table).line(offset) == 12
+        assert standing.holds
+        assert not standing.collecting
+        assert onlooker.holders() == [tid]
+        assert standing.task == ("Task-2" if python.version >= (3, 14) else "")
+        assert onlooker.look(1) is None
+        onlooker.close()
+
+
+@pytest.mark.parametrize("python", [one for one in BUILDS if not one.values[0].free_threaded])  # type: ignore[union-attr]
+def test_a_collection_is_seen(python: Interpreter) -> None:
+    with running(python, "collect") as (pid, tid):
+        onlooker = Onlooker(pid)
+        while (standing := onlooker.look(tid)) is None or not standing.collecting:
+            pass  # the test's own limit ends this
+        assert "collect" in names(standing)
+        onlooker.close()
+
+
+def test_what_is_no_python_is_refused() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        with pytest.raises(TargetError):
+            Onlooker(other.pid)
+        other.kill()

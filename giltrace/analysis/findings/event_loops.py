@@ -1,4 +1,4 @@
-"""Threads that run an asyncio event loop: what they waited, and for whom."""
+"""Threads that run an event loop: what they waited, and for whom."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
+from giltrace.analysis.measure.loops import LOOPS, number_of
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.results import EventLoop
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
-
-_LOOPS = ("", "asyncio", "uvloop")
-_RUNNERS = ("_run_once", "run_forever")
 
 
 def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
@@ -33,7 +31,7 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
         loop = EventLoop(
             thread=process.threads[runner].name or f"tid {process.threads[runner].tid}",
             tid=process.threads[runner].tid,
-            loop=_LOOPS[kind[runner]],
+            loop=LOOPS[kind[runner]],
             waits=int(waits[runner]),
             waited_ns=int(waited[runner]),
             wait_max_ns=int(most[runner]),
@@ -45,7 +43,7 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
 
 
 def _loop_of_thread(process: Process) -> Ints:
-    """For each thread the number in `_LOOPS` of the loop that it runs, 0 for none."""
+    """For each thread the number in `LOOPS` of the loop that it runs, 0 for none."""
     result = np.zeros(len(process.threads), np.int64)
     if process.stacks is None or len(process.stacks.table) == 0:
         return result
@@ -63,16 +61,14 @@ def _loop_of_thread(process: Process) -> Ints:
 
 
 def _loop_of_stack(stacks: Stacks) -> Ints:
-    """For each stack the number in `_LOOPS` of the loop whose frames it has."""
+    """For each stack the number in `LOOPS` of the loop whose frames it has."""
     table = stacks.table
-    strings = table.strings
-    asyncio_file = np.array([text.endswith("asyncio/base_events.py") for text in strings], np.bool_)
-    uvloop_file = np.array([text.endswith(("uvloop/__init__.py", "uvloop/loop.pyx")) for text in strings], np.bool_)
-    runner = np.array([text.rpartition(".")[2] in _RUNNERS for text in strings], np.bool_)
     frames = table.frames
-    kind = np.zeros(len(frames), np.int64)
-    kind[asyncio_file[frames["file"]] & runner[frames["function"]]] = 1
-    kind[uvloop_file[frames["file"]]] = 2
+    places, at = np.unique(
+        frames["function"].astype(np.int64) * len(table.strings) + frames["file"], return_inverse=True
+    )
+    known = [divmod(place, len(table.strings)) for place in places.tolist()]
+    kind = np.array([number_of((table.strings[function], table.strings[file])) for function, file in known])[at.ravel()]
     owner = np.repeat(np.arange(len(table)), np.diff(table.offsets))
     result = np.zeros(len(table), np.int64)
     np.maximum.at(result, owner, kind)

@@ -129,7 +129,7 @@ def _of_stack(table: StackTable, stack: int) -> BlockCause:
 
 
 def cause_of_frames(frames: Sequence[tuple[str, str]]) -> BlockCause:
-    """By the files and functions of the innermost frames."""
+    """By the files and functions of the innermost frames: `LOCK` where these do not tell."""
     if not frames:
         return BlockCause.LOCK
     module = _module(frames[0][0])

@@ -213,10 +213,11 @@ static int start_as(const char *folder, uint32_t how, struct plan *plan, const s
     return start(folder, how & ((1u << DEPTH_BITS) - 1), plan, found);
 }
 
-/* For giltrace.trace(): called through ctypes with the GIL held. Returns 0, or 1 if tracing is already under way (by
- * `giltrace record`, for one), or 2 if it cannot be. */
-EXPORT int giltrace_start(const char *folder, uint32_t how, const struct confine_found *found) {
-    struct plan plan = {0};
+/* For giltrace.trace() and giltrace.watch(): called through ctypes with the GIL held. Of a ring of this size (0: none)
+ * only the newest events are kept. Returns 0, or 1 if tracing is already under way (by `giltrace record`, for one), or
+ * 2 if it cannot be. */
+EXPORT int giltrace_start(const char *folder, uint32_t how, uint64_t ring_size, const struct confine_found *found) {
+    struct plan plan = {.ring_size = ring_size};
     return start_as(folder, how, &plan, found);
 }
 

@@ -105,7 +105,7 @@ def _data(timeline: Timeline, report: Report, title: str) -> Json:
         "version": __version__,
         "schema": report.schema,
         "lanes_ns": timeline.end - begin,
-        "part": "; ".join(report.part),
+        "part": "; ".join(filter(None, (report.caught, *report.part))),
         "tick_ns": tick,
         "machine": timeline.machine,
         "causes": CAUSES,

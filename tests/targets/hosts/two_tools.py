@@ -20,7 +20,7 @@ def start():
     folder = os.path.join(sys.argv[3], str(recordings))
     recordings += 1
     os.mkdir(folder)
-    assert tracer.giltrace_start(os.fsencode(folder), 0, None) == 0
+    assert tracer.giltrace_start(os.fsencode(folder), 0, 0, None) == 0
     work()
 
 

@@ -1,0 +1,394 @@
+"""Why one thread took so long: the stretch of its time that a flight recorder caught, told in one sentence.
+
+What the thread did in that stretch is summed up by kind; the kind that took most is the cause. Looks from outside at
+that moment tell what the record does not: a thread that nobody waits for leaves no word of the lines that it runs
+between taking the GIL and giving it up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from giltrace.analysis.durations import duration
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.measure.activity import Doing
+from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.block_causes import BlockCause
+from giltrace.analysis.measure.expressions import Expressions
+from giltrace.analysis.measure.loops import own_frames, selector_of
+from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
+from giltrace.analysis.site import frame_text
+from giltrace.recording.libraries import Libraries
+from giltrace.text import plural
+from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.collections import FILE as COLLECTOR
+from giltrace.timeline.model import BlockEnd, Process
+
+#: What a thread may have been kept by.
+CAUSES = (
+    *("gil-wait", "small-holds", "collection", "import", "lock", "computing", "blocking-call", "no-core", "awaiting"),
+    *("deadlock", "held", "unknown"),
+)
+#: One hold that makes up this share of what a thread waited for the GIL is what it waited for; else it is their number.
+ONE_HOLD = 0.5
+#: So many waits are many.
+MANY = 4
+#: Whoever collects or imports in this share of what was seen of it does that.
+MOSTLY = 0.5
+_IMPORTING = "<frozen importlib"
+
+Frames = Sequence[tuple[str, str, int]]
+
+
+class Look(NamedTuple):
+    """How a thread stood at a time (ns), seen from outside: its frames, innermost first, each (function, file, line).
+
+    `collecting`: it collected garbage; `holds`: it had the GIL. `task` is the name of the asyncio task that it ran.
+    """
+
+    time: int
+    tid: int
+    frames: tuple[tuple[str, str, int], ...]
+    collecting: bool
+    holds: bool
+    task: str
+
+
+class Why(NamedTuple):
+    """The `cause`, one of `CAUSES`; what is said of it behind a colon; the `lines`, the culprit's first; and a task."""
+
+    cause: str
+    told: str
+    lines: tuple[str, ...] = ()
+    task: str = ""
+
+
+class _Part(NamedTuple):
+    """What a thread did for so long (ns) in all; the frames of the line that took most of it, and how often it did."""
+
+    ns: int
+    frames: Frames
+    stack: int
+    times: int = 0
+
+
+class Stretch:
+    """The time [`start`, `end`) of a `thread` (by number) of a process, of which a little more is known around it.
+
+    `looks` are those at any thread in that time; `before` is as for `Expressions`.
+    """
+
+    def __init__(
+        self, process: Process, thread: int, start: int, end: int, looks: Iterable[Look] = (), before: int = 0
+    ) -> None:
+        self._process, self._thread, self._start, self._end = process, thread, start, end
+        self._figures = Figures(process, before)
+        self._expressions = Expressions(process, before)
+        self._libraries = Libraries()
+        tid = process.threads[thread].tid
+        looks = [look for look in looks if start <= look.time <= end]
+        self._own = [look for look in looks if look.tid == tid]
+        self._others = [look for look in looks if look.tid != tid]
+        found = self._figures.activity
+        rows = np.flatnonzero((found.thread == thread) & (found.start < end) & (found.end > start))
+        self._rows = rows
+        self._length = np.minimum(found.end[rows], end) - np.maximum(found.start[rows], start)
+
+    def why(self) -> Why:
+        """Tell why it took so long."""
+        importing = self._importing()
+        collecting = self._collecting(self._thread, self._own)
+        idle = self._off() & self._in_selector()
+        called = self._off() & ~idle & ~importing.rows
+        computed = self._of(Doing.PYTHON, ~importing.rows)
+        # Of a hold of which only the ends are on record, the looks tell what it was.
+        seen = self._share(self._own, lambda look: look.holds and bool(_import_line(look.frames)))
+        imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
+        kinds: dict[str, tuple[int, Callable[[], Why]]] = {
+            "wait": (self._sum(Doing.WAITING), self._waited),
+            "import": (imported, lambda: self._imported(imported, importing.frames)),
+            "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, collecting)),
+            "lock": (self._sum(Doing.LOCK, ~importing.rows), self._locked),
+            "call": (self._sum_of(called), lambda: self._called(called)),
+            "await": (self._sum_of(idle), lambda: self._awaited(self._sum_of(idle))),
+            "core": (self._sum(Doing.NO_CORE), self._coreless),
+        }
+        ns, tell = max(kinds.values(), key=lambda kind: kind[0])
+        found = tell() if ns > 0 else Why("unknown", "what it did is not on record")
+        return found._replace(task=next((look.task for look in reversed(self._own) if look.task), ""))
+
+    def stood(self) -> str:
+        """Where the thread stood for most of the time, its own code's innermost line; empty where that is not known."""
+        lines = Counter[str]()
+        for look in self._own:
+            lines[self._line(look.frames)] += 1
+        lines.pop("", None)
+        if lines:
+            return lines.most_common(1)[0][0]
+        return self._line(self._most(np.ones(len(self._rows), np.bool_)).frames)
+
+    def coroutine(self) -> str:
+        """The outermost line of what the thread's event loop ran: of a task, its coroutine's; empty if not known."""
+        everywhere = np.ones(len(self._rows), np.bool_)
+        stacks: list[Frames] = [look.frames for look in self._own] or [self._most(everywhere).frames]
+        lines = Counter[str]()
+        for frames in stacks:
+            mine = self._users(frames)
+            if mine:
+                lines[_text(mine[-1])] += 1
+        return lines.most_common(1)[0][0] if lines else ""
+
+    # What it did, by kind.
+
+    def _doing(self) -> Ints:
+        return self._figures.activity.doing[self._rows].astype(np.int64)
+
+    def _off(self) -> Bools:
+        doing = self._doing()
+        asleep: Bools = (doing == Doing.ASLEEP) | (doing == Doing.NATIVE) | (doing == Doing.OFF)
+        return asleep
+
+    def _sum_of(self, chosen: Bools) -> int:
+        return int(self._length[chosen].sum())
+
+    def _sum(self, doing: Doing, among: Bools | None = None) -> int:
+        mine = self._doing() == doing
+        return self._sum_of(mine if among is None else mine & among)
+
+    def _of(self, doing: Doing, among: Bools) -> _Part:
+        return self._most((self._doing() == doing) & among)
+
+    def _most(self, chosen: Bools) -> _Part:
+        """All of the chosen rows, and the stack of the line that took most of them."""
+        stack = self._figures.activity.stack[self._rows[chosen]]
+        length = self._length[chosen]
+        by_line = Counter[str]()
+        best: dict[str, tuple[int, int]] = {}
+        best_stacks: dict[str, list[int]] = {}
+        for number in np.unique(stack).tolist():
+            ns = int(length[stack == number].sum())
+            frames = self._frames(number)
+            if not frames or selector_of([frame[:2] for frame in frames]):
+                continue
+            line = self._line(frames)
+            by_line[line] += ns
+            best[line] = max(best.get(line, (0, -1)), (ns, number))
+            best_stacks.setdefault(line, []).append(number)
+        total = int(length.sum())
+        if not by_line:
+            return _Part(total, (), -1)
+        line = by_line.most_common(1)[0][0]
+        number = best[line][1]
+        begins = chosen & ~np.append(False, chosen[:-1])
+        times = np.isin(self._figures.activity.stack[self._rows[begins]], best_stacks[line])
+        return _Part(total, self._frames(number), number, int(times.sum()))
+
+    def _frames(self, stack: int) -> Frames:
+        known = self._process.stacks
+        if known is None or stack < 0:
+            return ()
+        table = known.table
+        rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]]
+        return [(table.strings[row["function"]], table.strings[row["file"]], int(row["line"])) for row in rows]
+
+    def _line(self, frames: Frames) -> str:
+        """The innermost line of the user's, as far as a loop's frames do not come first; else of a library's."""
+        mine = self._users(frames)
+        return _text(mine[0]) if mine else ""
+
+    def _users(self, frames: Frames) -> Frames:
+        """The user's frames, as far as a loop's do not come first; a library's where there are none."""
+        mine = frames[: own_frames([frame[:2] for frame in frames])] or frames
+        mine = [frame for frame in mine if frame[1] != COLLECTOR]
+        for function, file, _ in mine:
+            self._libraries.learn(function, file)
+        return [frame for frame in mine if not self._libraries.has(frame[1])] or mine
+
+    # What it was kept by.
+
+    class _Imports(NamedTuple):
+        rows: Bools
+        ns: int
+        frames: Frames
+
+    def _importing(self) -> _Imports:
+        """Which rows are of imports: with the GIL or without it, but not in wait for it."""
+        stack = self._figures.activity.stack[self._rows]
+        of_stack = {number: bool(_import_line(self._frames(number))) for number in np.unique(stack).tolist()}
+        rows = np.array([of_stack[number] for number in stack.tolist()], np.bool_) & (self._doing() != Doing.WAITING)
+        return self._Imports(rows, self._sum_of(rows), self._most(rows).frames if rows.any() else ())
+
+    def _imported(self, ns: int, frames: Frames) -> Why:
+        looked = Counter(line for look in self._own if (line := _import_line(look.frames)))
+        line = looked.most_common(1)[0][0] if looked else _import_line(frames)
+        return Why("import", f"it imported for {duration(ns)}, at {line}", (line,))
+
+    def _computed(self, part: _Part, collecting: float) -> Why:
+        looked = Counter(line for look in self._own if look.holds and (line := self._line(look.frames)))
+        line = looked.most_common(1)[0][0] if looked else self._line(part.frames)
+        at = f" at {line}" if line else ", at a line that is not known"
+        if line and not looked and not self._is_sampled():
+            at = f", up to {line}, where it gave the GIL up"
+        lines = (line,) if line else ()
+        if collecting >= MOSTLY or self._calls("gc.collect(", part, looked):
+            return Why("collection", f"it collected garbage for {duration(part.ns)}{at}", lines)
+        return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines)
+
+    def _is_sampled(self) -> bool:
+        """Whether somebody looked at what the thread did in its longest hold: else only its end is on record."""
+        holds = self._process.holds
+        mine = np.flatnonzero(
+            (holds["thread"] == self._thread) & (holds["start"] < self._end) & (holds["end"] > self._start)
+        )
+        if not len(mine):
+            return False
+        longest = mine[(holds["end"][mine] - holds["start"][mine]).argmax()]
+        return int(sourced_stacks(self._process)[1][longest]) > Source.RELEASE
+
+    def _calls(self, what: str, part: _Part, looked: Counter[str]) -> bool:
+        return not looked and part.stack >= 0 and what in self._expressions.at(part.stack)
+
+    def _called(self, chosen: Bools) -> Why:
+        part = self._most(chosen)
+        line = self._line(part.frames)
+        called = self._expressions.at(part.stack) if part.stack >= 0 else ""
+        doing = Counter[int]()
+        for what, ns in zip(self._doing()[chosen].tolist(), self._length[chosen].tolist(), strict=True):
+            doing[what] += ns
+        most = doing.most_common(1)[0][0] if doing else Doing.OFF
+        if not line:
+            return Why("awaiting", f"it was off the GIL for {duration(part.ns)}, at a line that is not known")
+        what = "ran native code without the GIL" if most == Doing.NATIVE else "was blocked in a call"
+        several = f" ({plural(part.times, 'call')})" if part.times >= MANY else ""
+        of = f": {called}" if called else ""
+        return Why("blocking-call", f"it {what} for {duration(part.ns)}{several}, at {line}{of}", (line,))
+
+    def _in_selector(self) -> Bools:
+        """Which rows are at a stack of an event loop that waits."""
+        stack = self._figures.activity.stack[self._rows]
+        used, of = np.unique(stack, return_inverse=True)
+        idle = [bool(selector_of([frame[:2] for frame in self._frames(number)])) for number in used.tolist()]
+        found: Bools = np.array(idle, np.bool_)[of.ravel()]
+        return found
+
+    @staticmethod
+    def _awaited(ns: int) -> Why:
+        return Why("awaiting", f"it awaited something else: its loop was idle for {duration(ns)}")
+
+    def _coreless(self) -> Why:
+        return Why("no-core", f"it had no core for {duration(self._sum(Doing.NO_CORE))}", ())
+
+    def _waited(self) -> Why:
+        """Whom it waited for, and what that one did."""
+        process, held = self._process, stretches(self._process)
+        waits = process.waits
+        chosen = (waits["thread"] == self._thread) & (waits["start"] < self._end) & (waits["end"] > self._start)
+        mine = waits[chosen]
+        ns = int((np.minimum(mine["end"], self._end) - np.maximum(mine["start"], self._start)).sum())
+        nobody: Ints = np.zeros(len(waits), np.int64)
+        shares = attribute(cut_process(process), nobody, np.arange(len(held.of)), chosen)
+        if not len(shares.ns):
+            return Why("no-core", f"it waited {duration(ns)} for a GIL that nobody had, to be woken up")
+        lost, of = shares.ns, shares.culprit
+        thread = held.holds["thread"][of].astype(np.int64)
+        culprit = int(np.bincount(thread, weights=lost).argmax())
+        mine_of = of[thread == culprit]
+        lost = lost[thread == culprit]
+        per_hold = np.bincount(held.of[mine_of], weights=lost)
+        longest, holds = int(per_hold.max()), int(np.count_nonzero(per_hold))
+        frames = self._culprits_frames(culprit, held.stack[mine_of], lost)
+        name = repr(self._figures.name(culprit))
+        line, own = self._line(frames), self._line(self._of(Doing.WAITING, self._doing() >= 0).frames)
+        lines = tuple(filter(None, (line, own)))
+        where = f" at {line}" if line else ""
+        looks = [look for look in self._others if look.tid == process.threads[culprit].tid and look.holds]
+        if self._collecting(culprit, looks) >= MOSTLY or (frames and frames[0][1] == COLLECTOR):
+            return Why(
+                "collection",
+                f"it waited {duration(ns)} for the GIL while thread {name} collected garbage{where}",
+                lines,
+            )
+        if imported := _import_line(frames):
+            told = f"it waited {duration(ns)} for the GIL while thread {name} imported, at {imported}"
+            return Why("import", told, (imported, *lines[1:]))
+        if longest < ONE_HOLD * ns and len(mine) >= MANY:
+            told = f"it waited {duration(ns)} for the GIL in {plural(len(mine), 'wait')}, mostly for thread {name}"
+            return Why("small-holds", f"{told}{where}, which took it {plural(holds, 'time')}", lines)
+        hold = int((process.holds["end"] - process.holds["start"])[int(per_hold.argmax())])
+        told = f"it waited {duration(ns)} for the GIL, which thread {name} held for {duration(hold)} without a break"
+        return Why("gil-wait", told + where, lines)
+
+    def _culprits_frames(self, culprit: int, stack: Ints, lost: Ints) -> Frames:
+        """Where the culprit stood for most of the time: as seen from outside where the record has no sample of it."""
+        by_line: dict[str, tuple[int, Frames]] = {}
+        for number in np.unique(stack).tolist():
+            frames = self._frames(number)
+            if frames:
+                before = by_line.get(self._line(frames), (0, frames))
+                by_line[self._line(frames)] = before[0] + int(lost[stack == number].sum()), frames
+        if by_line:
+            return max(by_line.values(), key=lambda one: one[0])[1]
+        tid = self._process.threads[culprit].tid
+        return next((look.frames for look in self._others if look.tid == tid and look.holds), ())
+
+    def _locked(self) -> Why:
+        blocks = self._process.blocks
+        mine = (blocks["thread"] == self._thread) & (blocks["start"] < self._end) & (blocks["end"] > self._start)
+        rows = np.flatnonzero(mine)
+        length = np.minimum(blocks["end"][rows], self._end) - np.maximum(blocks["start"][rows], self._start)
+        block = int(rows[length.argmax()])
+        known = self._process.stacks
+        line = self._line(self._frames(int(known.block[block]))) if known is not None else ""
+        cause = BlockCause(int(self._figures.block_causes[block])).label.replace("-", " ")
+        what = cause if cause.endswith("lock") else "lock" if cause == "lock" else f"{cause}'s lock"
+        told = f"it slept {duration(int(length.sum()))} in {'an' if what[0] in 'aeiou' else 'a'} {what}"
+        told += f" at {line}" if line else ""
+        owner = int(blocks["waker"][block])
+        if owner < 0:
+            open_ = blocks["ended"][block] == BlockEnd.OPEN
+            return Why(
+                "lock", told + (", which nobody has given back yet" if open_ else ""), tuple(filter(None, (line,)))
+            )
+        other = Stretch(
+            self._process, owner, max(int(blocks["start"][block]), self._start), int(blocks["woken"][block])
+        )
+        at = other.stood()
+        told += f", which thread {self._figures.name(owner)!r} had" + (f" at {at}" if at else "")
+        return Why("lock", told, tuple(filter(None, (at, line))))
+
+    def _collecting(self, thread: int, looks: Sequence[Look]) -> float:
+        """Of what was seen of a thread with the GIL in this time, the share in which it collected garbage."""
+        samples, holds = self._process.samples, self._process.holds
+        mine = holds[(holds["thread"] == thread) & (holds["start"] < self._end) & (holds["end"] > self._start)]
+        at = np.searchsorted(mine["start"], samples["time"], "right") - 1
+        inside = np.zeros(len(samples), np.bool_)
+        if len(mine):
+            inside = (at >= 0) & (samples["time"] < mine["end"][np.maximum(at, 0)])
+            inside &= (samples["time"] >= self._start) & (samples["time"] <= self._end)
+        seen = samples["collecting"][inside] != 0
+        held = [look.collecting for look in looks if look.holds]
+        total = len(seen) + len(held)
+        return (int(seen.sum()) + sum(held)) / total if total else 0.0
+
+    @staticmethod
+    def _share(looks: Sequence[Look], fits: Callable[[Look], bool]) -> float:
+        return sum(map(fits, looks)) / len(looks) if looks else 0.0
+
+
+def _text(frame: tuple[str, str, int]) -> str:
+    return frame_text((frame[0], frame[1].rpartition("/")[2], frame[2]))
+
+
+def _import_line(frames: Frames) -> str:
+    """The line that imports, the outermost of several; empty where none does. What runs the loop is not looked at."""
+    mine = frames[: own_frames([frame[:2] for frame in frames])]
+    found = ""
+    for inner, frame in pairwise(mine):
+        if inner[1].startswith(_IMPORTING) and not frame[1].startswith(_IMPORTING):
+            found = _text(frame)
+    return found

@@ -1,0 +1,127 @@
+"""Why a thread took so long, by hand-written records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from giltrace.analysis.findings.stall import CAUSES, Look, Stretch, Why
+from giltrace.timeline.model import Process
+from tests.unit.analysis_stacks import Frame, with_stacks
+from tests.unit.gil_events import MS, PID, Script, process
+
+LIB = "/usr/lib/python3.12"
+LOOP: list[Frame] = [
+    ("Handle._run", f"{LIB}/asyncio/events.py", 84),
+    ("BaseEventLoop._run_once", f"{LIB}/asyncio/base_events.py", 1971),
+]
+SELECTOR: list[Frame] = [("EpollSelector.select", f"{LIB}/selectors.py", 468), LOOP[1]]
+HANDLER: list[Frame] = [
+    ("read", f"{LIB}/socket.py", 7),
+    ("handler", "/srv/app.py", 12),
+    ("serve", "/srv/app.py", 30),
+    *LOOP,
+]
+SPIN: list[Frame] = [("spin", "/srv/work.py", 5)]
+IMPORTING: list[Frame] = [
+    ("<module>", "/srv/slow.py", 2),
+    ("_find_and_load", "<frozen importlib._bootstrap>", 1360),
+    ("handler", "/srv/app.py", 14),
+    *LOOP,
+]
+
+
+def why(told: Process, start: int, end: int, looks: Sequence[Look] = ()) -> Why:
+    found = Stretch(told, 0, start, end, looks).why()
+    assert found.cause in CAUSES
+    return found
+
+
+def look(time: int, frames: Sequence[Frame], *, tid: int = PID, collecting: bool = False, task: str = "") -> Look:
+    return Look(time, tid, tuple(frames), collecting, True, task)
+
+
+def alone(end: int = 300 * MS) -> Process:
+    """Thread 0 has the GIL from the selector to the selector."""
+    script = Script(tids=(PID,)).hold(0, MS, 0).hold(10 * MS, end, 0).hold(end + 10 * MS, end + 11 * MS, 0)
+    return with_stacks(process(script), [SELECTOR], hold={0: 0})
+
+
+def test_one_hold_of_another_thread() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(10 * MS, 0)
+    script.release(300 * MS, 1).acquire(300 * MS, 0).release(305 * MS, 0)
+    told = with_stacks(process(script), [SPIN, HANDLER], hold={1: 0, 0: 1}, wait={0: 1})
+    found = why(told, 10 * MS, 305 * MS)
+    assert found.cause == "gil-wait"
+    assert found.lines == ("spin (work.py:5)", "handler (app.py:12)")
+    assert found.told == (
+        "it waited 290 ms for the GIL, which thread 'thread-1' held for 298 ms without a break at spin (work.py:5)"
+    )
+
+
+def test_many_turns_of_another_thread() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0)
+    for at in range(10 * MS, 210 * MS, 20 * MS):
+        script.acquire(at, 1).request(at + MS, 0).release(at + 15 * MS, 1, forced=True)
+        script.acquire(at + 15 * MS, 0).release(at + 16 * MS, 0)
+    told = with_stacks(process(script), [SPIN, HANDLER], hold={1: 0, 0: 1}, wait={0: 1})
+    found = why(told, 11 * MS, 206 * MS)
+    assert found.cause == "small-holds"
+    assert found.told.startswith("it waited 140 ms for the GIL in 10 waits, mostly for thread 'thread-1' at spin ")
+    assert found.told.endswith("which took it 10 times")
+
+
+def test_a_call_that_blocks() -> None:
+    script = Script(tids=(PID,)).hold(0, MS, 0).hold(10 * MS, 12 * MS, 0).hold(300 * MS, 302 * MS, 0)
+    told = with_stacks(process(script), [HANDLER], hold={0: 0})
+    found = why(told, 10 * MS, 302 * MS)
+    assert found.cause == "blocking-call"
+    assert found.told == "it was blocked in a call for 288 ms, at handler (app.py:12)"
+    assert Stretch(told, 0, 10 * MS, 302 * MS).coroutine() == "serve (app.py:30)"
+
+
+def test_a_loop_that_waits() -> None:
+    script = Script(tids=(PID,)).hold(0, MS, 0).hold(300 * MS, 302 * MS, 0)
+    found = why(with_stacks(process(script), [SELECTOR], hold={0: 0}), 0, 302 * MS)
+    assert (found.cause, found.lines) == ("awaiting", ())
+
+
+def test_what_a_thread_that_nobody_waits_for_does_is_told_by_looks() -> None:
+    computing = [look(at, HANDLER, task="mine") for at in (100 * MS, 200 * MS)]
+    found = why(alone(), 10 * MS, 300 * MS, computing)
+    assert found == Why(
+        "computing", "its own code computed for 290 ms at handler (app.py:12)", ("handler (app.py:12)",), "mine"
+    )
+    # What was seen before or after does not count.
+    late = [look(400 * MS, SPIN), look(5 * MS, SPIN)]
+    assert why(alone(), 10 * MS, 300 * MS, [*computing, *late]).lines == ("handler (app.py:12)",)
+    assert why(alone(), 10 * MS, 300 * MS) == Why(
+        "computing", "its own code computed for 290 ms, at a line that is not known"
+    )
+
+
+def test_collections_and_imports_are_told_by_looks() -> None:
+    found = why(alone(), 10 * MS, 300 * MS, [look(at * MS, HANDLER, collecting=at > 100) for at in (50, 150, 250)])
+    assert found.cause == "collection"
+    assert found.told == "it collected garbage for 290 ms at handler (app.py:12)"
+    found = why(alone(), 10 * MS, 300 * MS, [look(150 * MS, IMPORTING)])
+    assert (found.cause, found.lines) == ("import", ("handler (app.py:14)",))
+
+
+@pytest.mark.parametrize(("frames", "collecting", "cause"), [(SPIN, True, "collection"), (IMPORTING, False, "import")])
+def test_what_the_holder_did_is_told_by_looks(frames: list[Frame], collecting: bool, cause: str) -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(10 * MS, 0)
+    script.release(300 * MS, 1).acquire(300 * MS, 0).release(305 * MS, 0)
+    told = with_stacks(process(script), [HANDLER], hold={0: 0}, wait={0: 0})
+    found = why(told, 10 * MS, 305 * MS, [look(150 * MS, frames, tid=101, collecting=collecting)])
+    assert found.cause == cause
+    assert "while thread 'thread-1'" in found.told
+
+
+def test_nothing_on_record() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).hold(2 * MS, 3 * MS, 1)
+    told = process(script)
+    assert why(told, 0, MS).cause == "computing"
+    assert Stretch(told, 0, 5 * MS, 6 * MS).why().cause == "unknown"
+    assert Stretch(told, 0, 5 * MS, 6 * MS).stood() == ""
