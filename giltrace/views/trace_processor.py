@@ -217,6 +217,11 @@ def _without_keeping(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _close(*managed: Any) -> None:
+    for one in managed:
+        one.close()
+
+
 class _Machine:
     """The WebAssembly instance, with the few calls into the system that it needs."""
 
@@ -228,6 +233,8 @@ class _Machine:
         engine = wasmtime.Engine()
         module = _load_module(engine, wasm)
         self._store = wasmtime.Store(engine)
+        # wasmtime's own way to go fails where the interpreter goes first.
+        weakref.finalize(self, _close, self._store, module, engine)
         self._errors = bytearray()
         self._replies = bytearray()
         linker = wasmtime.Linker(engine)
