@@ -19,13 +19,16 @@ from giltrace.analysis.report import analyse
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
 from giltrace.reports.json import to_json
+from giltrace.timeline.fleet import join
 from giltrace.timeline.model import Process
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, US, process, timeline
 from tests.unit.lock_scenes import joined, taking_turns
 from tests.unit.test_analysis_findings import LOOP, STEP
+from tests.unit.test_fleet import part
 from tests.unit.test_summary_verdict import convoy, hog
+from tests.unit.test_tasks import END, merged, scene
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "report-json.md"
 COLLECTORS = (CollectorReport("gil", "ok", "12 ns per event"),)
@@ -44,11 +47,20 @@ def full() -> dict[str, Any]:
     return result
 
 
+def of_fleet() -> dict[str, Any]:
+    """The JSON of a recording of a cluster's worker, with tasks that waited for each other."""
+    tasks = merged([(101, "a-1", 0, END), (102, "b-1", 0, END)])
+    worker = replace(make_timeline(scene().process(END)), merged=(tasks,))
+    whole = join(make_timeline(), [(part(0, "a"), worker)])
+    result: dict[str, Any] = json.loads(to_json(analyse(whole)))
+    return result
+
+
 def sections() -> dict[str, set[str]]:
     """The names that each section of the page documents."""
     found: dict[str, set[str]] = {}
-    for part in re.split(r"^## ", PAGE.read_text(), flags=re.M)[1:]:
-        title, _, body = part.partition("\n")
+    for text in re.split(r"^## ", PAGE.read_text(), flags=re.M)[1:]:
+        title, _, body = text.partition("\n")
         rows = [line.split("|")[1] for line in body.splitlines() if line.startswith("| `")]
         found[title.strip("` ")] = {name.removesuffix("[]") for row in rows for name in re.findall(r"`([^`]+)`", row)}
     return found
@@ -57,13 +69,15 @@ def sections() -> dict[str, set[str]]:
 def written(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object of the report with the title of the section that documents it."""
     yield "The report", report
+    if report["fleet"] is not None:
+        yield "fleet", report["fleet"]
     yield "quality", report["quality"]
     for one in report["processes"]:
         yield "processes[]", one
         yield "quality", one["quality"]
         for name in (
             *("gils", "threads", "blame", "blame_by_function", "findings", "hogs", "convoys", "event_loops"),
-            *("whereabouts", "lock_blame", "critical_path"),
+            *("whereabouts", "lock_blame", "critical_path", "tasks", "task_blame"),
         ):
             for entry in one[name]:
                 yield f"processes[].{name}[]", entry
@@ -74,7 +88,7 @@ def written(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_field_is_documented_and_every_documented_field_is_written() -> None:
     documented = sections()
     seen = set()
-    for title, entry in written(full()):
+    for title, entry in (*written(full()), *written(of_fleet())):
         assert set(entry) == documented[title], title
         seen.add(title)
     assert seen == set(documented)
