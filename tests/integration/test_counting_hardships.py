@@ -140,7 +140,7 @@ library, folder = ctypes.CDLL({str(native.LIBRARY)!r}), sys.argv[1]
 def cycle(number):
     where = os.path.join(folder, str(number))
     os.mkdir(where)
-    assert library.giltrace_start(where.encode(), {Mode.ONLY << DEPTH_BITS | 32}, None) == 0
+    assert library.giltrace_start(where.encode(), {Mode.ONLY << DEPTH_BITS | 32}, 0, None) == 0
     for _ in range(100):
         os.stat("/")
     library.giltrace_stop()
