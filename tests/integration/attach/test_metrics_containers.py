@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def contained(uid: int, *, own_pids: bool) -> Iterator[tuple[subprocess.Popen[st
     spaces = ["--mount", *(["--pid", "--fork", "--mount-proc"] if own_pids else [])]
     ids = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     enter = ["unshare", *spaces, "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh", *ids]
-    python = "/usr/bin/python3" if uid else sys.executable
+    # The checkout, and its environment, may lie below /tmp themselves.
+    python = "/usr/bin/python3" if uid else os.path.realpath(sys.executable)
     pipe = subprocess.PIPE
     with subprocess.Popen([*enter, python, "-c", PROGRAM], stdin=pipe, stdout=pipe, text=True) as started:
         assert started.stdout is not None
