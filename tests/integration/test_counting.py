@@ -25,7 +25,7 @@ GILTRACE = (sys.executable, "-m", "giltrace")
 #: Locks, a queue, and threads that compute at once.
 BUSY = """
 import os, queue, threading
-lock, items = threading.Lock(), queue.Queue()
+lock, items, taken = threading.Lock(), queue.Queue(), queue.Queue()
 
 def work():
     for _ in range(30):
@@ -36,7 +36,7 @@ def work():
 
 def take():
     while items.get() is not None:
-        pass
+        taken.put(1)
 
 threads = [threading.Thread(target=work, name=f"worker-{i}") for i in range(3)]
 taker = threading.Thread(target=take, name="taker")
@@ -44,6 +44,7 @@ for thread in (*threads, taker):
     thread.start()
 for i in range(50):
     items.put(i)
+    taken.get()
     os.stat("/")
 for thread in threads:
     thread.join()
