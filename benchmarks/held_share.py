@@ -156,11 +156,15 @@ def _children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+#: A tool that comes from outside takes so long to begin, and looks while the program is still at work.
+_BEGIN_SECONDS = 2.0
+
+
 def _beside(run: Run, words: list[str]) -> None:
-    """Run a tool beside the program until both are done."""
+    """Run a tool beside the program, which goes on for longer than that looks."""
     before = _children()
+    _go(run)
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tool:
-        _go(run)
         _heard(run)
         tool.wait(60)
     run.beside = _children() - before
@@ -185,9 +189,9 @@ def pyspy(run: Run) -> None:
     """`py-spy record --gil`, 1000 Hz."""
     out = run.folder / "raw"
     tool = str(Path(sys.executable).with_name("py-spy"))
-    words = [tool, "record", "--gil", "-r", "1000", "-d", str(int(run.seconds)), "-f", "raw", "-o", str(out)]
+    words = [tool, "record", "--gil", "-r", "1000", "-d", str(round(run.seconds)), "-f", "raw", "-o", str(out)]
     _beside(run, [*words, "--pid", str(run.process.pid)])
-    run.said = _samples(out) / (1000 * int(run.seconds))
+    run.said = _samples(out) / (1000 * round(run.seconds))
 
 
 def tachyon(run: Run) -> None:
@@ -195,8 +199,8 @@ def tachyon(run: Run) -> None:
     out = run.folder / "collapsed"
     program = f"/proc/{run.process.pid}/exe"
     words = [os.readlink(program), "-m", "profiling.sampling", "attach", "-a", "--mode", "gil", "-r", "1khz"]
-    _beside(run, [*words, "-d", str(int(run.seconds)), "--collapsed", "-o", str(out), str(run.process.pid)])
-    run.said = _samples(out) / (1000 * int(run.seconds))
+    _beside(run, [*words, "-d", str(round(run.seconds)), "--collapsed", "-o", str(out), str(run.process.pid)])
+    run.said = _samples(out) / (1000 * round(run.seconds))
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,8 @@ def run_once(way: Way, python: str, case: tuple[int, float, float], seconds: flo
         folder = Path(name)
         library = folder / "hold.so"
         subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=SLEEPERS, text=True, check=True)
-        code = PROGRAM % repr((threads, share, hold, seconds, way.begin, way.end, str(library)))
+        working = seconds + (_BEGIN_SECONDS if way.tool in (observing, pyspy, tachyon) else 0)
+        code = PROGRAM % repr((threads, share, hold, working, way.begin, way.end, str(library)))
         env = dict(os.environ)
         if way.counts:
             env |= {"LD_PRELOAD": preload_path(), "GILTRACE_OUT": name, "GILTRACE_STACKS": "32"}
