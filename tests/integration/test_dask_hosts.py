@@ -89,6 +89,8 @@ sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.m
 """
 
 
+@pytest.mark.rarely  # for a minute and a half distributed tries again to load what is not there
+@pytest.mark.timeout(300)
 def test_workers_without_giltrace_are_told_and_not_hindered(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
