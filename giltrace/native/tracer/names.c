@@ -149,16 +149,13 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
         name_of_starting(name);
     }
     errno = saved_errno;
-    if (name[0] != 0) {
-        atomic_fetch_add(&creating, 1);
-    }
+    int named = name[0] != 0;
+    atomic_fetch_add(&creating, named);
     int result = atomic_load_explicit(&names_next_create, memory_order_relaxed)(thread, attr, start, arg);
-    if (result == 0 && name[0] != 0) {
+    if (result == 0 && named) {
         names_announce(*thread, name);
     }
-    if (name[0] != 0) {
-        atomic_fetch_sub(&creating, 1);
-    }
+    atomic_fetch_sub(&creating, named);
     return result;
 }
 
