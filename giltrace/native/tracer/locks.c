@@ -266,17 +266,15 @@ static __attribute__((noinline)) struct sleep fall_asleep(struct thread *thread,
     unsigned way = way_of(semaphore, &lock);
     atomic_fetch_add(place_of(semaphore), BEGUN + 1);
     uint64_t now = clock_ticks();
-    struct gt_tally *tally = store_tally(thread, now);
     if (!count_only()) {
         write_block(thread, semaphore, way | timed, lock, now);
-        tally = thread->tally;
-    } else if (tally != NULL) {
+    } else if (store_counts(thread, now)) {
         introduce(thread);
         tell_stack(thread, now);
     }
-    if (tally != NULL) {
-        tally->asleep = thread->stack;
-        count_since(tally, GT_SLEEPS, now);
+    if (thread->tally != NULL) {
+        thread->tally->asleep = thread->stack;
+        count_since(thread->tally, GT_SLEEPS, now);
     }
     errno = saved_errno;
     return sleep;

@@ -315,12 +315,12 @@ __attribute__((noinline, cold)) gt_record *store_more(struct thread *thread, uin
     return record;
 }
 
-/* Where the thread counts; NULL if it does not. One that never has a GIL comes by here first. */
-struct gt_tally *store_tally(struct thread *thread, uint64_t time) {
-    if (thread->tally == NULL && count_only()) {
+/* Has the thread, which only counts, somewhere to? One that never has a GIL comes by here first. */
+bool store_counts(struct thread *thread, uint64_t time) {
+    if (thread->tally == NULL) {
         store_more(thread, time);
     }
-    return thread->tally;
+    return thread->tally != NULL;
 }
 
 /* What belongs together is to stand in one chunk: see that there is room for so many words, the last of them with this

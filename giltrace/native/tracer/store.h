@@ -73,7 +73,7 @@ void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 gt_record *store_more(struct thread *thread, uint64_t time);
-struct gt_tally *store_tally(struct thread *thread, uint64_t time);
+bool store_counts(struct thread *thread, uint64_t time);
 bool store_together(struct thread *thread, uint64_t time, uint32_t words);
 
 /* First of all, in each hook: what the thread knows may be of a recording that has ended, or of another process. */
