@@ -91,6 +91,10 @@ static char *next_piece(void) {
     char *piece = file_map(path, (uint64_t)piece_count * GT_COUNT_PIECE, GT_COUNT_PIECE, piece_count == 0, where);
     if (piece != NULL) {
         pieces[piece_count++] = piece;
+        struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+        if (head != NULL) {
+            __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
+        }
         if (where != NULL) {
             idle_first = (idle_first + 1) % (REST + GT_MOST_PIECES);
             idle_count--;
@@ -166,7 +170,6 @@ static struct gt_count_head *begun(const char *records) {
 void count_reserve(const char *records) {
     struct gt_count_head *head = begun(records);
     while (head != NULL && piece_count < AHEAD && next_piece() != NULL) {
-        __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
     }
 }
 
@@ -185,7 +188,6 @@ struct gt_tally *count_take(const char *records, uint32_t tid, bool first) {
             head->lost += first;
             return NULL;
         }
-        __atomic_store_n(&head->pieces, piece_count, __ATOMIC_RELEASE);
         tally = tally_at(first_free);
     }
     first_free++;
