@@ -150,11 +150,9 @@ static __attribute__((noinline)) bool number(const struct thread *thread, uintpt
 /* An interpreter that ends frees the thread states of all threads but the one that ends it, and those of them that wait
  * for the GIL may have it once more, to find that they are to end. */
 static inline bool may_be_freed(const struct thread *thread) {
-    if (likely(finalizing == NULL || !finalizing())) {
-        return false;
-    }
     const struct gt_header *head = store_header();
-    return head == NULL || thread->tid != __atomic_load_n(&head->pid, __ATOMIC_RELAXED);
+    bool ends_it = head != NULL && thread->tid == __atomic_load_n(&head->pid, __ATOMIC_RELAXED);
+    return !ends_it && finalizing != NULL && finalizing();
 }
 
 /* The number of the calling thread's stack, `state` being the thread state that its GIL was last had with; 0 if it has
