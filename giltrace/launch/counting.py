@@ -27,8 +27,6 @@ from giltrace.launch.target import Target
 from giltrace.process.folder import sees_the_same
 from giltrace.views.ending import Ending
 
-#: Frames of a stack: enough to find a program's own line below a library's.
-DEPTH = 64
 #: What a process that counts has mapped.
 _PAGE = re.compile(r"(/.*)/count-\d+-\d+\.bin")
 _POLL_SECONDS = 0.05
@@ -68,7 +66,7 @@ class Counted:
 
 def counting_environment(folder: Path) -> dict[str, str]:
     """The environment in which every Python process counts into `folder`. Raises `TargetError` where none can."""
-    collector = GilCollector(DEPTH)
+    collector = GilCollector(native.COUNTING_DEPTH)
     collector.refuse()
     env = dict(os.environ)
     collector.prepare(folder, env)
@@ -153,7 +151,7 @@ def counted_process(pid: int, ending: Ending, *, allow_seccomp: bool = False) ->
 
 @contextlib.contextmanager
 def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Iterator[Counted]:
-    GilCollector(DEPTH).refuse()
+    GilCollector(native.COUNTING_DEPTH).refuse()
     target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
     end_orphan(target)
     with tempfile.TemporaryDirectory(prefix="giltrace-metrics-") as temporary:
@@ -162,7 +160,7 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
         with marked_as_recorded(folder):
             place = find_place(target, folder)
             try:
-                how, names = native.counting(DEPTH), names_to_tell(process)
+                how, names = native.counting(), names_to_tell(process)
                 tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
                 files = folder if place.is_direct else place.files.path
                 counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)

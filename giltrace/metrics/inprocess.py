@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FOLDER = "GILTRACE_METRICS_DIR"
 #: That of `prometheus_client` for the same; a folder in it will do.
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-_DEPTH = 64
 
 _lock = threading.RLock()
 _folder: Path | None = None
@@ -46,9 +45,9 @@ def start(folder: str | os.PathLike[str] | None = None) -> None:
     """Let this process count from now on, and those that it forks; one that counts already goes on.
 
     Its counters are in `folder`, which the processes of a service share: else the one that ``GILTRACE_METRICS_DIR`` or
-    ``PROMETHEUS_MULTIPROC_DIR`` names, else a temporary one for this process and what it forks. Costs some 20 ns for
-    each release and acquire of the GIL, and 64 KiB. Raises `TargetError` where that is not possible, `OutputError` if
-    the folder cannot be written.
+    ``PROMETHEUS_MULTIPROC_DIR`` names, else a temporary one for this process and what it forks. Costs 20 to 75 ns
+    for each release and acquire of the GIL, and 64 KiB. Raises `TargetError` where that is not possible, `OutputError`
+    if the folder cannot be written.
     """
     global _counts
     with _lock:
@@ -61,7 +60,7 @@ def start(folder: str | os.PathLike[str] | None = None) -> None:
             return
         GilCollector().refuse()
         here = _use(Path(folder) if folder is not None else shared_folder() or _folder or temporary_folder())
-        refused = native.start(here, native.counting(_DEPTH), find_ways(os.getpid(), 0))
+        refused = native.start(here, native.counting(), find_ways(os.getpid(), 0))
         if refused == 1:
             raise TargetError(
                 "this process is traced already", "end the recording first, or do not run it under `giltrace record`"

@@ -25,18 +25,6 @@ UNITS = 1 << 30
 SCALE_BITS = 32
 
 
-class Mode(IntEnum):
-    """What the tracer does with what it sees, as its entry points are told above the depth of stacks."""
-
-    NOTHING = 0  #: it records
-    TOO = 1  #: it records, and counts too
-    ONLY = 2  #: it counts alone
-
-
-#: Bits of the depth below the mode.
-DEPTH_BITS = 16
-
-
 class Table(IntEnum):
     """Which question a table of stacks answers."""
 

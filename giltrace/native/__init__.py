@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import threading
+from enum import IntEnum
 from pathlib import Path
 
 from giltrace.errors import TargetError
@@ -23,8 +24,18 @@ def _own_libc() -> str:
         return "musl"
 
 
-#: Above the depth of stacks: what the hooks see is added up, and not kept (native/tracer/count.h).
-_COUNT_ONLY = 2 << 16
+class Mode(IntEnum):
+    """What becomes of what the hooks see (native/tracer/count.h): it stands above the depth of stacks."""
+
+    NOTHING = 0  #: it is recorded
+    TOO = 1  #: and counted, too
+    ONLY = 2  #: it is counted alone
+
+
+#: Bits of the depth below the mode.
+DEPTH_BITS = 16
+#: Frames of a stack of who only counts: enough to find a program's own line below a library's.
+COUNTING_DEPTH = 64
 #: What this interpreter runs on: "glibc" or "musl".
 LIBC = _own_libc()
 #: The tracer for processes like this one, whether it was built or not.
@@ -72,9 +83,9 @@ def _with_gil() -> ctypes.PyDLL:
     return ctypes.PyDLL(str(LIBRARY))
 
 
-def counting(stacks: int) -> int:
+def counting(stacks: int = COUNTING_DEPTH) -> int:
     """Return what tells a tracer to count instead of recording, with so many frames per stack."""
-    return stacks | _COUNT_ONLY
+    return Mode.ONLY << DEPTH_BITS | stacks
 
 
 def start(folder: Path, stacks: int, ways: bytes, ring: int = 0) -> int:

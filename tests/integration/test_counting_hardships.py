@@ -12,7 +12,6 @@ import pytest
 
 from giltrace import native
 from giltrace.metrics import layout
-from giltrace.metrics.layout import DEPTH_BITS, Mode
 from giltrace.metrics.page import Pages
 from giltrace.timeline.load import load
 from tests.counting import Stepping, counted, of_role
@@ -140,7 +139,7 @@ library, folder = ctypes.CDLL({str(native.LIBRARY)!r}), sys.argv[1]
 def cycle(number):
     where = os.path.join(folder, str(number))
     os.mkdir(where)
-    assert library.giltrace_start(where.encode(), {Mode.ONLY << DEPTH_BITS | 32}, 0, None) == 0
+    assert library.giltrace_start(where.encode(), {native.counting(32)}, 0, None) == 0
     for _ in range(100):
         os.stat("/")
     library.giltrace_stop()

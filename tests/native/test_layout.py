@@ -69,7 +69,7 @@ def count_constants() -> dict[str, tuple[int, int]]:
     }
     for prefix, enumeration in (("GT", counts.Table), ("GT_TALLY", counts.TallyState), ("GT", counts.Length)):
         constants |= {f"{prefix}_{member.name}": int(member) for member in enumeration}
-    constants |= {f"COUNT_{member.name}": int(member) for member in counts.Mode}
+    constants |= {f"COUNT_{member.name}": int(member) for member in native.Mode}
     return {name: (value, 0) for name, value in constants.items()}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giltrace.metrics.layout import Mode
 from giltrace.metrics.page import Pages
+from giltrace.native import Mode
 from giltrace.recording import layout
 from giltrace.recording.clock_file import append_pair
 from giltrace.timeline.model import LockKind
