@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +37,13 @@ class Lines:
         """Read the stacks that were written since the last call."""
         self._stacks.update()
 
-    def _own(self, stack: int) -> Frame:
-        top = int(self._stacks.top(np.array([stack], np.int32))[0])
-        return self._stacks.tops[top][1] if top >= 0 else ("", "", 0)
-
-    def readings(self, taken: Iterable[Place], scale: Scale) -> tuple[LineReading, ...]:
+    def readings(self, taken: Sequence[Place], scale: Scale) -> tuple[LineReading, ...]:
         """The lines of (stack, times, ticks, error), those with the most first."""
         sums: dict[tuple[Frame, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
-        for number, *figures in taken:
-            key = self._own(number & ~layout.COLLECTS), number & layout.COLLECTS != 0
+        tops = self._stacks.top(np.array([number & ~layout.COLLECTS for number, *_ in taken], np.int32)).tolist()
+        for top, (number, *figures) in zip(tops, taken, strict=True):
+            own = self._stacks.tops[top][1] if top >= 0 else ("", "", 0)
+            key = own, number & layout.COLLECTS != 0
             sums[key] = [one + other for one, other in zip(sums[key], figures, strict=True)]
         to_ns = scale.ns
         lines = [

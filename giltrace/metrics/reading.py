@@ -96,6 +96,10 @@ class RoleReading:
     counts: Counts
 
 
+#: File, line and function of a line, and whether it collects garbage.
+LineKey = tuple[str, int, str, bool]
+
+
 @dataclass(frozen=True)
 class LineReading:
     """A line of the program, and the time that is on its account.
@@ -110,6 +114,11 @@ class LineReading:
     error_ns: int
     times: int  #: how often: samples, waits or blocks
     collecting: bool = False  #: it was collecting garbage
+
+    @property
+    def key(self) -> LineKey:
+        """What tells it from others."""
+        return self.file, self.line, self.function, self.collecting
 
     @property
     def place(self) -> str:

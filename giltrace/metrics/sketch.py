@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from giltrace.metrics.reading import LineReading
+from giltrace.metrics.reading import LineKey, LineReading
 
 #: Lines that are told apart in each of the tables of lines.
 MOST_LINES = 64
-
-_Key = tuple[str, int, str, bool]
 
 
 @dataclass
@@ -29,20 +27,19 @@ class Sketch:
 
     def __init__(self, most: int = MOST_LINES) -> None:
         self._most = most
-        self._places: dict[_Key, _Place] = {}
+        self._places: dict[LineKey, _Place] = {}
 
     def add(self, line: LineReading, ns: int, times: int) -> None:
         """Put so much more on the account of a line."""
         if ns <= 0:
             return
-        key = (line.file, line.line, line.function, line.collecting)
-        place = self._places.get(key)
+        place = self._places.get(line.key)
         if place is None:
             place = _Place()
             if len(self._places) >= self._most:
                 least = min(self._places, key=lambda one: self._places[one].ns)
                 place.ns = place.error_ns = self._places.pop(least).ns
-            self._places[key] = place
+            self._places[line.key] = place
         place.ns += ns
         place.times += times
 

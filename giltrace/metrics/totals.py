@@ -55,10 +55,10 @@ class Totals:
 
 def _lines_since(lines: tuple[LineReading, ...], before: tuple[LineReading, ...]) -> tuple[LineReading, ...]:
     """Those that have more than before, the costliest first."""
-    known = {_key(line): line for line in before}
+    known = {line.key: line for line in before}
     found = []
     for line in lines:
-        was = known.get(_key(line))
+        was = known.get(line.key)
         # One that made room and came back begins where the one that it took the room of had ended.
         ns, times = (line.ns - line.error_ns, 0) if was is None else (line.ns - was.ns, was.times)
         if was is not None and was.error_ns != line.error_ns:
@@ -66,10 +66,6 @@ def _lines_since(lines: tuple[LineReading, ...], before: tuple[LineReading, ...]
         if ns > 0:
             found.append(replace(line, ns=ns, times=max(line.times - times, 0), error_ns=0))
     return tuple(sorted(found, key=lambda one: -one.ns))
-
-
-def _key(line: LineReading) -> tuple[str, int, str, bool]:
-    return line.file, line.line, line.function, line.collecting
 
 
 def _causes_since(causes: tuple[CauseReading, ...], before: tuple[CauseReading, ...]) -> tuple[CauseReading, ...]:
