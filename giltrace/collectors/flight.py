@@ -15,7 +15,7 @@ from giltrace.collectors._code_names import name_code
 from giltrace.collectors.afterwards import Afterwards
 from giltrace.collectors.base import Session
 from giltrace.collectors.gil import GilCollector
-from giltrace.collectors.rules.base import Caught, Rule
+from giltrace.collectors.rules.base import Caught, Following, Rule
 from giltrace.collectors.rules.outside import Outside
 from giltrace.collectors.telling import told
 from giltrace.errors import OutputError, RecordingError
@@ -134,7 +134,7 @@ class FlightRecorder:
     def start(self, session: Session) -> None:
         """Remember the target: the tracers report by themselves."""
         self._pid = session.pid
-        if any(rule.follows for rule in self._rules):
+        if any(isinstance(rule, Following) for rule in self._rules):
             self._reader = LiveReader(self._folder)
 
     def poll(self) -> None:
@@ -197,7 +197,7 @@ class FlightRecorder:
         try:
             for update in reader.poll(until):
                 for rule in self._rules:
-                    if rule.follows:
+                    if isinstance(rule, Following):
                         found += [(rule, caught) for caught in rule.see(update, until, self._outside)]
                 if update.ended:
                     self._outside.forget(update.file.pid)

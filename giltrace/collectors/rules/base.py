@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from giltrace.analysis.durations import nanoseconds
 from giltrace.analysis.findings.stall import Look
 from giltrace.collectors.rules.outside import Outside
+from giltrace.recording.layout import Kind
 from giltrace.recording.live import Update
 from giltrace.recording.trigger import Trigger
 
@@ -40,8 +41,6 @@ class Rule:
     kind: ClassVar[str] = ""
     #: Whether a value belongs to it.
     has_value: ClassVar[bool] = True
-    #: Whether it wants to `see` what all threads do.
-    follows: ClassVar[bool] = False
     #: Whether somebody asks, so that no dump of it is one too many.
     asked: ClassVar[bool] = False
 
@@ -58,13 +57,55 @@ class Rule:
         """What there is new; `folder` is the recording."""
         return []
 
-    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
-        """The same by what a process did up to `until`, which is given to rules that follow."""
-        return []
 
-    def caught(self, time: int, length: int, process: Update, thread: int, tids: Mapping[int, int]) -> Trigger:
-        """A trigger of this rule: a thread of the process, by the tracer's number, took so long until then."""
-        return Trigger(self.kind, self.text, int(time), int(length), process.file.pid, tids.get(thread, 0))
+@dataclass
+class Followed:
+    """What a rule knows of a process: the ids of its threads, by the tracer's numbers."""
+
+    tids: dict[int, int] = field(default_factory=dict, kw_only=True)
+
+
+Known = TypeVar("Known", bound=Followed)
+
+
+class Following(Rule, Generic[Known]):
+    """A rule that follows what all threads do; of each process it keeps what is `Known` as long as that goes on."""
+
+    def __init__(self, text: str, value: str) -> None:
+        super().__init__(text, value)
+        self._processes: dict[int, Known] = {}
+
+    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
+        """What there is new, by what a process did up to `until`."""
+        number = update.file.number
+        process = self._processes.get(number)
+        if process is None:
+            process = self._processes[number] = self._meet(update)
+        process.tids |= {thread: info.tid for thread, info in update.threads.items()}
+        found = self._follow(process, update, until, outside)
+        for thread in ended(update):
+            process.tids.pop(thread, None)
+        if update.ended:
+            del self._processes[number]
+        return found
+
+    @abstractmethod
+    def _meet(self, update: Update) -> Known:
+        """What is known of a process as it comes."""
+
+    @abstractmethod
+    def _follow(self, process: Known, update: Update, until: int, outside: Outside) -> list[Caught]:
+        """See `see`."""
+
+    def _trigger(self, process: Known, update: Update, thread: int, start: int, end: int) -> Trigger:
+        """A trigger of this rule: a thread of the process, by the tracer's number, took from `start` to `end`."""
+        return Trigger(self.kind, self.text, int(end), int(end - start), update.file.pid, process.tids.get(thread, 0))
+
+
+def ended(update: Update) -> list[int]:
+    """The threads that have ended, by the tracer's numbers."""
+    found: list[int] = update.events["thread"][update.events["kind"] == Kind.THREAD_END].tolist()
+    return found
 
 
 def duration_of(value: str, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from giltrace.analysis.findings.deadlock import LEAST_NS
-from giltrace.collectors.rules.base import Caught, Rule
+from giltrace.collectors.rules.base import Caught, Followed, Following
 from giltrace.collectors.rules.outside import Outside
 from giltrace.collectors.rules.sleepers import Sleep, Sleepers, of_a_lock
 from giltrace.recording.live import Update
@@ -18,15 +18,14 @@ STANDSTILL_NS = 5_000_000_000
 
 
 @dataclass
-class _Process:
+class _Process(Followed):
     sleepers: Sleepers = field(default_factory=lambda: Sleepers(LEAST_NS))
-    tids: dict[int, int] = field(default_factory=dict)
     moved: int = 0
     #: Threads, and since when they sleep, of which it was told.
     told: frozenset[tuple[int, int]] = frozenset()
 
 
-class Deadlock(Rule):
+class Deadlock(Following[_Process]):
     """``deadlock``: a circle of threads that sleep without a time limit, for `CIRCLE_NS`.
 
     From 3.13 on locks do not tell who has them: there it is two threads, at least, that sleep in different locks of the
@@ -35,34 +34,26 @@ class Deadlock(Rule):
 
     kind = "deadlock"
     has_value = False
-    follows = True
 
-    def __init__(self, text: str, value: str) -> None:
-        super().__init__(text, value)
-        self._processes: dict[int, _Process] = {}
+    def _meet(self, update: Update) -> _Process:
+        return _Process()
 
-    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
-        """See `Rule.see`."""
-        file = update.file
+    def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         if update.ended:
-            self._processes.pop(file.number, None)
             return []
-        process = self._processes.setdefault(file.number, _Process())
-        process.tids |= {number: info.tid for number, info in update.threads.items()}
         process.sleepers.take(update, until)
         if len(update.events):
             process.moved = int(update.events["time"][-1])
         long = [one for one in process.sleepers.now.values() if not one.timed and until - one.since >= CIRCLE_NS]
         if len(long) < 2 or frozenset((one.thread, one.since) for one in long) == process.told:
             return []
-        circle = _circle(long) or self._stuck(file, process, long, until)
+        circle = _circle(long) or self._stuck(update.file, process, long, until)
         key = frozenset((one.thread, one.since) for one in circle)
         if not circle or key <= process.told:
             return []
         process.told |= key
         since = max(one.since for one in circle)
-        trigger = self.caught(until, until - since, update, circle[0].thread, process.tids)
-        return [Caught(trigger, goes_on=True)]
+        return [Caught(self._trigger(process, update, circle[0].thread, since, until), goes_on=True)]
 
     @staticmethod
     def _stuck(file: LiveFile, process: _Process, long: list[Sleep], until: int) -> list[Sleep]:

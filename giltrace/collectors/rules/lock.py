@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from giltrace.collectors.rules.base import Caught, Rule
+from giltrace.collectors.rules.base import Caught, Followed, Following
 from giltrace.collectors.rules.outside import Outside
 from giltrace.collectors.rules.sleepers import Sleepers, of_a_lock
 from giltrace.recording.live import Update
 
 
 @dataclass
-class _Process:
+class _Process(Followed):
     sleepers: Sleepers
-    tids: dict[int, int] = field(default_factory=dict)
 
 
-class Lock(Rule):
+class Lock(Following[_Process]):
     """``lock>50ms``: a thread got a lock that another one had after it had slept in it for longer.
 
     What threads sleep in idly does not count (`sleepers.of_a_lock`).
     """
 
     kind = "lock"
-    follows = True
 
-    def __init__(self, text: str, value: str) -> None:
-        super().__init__(text, value)
-        self._processes: dict[int, _Process] = {}
+    def _meet(self, update: Update) -> _Process:
+        return _Process(Sleepers(self.limit_ns))
 
-    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
-        """See `Rule.see`."""
-        file = update.file
-        process = self._processes.setdefault(file.number, _Process(Sleepers(self.limit_ns)))
-        process.tids |= {number: info.tid for number, info in update.threads.items()}
+    def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         slept = process.sleepers.take(update, until)
-        if slept and file.stacks is not None:
-            file.stacks.update()
-        if update.ended:
-            self._processes.pop(file.number, None)
+        if slept and update.file.stacks is not None:
+            update.file.stacks.update()
         return [
-            Caught(self.caught(one.end, one.end - one.sleep.since, update, one.sleep.thread, process.tids))
+            Caught(self._trigger(process, update, one.sleep.thread, one.sleep.since, one.end))
             for one in slept
-            if of_a_lock(file, one.sleep, owned=bool(one.owned))
+            if of_a_lock(update.file, one.sleep, owned=bool(one.owned))
         ]

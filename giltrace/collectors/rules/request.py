@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.collectors.rules.base import PATIENCE_NS, Caught, Rule
+from giltrace.collectors.rules.base import PATIENCE_NS, Caught, Followed, Following
 from giltrace.collectors.rules.outside import Outside
 from giltrace.recording.door import is_int
 from giltrace.recording.events import Array
@@ -54,24 +54,21 @@ class _Serving:
 
 
 @dataclass
-class _Process:
-    tids: dict[int, int] = field(default_factory=dict)
+class _Process(Followed):
     threads: dict[int, _Serving] = field(default_factory=dict)
     #: By the tracer's number of a stack: whether a request is answered there.
     answers: dict[int, bool] = field(default_factory=dict)
 
 
-class Request(Rule):
+class Request(Following[_Process]):
     """``request>250ms``: a WSGI or ASGI request took longer."""
 
     kind = "http-request"
-    follows = True
 
     def __init__(self, text: str, value: str) -> None:
         super().__init__(text, value)
         self._read: dict[Path, int] = {}
         self._told_by_middleware: set[int] = set()
-        self._processes: dict[int, _Process] = {}
 
     def prepare(self, env: dict[str, str]) -> None:
         """Tell the middleware from which length on to speak."""
@@ -106,14 +103,14 @@ class Request(Rule):
         trigger = Trigger(self.kind, self.text, end, end - start, pid, tid, task=task)
         return Caught(trigger, f"the request {request}")
 
-    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
-        """See `Rule.see`."""
+    def _meet(self, update: Update) -> _Process:
+        return _Process()
+
+    def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         file = update.file
         if file.pid in self._told_by_middleware or file.stacks is None:
-            self._processes.pop(file.number, None)
+            process.threads.clear()
             return []
-        process = self._processes.setdefault(file.number, _Process())
-        process.tids |= {number: info.tid for number, info in update.threads.items()}
         turns = update.events[np.isin(update.events["kind"], _TURNS)]
         answering = self._answering(process, file, turns)
         found: list[Caught] = []
@@ -121,20 +118,19 @@ class Request(Rule):
             mine = turns["thread"] == thread
             if thread in process.threads or answering[mine].any():
                 serving = process.threads.setdefault(thread, _Serving())
-                found += self._follow(update, process, thread, serving, turns[mine], answering[mine])
+                found += self._follow_thread(update, process, thread, serving, turns[mine], answering[mine])
         if update.ended:
-            del self._processes[file.number]
             return found
         for thread, serving in process.threads.items():
             if serving.since is not None and not serving.told:
                 length = until - serving.since
                 if length > max(2 * self.limit_ns, PATIENCE_NS):
                     serving.told = True
-                    trigger = self.caught(until, length, update, thread, process.tids)
+                    trigger = self._trigger(process, update, thread, serving.since, until)
                     found.append(Caught(trigger, "a request", goes_on=True))
         return found
 
-    def _follow(
+    def _follow_thread(
         self,
         update: Update,
         process: _Process,
@@ -164,7 +160,7 @@ class Request(Rule):
             assert serving.since is not None
             length = int(begins[at]) - serving.since
             if length > self.limit_ns and not serving.told:
-                trigger = self.caught(int(begins[at]), length, update, thread, process.tids)
+                trigger = self._trigger(process, update, thread, serving.since, int(begins[at]))
                 found.append(Caught(trigger, "a request"))
             serving.since = None
         return found

@@ -6,19 +6,20 @@ acquire. It is busy from then on until its next release there; what it does mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.findings.stall import Look
 from giltrace.analysis.measure.loops import may_wait, runs, selector_of
-from giltrace.collectors.rules.base import PATIENCE_NS, Caught, Rule
+from giltrace.collectors.rules.base import PATIENCE_NS, Caught, Followed, Following, ended
 from giltrace.collectors.rules.outside import Outside
 from giltrace.recording.events import Array
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
+from giltrace.recording.trigger import Trigger
 
 _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
 #: So many stacks and looks of a loop that is busy are kept, and so many stacks are looked at for what it runs.
@@ -48,29 +49,23 @@ class _Loop:
 
 
 @dataclass
-class _Process:
+class _Process(Followed):
     loops: dict[int, _Loop] = field(default_factory=dict)
-    tids: dict[int, int] = field(default_factory=dict)
     #: By the tracer's number of a stack, the loop that waits there.
     names: dict[int, str] = field(default_factory=dict)
     candidates: list[bool] = field(default_factory=list)
 
 
-class Stall(Rule):
+class Stall(Following[_Process]):
     """``stall>100ms``: a loop of asyncio, uvloop, trio, gevent or Tornado was busy for longer."""
 
     kind = "stall"
-    follows = True
 
-    def __init__(self, text: str, value: str) -> None:
-        super().__init__(text, value)
-        self._processes: dict[int, _Process] = {}
+    def _meet(self, update: Update) -> _Process:
+        return _Process()
 
-    def see(self, update: Update, until: int, outside: Outside) -> list[Caught]:
-        """See `Rule.see`."""
+    def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         file = update.file
-        process = self._processes.setdefault(file.number, _Process())
-        process.tids |= {number: info.tid for number, info in update.threads.items()}
         turns = update.events[np.isin(update.events["kind"], _TURNS)]
         found: list[Caught] = []
         if file.stacks is not None and len(turns):
@@ -80,17 +75,16 @@ class Stall(Rule):
                 np.unique(threads).tolist()
             ):
                 mine = threads == thread
-                found += self._follow(update, process, thread, turns[mine], waits[mine], outside)
-        for thread in update.events["thread"][update.events["kind"] == Kind.THREAD_END].tolist():
+                found += self._follow_thread(update, process, thread, turns[mine], waits[mine], outside)
+        for thread in ended(update):
             process.loops.pop(thread, None)
         if update.ended:
-            del self._processes[file.number]
             return found
         for thread, loop in process.loops.items():
             found += self._goes_on(update, thread, loop, until, outside)
         return found
 
-    def _follow(
+    def _follow_thread(
         self,
         update: Update,
         process: _Process,
@@ -173,8 +167,8 @@ class Stall(Rule):
         self, update: Update, thread: int, loop: _Loop, end: int, outside: Outside, *, goes_on: bool = False
     ) -> Caught:
         assert loop.since is not None
-        trigger = self.caught(end, end - loop.since, update, thread, {thread: loop.tid})
-        trigger = replace(trigger, task=outside.task(loop.tid, loop.since, end))
+        task = outside.task(loop.tid, loop.since, end)
+        trigger = Trigger(self.kind, self.text, end, end - loop.since, update.file.pid, loop.tid, task=task)
         return Caught(trigger, f"the {loop.name} loop", goes_on, tuple(loop.looks))
 
 
