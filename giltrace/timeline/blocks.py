@@ -14,7 +14,7 @@ from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import BLOCK, HELD_LOCK, LOCK, Array, BlockEnd, LockKind, Thread
 
 #: A wake that is told after the act is told so soon.
-_LATE_NS = 20_000_000
+LATE_NS = 20_000_000
 #: Several sleepers of one semaphore may have been woken by posts that came before any of them was up: so many of these
 #: are told apart.
 _POSTS_AT_ONCE = 8
@@ -138,7 +138,7 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
     names, number = np.unique(np.concatenate([at_of, semaphore[asked]]), return_inverse=True)
     number = number.ravel().astype(np.int64)
     origin = int(min(told["time"][0], blocks["start"].min()))
-    span = int(max(told["time"][-1], blocks["end"].max())) - origin + 2 * _LATE_NS
+    span = int(max(told["time"][-1], blocks["end"].max())) - origin + 2 * LATE_NS
     if len(names) * span >= np.iinfo(np.int64).max:
         return result
     late = (told["flags"][posts] & np.uint8(WakeFlag.LATE)) != 0
@@ -153,7 +153,7 @@ def _wakes(told: Array, blocks: Array, semaphore: npt.NDArray[np.uint64], record
     # Posted just as the thread fell asleep, and told after that.
     after = np.searchsorted(place, end, "right")
     following = np.minimum(after, len(place) - 1)
-    behind = ~fits & (after < len(place)) & late[following] & (place[following] <= end + _LATE_NS)
+    behind = ~fits & (after < len(place)) & late[following] & (place[following] <= end + LATE_NS)
     at = np.where(behind, following, at)
     result[asked] = np.where(at >= 0, posts[np.maximum(at, 0)], -1)
     return result

@@ -16,8 +16,8 @@ from giltrace.analysis.measure.loops import may_wait, own_frames, runs, selector
 from giltrace.collectors.rules import EXAMPLES, RULES, parse
 from giltrace.collectors.rules.deadlock import _circle
 from giltrace.collectors.rules.request import Request
-from giltrace.collectors.rules.sleepers import Sleep
 from giltrace.integrations.requests import ASGI, WSGI
+from giltrace.recording.live_sleeps import Sleep
 from giltrace.recording.slow_requests import FOLDER, LIMIT, MOST_BYTES, file_name
 
 LIB = "/usr/lib/python3.12"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from giltrace.analysis.findings.deadlock import LEAST_NS
 from giltrace.collectors.rules.base import Caught, Followed, Following
+from giltrace.collectors.rules.given_back import of_a_lock
 from giltrace.collectors.rules.outside import Outside
-from giltrace.collectors.rules.sleepers import Sleep, Sleepers, of_a_lock
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
+from giltrace.recording.live_sleeps import LiveSleeps, Sleep
 
 #: A circle is one that lasts for so long: a shorter one a timeout may be meant to end.
 CIRCLE_NS = 1_000_000_000
@@ -19,7 +19,7 @@ STANDSTILL_NS = 5_000_000_000
 
 @dataclass
 class _Process(Followed):
-    sleepers: Sleepers = field(default_factory=lambda: Sleepers(LEAST_NS))
+    sleeps: LiveSleeps = field(default_factory=LiveSleeps)
     moved: int = 0
     #: Threads, and since when they sleep, of which it was told.
     told: frozenset[tuple[int, int]] = frozenset()
@@ -41,10 +41,10 @@ class Deadlock(Following[_Process]):
     def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         if update.ended:
             return []
-        process.sleepers.take(update, until)
+        process.sleeps.take(update)
         if len(update.events):
             process.moved = int(update.events["time"][-1])
-        long = [one for one in process.sleepers.now.values() if not one.timed and until - one.since >= CIRCLE_NS]
+        long = [one for one in process.sleeps.now.values() if not one.timed and until - one.since >= CIRCLE_NS]
         if len(long) < 2 or frozenset((one.thread, one.since) for one in long) == process.told:
             return []
         circle = _circle(long) or self._stuck(update.file, process, long, until)
@@ -62,7 +62,7 @@ class Deadlock(Following[_Process]):
         if file.stacks is not None:
             file.stacks.update()
         mine = [one for one in long if not one.had and of_a_lock(file, one, owned=True)]
-        return mine if len({one.lock or one.semaphore for one in mine}) > 1 else []
+        return mine if len({one.address for one in mine}) > 1 else []
 
 
 def _circle(sleeps: list[Sleep]) -> list[Sleep]:

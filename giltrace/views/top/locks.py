@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis.findings.deadlock import ADVICE, LEAST_NS, find_standstill, under_way, who_and_where
 from giltrace.analysis.findings.figures import Figures
-from giltrace.recording.events import PLACE, ThreadInfo
-from giltrace.recording.layout import Kind, Way
+from giltrace.recording.events import ThreadInfo
+from giltrace.recording.layout import Kind
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
+from giltrace.recording.live_sleeps import LiveSleeps, Sleep
 from giltrace.recording.sleepers import Frame, Look
 from giltrace.timeline.blocks import kind_of
 from giltrace.timeline.model import (
@@ -42,62 +42,23 @@ _LONG_NS = 1_000_000_000
 #: Of more threads than these, those that sleep for longest are looked at.
 _MOST = 500
 
-#: Of a sleep whose place is not known.
-_NOWHERE = np.zeros((), PLACE)
-
-_TOLD = (Kind.SLEPT, Kind.AWOKE, Kind.THREAD_END)
-
-
-class _Sleep(NamedTuple):
-    """A thread sleeps since `start`, in these addresses, in this `way`; it had taken the semaphores `held` then.
-
-    `stack` is the tracer's number.
-    """
-
-    start: int
-    semaphore: int
-    lock: int
-    way: int
-    stack: int
-    held: tuple[int, ...]
-
-    @property
-    def address(self) -> int:
-        """That of the lock, of either kind."""
-        return self.lock or self.semaphore
-
 
 class Locks:
     """Follows who sleeps in the locks of one process; `asleep` are those on record, by the tracer's numbers."""
 
     def __init__(self, file: LiveFile) -> None:
         self._file = file
-        self.asleep: dict[int, _Sleep] = {}
+        self._sleeps = LiveSleeps()
+        self.asleep: Mapping[int, Sleep] = self._sleeps.now
         self._frames: dict[int, tuple[Frame, ...]] = {}
         # Those of whom it was found that they do not wait for each other: as long as nothing changes, they do not.
-        self._harmless: dict[int, tuple[_Sleep, tuple[Frame, ...]]] = {}
+        self._harmless: dict[int, tuple[Sleep, tuple[Frame, ...]]] = {}
 
     def take(self, update: Update) -> None:
-        """Note who fell asleep and who woke up: of each thread the last word on that counts."""
-        told = update.events[np.isin(update.events["kind"], _TOLD)]
-        if len(told) and self._file.stacks is not None:
+        """Note who fell asleep and who woke up."""
+        self._sleeps.take(update)
+        if self._file.stacks is not None and (update.events["kind"] == Kind.SLEPT).any():
             self._file.stacks.update()
-        thread, last = np.unique(told["thread"][::-1], return_index=True)
-        for number, row in zip(thread.tolist(), told[::-1][last], strict=True):
-            if row["kind"] != Kind.SLEPT:
-                self.asleep.pop(number, None)
-                continue
-            known = row["arg"] < len(update.places)
-            place = update.places[row["arg"]] if known else _NOWHERE
-            held = update.held[(update.held["thread"] == number) & (update.held["time"] == row["time"])]
-            self.asleep[number] = _Sleep(
-                start=int(row["time"]),
-                semaphore=int(place["semaphore"]),
-                lock=int(place["lock"]),
-                way=int(row["flags"]),
-                stack=int(row["stack"]),
-                held=tuple(held["semaphore"].tolist()),
-            )
 
     def standstill(
         self, until: int, people: Mapping[int, ThreadInfo], names: Mapping[int, str], ask: AskSleepers | None
@@ -114,27 +75,27 @@ class Locks:
                 sleeps[number[tracers]] = sleep
                 stacks[number[tracers]] = self._stack(sleep.stack)
         # What lasts since before anybody looked is to count as long.
-        origin = min(first_ns, *(sleep.start for sleep in sleeps.values()), until) - MINUTE_NS
+        origin = min(first_ns, *(sleep.since for sleep in sleeps.values()), until) - MINUTE_NS
         for one in outside:
             at = by_tid.setdefault(one.tid, len(threads))
             if at == len(threads):
                 threads.append(Thread(one.tid, names.get(one.tid, ""), 0, now))
             if at not in sleeps:
                 start = origin if one.seen_ns <= first_ns else one.seen_ns
-                sleeps[at] = _Sleep(start, one.semaphore, one.lock, one.way, -1, ())
+                sleeps[at] = Sleep(-1, start, one.semaphore, one.lock, one.way, -1, ())
                 stacks[at] = one.frames
         for one in outside:
             owner = by_tid.get(one.owner)
             if owner in sleeps and owner != by_tid[one.tid]:
-                sleeps[owner] = sleeps[owner]._replace(held=(*sleeps[owner].held, one.address))
-        long = {at: sleep for at, sleep in sleeps.items() if sleep.address and now - sleep.start >= LEAST_NS}
+                sleeps[owner] = sleeps[owner]._replace(had=(*sleeps[owner].had, one.address))
+        long = {at: sleep for at, sleep in sleeps.items() if sleep.address and now - sleep.since >= LEAST_NS}
         if len({sleep.address for sleep in long.values()}) < 2:
             return None
-        chosen = {at: (long[at], stacks[at]) for at in sorted(long, key=lambda at: long[at].start)[:_MOST]}
+        chosen = {at: (long[at], stacks[at]) for at in sorted(long, key=lambda at: long[at].since)[:_MOST]}
         if chosen == self._harmless:
             return None
         found = self._judge(origin, now, threads, chosen)
-        harmless = found is None and all(now - sleep.start >= _LONG_NS for sleep, _ in chosen.values())
+        harmless = found is None and all(now - sleep.since >= _LONG_NS for sleep, _ in chosen.values())
         self._harmless = chosen if harmless else {}
         return found
 
@@ -148,7 +109,7 @@ class Locks:
         return self._frames[number]
 
     def _judge(
-        self, origin: int, now: int, threads: list[Thread], sleeps: Mapping[int, tuple[_Sleep, tuple[Frame, ...]]]
+        self, origin: int, now: int, threads: list[Thread], sleeps: Mapping[int, tuple[Sleep, tuple[Frame, ...]]]
     ) -> Deadlock | None:
         """Say what a report would of a process of which nothing else is known."""
         figures = Figures(_process(self._file, origin, now, threads, sleeps), time.time_ns())
@@ -177,7 +138,7 @@ def _process(
     origin: int,
     now: int,
     threads: list[Thread],
-    sleeps: Mapping[int, tuple[_Sleep, tuple[Frame, ...]]],
+    sleeps: Mapping[int, tuple[Sleep, tuple[Frame, ...]]],
 ) -> Process:
     """Just enough of a process for what is found of locks: the blocks that are under way; `sleeps` by their start."""
     places = sorted({(sleep.address, int(kind_of(sleep.way))) for sleep, _ in sleeps.values()})
@@ -186,9 +147,8 @@ def _process(
     blocks, held = np.zeros(len(sleeps), BLOCK), list[tuple[int, int]]()
     for at, (thread, (sleep, _)) in enumerate(sleeps.items()):
         lock = number[sleep.address, int(kind_of(sleep.way))]
-        timed = bool(sleep.way & Way.TIMED)
-        blocks[at] = (sleep.start, now, thread, lock, -1, now, BlockEnd.OPEN, timed, False)
-        held += [(at, owned[one]) for one in sleep.held if one in owned and owned[one] != lock]
+        blocks[at] = (sleep.since, now, thread, lock, -1, now, BlockEnd.OPEN, sleep.timed, False)
+        held += [(at, owned[one]) for one in sleep.had if one in owned and owned[one] != lock]
     none = np.empty(0, np.int32)
     unknown = np.full(len(sleeps), -1, np.int32)
     stacks = Stacks(
