@@ -11,9 +11,8 @@ import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.collectors.observe import ObserveCollector, Observer
 from giltrace.errors import OutputError, TargetError
-from giltrace.launch.attach.names import known_threads
 from giltrace.launch.attach.process import Process
-from giltrace.launch.attach.sleepers import Sleepers, places, seen_again
+from giltrace.launch.attach.sleepers import Sleepers, seen_again
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.native.observe import End
 from giltrace.recording.folder import RecordingFolder
@@ -42,10 +41,8 @@ class Observation:
         self._path = path
         self.meta = Meta.begin(giltrace.__version__, command)
         self._process = Process(pid)
-        self.sleepers, asleep = Sleepers(self._process), places(self._process)
-        threads = known_threads(self._process)
-        self.sleepers.learn(threads, asleep)
-        self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
+        self.sleepers = Sleepers(self._process)
+        self.meta.thread_names = {str(tid): thread.name for tid, thread in self.sleepers.learn().items()}
         self.meta.ids = self._process.ids_here()
         self.meta.write(path)
         executable = self.observer.interpreter.executable

@@ -42,23 +42,27 @@ def names_to_tell(process: Process) -> list[tuple[int, str]]:
 
     Empty where that cannot be found out.
     """
-    program = find_program()
-    if program is None:
-        return []
-    try:
-        threads = NameDump(program, process.pid).threads(_SECONDS)
-    except (OSError, KeyError, TargetError):
-        return []
+    threads = _dumped(process)
     return [(thread.pthread, thread.name) for thread in threads if thread.pthread and thread.name][:_MOST_TOLD]
 
 
-def _by_pyspy(process: Process) -> dict[int, KnownThread]:
+def _dumped(process: Process) -> list[NamedThread]:
     """What py-spy reads of a process that goes on meanwhile; empty if it cannot."""
     program = find_program()
     if program is None:
+        return []
+    try:
+        return NameDump(program, process.pid).threads(_SECONDS)
+    except OSError:
+        return []
+
+
+def _by_pyspy(process: Process) -> dict[int, KnownThread]:
+    """The same, by the ids that its threads have here."""
+    threads = _dumped(process)
+    if not threads:
         return {}
     try:
-        threads = NameDump(program, process.pid).threads(_SECONDS)
         if not all(thread.own for thread in threads):
             threads = _with_ids(process, threads)
         # In a pid namespace of its own it counts them otherwise.

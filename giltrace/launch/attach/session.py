@@ -17,11 +17,10 @@ from giltrace.errors import OutputError, TargetError
 from giltrace.launch.attach import inject, refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.holders import gil_holders
-from giltrace.launch.attach.names import known_threads
 from giltrace.launch.attach.place import Place, find_place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.progress import EventCount
-from giltrace.launch.attach.sleepers import Sleepers, places, seen_again
+from giltrace.launch.attach.sleepers import Sleepers, seen_again
 from giltrace.launch.attach.target import Target
 from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
@@ -107,10 +106,8 @@ class Recording:
         process = target.process
         self._process, self._path, self._place = process, path, place
         self.meta = Meta.begin(giltrace.__version__, ["attach", str(process.pid), *process.command()])
-        self.sleepers, asleep = Sleepers(process), places(process)
-        threads = known_threads(process)
-        self.sleepers.learn(threads, asleep)
-        self.meta.thread_names = {str(tid): thread.name for tid, thread in threads.items()}
+        self.sleepers = Sleepers(process)
+        self.meta.thread_names = {str(tid): thread.name for tid, thread in self.sleepers.learn().items()}
         self.meta.ids = process.ids_here()
         self.meta.write(path)
         self._gil = GilCollector(depth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -69,14 +69,17 @@ class Sleepers:
         """The id here of the process."""
         return self._process.pid
 
-    def learn(self, threads: Mapping[int, KnownThread], before: Mapping[int, Place]) -> None:
-        """Take what was read of threads, by id here, while those slept on that slept where they did `before`.
+    def learn(self) -> dict[int, KnownThread]:
+        """Read what is known of all threads, by their ids here, and keep the stacks of those that sleep on meanwhile.
 
         A thread that was stopped for a moment sleeps on where it did.
         """
+        before = places(self._process)
+        threads = known_threads(self._process)
         self._frames = {
             tid: (before[tid].call, one.frames[:MOST_FRAMES]) for tid, one in threads.items() if tid in before
         }
+        return threads
 
     def look(self, *, lines: bool = False) -> list[Sleeper]:
         """Who sleeps in a lock now; empty where that cannot be seen.
@@ -106,8 +109,7 @@ class Sleepers:
         }
         if long - self._asked:
             self._asked = long
-            before = places(self._process)
-            self.learn(known_threads(self._process), before)
+            self.learn()
 
     def _seen(self, memory: Memory, tid: int, place: Place, now: int) -> tuple[Place, Sleeper | None]:
         before, sleeper = self._known.get(tid, (None, None))
@@ -156,9 +158,9 @@ class Sleepers:
 def asleep_now(pid: int) -> list[Sleeper]:
     """Who sleeps in a lock of process `pid` now, and at which line; empty where that cannot be seen."""
     process = Process(pid)
-    sleepers, before = Sleepers(process), places(process)
-    if before:
-        sleepers.learn(known_threads(process), before)
+    sleepers = Sleepers(process)
+    if places(process):
+        sleepers.learn()
     return sleepers.look()
 
 
