@@ -63,17 +63,21 @@ class Locks:
     def standstill(
         self, until: int, people: Mapping[int, ThreadInfo], names: Mapping[int, str], ask: AskSleepers | None
     ) -> Deadlock | None:
-        """Threads that wait for each other now, or may; `people` are those known by the tracer's numbers."""
+        """Threads that wait for each other now, or may; `people` are those known by the tracer's numbers.
+
+        `names` are those of other threads, by their ids.
+        """
         first_ns, outside = ask(self._file.pid) if ask is not None else Look(until, ())
         now = max([until, *(one.last_ns for one in outside)])
-        threads = [Thread(info.tid, names.get(info.tid, info.name), 0, now) for info in people.values()]
+        threads = [Thread(info.tid, info.name, 0, now) for info in people.values()]
         number = {tracers: at for at, tracers in enumerate(people)}
         by_tid = {thread.tid: at for at, thread in enumerate(threads)}
         sleeps, stacks = {}, {}
+        self._read_stacks()
         for tracers, sleep in self.asleep.items():
             if tracers in number:
                 sleeps[number[tracers]] = sleep
-                stacks[number[tracers]] = self._stack(sleep.stack)
+                stacks[number[tracers]] = self._frames[sleep.stack]
         # What lasts since before anybody looked is to count as long.
         origin = min(first_ns, *(sleep.since for sleep in sleeps.values()), until) - MINUTE_NS
         for one in outside:
@@ -99,14 +103,15 @@ class Locks:
         self._harmless = chosen if harmless else {}
         return found
 
-    def _stack(self, number: int) -> tuple[Frame, ...]:
-        """The frames of one of the tracer's stacks; those of who sleeps on are read once."""
-        used = {sleep.stack for sleep in self.asleep.values()}
-        self._frames = {one: frames for one, frames in self._frames.items() if one in used}
-        if number not in self._frames:
-            live = self._file.stacks
-            self._frames[number] = live.stack(number) if live is not None and number > 0 else ()
-        return self._frames[number]
+    def _read_stacks(self) -> None:
+        """Read the frames of the tracer's stacks of who sleeps; those of who sleeps on are known."""
+        live, before = self._file.stacks, self._frames
+        self._frames = {}
+        for number in {sleep.stack for sleep in self.asleep.values()}:
+            if number in before:
+                self._frames[number] = before[number]
+            else:
+                self._frames[number] = live.stack(number) if live is not None else ()
 
     def _judge(
         self, origin: int, now: int, threads: list[Thread], sleeps: Mapping[int, tuple[Sleep, tuple[Frame, ...]]]

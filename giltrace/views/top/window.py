@@ -75,7 +75,7 @@ class Window:
 
     def __init__(self, since: int, names: Mapping[int, str] | None = None) -> None:
         self.since = self.until = since
-        self._names = names or {}
+        self._names = {tid: visible(name) for tid, name in (names or {}).items()}
         self._processes: dict[int, _Process] = {}
         self._people: dict[int, _Person] = {}
         self._next_ident = 0
@@ -271,8 +271,7 @@ class Window:
             for number, ident in process.ident.items()
             if (person := self._people.get(ident)) is not None and not person.ended
         }
-        names = {tid: visible(name) for tid, name in self._names.items()}
-        return process.locks.standstill(self.until, people, names, sleepers)
+        return process.locks.standstill(self.until, people, self._names, sleepers)
 
     def detail(self, ident: int, span_ns: int, ask: AskKernel | None = None) -> Detail | None:
         """One thread, looked at closely; None if it is no longer known."""
@@ -295,7 +294,7 @@ class Window:
 
     def _name(self, person: _Person) -> str:
         tid = person.info.tid
-        return visible(self._names.get(tid, "")) or person.info.name or f"tid {tid}"
+        return self._names.get(tid) or person.info.name or f"tid {tid}"
 
     def _rows(
         self, processes: list[_Process], span: int, sort: Sort, limit: int, ask: AskKernel | None
