@@ -89,20 +89,33 @@ class Interpreter:
         pthread_tid = self.pthread_tid_offset() if self.offsets.native_id < 0 else 0
         here = self.tids()
         found = []
+        for state, mutex in self.holding():
+            own = self.own_id(state, pthread_tid) if state else 0
+            if state and own not in here:
+                raise OSError("a GIL that is held by no thread")
+            found.append((here[own] if state else 0, mutex))
+        return found
+
+    def holding(self) -> list[tuple[int, int]]:
+        """What has each GIL now: (address of the thread state, 0 if the GIL is free; address of the GIL's mutex).
+
+        Raises OSError if it changes too fast.
+        """
+        found = []
         for gil in self.gils():
             _, state, locked, _ = _GIL.unpack(self.memory.read(gil, _GIL.size))
-            tid = 0
-            if locked:
-                own = (
-                    self.memory.word(self.memory.word(state + self.offsets.thread_id) + pthread_tid, 4)
-                    if pthread_tid
-                    else self.memory.word(state + self.offsets.native_id)
-                )
-                if own not in here:
-                    raise OSError("a GIL that is held by no thread")
-                tid = here[own]
-            found.append((tid, gil + _GIL_MUTEX))
+            found.append((state if locked else 0, gil + _GIL_MUTEX))
         return found
+
+    def own_id(self, state: int, pthread_tid: int) -> int:
+        """The id of a thread state's thread in its own pid namespace, 0 if that has none yet. Raises OSError.
+
+        `pthread_tid` is `pthread_tid_offset`, 0 where the interpreter itself has the ids of its threads.
+        """
+        if not pthread_tid:
+            return self.memory.word(state + self.offsets.native_id)
+        pthread = self.memory.word(state + self.offsets.thread_id)
+        return self.memory.word(pthread + pthread_tid, 4) if pthread else 0
 
     def thread_states(self) -> Iterator[int]:
         """The addresses of all thread states."""

@@ -129,21 +129,19 @@ class Onlooker:
             if state is None:
                 return None
             frames = tuple(self._frames(state))
-            return Standing(frames, self._collects(state), tid in self.holders(), self._task(state))
+            return Standing(frames, self._collects(state), self._holds(tid), self._task(state))
         except OSError:
             return None
 
     def _state_of(self, tid: int) -> int | None:
-        offsets = self._interpreter.offsets
-        for state in self._interpreter.thread_states():
-            if self._pthread_tid:
-                pthread = self._memory.word(state + offsets.thread_id)
-                own = self._memory.word(pthread + self._pthread_tid, 4) if pthread else 0
-            else:
-                own = self._memory.word(state + offsets.native_id)
-            if own == tid:
-                return state
-        return None
+        states = self._interpreter.thread_states()
+        return next((state for state in states if self._interpreter.own_id(state, self._pthread_tid) == tid), None)
+
+    def _holds(self, tid: int) -> bool:
+        interpreter, pthread_tid = self._interpreter, self._pthread_tid
+        return steadily(
+            lambda: any(interpreter.own_id(state, pthread_tid) == tid for state, _ in interpreter.holding() if state)
+        )
 
     def _frames(self, state: int) -> list[tuple[Code, int]]:
         layout, word = self._layout, self._memory.word
