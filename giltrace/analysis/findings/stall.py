@@ -96,8 +96,10 @@ class Stretch:
         self._others = [look for look in looks if look.tid != tid]
         found = self._figures.activity
         rows = np.flatnonzero((found.thread == thread) & (found.start < end) & (found.end > start))
-        self._rows = rows
         self._length = np.minimum(found.end[rows], end) - np.maximum(found.start[rows], start)
+        self._doing = found.doing[rows]
+        self._stack = found.stack[rows]
+        self._known: dict[int, Frames] = {}
 
     def why(self) -> Why:
         """Tell why it took so long."""
@@ -105,18 +107,18 @@ class Stretch:
         collecting = self._collecting(self._thread, self._own)
         idle = self._off() & self._in_selector()
         called = self._off() & ~idle & ~importing.rows
-        computed = self._of(Doing.PYTHON, ~importing.rows)
+        computed = self._most((self._doing == Doing.PYTHON) & ~importing.rows)
         # Of a hold of which only the ends are on record, the looks tell what it was.
         seen = self._share(self._own, lambda look: look.holds and bool(_import_line(look.frames)))
         imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
         kinds: dict[str, tuple[int, Callable[[], Why]]] = {
-            "wait": (self._sum(Doing.WAITING), self._waited),
+            "wait": (self._sum(self._doing == Doing.WAITING), self._waited),
             "import": (imported, lambda: self._imported(imported, importing.frames)),
             "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, collecting)),
-            "lock": (self._sum(Doing.LOCK, ~importing.rows), self._locked),
-            "call": (self._sum_of(called), lambda: self._called(called)),
-            "await": (self._sum_of(idle), lambda: self._awaited(self._sum_of(idle))),
-            "core": (self._sum(Doing.NO_CORE), self._coreless),
+            "lock": (self._sum((self._doing == Doing.LOCK) & ~importing.rows), self._locked),
+            "call": (self._sum(called), lambda: self._called(called)),
+            "await": (self._sum(idle), lambda: self._awaited(self._sum(idle))),
+            "core": (self._sum(self._doing == Doing.NO_CORE), self._coreless),
         }
         ns, tell = max(kinds.values(), key=lambda kind: kind[0])
         found = tell() if ns > 0 else Why("unknown", "what it did is not on record")
@@ -130,11 +132,11 @@ class Stretch:
         lines.pop("", None)
         if lines:
             return lines.most_common(1)[0][0]
-        return self._line(self._most(np.ones(len(self._rows), np.bool_)).frames)
+        return self._line(self._most(np.ones(len(self._doing), np.bool_)).frames)
 
     def coroutine(self) -> str:
         """The outermost line of what the thread's event loop ran: of a task, its coroutine's; empty if not known."""
-        everywhere = np.ones(len(self._rows), np.bool_)
+        everywhere = np.ones(len(self._doing), np.bool_)
         stacks: list[Frames] = [look.frames for look in self._own] or [self._most(everywhere).frames]
         lines = Counter[str]()
         for frames in stacks:
@@ -145,27 +147,15 @@ class Stretch:
 
     # What it did, by kind.
 
-    def _doing(self) -> Ints:
-        return self._figures.activity.doing[self._rows].astype(np.int64)
-
     def _off(self) -> Bools:
-        doing = self._doing()
-        asleep: Bools = (doing == Doing.ASLEEP) | (doing == Doing.NATIVE) | (doing == Doing.OFF)
-        return asleep
+        return np.isin(self._doing, (Doing.ASLEEP, Doing.NATIVE, Doing.OFF))
 
-    def _sum_of(self, chosen: Bools) -> int:
+    def _sum(self, chosen: Bools) -> int:
         return int(self._length[chosen].sum())
-
-    def _sum(self, doing: Doing, among: Bools | None = None) -> int:
-        mine = self._doing() == doing
-        return self._sum_of(mine if among is None else mine & among)
-
-    def _of(self, doing: Doing, among: Bools) -> _Part:
-        return self._most((self._doing() == doing) & among)
 
     def _most(self, chosen: Bools) -> _Part:
         """All of the chosen rows, and the stack of the line that took most of them."""
-        stack = self._figures.activity.stack[self._rows[chosen]]
+        stack = self._stack[chosen]
         length = self._length[chosen]
         by_line = Counter[str]()
         best: dict[str, tuple[int, int]] = {}
@@ -173,7 +163,7 @@ class Stretch:
         for number in np.unique(stack).tolist():
             ns = int(length[stack == number].sum())
             frames = self._frames(number)
-            if not frames or selector_of([frame[:2] for frame in frames]):
+            if not frames or _is_idle(frames):
                 continue
             line = self._line(frames)
             by_line[line] += ns
@@ -185,16 +175,24 @@ class Stretch:
         line = by_line.most_common(1)[0][0]
         number = best[line][1]
         begins = chosen & ~np.append(False, chosen[:-1])
-        times = np.isin(self._figures.activity.stack[self._rows[begins]], best_stacks[line])
+        times = np.isin(self._stack[begins], best_stacks[line])
         return _Part(total, self._frames(number), number, int(times.sum()))
 
     def _frames(self, stack: int) -> Frames:
         known = self._process.stacks
         if known is None or stack < 0:
             return ()
-        table = known.table
-        rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]]
-        return [(table.strings[row["function"]], table.strings[row["file"]], int(row["line"])) for row in rows]
+        if stack not in self._known:
+            table = known.table
+            rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]][["function", "file", "line"]].tolist()
+            self._known[stack] = [(table.strings[function], table.strings[file], line) for function, file, line in rows]
+        return self._known[stack]
+
+    def _by_stack(self, fits: Callable[[Frames], bool]) -> Bools:
+        """Which rows are at a stack that fits."""
+        used, of = np.unique(self._stack, return_inverse=True)
+        found: Bools = np.array([fits(self._frames(number)) for number in used.tolist()], np.bool_)[of.ravel()]
+        return found
 
     def _line(self, frames: Frames) -> str:
         """The innermost line of the user's, as far as a loop's frames do not come first; else of a library's."""
@@ -218,10 +216,8 @@ class Stretch:
 
     def _importing(self) -> _Imports:
         """Which rows are of imports: with the GIL or without it, but not in wait for it."""
-        stack = self._figures.activity.stack[self._rows]
-        of_stack = {number: bool(_import_line(self._frames(number))) for number in np.unique(stack).tolist()}
-        rows = np.array([of_stack[number] for number in stack.tolist()], np.bool_) & (self._doing() != Doing.WAITING)
-        return self._Imports(rows, self._sum_of(rows), self._most(rows).frames if rows.any() else ())
+        rows = self._by_stack(lambda frames: bool(_import_line(frames))) & (self._doing != Doing.WAITING)
+        return self._Imports(rows, self._sum(rows), self._most(rows).frames if rows.any() else ())
 
     def _imported(self, ns: int, frames: Frames) -> Why:
         looked = Counter(line for look in self._own if (line := _import_line(look.frames)))
@@ -257,10 +253,7 @@ class Stretch:
         part = self._most(chosen)
         line = self._line(part.frames)
         called = self._expressions.at(part.stack) if part.stack >= 0 else ""
-        doing = Counter[int]()
-        for what, ns in zip(self._doing()[chosen].tolist(), self._length[chosen].tolist(), strict=True):
-            doing[what] += ns
-        most = doing.most_common(1)[0][0] if doing else Doing.OFF
+        most = np.bincount(self._doing[chosen], weights=self._length[chosen]).argmax()
         if not line:
             return Why("awaiting", f"it was off the GIL for {duration(part.ns)}, at a line that is not known")
         what = "ran native code without the GIL" if most == Doing.NATIVE else "was blocked in a call"
@@ -270,18 +263,14 @@ class Stretch:
 
     def _in_selector(self) -> Bools:
         """Which rows are at a stack of an event loop that waits."""
-        stack = self._figures.activity.stack[self._rows]
-        used, of = np.unique(stack, return_inverse=True)
-        idle = [bool(selector_of([frame[:2] for frame in self._frames(number)])) for number in used.tolist()]
-        found: Bools = np.array(idle, np.bool_)[of.ravel()]
-        return found
+        return self._by_stack(_is_idle)
 
     @staticmethod
     def _awaited(ns: int) -> Why:
         return Why("awaiting", f"it awaited something else: its loop was idle for {duration(ns)}")
 
     def _coreless(self) -> Why:
-        return Why("no-core", f"it had no core for {duration(self._sum(Doing.NO_CORE))}", ())
+        return Why("no-core", f"it had no core for {duration(self._sum(self._doing == Doing.NO_CORE))}", ())
 
     def _waited(self) -> Why:
         """Whom it waited for, and what that one did."""
@@ -303,7 +292,7 @@ class Stretch:
         longest, holds = int(per_hold.max()), int(np.count_nonzero(per_hold))
         frames = self._culprits_frames(culprit, held.stack[mine_of], lost)
         name = repr(self._figures.name(culprit))
-        line, own = self._line(frames), self._line(self._of(Doing.WAITING, self._doing() >= 0).frames)
+        line, own = self._line(frames), self._line(self._most(self._doing == Doing.WAITING).frames)
         lines = tuple(filter(None, (line, own)))
         where = f" at {line}" if line else ""
         looks = [look for look in self._others if look.tid == process.threads[culprit].tid and look.holds]
@@ -382,6 +371,11 @@ class Stretch:
 
 def _text(frame: tuple[str, str, int]) -> str:
     return frame_text((frame[0], frame[1].rpartition("/")[2], frame[2]))
+
+
+def _is_idle(frames: Frames) -> bool:
+    """Whether a stack is one of an event loop that waits."""
+    return bool(selector_of([frame[:2] for frame in frames]))
 
 
 def _import_line(frames: Frames) -> str:
