@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +33,6 @@ from giltrace.text import plural
 AFTERMATH_NS = 200_000_000
 #: What happened longer ago than this is taken as complete by the rules that follow: they look at what takes longer.
 HOLD_BACK_NS = 25_000_000
-
 
 #: Tells from outside who sleeps in locks in a process.
 AskSleepers = Callable[[int], Sequence[Sleeper]]
@@ -118,7 +116,7 @@ class FlightRecorder:
         self._pending: Caught | None = None
         self._dumps = self._missed = 0
         self._last: dict[str, int] = {}
-        self._suppressed: Counter[str] = Counter()
+        self._suppressed: set[str] = set()
         self._problem = ""
 
     def available(self, python: str | None) -> str | None:
@@ -147,7 +145,6 @@ class FlightRecorder:
                 self._missed += 1
         if self._pending is not None and time.monotonic_ns() >= self._pending.trigger.time_ns + AFTERMATH_NS:
             self._dump()
-        self._problem = self._afterwards.problem or self._problem
 
     def _is_due(self, rule: Rule, trigger: Trigger) -> bool:
         """Whether a trigger gets a dump of its own."""
@@ -155,15 +152,15 @@ class FlightRecorder:
             self._tell_once("most", f"{trigger}: no dump, there are {self._dumps} (--max-dumps)")
             return False
         if rule.asked or trigger.time_ns - self._last.get(rule.text, -self._apart_ns) >= self._apart_ns:
-            self._suppressed.pop(rule.text, None)
+            self._suppressed.discard(rule.text)
             return True
         ago = (trigger.time_ns - self._last[rule.text]) / 1e9
         self._tell_once(rule.text, f"{trigger}: no dump, the last one is {ago:.1f} s old (--dump-apart)")
         return False
 
     def _tell_once(self, why: str, text: str) -> None:
-        self._suppressed[why] += 1
-        if self._suppressed[why] == 1:
+        if why not in self._suppressed:
+            self._suppressed.add(why)
             self._announce(text)
 
     def stop(self) -> CollectorReport:
