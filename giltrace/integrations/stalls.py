@@ -39,6 +39,14 @@ _ENDING_SECONDS = 5.0
 #: Lets a process that is none of our ancestors read this one's memory, where Yama guards that.
 _PR_SET_PTRACER = 0x59616D61
 
+_REFUSALS = {
+    1: (
+        "this process is traced already",
+        "let its recorder watch: giltrace record --ring 64MiB --dump-on 'stall>100ms'",
+    ),
+    2: ("the tracer could not start in this process", "see `giltrace doctor`"),
+}
+
 log = logging.getLogger("giltrace")
 
 
@@ -122,31 +130,22 @@ class Watching:
             raise TargetError(f"this process cannot be watched: {reason}")
         if self._keep is not None:
             self._keep.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="giltrace-watch-"))
-        try:
-            path = self._folder / "watched.giltrace"
-            path.mkdir()
-            Meta.begin(giltrace.__version__, sys.orig_argv).write(path)
-            append_pair(path)
-            refused = native.start(path, _STACKS, find_ways(os.getpid(), 0), RING_BYTES)
-            if refused:
-                raise TargetError(
-                    "this process is traced already" if refused == 1 else "the tracer could not start in this process",
-                    "let its recorder watch: giltrace record --ring 64MiB --dump-on 'stall>100ms'"
-                    if refused == 1
-                    else "see `giltrace doctor`",
-                )
+        with contextlib.ExitStack() as undo:
+            self._folder = Path(tempfile.mkdtemp(prefix="giltrace-watch-"))
+            undo.callback(self._forget)
             try:
+                path = self._folder / "watched.giltrace"
+                path.mkdir()
+                Meta.begin(giltrace.__version__, sys.orig_argv).write(path)
+                append_pair(path)
+                refused = native.start(path, _STACKS, find_ways(os.getpid(), 0), RING_BYTES)
+                if refused:
+                    raise TargetError(*_REFUSALS[refused])
+                undo.callback(native.stop)
                 self._launch(path)
-            except BaseException:
-                native.stop()
-                raise
-        except OSError as error:
-            self._forget()
-            raise TargetError(f"this process cannot be watched: {error}") from None
-        except BaseException:
-            self._forget()
-            raise
+            except OSError as error:
+                raise TargetError(f"this process cannot be watched: {error}") from None
+            undo.pop_all()
         return self
 
     def stop(self) -> None:
