@@ -12,7 +12,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Report
 from giltrace.analysis.site import Site
 from giltrace.analysis.task_results import GIL, Fleet, TaskBlame, TaskPrefix
-from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.console import paragraph, print_heading, print_table
 from giltrace.reports.locks import CAUSE
 from giltrace.reports.names import shortened
 from giltrace.reports.pairs import LEAST_NAME, print_pairs, wrapped
@@ -32,27 +32,23 @@ def print_tasks(report: Report, console: Console, *, everything: bool = False) -
     if report.fleet is not None:
         fleet = report.fleet
         hosts = len({row.host for row in fleet.workers})
-        _heading(f"{plural(len(fleet.workers), 'worker')} on {plural(hosts, 'host')}", console)
+        print_heading(f"{plural(len(fleet.workers), 'worker')} on {plural(hosts, 'host')}", console)
         paragraph(fleet.summary, console, style="bold")
         if fleet.advice:
             paragraph(fleet.advice, console)
         console.print()
     if report.tasks:
-        _heading("What each kind of task lost", console)
+        print_heading("What each kind of task lost", console)
         _print_prefixes(report.tasks, console, most)
         console.print()
     if report.task_blame:
-        _heading("Which tasks made which wait", console)
+        print_heading("Which tasks made which wait", console)
         _print_blame(report.task_blame, console, most)
         console.print()
     if report.fleet is not None:
-        _heading("By host and worker", console)
+        print_heading("By host and worker", console)
         _print_workers(report.fleet, console, most)
         console.print()
-
-
-def _heading(text: str, console: Console) -> None:
-    console.print(Text(text, style="bold cyan"))
 
 
 def _print_prefixes(rows: Sequence[TaskPrefix], console: Console, most: int | None) -> None:
