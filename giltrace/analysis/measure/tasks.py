@@ -197,19 +197,28 @@ def _of_locks(process: Process, tasks: Tasks, at: _At, causes: npt.NDArray[Any],
     known, unknown = process.stacks, np.full(len(process.blocks), -1)
     block_stack, wake_stack = (known.block, known.wake) if known is not None else (unknown, unknown)
     asked = np.flatnonzero(process.of_chosen(process.blocks) & (at.block >= 0))
+    if not len(asked):
+        return []
     rows = process.blocks[asked]
     woken, waker = rows["waker"] >= 0, np.maximum(rows["waker"], 0)
     waker_task = np.where(woken, task_at(process, tasks, waker, rows["woken"]), -1)
     victims = Sites.own_lines(sites.classify(rows["thread"], block_stack[asked]))
     wakers = Sites.own_lines(sites.classify(waker, np.where(woken, wake_stack[asked], -1)))
     columns = (_prefix(tasks, at.block[asked]), victims.of_row, causes[asked], _prefix(tasks, waker_task))
+    every = np.stack([*columns, wakers.of_row, woken], axis=1, dtype=np.int64)
+    kinds, number = np.unique(every, axis=0, return_inverse=True)
+    total, longest, count = np.zeros((3, len(kinds)), np.int64)
+    length = rows["end"] - rows["start"]
+    np.add.at(total, number.ravel(), length)
+    np.maximum.at(longest, number.ravel(), length)
+    np.add.at(count, number.ravel(), 1)
     found = []
-    for prefix, line, cause, by, by_line, is_known, ns in np.stack(
-        [*columns, wakers.of_row, woken, rows["end"] - rows["start"]], axis=1, dtype=np.int64
-    ).tolist():
+    for (prefix, line, cause, by, by_line, is_known), ns, times, most in zip(
+        kinds.tolist(), total.tolist(), count.tolist(), longest.tolist(), strict=True
+    ):
         who = _line(wakers.sites[by_line]) if is_known else None
-        whom, cause = _line(victims.sites[line]), BlockCause(cause).label
-        found.append(TaskBlame(_name(tasks, prefix), whom, cause, _name(tasks, by), who, ns, 1, ns))
+        whom, label = _line(victims.sites[line]), BlockCause(cause).label
+        found.append(TaskBlame(_name(tasks, prefix), whom, label, _name(tasks, by), who, ns, times, most))
     return _together(found)
 
 
