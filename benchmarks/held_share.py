@@ -24,9 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.tables import show
 from giltrace.metrics.page import Pages
 from giltrace.native.preloading import preload_path
 
@@ -312,14 +312,7 @@ def main() -> None:
     rows.append(["", "median", "", *(f"{statistics.median(errors[name]):.1f}" for name in names)])
     rows.append(["", "cost, 1/1000", "", *(f"{statistics.median(costs[name]):.0f}" for name in names)])
     head = ["threads", "a hold", "held in truth", *names]
-    if options.markdown:
-        print("| " + " | ".join(head) + " |", "|" + "--:|" * len(head), sep="\n")
-        print(*("| " + " | ".join(row) + " |" for row in rows), sep="\n")
-    else:
-        table = Table(*head)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+    show(head, rows, markdown=options.markdown, left=0)
     for line in absent:
         print(line)
 
