@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import Force, NoTrace, Output, StackDepth
+from giltrace.cli.options import Force, NoTrace, Output, StackDepth, Stacks
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.progress import working
 from giltrace.cli.telling import tell
@@ -43,9 +43,7 @@ def dask(
     output: Output = None,
     force: Force = False,
     no_trace: NoTrace = False,
-    stacks: Annotated[
-        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
-    ] = StackDepth.full,
+    stacks: Stacks = StackDepth.full,
     most: Annotated[
         int, typer.Option("--most", metavar="MB", help="A worker that has recorded so much ends.", min=1)
     ] = 2048,
