@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -24,9 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers import no_module
+from benchmarks.tables import show
 from giltrace.metrics.page import Pages
 from giltrace.native.preloading import preload_path
 
@@ -205,12 +205,13 @@ def tachyon(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """A tool, what the program has to do for it, and whether it runs on the newest interpreter only."""
+    """A tool, what the program has to do for it, the module that it needs, and whether that is the newest's only."""
 
     name: str
     tool: Tool
     begin: str = "pass"
     end: str = "pass"
+    module: str = ""
     newest: bool = False
     counts: bool = False
     under: tuple[str, ...] = ()
@@ -221,18 +222,20 @@ WAYS = (
     Way("giltrace metrics", counting, counts=True),
     Way("giltrace --observe", observing),
     Way("py-spy --gil", pyspy),
-    Way("profiling.sampling, 3.15", tachyon, newest=True),
+    Way("profiling.sampling, 3.15", tachyon, module="profiling.sampling", newest=True),
     Way(
         "gilknocker",
         from_within,
         "from gilknocker import KnockKnock; knocker = KnockKnock(1000); knocker.start()",
         "said = knocker.contention_metric; knocker.stop()",
+        "gilknocker",
     ),
     Way(
         "gil_load",
         from_within,
         "import gil_load; gil_load.init(); gil_load.start()",
         "gil_load.stop(); said = gil_load.get()[0]['held']",
+        "gil_load",
         under=("-m", "gil_load"),
     ),
 )
@@ -263,16 +266,6 @@ def run_once(way: Way, python: str, case: tuple[int, float, float], seconds: flo
     return run
 
 
-def why_absent(way: Way, python: str) -> str:
-    """Why a way cannot be gone; empty if it can."""
-    module = re.match(r"(?:from|import) (\w+)", way.begin)
-    name = "profiling.sampling" if way.newest else module[1] if module else ""
-    if not name:
-        return ""
-    done = subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False)
-    return f"no module {name} can be imported there" if done.returncode else ""
-
-
 def main() -> None:
     """Measure each case with each tool, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -284,7 +277,7 @@ def main() -> None:
     ways, absent = list[tuple[Way, str]](), list[str]()
     for way in WAYS:
         python = options.newest if way.newest else options.python
-        why = why_absent(way, python)
+        why = no_module(way.module, python)
         if why:
             absent.append(f"{way.name} is not there: {why}")
         else:
@@ -312,14 +305,7 @@ def main() -> None:
     rows.append(["", "median", "", *(f"{statistics.median(errors[name]):.1f}" for name in names)])
     rows.append(["", "cost, 1/1000", "", *(f"{statistics.median(costs[name]):.0f}" for name in names)])
     head = ["threads", "a hold", "held in truth", *names]
-    if options.markdown:
-        print("| " + " | ".join(head) + " |", "|" + "--:|" * len(head), sep="\n")
-        print(*("| " + " | ".join(row) + " |" for row in rows), sep="\n")
-    else:
-        table = Table(*head)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+    show(head, rows, markdown=options.markdown, left=0)
     for line in absent:
         print(line)
 

@@ -23,8 +23,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.tables import show
 
 HOSTS = Path(__file__).parent / "hosts"
 WAYS = ("light", "record", "spans", "attach")
@@ -72,7 +73,7 @@ def main() -> None:
             if version is not None:
                 rows.append([name, version, *measure(name, given.python, ways, given.rounds, Path(scratch))])
                 print(rows[-1], file=sys.stderr)
-    show(rows, ["host", "version", "bare", *ways], markdown=given.markdown)
+    show(["host", "version", "bare", *ways], rows, markdown=given.markdown)
 
 
 def prepare(name: str, python: str, scratch: Path) -> str | None:
@@ -169,18 +170,6 @@ def used(pid: int) -> int:
 
 def _fields(stat: Path) -> list[str]:
     return stat.read_text(errors="replace").rpartition(")")[2].split()
-
-
-def show(rows: list[list[str]], heads: list[str], *, markdown: bool) -> None:
-    """Print the table."""
-    if markdown:
-        for row in (heads, ["---"] * len(heads), *rows):
-            print("| " + " | ".join(row) + " |")
-        return
-    table = Table(*heads)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 if __name__ == "__main__":

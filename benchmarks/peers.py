@@ -128,11 +128,15 @@ PEERS = (
 @functools.cache
 def why_absent(peer: Peer, python: str) -> str:
     """Why a tool cannot be run on an interpreter; empty if it can."""
-    if peer.module:
-        found = subprocess.run([python, "-c", f"import {peer.module}"], capture_output=True, check=False)
-        if found.returncode != 0:
-            return f"no module {peer.module} can be imported there"
-    return peer.why_not(python)
+    return no_module(peer.module, python) or peer.why_not(python)
+
+
+def no_module(module: str, python: str) -> str:
+    """That an interpreter cannot import a module, in words; empty if it can, or none is named."""
+    if not module:
+        return ""
+    tried = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
+    return f"no module {module} can be imported there" if tried.returncode != 0 else ""
 
 
 def of(python: str) -> list[Peer]:

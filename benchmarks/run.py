@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.peers import Peer
+from benchmarks.tables import in_markdown
 from giltrace.text import plural
 
 PROGRAMS = {
@@ -198,8 +199,7 @@ def page(took: Took, rounds: int, today: datetime.date, conditions: str, said: l
     """The page of the documentation."""
 
     def table(clock: int) -> str:
-        rows = [HEAD, ["---"] * len(HEAD), *rows_of(took, clock)]
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return in_markdown(HEAD, rows_of(took, clock))
 
     left = "\n".join(f"* {one}." for one in said)
     return f"""# What it costs, measured

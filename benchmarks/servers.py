@@ -23,9 +23,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.tables import show
 from giltrace.metrics.page import Pages
 from giltrace.native.preloading import preload_path
 
@@ -152,14 +152,7 @@ def main() -> None:
             rows.append([server, what, f"{plain:.1f}", f"x {median:.3f}", spread, f"{sign_test(ratios):.2f}"])
         rows.append([server, "holds of the GIL counted", f"{holds:,}", "", "", ""])
     head = ["server", "", "bare", "counted", "least to most", "by chance"]
-    if options.markdown:
-        print("| " + " | ".join(head) + " |", "|---|---|--:|--:|--:|--:|", sep="\n")
-        print(*("| " + " | ".join(row) + " |" for row in rows), sep="\n")
-    else:
-        table = Table(*head)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+    show(head, rows, markdown=options.markdown, left=2)
 
 
 if __name__ == "__main__":

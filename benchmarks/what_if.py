@@ -33,6 +33,7 @@ from rich.table import Table
 from benchmarks import changes
 from benchmarks.changes import CHANGES, Change, Round
 from benchmarks.run import machine, spread, version
+from benchmarks.tables import in_markdown
 from giltrace.analysis.replay.what_if import what_if
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process
@@ -186,13 +187,12 @@ def rows_of(found: dict[Change, list[Round]], told: str, told_free: str) -> list
 def page(rows: list[list[str]], found: dict[Change, list[Round]], rounds: int, *, first: bool) -> str:
     """The page of the documentation."""
     busy = max(one.busy for several in found.values() for one in several)
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
     return _PAGE.format(
         today=f"{datetime.date.today():%Y-%m-%d}",
         machine=machine(),
         rounds=rounds,
         others=(_FIRST if first else _REPEATED).format(quiet=changes.QUIET, busy=busy),
-        table=table,
+        table=in_markdown(HEAD, rows),
         target=TARGET,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from giltrace.cli.completion.candidates import one_of, processes
 from giltrace.cli.options import Force, Light, NoTrace, Output, StackDepth
 from giltrace.cli.outcome import outputs, show
+from giltrace.cli.progress import end_of_line, getting_on
 from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
 
@@ -85,9 +85,9 @@ def attach(
     else:
         from giltrace.launch.attach.session import attach as run
 
-        depth, (progress, end_of_line) = (stacks or StackDepth.full).frames, _progress()
+        depth = (stacks or StackDepth.full).frames
         exact = partial(run, pid, folder, collectors, depth=depth, seconds=seconds, force=force)
-        outcome = exact(allow_seccomp=allow_seccomp, progress=progress)
+        outcome = exact(allow_seccomp=allow_seccomp, progress=_progress)
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
@@ -109,12 +109,5 @@ def _announce(pid: int, seconds: float | None) -> None:
     print(f"giltrace: observing process {pid}{ends}", file=sys.stderr)
 
 
-def _progress() -> tuple[Callable[[float, int], None], Callable[[], None]]:
-    """Return what shows the seconds and the events on a terminal, and what ends that line."""
-    if not sys.stderr.isatty():
-        return lambda seconds, events: None, lambda: None
-
-    def write(seconds: float, events: int) -> None:
-        print(f"\r{seconds:7.1f} s  {events:,} events  (Ctrl-C ends the recording)\x1b[K", end="", file=sys.stderr)
-
-    return write, lambda: print("\r\x1b[K", end="", file=sys.stderr)
+def _progress(seconds: float, events: int) -> None:
+    getting_on(f"{seconds:7.1f} s  {events:,} events")

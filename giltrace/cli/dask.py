@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from giltrace.cli.options import Force, NoTrace, Output, StackDepth
+from giltrace.cli.options import Force, NoTrace, Output, StackDepth, Stacks
 from giltrace.cli.outcome import outputs, show
-from giltrace.cli.progress import working
+from giltrace.cli.progress import end_of_line, getting_on, working
 from giltrace.cli.telling import tell
 from giltrace.cli.values import parse_length
 from giltrace.errors import GiltraceError
@@ -43,9 +43,7 @@ def dask(
     output: Output = None,
     force: Force = False,
     no_trace: NoTrace = False,
-    stacks: Annotated[
-        StackDepth, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL.")
-    ] = StackDepth.full,
+    stacks: Stacks = StackDepth.full,
     most: Annotated[
         int, typer.Option("--most", metavar="MB", help="A worker that has recorded so much ends.", min=1)
     ] = 2048,
@@ -78,7 +76,7 @@ def dask(
             force=force,
             remedies=COMMAND_LINE,
             most_bytes=most << 20,
-            telling=_telling,
+            telling=lambda text: getting_on(visible(text)),
         )
         tracing.begin()
         began = len(tracing.told)
@@ -86,7 +84,7 @@ def dask(
         with working("bringing home what the workers recorded"):
             tracing.end()
     finally:
-        _end_of_line()
+        end_of_line()
         client.close(timeout=1)
     for line in (*tracing.told[began:], *tracing.partly):
         tell(GiltraceError(line), kind="warning")
@@ -104,14 +102,4 @@ def _record(tracing: FleetTracing, seconds: float | None) -> None:
         while until is None or time.monotonic() < until:
             time.sleep(_LOOK_SECONDS if until is None else max(min(_LOOK_SECONDS, until - time.monotonic()), 0))
     except KeyboardInterrupt:
-        _end_of_line()
-
-
-def _telling(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{visible(text)}  (Ctrl-C ends the recording)\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def _end_of_line() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        end_of_line()

@@ -46,7 +46,7 @@ class _Line:
         self._thread.join()
         if self._shown:
             with contextlib.suppress(OSError):
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                end_of_line()
 
 
 #: What is being done, the innermost last.
@@ -67,6 +67,18 @@ def working(what: str) -> Iterator[None]:
         _doing.pop()
         if line is not None:
             line.end()
+
+
+def getting_on(text: str) -> None:
+    """Say on one line of a terminal, written again and again, how a recording is getting on."""
+    if sys.stderr.isatty():
+        print(f"\r{text}  (Ctrl-C ends the recording)\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def end_of_line() -> None:
+    """Take such a line away."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:

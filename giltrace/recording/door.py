@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -161,6 +162,16 @@ def read_data(path: Path, most: int | None = None) -> bytes:
         if most is not None and source.size > most:
             raise Damaged(path, f"it has {source.size:,} bytes")
         return source.data()
+
+
+def read_json(path: Path, most: int) -> Any:
+    """Read a file of JSON, as `read_data` does; `Damaged` if it is none."""
+    try:
+        return json.loads(read_data(path, most).decode(), parse_constant=refuse_constant)
+    except ValueError as error:
+        raise Damaged(path, f"it is no JSON: {error}") from None
+    except RecursionError:
+        raise Damaged(path, "it is nested too deeply") from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from giltrace.recording.door import MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
+from giltrace.recording.door import MAX_ID, MAX_TIME, Damaged, is_int, read_json
 from giltrace.recording.replacing import replacing
 from giltrace.text import visible
 
@@ -68,13 +68,9 @@ def read_fleet(folder: Path) -> Fleet:
     """
     path = folder / FILE
     try:
-        data = json.loads(read_data(path, _MOST_BYTES).decode(), parse_constant=refuse_constant)
+        data = read_json(path, _MOST_BYTES)
     except FileNotFoundError:
         return Fleet()
-    except ValueError as error:
-        raise Damaged(path, f"it is no JSON: {error}") from None
-    except RecursionError:
-        raise Damaged(path, "it is nested too deeply") from None
     if not isinstance(data, dict) or not isinstance(data.get("parts"), list):
         raise Damaged(path, "it does not describe a fleet")
     if data.get("version") != _VERSION:

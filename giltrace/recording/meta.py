@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from giltrace.errors import RecordingError
-from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_data, refuse_constant
+from giltrace.recording.door import MAX_COUNT, MAX_ID, MAX_TIME, Damaged, is_int, read_json
 from giltrace.recording.replacing import replacing
 from giltrace.recording.sleepers import MOST_SLEEPERS, Sleeper, is_sleeper
 from giltrace.recording.trigger import Trigger
@@ -110,7 +110,7 @@ class Meta:
         """
         path = folder / FILE
         try:
-            data = json.loads(read_data(path, _MOST_BYTES).decode(), parse_constant=refuse_constant)
+            data = read_json(path, _MOST_BYTES)
         except FileNotFoundError:
             raise RecordingError(
                 f"{folder} is not a giltrace recording (no {FILE})",
@@ -118,10 +118,6 @@ class Meta:
             ) from None
         except OSError as error:
             raise RecordingError.unreadable(path, error) from None
-        except ValueError as error:
-            raise Damaged(path, f"it is no JSON: {error}") from None
-        except RecursionError:
-            raise Damaged(path, "it is nested too deeply") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise Damaged(path, "it does not describe a recording")
         if data.get("version") != VERSION:

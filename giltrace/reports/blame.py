@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport
 from giltrace.analysis.site import Site, frame_text
-from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.console import paragraph
 from giltrace.reports.names import site_name
-from giltrace.reports.threads import WIDE
+from giltrace.reports.pairs import print_pairs, wrapped
 from giltrace.text import plural
 
 #: So many rows are printed; the rest is counted in one line.
@@ -26,8 +24,6 @@ TOP_BLAME = 10
 LEAST_LINE = 0.05
 # The folder of a file within a frame, "function (file:line)".
 _BASE = re.compile(r"\((?=/).*/")
-#: Columns that the names in the blame table have at least, however narrow the terminal.
-_LEAST_SITES = 16
 
 
 class Detail(NamedTuple):
@@ -51,17 +47,14 @@ def print_blame(process: ProcessReport, console: Console, detail: Detail) -> Non
         console.print()
         return
     shown = len(blame) if detail.everything else TOP_BLAME
-    figures = [(duration(row.ns), str(row.waits), duration(row.max_ns)) for row in blame[:shown]]
-    headings = ("waited", "waits", "longest")
-    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
-    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("  who waited, and for whom", width=room)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row, times in zip(blame, figures, strict=False):
-        table.add_row(_pair(row, room, detail), *map(Text, times))
-    print_table(table, console)
+    print_pairs(
+        "who waited, and for whom",
+        ("waited", "waits", "longest"),
+        blame[:shown],
+        lambda row: (duration(row.ns), str(row.waits), duration(row.max_ns)),
+        lambda row, room: _pair(row, room, detail),
+        console,
+    )
     rest = blame[shown:]
     if rest:
         waited = duration(sum(row.ns for row in rest))
@@ -70,14 +63,7 @@ def print_blame(process: ProcessReport, console: Console, detail: Detail) -> Non
 
 
 def _pair(row: Blame | FunctionBlame, room: int, detail: Detail) -> Text:
-    """The victim and below it the culprit, wrapped by hand: what a table wraps loses its indent."""
-
-    def wrapped(text: str, indent: str) -> str:
-        lines = textwrap.wrap(
-            text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
-        )
-        return "\n".join(lines)
-
+    """The victim and below it the culprit."""
     if isinstance(row, Blame):
         victim, culprit, lines = site_name(row.victim), site_name(row.culprit), list[str]()
         if detail.library:
@@ -85,10 +71,10 @@ def _pair(row: Blame | FunctionBlame, room: int, detail: Detail) -> Text:
     else:
         victim, _ = _function(row.victim, row.victim_lines, row.ns, detail)
         culprit, lines = _function(row.culprit, row.culprit_lines, row.ns, detail)
-    pair = Text(wrapped(victim, "  "))
-    pair.append("\n").append(wrapped(f"for {culprit}", "    "), style="red")
+    pair = Text(wrapped(victim, room, "  "))
+    pair.append("\n").append(wrapped(f"for {culprit}", room, "    "), style="red")
     for line in lines:
-        pair.append("\n").append(wrapped(line, "      "), style="red")
+        pair.append("\n").append(wrapped(line, room, "      "), style="red")
     return pair
 
 

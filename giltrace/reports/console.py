@@ -23,6 +23,11 @@ def console(**options: Any) -> Console:
     return made
 
 
+def print_heading(text: str, console: Console) -> None:
+    """Print what begins a part of a page."""
+    console.print(Text(text, style="bold cyan"))
+
+
 def paragraph(text: str, console: Console, *, style: str = "", indent: str = "  ") -> None:
     """Print text wrapped and indented, without the blanks that would fill its lines in a pipe."""
     lines = textwrap.wrap(

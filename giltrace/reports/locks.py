@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
 from giltrace.analysis.site import Site
 from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.names import site_name
-from giltrace.reports.threads import WIDE
+from giltrace.reports.pairs import print_pairs, wrapped
 from giltrace.text import plural
 
 #: So many rows are printed; the rest is counted in one line.
@@ -24,7 +23,6 @@ TOP_ROWS = 8
 LEAST_SHARE = 0.01
 #: What owners did for less than this share of a row is left out.
 LEAST_DID = 0.1
-_LEAST_SITES = 16
 #: So much of the critical path is printed: so many rows, of this share of the time at least.
 TOP_PATH = 5
 LEAST_ON_PATH = 0.02
@@ -108,17 +106,14 @@ def print_locks(rows: Sequence[LockBlame], console: Console, *, everything: bool
     total = max(sum(row.ns for row in rows), 1)
     shown = [row for row in rows if everything or row.ns >= LEAST_SHARE * total]
     shown = shown if everything else shown[:TOP_ROWS]
-    figures = [(duration(row.ns), f"{row.blocks:,}", duration(row.max_ns)) for row in shown]
-    headings = ("blocked", "times", "longest")
-    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
-    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_SITES)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("  who was blocked, and by whom", width=room)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row, times in zip(shown, figures, strict=True):
-        table.add_row(_pair(row, room), *map(Text, times))
-    print_table(table, console)
+    print_pairs(
+        "who was blocked, and by whom",
+        ("blocked", "times", "longest"),
+        shown,
+        lambda row: (duration(row.ns), f"{row.blocks:,}", duration(row.max_ns)),
+        _pair,
+        console,
+    )
     rest = len(rows) - len(shown)
     if rest:
         lost = duration(total - sum(row.ns for row in shown))
@@ -126,24 +121,18 @@ def print_locks(rows: Sequence[LockBlame], console: Console, *, everything: bool
 
 
 def _pair(row: LockBlame, room: int) -> Text:
-    """The blocked line, its waker below it, and what that one did; wrapped by hand, as a table loses the indent."""
-
-    def wrapped(text: str, indent: str) -> str:
-        return "\n".join(
-            textwrap.wrap(text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
-        )
-
+    """The blocked line, its waker below it, and what that one did."""
     several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
     told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else CAUSE[row.cause]
-    pair = Text(wrapped(f"{site_name(row.victim)}: {told}{several}", "  "))
-    pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", "    "), style="red")
+    pair = Text(wrapped(f"{site_name(row.victim)}: {told}{several}", room, "  "))
+    pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", room, "    "), style="red")
     for one in row.meanwhile:
         if one.ns >= LEAST_DID * row.ns:
             share = percent(min(one.ns / max(row.ns, 1), 1))
-            pair.append("\n").append(wrapped(f"{share} of that it {did(one)}", "      "), style="red")
+            pair.append("\n").append(wrapped(f"{share} of that it {did(one)}", room, "      "), style="red")
     if row.speedup_bound:
         told = f"without this lock the whole would be at most {row.speedup_bound:.2f} x as fast"
-        pair.append("\n").append(wrapped(told, "      "))
+        pair.append("\n").append(wrapped(told, room, "      "))
     return pair
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -13,10 +12,10 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.results import Report
 from giltrace.analysis.site import Site
 from giltrace.analysis.task_results import GIL, Fleet, TaskBlame, TaskPrefix
-from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.console import paragraph, print_heading, print_table
 from giltrace.reports.locks import CAUSE
 from giltrace.reports.names import shortened
-from giltrace.reports.threads import WIDE
+from giltrace.reports.pairs import LEAST_NAME, print_pairs, wrapped
 from giltrace.text import plural
 
 #: So many rows are printed of each table; the rest is counted in one line.
@@ -25,7 +24,6 @@ TOP_ROWS = 10
 LEAST_SHARE = 0.01
 #: What the threads of a worker do beside tasks.
 BESIDE = "(the worker itself)"
-_LEAST_NAME = 16
 
 
 def print_tasks(report: Report, console: Console, *, everything: bool = False) -> None:
@@ -34,27 +32,23 @@ def print_tasks(report: Report, console: Console, *, everything: bool = False) -
     if report.fleet is not None:
         fleet = report.fleet
         hosts = len({row.host for row in fleet.workers})
-        _heading(f"{plural(len(fleet.workers), 'worker')} on {plural(hosts, 'host')}", console)
+        print_heading(f"{plural(len(fleet.workers), 'worker')} on {plural(hosts, 'host')}", console)
         paragraph(fleet.summary, console, style="bold")
         if fleet.advice:
             paragraph(fleet.advice, console)
         console.print()
     if report.tasks:
-        _heading("What each kind of task lost", console)
+        print_heading("What each kind of task lost", console)
         _print_prefixes(report.tasks, console, most)
         console.print()
     if report.task_blame:
-        _heading("Which tasks made which wait", console)
+        print_heading("Which tasks made which wait", console)
         _print_blame(report.task_blame, console, most)
         console.print()
     if report.fleet is not None:
-        _heading("By host and worker", console)
+        print_heading("By host and worker", console)
         _print_workers(report.fleet, console, most)
         console.print()
-
-
-def _heading(text: str, console: Console) -> None:
-    console.print(Text(text, style="bold cyan"))
 
 
 def _print_prefixes(rows: Sequence[TaskPrefix], console: Console, most: int | None) -> None:
@@ -80,30 +74,22 @@ def _print_prefixes(rows: Sequence[TaskPrefix], console: Console, most: int | No
 def _print_blame(rows: Sequence[TaskBlame], console: Console, most: int | None) -> None:
     total = max(sum(row.ns for row in rows), 1)
     shown = [row for row in rows if most is None or row.ns >= LEAST_SHARE * total][:most]
-    figures = [(duration(row.ns), f"{row.count:,}", duration(row.max_ns)) for row in shown]
-    headings = ("lost", "times", "longest")
-    wide = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
-    room = max(min(console.width, WIDE) - 1 - sum(wide) - len(wide), _LEAST_NAME)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("  which tasks waited, where, and for which", width=room)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row, times in zip(shown, figures, strict=True):
-        table.add_row(_pair(row, room), *map(Text, times))
-    print_table(table, console)
+    print_pairs(
+        "which tasks waited, where, and for which",
+        ("lost", "times", "longest"),
+        shown,
+        lambda row: (duration(row.ns), f"{row.count:,}", duration(row.max_ns)),
+        _pair,
+        console,
+    )
     _print_rest(len(rows) - len(shown), "more pair", console)
 
 
 def _pair(row: TaskBlame, room: int) -> Text:
-    def wrapped(text: str, indent: str) -> str:
-        return "\n".join(
-            textwrap.wrap(text, room, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
-        )
-
     what = "" if row.cause == GIL else f", {CAUSE[row.cause]}"
-    pair = Text(wrapped(f"{_at(row.prefix, row.victim)}{what}", "  "))
+    pair = Text(wrapped(f"{_at(row.prefix, row.victim)}{what}", room, "  "))
     whom = "its time was up, or to the end" if row.culprit is None else _at(row.culprit_prefix, row.culprit)
-    pair.append("\n").append(wrapped(f"{'for' if row.cause == GIL else 'until'} {whom}", "    "), style="red")
+    pair.append("\n").append(wrapped(f"{'for' if row.cause == GIL else 'until'} {whom}", room, "    "), style="red")
     return pair
 
 
@@ -143,7 +129,7 @@ def _print(
     console: Console, title: str, names: Sequence[str], headings: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     taken = [max(map(len, (*heading.split("\n"), *cells))) for heading, *cells in zip(headings, *rows, strict=True)]
-    width = max(console.width - sum(taken) - len(taken) - 4, _LEAST_NAME)
+    width = max(console.width - sum(taken) - len(taken) - 4, LEAST_NAME)
     named = shortened(names, width)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(f"  {title}", no_wrap=True)

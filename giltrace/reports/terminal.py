@@ -24,7 +24,7 @@ from giltrace.analysis.results import (
 )
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
-from giltrace.reports.console import paragraph, print_table
+from giltrace.reports.console import paragraph, print_heading, print_table
 from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
@@ -63,7 +63,7 @@ def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> No
         console.print()
     print_tasks(report, console, everything=detail.everything)
     if len(processes) > 1:
-        _heading(f"{len(processes)} processes", console)
+        print_heading(f"{len(processes)} processes", console)
         print_overview(processes, report.gils_at_once, console, everything=detail.everything)
     shown = len(processes) if detail.everything else TOP_PROCESSES
     for process in processes[:shown]:
@@ -74,12 +74,8 @@ def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> No
         console.print()
     if not processes:
         console.print(Text("No Python process was recorded."))
-    _heading("How good the measurement is", console)
+    print_heading("How good the measurement is", console)
     print_quality(_quality(report), console)
-
-
-def _heading(text: str, console: Console) -> None:
-    console.print(Text(text, style="bold cyan"))
 
 
 def _print_process(process: ProcessReport, console: Console, detail: Detail) -> None:
@@ -95,17 +91,17 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
     if outweighs:
         _print_without(process, console, detail)
     _print_cost(process, console, detail)
-    _heading("Who made whom wait", console)
+    print_heading("Who made whom wait", console)
     print_blame(process, console, detail)
     _print_trust(process, console)
     if not outweighs:
         _print_without(process, console, detail)
     _print_patterns(process, console, detail)
     if process.critical_path:
-        _heading("What the end hung on", console)
+        print_heading("What the end hung on", console)
         print_path(process.critical_path, process.duration_ns, process.end_of, console)
         console.print()
-    _heading("What would change without a GIL", console)
+    print_heading("What would change without a GIL", console)
     _print_what_if(process.what_if, console)
     console.print()
 
@@ -113,11 +109,11 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
 def _print_without(process: ProcessReport, console: Console, detail: Detail) -> None:
     """Where threads were without the GIL, and who made whom wait in locks."""
     if process.whereabouts:
-        _heading("Where threads were without the GIL", console)
+        print_heading("Where threads were without the GIL", console)
         print_whereabouts(process.whereabouts, console, None if detail.everything else TOP_ROWS)
         console.print()
     if process.lock_blame:
-        _heading("Who made whom wait in locks", console)
+        print_heading("Who made whom wait in locks", console)
         print_locks(process.lock_blame, console, everything=detail.everything)
         console.print()
 
@@ -138,7 +134,7 @@ def _print_verdict(process: ProcessReport, console: Console) -> None:
     if process.note:
         paragraph(process.note, console)
     console.print()
-    _heading(f"Verdict: {process.verdict.kind}", console)
+    print_heading(f"Verdict: {process.verdict.kind}", console)
     paragraph(process.verdict.summary, console, style="bold")
     if process.verdict.advice:
         paragraph(process.verdict.advice, console)
@@ -168,7 +164,7 @@ def _figure(name: str, value: float) -> str:
 
 
 def _print_cost(process: ProcessReport, console: Console, detail: Detail) -> None:
-    _heading("What the GIL cost", console)
+    print_heading("What the GIL cost", console)
     parts = process.wait_decomposition_ns
     if parts.total_ns:
         waits = sum(thread.waits for thread in process.threads)

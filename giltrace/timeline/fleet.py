@@ -32,8 +32,8 @@ def join(whole: Timeline, parts: Sequence[tuple[Part, Timeline]]) -> Timeline:
     taken = set[int]()
     for part, timeline in parts:
         machine = {**timeline.machine, "hostname": part.host}
-        host = Host(part.host, machine, part.offset_ns, part.error_ns)
-        number = list(hosts).index((part.clock, part.host)) if hosts.setdefault((part.clock, part.host), host) else 0
+        hosts.setdefault((part.clock, part.host), Host(part.host, machine, part.offset_ns, part.error_ns))
+        number = list(hosts).index((part.clock, part.host))
         ids = _renumbered(timeline.processes, taken)
         for process in timeline.processes:
             own = process.pid == part.pid

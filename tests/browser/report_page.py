@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from giltrace.analysis.report import analyse
+from giltrace.reports.html import write_html
 from giltrace.timeline.model import Process, Timeline
 
 #: Runs a script after the next frames are drawn, when what was done is to be seen.
@@ -186,3 +189,15 @@ def open_page(driver: Any, address: str) -> None:
 
     driver.get(address)
     WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.getElementById('view')?.textContent"))
+
+
+def opened(driver: Any, timeline: Timeline, folder: Path) -> Page:
+    """The page of a timeline, which is written into the folder."""
+    write_html(timeline, analyse(timeline), folder / "page.html")
+    open_page(driver, (folder / "page.html").as_uri())
+    return Page(driver, timeline)
+
+
+def rows(page: Page, card: str) -> list[str]:
+    """What the rows of a card's table say."""
+    return [" ".join(row.text.split()) for row in page.all(f"{card} tbody tr")]

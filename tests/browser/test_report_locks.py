@@ -11,10 +11,9 @@ import pytest
 
 from giltrace.analysis.report import analyse
 from giltrace.analysis.selection import Selection, select
-from giltrace.reports.html import write_html
 from giltrace.timeline.model import Timeline
 from tests.browser.chromium import browser
-from tests.browser.report_page import Page, open_page
+from tests.browser.report_page import Page, opened, rows
 from tests.synthetic import make_timeline
 from tests.unit.gil_events import US
 from tests.unit.lock_scenes import TURN, joined, taking_turns
@@ -57,14 +56,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(driver: Any, recorded: Timeline, tmp_path: Path) -> Iterator[Page]:
-    write_html(recorded, analyse(recorded), tmp_path / "page.html")
-    open_page(driver, (tmp_path / "page.html").as_uri())
-    yield Page(driver, recorded)
+    yield opened(driver, recorded, tmp_path)
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def rows(page: Page, card: str) -> list[str]:
-    return [" ".join(row.text.split()) for row in page.all(f"{card} tbody tr")]
 
 
 def test_what_outweighs_waiting_comes_first_and_says_what_the_terminal_does(page: Page) -> None:

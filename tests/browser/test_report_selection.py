@@ -14,12 +14,11 @@ from giltrace.analysis.durations import nanoseconds
 from giltrace.analysis.report import analyse
 from giltrace.analysis.results import ProcessReport
 from giltrace.analysis.selection import Selection, select
-from giltrace.reports.html import write_html
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
 from tests import viewers
 from tests.browser.chromium import browser
-from tests.browser.report_page import Page, open_page
+from tests.browser.report_page import Page, open_page, opened
 from tests.browser.test_report_html import pytestmark
 from tests.synthetic import make_process, make_timeline
 from tests.unit.analysis_stacks import with_stacks
@@ -55,12 +54,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     """A sample, whose waits have lines, samples and causes."""
     return load(unpack(request.param, tmp_path_factory.mktemp("sample")))
-
-
-def opened(driver: Any, timeline: Timeline, folder: Path) -> Page:
-    write_html(timeline, analyse(timeline), folder / "page.html")
-    open_page(driver, (folder / "page.html").as_uri())
-    return Page(driver, timeline)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from giltrace.analysis.report import analyse
-from giltrace.reports.html import write_html
 from giltrace.timeline.model import Timeline
 from tests.browser.chromium import browser
-from tests.browser.report_page import Page, open_page
+from tests.browser.report_page import Page, opened
 from tests.browser.test_report_html import pytestmark
 from tests.synthetic import make_process, make_timeline
 
@@ -41,9 +39,7 @@ def crowded() -> Timeline:
 
 @pytest.fixture
 def crowd(driver: Any, crowded: Timeline, tmp_path: Path) -> Iterator[Page]:
-    write_html(crowded, analyse(crowded), tmp_path / "page.html")
-    open_page(driver, (tmp_path / "page.html").as_uri())
-    yield Page(driver, crowded)
+    yield opened(driver, crowded, tmp_path)
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

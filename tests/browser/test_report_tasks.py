@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from giltrace.analysis.report import analyse
 from giltrace.recording.fleet import Part
-from giltrace.reports.html import write_html
 from giltrace.timeline.fleet import join
 from giltrace.timeline.model import Timeline
 from tests.browser.chromium import browser
-from tests.browser.report_page import Page, open_page
+from tests.browser.report_page import Page, opened, rows
 from tests.synthetic import make_timeline
 from tests.unit.gil_events import MS, PID
 from tests.unit.test_tasks import END, merged, scene
@@ -42,16 +40,9 @@ def recorded() -> Timeline:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    timeline = recorded()
-    write_html(timeline, analyse(timeline), tmp_path / "page.html")
     with browser(tmp_path / "profile", 1400, 1000) as driver:
-        open_page(driver, (tmp_path / "page.html").as_uri())
-        yield Page(driver, timeline)
+        yield opened(driver, recorded(), tmp_path)
         assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def rows(page: Page, card: str) -> list[str]:
-    return [" ".join(row.text.split()) for row in page.all(f"{card} tbody tr")]
 
 
 def chosen(page: Page) -> Any:

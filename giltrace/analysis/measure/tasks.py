@@ -6,6 +6,7 @@ with the GIL: so no wait and no sleep in a lock lies across one, but holds do, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -197,19 +198,28 @@ def _of_locks(process: Process, tasks: Tasks, at: _At, causes: npt.NDArray[Any],
     known, unknown = process.stacks, np.full(len(process.blocks), -1)
     block_stack, wake_stack = (known.block, known.wake) if known is not None else (unknown, unknown)
     asked = np.flatnonzero(process.of_chosen(process.blocks) & (at.block >= 0))
+    if not len(asked):
+        return []
     rows = process.blocks[asked]
     woken, waker = rows["waker"] >= 0, np.maximum(rows["waker"], 0)
     waker_task = np.where(woken, task_at(process, tasks, waker, rows["woken"]), -1)
     victims = Sites.own_lines(sites.classify(rows["thread"], block_stack[asked]))
     wakers = Sites.own_lines(sites.classify(waker, np.where(woken, wake_stack[asked], -1)))
     columns = (_prefix(tasks, at.block[asked]), victims.of_row, causes[asked], _prefix(tasks, waker_task))
+    every = np.stack([*columns, wakers.of_row, woken], axis=1, dtype=np.int64)
+    kinds, number = np.unique(every, axis=0, return_inverse=True)
+    total, longest, count = np.zeros((3, len(kinds)), np.int64)
+    length = rows["end"] - rows["start"]
+    np.add.at(total, number.ravel(), length)
+    np.maximum.at(longest, number.ravel(), length)
+    np.add.at(count, number.ravel(), 1)
     found = []
-    for prefix, line, cause, by, by_line, is_known, ns in np.stack(
-        [*columns, wakers.of_row, woken, rows["end"] - rows["start"]], axis=1, dtype=np.int64
-    ).tolist():
+    for (prefix, line, cause, by, by_line, is_known), ns, times, most in zip(
+        kinds.tolist(), total.tolist(), count.tolist(), longest.tolist(), strict=True
+    ):
         who = _line(wakers.sites[by_line]) if is_known else None
-        whom, cause = _line(victims.sites[line]), BlockCause(cause).label
-        found.append(TaskBlame(_name(tasks, prefix), whom, cause, _name(tasks, by), who, ns, 1, ns))
+        whom, label = _line(victims.sites[line]), BlockCause(cause).label
+        found.append(TaskBlame(_name(tasks, prefix), whom, label, _name(tasks, by), who, ns, times, most))
     return _together(found)
 
 
@@ -223,6 +233,10 @@ def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[T
         np.bincount(of_task, column, len(ns)).astype(np.int64)
         for column in (spent.waits, spent.waited, spent.held, spent.blocked)
     )
+    cost = Counter[str]()
+    for pair in blame:
+        if pair.cause == GIL:
+            cost[pair.culprit_prefix] += pair.ns
     rows = []
     for at in np.flatnonzero(ns + held + waited).tolist():
         mine = np.flatnonzero(of_task == at) if at else np.empty(0, np.int64)
@@ -237,7 +251,7 @@ def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[T
                 waits=int(waits[at]),
                 wait_max_ns=int(longest[at]),
                 blocked_ns=int(blocked[at]) if at else 0,
-                cost_ns=sum(row.ns for row in blame if row.culprit_prefix == _name(tasks, at) and row.cause == GIL),
+                cost_ns=cost[_name(tasks, at)],
                 worst=tasks.keys[int(tasks.key[worst])] if worst >= 0 else "",
                 worst_ns=int(spent.waited[worst]) if worst >= 0 else 0,
             )
@@ -265,38 +279,35 @@ def _line(site: Site) -> Site:
     return replace(site, thread="")
 
 
-def _together(rows: Iterable[TaskBlame]) -> list[TaskBlame]:
-    """Rows of the same lines and kinds as one: roles are not told apart here."""
+def _together(rows: Iterable[TaskBlame], *, apart: bool = False) -> list[TaskBlame]:
+    """Rows of the same lines and kinds as one: roles are not told apart here. `apart`: each is of another process."""
     found: dict[tuple[Any, ...], TaskBlame] = {}
     for row in rows:
         key = (row.prefix, row.victim, row.cause, row.culprit_prefix, row.culprit)
         known = found.get(key)
-        found[key] = row if known is None else _sum(known, row, processes=0)
+        found[key] = row if known is None else _sum(known, row, apart=apart)
     return list(found.values())
 
 
-def _sum(one: TaskBlame, other: TaskBlame, processes: int) -> TaskBlame:
-    most = max(one.max_ns, other.max_ns)
-    total = (one.ns + other.ns, one.count + other.count, one.processes + processes)
-    return replace(one, ns=total[0], count=total[1], max_ns=most, processes=total[2])
+def _sum(one: TaskBlame, other: TaskBlame, *, apart: bool) -> TaskBlame:
+    return replace(
+        one,
+        ns=one.ns + other.ns,
+        count=one.count + other.count,
+        max_ns=max(one.max_ns, other.max_ns),
+        processes=one.processes + other.processes if apart else one.processes,
+    )
 
 
 def merged_tables(tables: Iterable[TaskTables]) -> TaskTables:
     """What several processes lost together."""
+    several = list(tables)
     prefixes: dict[str, TaskPrefix] = {}
-    blame: dict[tuple[Any, ...], TaskBlame] = {}
-    for one in tables:
-        for row in one.prefixes:
-            known = prefixes.get(row.prefix)
-            prefixes[row.prefix] = row if known is None else _added(known, row)
-        for pair in one.blame:
-            key = (pair.prefix, pair.victim, pair.cause, pair.culprit_prefix, pair.culprit)
-            before = blame.get(key)
-            blame[key] = pair if before is None else _sum(before, pair, pair.processes)
-    return TaskTables(
-        tuple(sorted(prefixes.values(), key=_least)),
-        tuple(sorted(blame.values(), key=_less)[:MOST_ROWS]),
-    )
+    for row in (row for one in several for row in one.prefixes):
+        known = prefixes.get(row.prefix)
+        prefixes[row.prefix] = row if known is None else _added(known, row)
+    blame = _together((row for one in several for row in one.blame), apart=True)
+    return TaskTables(tuple(sorted(prefixes.values(), key=_least)), tuple(sorted(blame, key=_less)[:MOST_ROWS]))
 
 
 def _added(one: TaskPrefix, other: TaskPrefix) -> TaskPrefix:

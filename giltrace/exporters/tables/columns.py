@@ -15,7 +15,7 @@ from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sites import Classes
-from giltrace.analysis.measure.tasks import Tasks, find_tasks, spent, tasks_of
+from giltrace.analysis.measure.tasks import Spent, Tasks, find_tasks, spent, tasks_of
 from giltrace.analysis.site import Site, frame_text
 from giltrace.exporters._names import command_words
 from giltrace.exporters._places import KNOWN_BY
@@ -247,10 +247,11 @@ def _blame(image: Image) -> Iterator[Columns]:
 def _tasks(image: Image) -> Iterator[Columns]:
     """The tasks of a scheduler, with what each lost: those of the chosen threads."""
     process, tasks = image.process, tasks_of(image.process, image.timeline.merged)
+    none = np.empty(0, np.int64)
     if tasks is None:
-        none = np.empty(0, np.int64)
-        tasks = Tasks(none, none, none, none, none, (), ())
-    found = spent(process, tasks)
+        tasks, found = Tasks(none, none, none, none, none, (), ()), Spent(none, none, none, none, none)
+    else:
+        found = spent(process, tasks)
     rows = np.zeros(len(tasks.start), [("start", "<i8"), ("end", "<i8"), ("thread", "<u4")])
     rows["start"], rows["end"], rows["thread"] = tasks.start, tasks.end, tasks.thread
     for at, piece in image.pieces(rows):

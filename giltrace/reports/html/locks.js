@@ -8,13 +8,7 @@ const LEAST_PLACE = 0.01;
 function longTable(headings, rows, rowOf, options) {
   const total = sum(rows, "ns");
   const telling = rows.slice(0, FIRST_PLACES).filter((row) => row.ns >= LEAST_PLACE * total).length || 1;
-  const { body, made } = table(headings, rows.slice(0, telling).map(rowOf), options);
-  const rest = rows.slice(telling);
-  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
-    body.append(...rest.map(rowOf));
-    more.remove();
-  } }, `${whole(rest.length)} more`) : null;
-  return [made, more];
+  return firstRows(headings, rows, telling, rowOf, options);
 }
 
 function whereaboutsCard(process) {
@@ -22,7 +16,7 @@ function whereaboutsCard(process) {
   if (!rows.length) return null;
   const total = sum(process.whereabouts, "ns");
   const row = (one) => element("tr", {}, siteCell(one.site, null, "where"), element("td", { class: "left", "data-label": "doing" }, doingText(one)),
-    ...[duration(one.ns), percent(one.ns / total)].map((text, at) => element("td", { "data-label": ["time", "%"][at] }, text)));
+    ...labelled(["time", "%"], [duration(one.ns), percent(one.ns / total)]));
   return card("Where threads were without the GIL", "all threads together; exact", { id: "whereabouts" },
     ...longTable(["where", ["doing", "left"], "time", "%"], rows, row, { class: "blame", label: "where threads were without the GIL" }));
 }
@@ -46,7 +40,7 @@ function locksCard(process) {
   const row = (one) => element("tr", {}, siteCell(one.victim, null, "who was blocked"),
     element("td", { class: "left", "data-label": "in or for" }, BLOCK_TEXT[one.cause] + (["lock", "object-lock"].includes(one.cause) && one.locks.length > 1 ? ` (${one.locks.length} of them)` : "")),
     element("td", { class: "site", "data-label": "until" }, element("div", {}, ...breakable(wakerName(one))), ...meanwhileList(one)),
-    ...[duration(one.ns), whole(one.blocks), duration(one.max_ns)].map((text, at) => element("td", { "data-label": names[at] }, text)));
+    ...labelled(names, [duration(one.ns), whole(one.blocks), duration(one.max_ns)]));
   return card("Who made whom wait in locks", process.whole ? "and what those did meanwhile that had the lock" : "what those did meanwhile that had the lock, the report of this part tells", { id: "locks" },
     ...longTable(["who was blocked", ["in or for", "left"], ["until", "left"], ...names], rows, row, { class: "blame", label: "who made whom wait in locks" }));
 }
@@ -55,7 +49,7 @@ function pathCard(process) {
   const { critical_path: path, duration_ns: wall } = process;
   if (!path.length) return null;
   const row = (one) => element("tr", {}, siteCell(one.site, null, "where"), element("td", { class: "left", "data-label": "doing" }, doingText(one)),
-    ...[duration(one.ns), percent(one.ns / Math.max(wall, 1)), duration(Math.max(wall - one.ns, 0))].map((text, at) => element("td", { "data-label": ["time", "%", "without"][at] }, text)));
+    ...labelled(["time", "%", "without"], [duration(one.ns), percent(one.ns / Math.max(wall, 1)), duration(Math.max(wall - one.ns, 0))]));
   return card("What the end hung on", `the end of the ${process.end_of}; without one of these the whole would take at least`, { id: "path" },
     ...longTable(["where", ["doing", "left"], "time", "%", "without"], path, row, { class: "blame", label: "what the end hung on" }));
 }

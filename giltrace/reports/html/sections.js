@@ -133,16 +133,10 @@ function processesCard(data, show) {
       ...cells([whole(one.threads), duration(one.held_ns), duration(one.waited_ns), duration(one.wait_max_ns)]));
     return one.each.length ? unfolding(made, `${one.which} ${one.runs}`, () => one.each.map((each) => row(each, depth + 1, each.which))) : made;
   };
-  const first = 16;
-  const { body, made } = table(["process", ["verdict", "left"], "threads", "held", "waited", "longest wait"],
-    data.tree.slice(0, first).map((one) => row(one, one.depth, one.which)), { label: "processes" });
-  const rest = data.tree.slice(first);
-  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
-    body.append(...rest.map((one) => row(one, one.depth, one.which)));
-    more.remove();
-  } }, `${whole(rest.length)} more`) : null;
+  const rows = firstRows(["process", ["verdict", "left"], "threads", "held", "waited", "longest wait"], data.tree, 16,
+    (one) => row(one, one.depth, one.which), { label: "processes" });
   return card(plural(data.process_count, "process", "processes"), `each below the one that started it, and with a GIL of its own; ${data.gils_at_once.toFixed(1)} GILs were held at once on average`,
-    { id: "processes" }, made, more);
+    { id: "processes" }, ...rows);
 }
 
 function stackOf(title, frames) {
@@ -161,15 +155,8 @@ function siteCell(site, frames, label) {
 function blameTable(blame) {
   const names = ["waited", "waits", "longest"];
   const row = (one) => element("tr", {}, siteCell(one.victim, one.victim_stack, "who waited"), siteCell(one.culprit, one.culprit_stack, "who held the GIL"),
-    ...[duration(one.ns), whole(one.waits), duration(one.max_ns)].map((text, at) => element("td", { "data-label": names[at] }, text)));
-  const first = narrow() ? 5 : 12;
-  const { body, made } = table(["who waited", ["who held the GIL", "left"], ...names], blame.slice(0, first).map(row), { class: "blame", label: "who made whom wait" });
-  const rest = blame.slice(first);
-  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
-    body.append(...rest.map(row));
-    more.remove();
-  } }, `${whole(rest.length)} more`) : null;
-  return [made, more];
+    ...labelled(names, [duration(one.ns), whole(one.waits), duration(one.max_ns)]));
+  return firstRows(["who waited", ["who held the GIL", "left"], ...names], blame, narrow() ? 5 : 12, row, { class: "blame", label: "who made whom wait" });
 }
 
 const found = (row, find) => [row.victim, row.culprit].some((site) => has(siteName(site), find))

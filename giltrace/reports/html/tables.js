@@ -15,6 +15,17 @@ function table(headings, rows, options = {}) {
     element("table", { ...options, label: undefined, class: `copied ${options.class || ""}` }, element("thead", {}, element("tr", {}, ...head)), body)) };
 }
 
+// A table of which so many rows are there at `first`, and the rest once it is asked for.
+function firstRows(headings, rows, first, rowOf, options) {
+  const { body, made } = table(headings, rows.slice(0, first).map(rowOf), options);
+  const rest = rows.slice(first);
+  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
+    body.append(...rest.map(rowOf));
+    more.remove();
+  } }, `${whole(rest.length)} more`) : null;
+  return [made, more];
+}
+
 // What is to be seen of a table, as a spreadsheet takes it: cells between tabs, rows in lines. Cells that would be taken
 // for formulas begin with a mark that says they are text.
 function tableText(made) {
@@ -48,6 +59,8 @@ async function copied(text) {
 }
 
 const cells = (texts) => texts.map((text) => element("td", {}, text));
+// Cells that are told by the names of their columns where there is no room for these above.
+const labelled = (names, texts) => texts.map((text, at) => element("td", { "data-label": names[at] }, text));
 
 // Rows that come below `row` once its button is pressed, and go when it is pressed again.
 function unfolding(row, text, below) {

@@ -2,19 +2,7 @@
 
 const BESIDE = "(the worker itself)";
 
-// A table of which the first rows are there, and the rest once it is asked for.
-function firstRows(headings, rows, rowOf, options) {
-  const first = narrow() ? 5 : 10;
-  const { body, made } = table(headings, rows.slice(0, first).map(rowOf), options);
-  const rest = rows.slice(first);
-  const more = rest.length ? element("button", { type: "button", style: { marginTop: "8px" }, onclick: () => {
-    body.append(...rest.map(rowOf));
-    more.remove();
-  } }, `${whole(rest.length)} more`) : null;
-  return [made, more];
-}
-
-const labelled = (names, texts) => texts.map((text, at) => element("td", { "data-label": names[at] }, text));
+const firstTasks = (headings, rows, rowOf, options) => firstRows(headings, rows, narrow() ? 5 : 10, rowOf, options);
 
 function fleetCard(fleet) {
   if (!fleet) return null;
@@ -31,7 +19,7 @@ function prefixesCard(tasks) {
     ...labelled(names, [one.prefix ? whole(one.tasks) : "", one.prefix ? duration(one.ns) : "", duration(one.held_ns), duration(one.waited_ns),
       one.prefix ? share(one.waited_ns, one.ns) : "", duration(one.wait_max_ns), one.prefix ? duration(one.blocked_ns) : "", duration(one.cost_ns)]));
   return card("What each kind of task lost", "waited for the GIL, and slept in locks; and for how long others waited while it held the GIL", { id: "tasks" },
-    ...firstRows(["tasks named", ...names], tasks, row, { class: "blame", label: "what each kind of task lost" }));
+    ...firstTasks(["tasks named", ...names], tasks, row, { class: "blame", label: "what each kind of task lost" }));
 }
 
 function taskBlameCard(blame) {
@@ -42,7 +30,7 @@ function taskBlameCard(blame) {
   const row = (one) => element("tr", {}, side(one.prefix, one.victim, "who waited", one.cause === "gil" ? "" : `, ${BLOCK_TEXT[one.cause]}`),
     side(one.culprit_prefix, one.culprit, "for whom", ""), ...labelled(names, [duration(one.ns), whole(one.count), duration(one.max_ns), whole(one.processes)]));
   return card("Which tasks made which wait", "for the GIL, unless a lock is named", { id: "task-blame" },
-    ...firstRows(["who waited", ["for whom", "left"], ...names], blame, row, { class: "blame", label: "which tasks made which wait" }));
+    ...firstTasks(["who waited", ["for whom", "left"], ...names], blame, row, { class: "blame", label: "which tasks made which wait" }));
 }
 
 function workersCard(fleet, processes, show) {
@@ -56,7 +44,7 @@ function workersCard(fleet, processes, show) {
         share(one.waited_ns, one.task_ns), duration(one.own_waited_ns), duration(one.clock_error_ns)]));
   };
   const rows = [...fleet.workers].sort((a, b) => a.host.localeCompare(b.host) || b.waited_ns - a.waited_ns);
-  return card("By host and worker", "", { id: "workers" }, ...firstRows(["host and worker", ...names], rows, row, { label: "workers by host" }));
+  return card("By host and worker", "", { id: "workers" }, ...firstTasks(["host and worker", ...names], rows, row, { label: "workers by host" }));
 }
 
 // What is told of the whole recording, above one process.
