@@ -187,7 +187,9 @@ def attempt(seed: int, command: str, output: Path) -> Outcome:
         _child(COMMANDS[command], output)
     ended = os.pidfd_open(pid)
     try:
-        late = not select.select([ended], [], [], PATIENCE)[0]
+        waiting = select.poll()
+        waiting.register(ended, select.POLLIN)
+        late = not waiting.poll(PATIENCE * 1000)
         if late:
             os.kill(pid, signal.SIGKILL)
     finally:

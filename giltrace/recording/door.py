@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
@@ -76,32 +77,41 @@ class Times(NamedTuple):
 
 
 class Source:
-    """A file of a recording, open for reading: a context. Raises `Damaged` if it is no regular file.
+    """A file of a recording, open for reading: a context. One that nobody has any more is closed.
 
-    Raises OSError if it is not there, or may not be read.
+    Raises `Damaged` if it is no regular file, OSError if it is not there, or may not be read.
     """
+
+    _fd = -1
+    _file: io.FileIO | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, _FLAGS)
+            fd = os.open(path, _FLAGS)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Damaged(path, "it is a link", "put the file itself there") from None
             if error.errno in (errno.ENXIO, errno.ENODEV):
                 raise self._special(path) from None
             raise
-        about = os.fstat(self._fd)
+        about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode):
-            os.close(self._fd)
+            os.close(fd)
             raise self._special(path)
+        self._fd, self._file = fd, io.FileIO(fd)
         self.size = about.st_size
         #: When it was last written to, in ns since 1970.
         self.written_ns = about.st_mtime_ns
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._fd)
+        self._fd = -1
+        if self._file is not None:
+            self._file.close()
+
+    def __del__(self) -> None:
+        self.close()  # also when the interpreter ends, and `os` is gone
 
     @property
     def again(self) -> str:

@@ -87,9 +87,10 @@ class Laid(Source):
     Raises as `Source` does, and `Damaged` where what was packed makes no sense.
     """
 
+    _packed: Source | None = None
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._packed: Source | None = None
         self._frames: list[Frame] = []
         try:
             self._packed = Source(packed_name(path))

@@ -374,3 +374,21 @@ def test_threads_that_live_too_long_have_no_states(folder: Path) -> None:
 
 def test_each_field_of_the_description_is_checked() -> None:
     assert set(meta._ACCEPTED) == {field.name for field in fields(Meta)}
+
+
+def test_a_file_that_nobody_has_any_more_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"12")
+    before = len(os.listdir("/proc/self/fd"))
+    source = Source(path)
+    assert source.read(0, 2) == b"12"
+    del source
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_is_closed_reads_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12")
+    source = Source(tmp_path / "x")
+    source.close()
+    with open("/dev/zero", "rb"), pytest.raises(OSError, match="Bad file descriptor"):
+        source.read(0, 2)
