@@ -32,6 +32,23 @@ PACK_AT_END_NS, PACK_WAIT_S = 10_000_000_000, 5.0
 PT_INTERP = 3
 
 
+_TRACED = "end the other trace first, or do not run it under `giltrace record`, nor with GILTRACE_COUNT"
+
+
+def start_here(folder: Path, stacks: int, ring: int = 0, *, remedy: str = _TRACED) -> None:
+    """Have the tracer begin in this process, as `native.start`.
+
+    Raises `TargetError` if it is traced already, with a `remedy` for that, and where it cannot be.
+    """
+    from giltrace.process.ways import find_ways
+
+    refused = native.start(folder, stacks, find_ways(os.getpid(), 0), ring)
+    if refused == 1:
+        raise TargetError("this process is traced already", remedy)
+    if refused:
+        raise TargetError("the tracer could not start in this process", "see `giltrace doctor` for what is missing")
+
+
 class GilCollector:
     """Preloads the tracer and keeps its clock compared with CLOCK_MONOTONIC.
 

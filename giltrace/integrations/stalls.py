@@ -26,9 +26,8 @@ from typing import Any
 
 import giltrace
 from giltrace import native
-from giltrace.collectors.gil import GilCollector
+from giltrace.collectors.gil import GilCollector, start_here
 from giltrace.errors import TargetError, UsageError
-from giltrace.process.ways import find_ways
 from giltrace.recording.clock_file import append_pair
 from giltrace.recording.meta import Meta
 
@@ -39,13 +38,7 @@ _ENDING_SECONDS = 5.0
 #: Lets a process that is none of our ancestors read this one's memory, where Yama guards that.
 _PR_SET_PTRACER = 0x59616D61
 
-_REFUSALS = {
-    1: (
-        "this process is traced already",
-        "let its recorder watch: giltrace record --ring 64MiB --dump-on 'stall>100ms'",
-    ),
-    2: ("the tracer could not start in this process", "see `giltrace doctor`"),
-}
+_TRACED = "let its recorder watch: giltrace record --ring 64MiB --dump-on 'stall>100ms'"
 
 log = logging.getLogger("giltrace")
 
@@ -138,9 +131,7 @@ class Watching:
                 path.mkdir()
                 Meta.begin(giltrace.__version__, sys.orig_argv).write(path)
                 append_pair(path)
-                refused = native.start(path, _STACKS, find_ways(os.getpid(), 0), RING_BYTES)
-                if refused:
-                    raise TargetError(*_REFUSALS[refused])
+                start_here(path, _STACKS, RING_BYTES, remedy=_TRACED)
                 undo.callback(native.stop)
                 self._launch(path)
             except OSError as error:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import giltrace
 from giltrace import native
-from giltrace.collectors.gil import GilCollector
+from giltrace.collectors.gil import GilCollector, start_here
 from giltrace.errors import TargetError
-from giltrace.process.ways import find_ways
 from giltrace.recording.clock_file import append_pair
 from giltrace.recording.cores_log import CoresLog
 from giltrace.recording.folder import SUFFIX, RecordingFolder, Remedies, claim_numbered
@@ -23,13 +22,6 @@ from giltrace.recording.meta import Meta
 _REMEDIES = Remedies(
     taken="choose another name, or replace it with force=True", unwritable="choose a place that you may write to"
 )
-_REFUSALS = {
-    1: (
-        "this process is traced already",
-        "end the other trace first, or do not run it under `giltrace record`, nor with GILTRACE_COUNT",
-    ),
-    2: ("the tracer could not start in this process", "see `giltrace doctor` for what is missing"),
-}
 
 
 @contextlib.contextmanager
@@ -48,14 +40,14 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
         path = name.with_name(name.name.removesuffix(SUFFIX) + SUFFIX)
         folder = RecordingFolder(path, force=force, remedies=_REMEDIES)
     path = folder.path
-    ways = find_ways(os.getpid(), 0)
     meta = Meta.begin(giltrace.__version__, sys.orig_argv)
     meta.write(path)
     append_pair(path)
-    refused = native.start(path, stacks, ways)
-    if refused:
+    try:
+        start_here(path, stacks)
+    except TargetError:
         folder.abandon()
-        raise TargetError(*_REFUSALS[refused])
+        raise
     folder.keep()
     cores = CoresLog(path, os.getpid())
     # A GIL is recognised when it is taken: this makes it known before the block begins.
