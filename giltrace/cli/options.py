@@ -15,6 +15,8 @@ from giltrace.errors import UsageError
 
 FormatOf = TypeVar("FormatOf", bound=Enum)
 
+Module = Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")]
+Code = Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")]
 Recording = Annotated[
     Path,
     typer.Argument(

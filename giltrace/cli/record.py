@@ -10,12 +10,14 @@ import typer
 
 from giltrace.cli.completion.candidates import targets
 from giltrace.cli.options import (
+    Code,
     DumpApart,
     DumpOn,
     Force,
     Light,
     MaxDumps,
     MaxSize,
+    Module,
     NoTrace,
     OnDump,
     Output,
@@ -48,8 +50,8 @@ def record(
             autocompletion=targets,
         ),
     ] = None,
-    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
-    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
+    module: Module = None,
+    code: Code = None,
     output: Output = None,
     force: Force = False,
     no_trace: NoTrace = False,

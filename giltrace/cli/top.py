@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from giltrace.cli.completion.candidates import files, live_targets
-from giltrace.cli.options import Python
+from giltrace.cli.options import Code, Module, Python
 from giltrace.cli.outcome import need_force, tell_printed
 from giltrace.cli.values import Mistyped, parse_duration, parse_length
 
@@ -32,8 +32,8 @@ def top(
             autocompletion=live_targets,
         ),
     ] = None,
-    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
-    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
+    module: Module = None,
+    code: Code = None,
     observe: Annotated[
         bool, typer.Option("--observe", help="With PID: look from outside only, sampled; nothing in it is touched.")
     ] = False,
