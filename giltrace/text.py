@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 _FORMULA = re.compile(r"[=+\-@\t\r]")
+_DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -25,6 +26,11 @@ def visible(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text)
+
+
+def role_name(name: str) -> str:
+    """What names of threads have in common that do the same work: `name` with each of its numbers replaced by ``*``."""
+    return _DIGITS.sub("*", name)
 
 
 def cut(text: str, most: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -18,6 +17,7 @@ from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import cut_process, stretches
+from giltrace.text import role_name
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, Thread, Timeline
 
@@ -36,7 +36,6 @@ LONGER = 1.5
 TOP_CULPRITS = 20
 
 Unit = Literal["ns", "share", "per_s"]
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Comparison:
 
 def role_of(name: str) -> str:
     """The role that a thread has in both recordings: its name with all numbers replaced by ``*``."""
-    return _NUMBER.sub("*", name) if name else "(unnamed)"
+    return role_name(name) or "(unnamed)"
 
 
 def compare(before: Timeline, after: Timeline) -> Comparison:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from giltrace.text import role_name
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
-
-_NUMBER = re.compile(r"\d+")
 
 
 def roles(process: Process) -> tuple[str, ...]:
@@ -35,6 +33,6 @@ def python_threads(process: Process) -> Bools:
 
 def roles_of(names: Sequence[str]) -> list[str]:
     """The role of each of the names of a process's threads."""
-    patterns = [_NUMBER.sub("*", name) for name in names]
+    patterns = [role_name(name) for name in names]
     shared = Counter(patterns)
     return [pattern if shared[pattern] > 1 else name for pattern, name in zip(patterns, names, strict=True)]

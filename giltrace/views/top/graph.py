@@ -68,3 +68,10 @@ def _cell(held: int, contended: int, ink: Ink) -> Text:
     if contended == 0:
         return Text(_EIGHTHS[held], "green")
     return Text(_EIGHTHS[contended], "red on green" if held >= 4 else "red")
+
+
+def fit(line: Text, width: int) -> Text:
+    """Return `line`, cut to so many columns."""
+    line.no_wrap = True
+    line.truncate(width)
+    return line

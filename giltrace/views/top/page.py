@@ -11,7 +11,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.reports.names import shortened
 from giltrace.reports.thread_rows import MOST_SINGLE
 from giltrace.text import visible
-from giltrace.views.top.graph import Ink, draw, spark
+from giltrace.views.top.graph import Ink, draw, fit, spark
 from giltrace.views.top.model import Culprit, Detail, Line, Snapshot, Sort, ThreadRow, ThreadState
 from giltrace.views.top.rows import Role, listed
 
@@ -108,7 +108,7 @@ def main_page(snapshot: Snapshot, view: View, ink: Ink, width: int, height: int)
     lines += _culprits(snapshot.culprits[:culprits], width)
     if height:
         lines = [*lines[: height - 1], _keys(view, width)]
-    return [_fit(line, width) for line in lines]
+    return [fit(line, width) for line in lines]
 
 
 def detail_page(detail: Detail, view: View, ink: Ink, width: int, height: int) -> list[Text]:
@@ -131,7 +131,7 @@ def detail_page(detail: Detail, view: View, ink: Ink, width: int, height: int) -
     stack = [Text("  " + _place(line, width - 2)) for line in detail.stack] or [Text("  not known yet")]
     lines += stack
     lines = lines[: height - 1] + [Text("")] * (height - 1 - len(lines))
-    return [_fit(line, width) for line in [*lines, _keys(view, width)]]
+    return [fit(line, width) for line in [*lines, _keys(view, width)]]
 
 
 def help_page(width: int, height: int, first: int = 0) -> list[Text]:
@@ -140,7 +140,7 @@ def help_page(width: int, height: int, first: int = 0) -> list[Text]:
     lines = [Text(line) for line in every[first : first + height - 1]]
     lines += [Text("")] * (height - 1 - len(lines))
     key = "any key goes on" if first + height - 1 < len(every) else "any key goes back"
-    return [_fit(line, width) for line in [*lines, Text(key, "reverse")]]
+    return [fit(line, width) for line in [*lines, Text(key, "reverse")]]
 
 
 def help_pages(width: int, height: int) -> range:
@@ -304,9 +304,3 @@ def _place(line: Line, width: int) -> str:
 def _cut(text: str, width: int) -> str:
     text = visible(text)
     return text if len(text) <= width else text[: max(width - 1, 0)] + "~"
-
-
-def _fit(line: Text, width: int) -> Text:
-    line.no_wrap = True
-    line.truncate(width)
-    return line
