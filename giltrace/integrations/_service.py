@@ -1,4 +1,4 @@
-"""What integrations of services with several processes share."""
+"""What integrations of services share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from pathlib import Path
 
 from giltrace import metrics
 from giltrace.errors import GiltraceError
-from giltrace.metrics.inprocess import FOLDER, shared_folder, temporary_folder
+from giltrace.metrics.inprocess import FOLDER, log, shared_folder, temporary_folder
 
 #: An address as `giltrace metrics --listen` takes it.
 LISTEN = "GILTRACE_METRICS_LISTEN"
+
+
+def start_or_warn(warn: Callable[..., object] = log.warning) -> None:
+    """Let this process count; why it cannot goes to `warn`: the service is there for others."""
+    try:
+        metrics.start()
+    except GiltraceError as error:
+        warn("no GIL metrics: %s", error)
 
 
 def common_folder() -> Path:
@@ -24,7 +32,7 @@ def common_folder() -> Path:
     return folder
 
 
-def serve_if_asked(warn: Callable[..., object]) -> None:
+def serve_if_asked(warn: Callable[..., object] = log.warning) -> None:
     """Serve what the processes of this service count at the address in ``GILTRACE_METRICS_LISTEN``, if there is one.
 
     What goes wrong goes to `warn`: the service is there for others.

@@ -12,29 +12,20 @@ tells of all.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from giltrace import metrics
-from giltrace.errors import GiltraceError
+from giltrace.integrations._service import start_or_warn
 
 _Application = Callable[[Any, Any, Any], Awaitable[None]]
-_log = logging.getLogger("giltrace.metrics")
-
-
-def _start() -> None:
-    try:
-        metrics.start()
-    except GiltraceError as error:
-        _log.warning("no GIL metrics: %s", error)
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
     """For the `lifespan` of FastAPI and Starlette: count while the application runs."""
-    _start()
+    start_or_warn()
     try:
         yield
     finally:
@@ -45,7 +36,7 @@ def counted(app: _Application) -> _Application:
     """Return `app`, counted from its first event on: with uvicorn that is its startup."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        _start()
+        start_or_warn()
         await app(scope, receive, send)
 
     return application

@@ -8,16 +8,11 @@ Each process of a worker counts. A worker has no server of its own: it serves at
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import signals
 
-from giltrace import metrics
-from giltrace.errors import GiltraceError
-from giltrace.integrations._service import common_folder, serve_if_asked
-
-_log = logging.getLogger("giltrace.metrics")
+from giltrace.integrations._service import common_folder, serve_if_asked, start_or_warn
 
 
 def install() -> None:
@@ -34,11 +29,8 @@ def _worker(**about: Any) -> None:
 
 
 def _process(**about: Any) -> None:
-    try:
-        metrics.start()
-    except GiltraceError as error:
-        _log.warning("no GIL metrics: %s", error)
+    start_or_warn()
 
 
 def _ready(**about: Any) -> None:
-    serve_if_asked(_log.warning)
+    serve_if_asked()

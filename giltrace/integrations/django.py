@@ -9,16 +9,13 @@ With several processes name a folder that they share by ``GILTRACE_METRICS_DIR``
 from __future__ import annotations
 
 import functools
-import logging
 from typing import Any
 
 from django.apps import AppConfig
 from django.http import HttpRequest, HttpResponse
 
 import giltrace.metrics
-from giltrace.errors import GiltraceError
-
-_log = logging.getLogger("giltrace.metrics")
+from giltrace.integrations._service import start_or_warn
 
 
 class Giltrace(AppConfig):
@@ -29,10 +26,7 @@ class Giltrace(AppConfig):
 
     def ready(self) -> None:
         """Start; a project that cannot be counted goes on without."""
-        try:
-            giltrace.metrics.start()
-        except GiltraceError as error:
-            _log.warning("no GIL metrics: %s", error)
+        start_or_warn()
 
 
 def metrics(request: HttpRequest) -> HttpResponse:

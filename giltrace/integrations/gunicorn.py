@@ -14,9 +14,7 @@ import contextlib
 import os
 from typing import Any
 
-from giltrace import metrics
-from giltrace.errors import GiltraceError
-from giltrace.integrations._service import common_folder, serve_if_asked
+from giltrace.integrations._service import common_folder, serve_if_asked, start_or_warn
 
 
 def on_starting(server: Any) -> None:
@@ -34,7 +32,4 @@ def when_ready(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """In each worker: count. One that cannot goes on without."""
-    try:
-        metrics.start()
-    except GiltraceError as error:
-        server.log.warning("no GIL metrics: %s", error)
+    start_or_warn(server.log.warning)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from giltrace import installation
-from giltrace.errors import GiltraceError, UsageError
+from giltrace.errors import UsageError
 from giltrace.metrics import inprocess
-from giltrace.metrics.totals import Totals
 
 try:
     from giltrace.metrics.export.prometheus import TotalsCollector
 except ImportError:
     raise UsageError("prometheus_client is not installed", installation.with_extra("prometheus")) from None
-
-_log = logging.getLogger("giltrace.metrics")
 
 
 class PrometheusCollector(TotalsCollector):
@@ -28,16 +24,6 @@ class PrometheusCollector(TotalsCollector):
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, start: bool = True) -> None:
-        super().__init__(self._read)
+        super().__init__(inprocess.Quiet())
         if start:
             inprocess.start(folder)
-        self._told = ""
-
-    def _read(self) -> Totals | None:
-        try:
-            return inprocess.read()
-        except GiltraceError as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                _log.warning("no GIL metrics: %s", error)
-            return None

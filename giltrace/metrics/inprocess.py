@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -12,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giltrace import native
-from giltrace.collectors.gil import GilCollector
-from giltrace.errors import OutputError, TargetError
-from giltrace.process.ways import find_ways
+from giltrace.collectors.gil import GilCollector, start_here
+from giltrace.errors import GiltraceError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from giltrace.metrics.export.listen import Listen
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FOLDER = "GILTRACE_METRICS_DIR"
 #: That of `prometheus_client` for the same; a folder in it will do.
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+log = logging.getLogger("giltrace.metrics")
 
 _lock = threading.RLock()
 _folder: Path | None = None
@@ -60,13 +62,7 @@ def start(folder: str | os.PathLike[str] | None = None) -> None:
             return
         GilCollector().refuse()
         here = _use(Path(folder) if folder is not None else shared_folder() or _folder or temporary_folder())
-        refused = native.start(here, native.counting(), find_ways(os.getpid(), 0))
-        if refused == 1:
-            raise TargetError(
-                "this process is traced already", "end the recording first, or do not run it under `giltrace record`"
-            )
-        if refused:
-            raise TargetError("the tracer could not start in this process", "see `giltrace doctor`")
+        start_here(here, native.counting())
         _counts = True
 
 
@@ -88,6 +84,29 @@ def read() -> Totals:
         return ledger().update()
     except OSError as error:
         raise OutputError(f"cannot keep the sums in {_folder}: {error.strerror}", "see who may write there") from None
+
+
+class Quiet:
+    """Reads as `read` does for those whom that must not fail: what is wrong goes to the log, each once."""
+
+    def __init__(self) -> None:
+        self._told = set[str]()
+
+    def __call__(self) -> Totals | None:
+        """What was counted; None if that cannot be read."""
+        try:
+            totals = read()
+        except GiltraceError as error:
+            self._tell(f"no GIL metrics: {error}")
+            return None
+        for why in totals.refused:
+            self._tell(f"no GIL metrics of a process: {why}")
+        return totals
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning(text)
 
 
 def ledger() -> Ledger:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 import giltrace
 from giltrace import installation
-from giltrace.errors import GiltraceError, UsageError
+from giltrace.errors import UsageError
 from giltrace.metrics import inprocess
 from giltrace.metrics.families import FAMILIES, Family, Kind, Lengths, attributes
 from giltrace.metrics.totals import Totals
@@ -22,28 +21,20 @@ except ImportError:
 #: All instruments are asked one after the other; one reading is for all of them.
 _SAME_SECONDS = 0.1
 
-_log = logging.getLogger("giltrace.metrics")
-
 
 class _Newest:
-    """One reading for all that ask at the same time. What is wrong goes to the log, once."""
+    """One reading for all that ask at the same time."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._totals: Totals | None = None
         self._until = 0.0
-        self._told = ""
+        self._read = inprocess.Quiet()
 
     def __call__(self) -> Totals | None:
         with self._turn:
             if time.monotonic() >= self._until:
-                try:
-                    self._totals = inprocess.read()
-                except GiltraceError as error:
-                    self._totals = None
-                    if str(error) != self._told:
-                        self._told = str(error)
-                        _log.warning("no GIL metrics: %s", error)
+                self._totals = self._read()
                 self._until = time.monotonic() + _SAME_SECONDS
             return self._totals
 

@@ -1,9 +1,8 @@
-"""Where totals go: one file an export, and a line here."""
+"""Where totals go: one file an export."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from giltrace.metrics.totals import Totals
@@ -23,20 +22,3 @@ class Export(Protocol):
 
     def close(self) -> None:
         """Be done within seconds, also where the other side does not answer."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One export: the `option` of `giltrace metrics` that asks for it, and its class as ``module:class``."""
-
-    option: str
-    home: str
-
-
-#: A new export is one file in this package and one line here.
-KINDS: tuple[Kind, ...] = (
-    Kind("--listen", "giltrace.metrics.export.listen:Listen"),
-    Kind("--otlp", "giltrace.metrics.export.otlp:Otlp"),
-    Kind("--json", "giltrace.metrics.export.json_lines:JsonLines"),
-    Kind("", "giltrace.metrics.export.table:Table"),
-)
