@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.peers import no_module
 from benchmarks.tables import show
+from giltrace.launch.counting import counting_environment
 from giltrace.metrics.page import Pages
-from giltrace.native.preloading import preload_path
 
 PROGRAM = """
 import ctypes, json, os, random, statistics, sys, threading, time
@@ -250,10 +250,7 @@ def run_once(way: Way, python: str, case: tuple[int, float, float], seconds: flo
         subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=SLEEPERS, text=True, check=True)
         working = seconds + (_BEGIN_SECONDS if way.tool in (observing, pyspy, tachyon) else 0)
         code = PROGRAM % repr((threads, share, hold, working, way.begin, way.end, str(library)))
-        env = dict(os.environ)
-        if way.counts:
-            env |= {"LD_PRELOAD": preload_path(), "GILTRACE_OUT": name, "GILTRACE_STACKS": "32"}
-            env["GILTRACE_COUNT"] = "only"
+        env = counting_environment(folder) if way.counts else None
         (folder / "program.py").write_text(code)
         words = [python, *way.under, str(folder / "program.py")]
         pipe = subprocess.PIPE

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import re
 import socket
 import statistics
@@ -26,8 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.tables import show
+from giltrace.launch.counting import counting_environment
 from giltrace.metrics.page import Pages
-from giltrace.native.preloading import preload_path
 
 FLASK = """
 import json, time
@@ -68,11 +67,10 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     (folder / "app.py").write_text(code)
     port = _free_port()
     module, *options = (word.format(port=port) for word in words)
-    env = dict(os.environ)
+    env = None
     if counted:
         (folder / "counts").mkdir()
-        env |= {"LD_PRELOAD": preload_path(), "GILTRACE_OUT": str(folder / "counts"), "GILTRACE_STACKS": "32"}
-        env["GILTRACE_COUNT"] = "only"
+        env = counting_environment(folder / "counts")
     command = [str(python), "-m", module, *options]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as process:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from giltrace.launch.counting import counting_environment
 from giltrace.metrics.page import Pages
 from giltrace.metrics.reading import Counts, ProcessReading
-from giltrace.native.preloading import preload_path
 
 #: In a program for `Stepping`: says a word, and goes on when it is told to.
 STEPS = """
@@ -24,8 +23,7 @@ def step(word):
 def counting(folder: Path) -> dict[str, str]:
     """The environment of a program that counts in `folder`."""
     folder.mkdir(exist_ok=True)
-    told = {"LD_PRELOAD": preload_path(), "GILTRACE_OUT": str(folder), "GILTRACE_STACKS": "32"}
-    return {**os.environ, **told, "GILTRACE_COUNT": "only"}
+    return counting_environment(folder)
 
 
 class Stepping:

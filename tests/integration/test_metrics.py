@@ -23,8 +23,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from giltrace.metrics.families import FAMILIES
-from tests.counted import GILTRACE, Counting
 from tests.interpreters import Interpreter
+from tests.metrics_command import GILTRACE, Counting
 from tests.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]

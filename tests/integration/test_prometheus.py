@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from giltrace.metrics.families import FAMILIES, Kind
-from tests.counted import Counting
+from tests.metrics_command import Counting
 from tests.prometheus import Prometheus
 
 pytestmark = pytest.mark.needs("prometheus")

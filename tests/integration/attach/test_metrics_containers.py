@@ -17,7 +17,7 @@ import yaml
 from giltrace.cli.app import application
 from giltrace.launch.attach.process import Process
 from tests import processes
-from tests.counted import GILTRACE
+from tests.metrics_command import GILTRACE
 
 KUBERNETES = Path(__file__).resolve().parents[3] / "docs" / "monitoring" / "kubernetes"
 USER = 1000
