@@ -67,6 +67,8 @@ def ended(one: ProcessReading) -> ProcessReading:
 class MadePages:
     """Says what it was given; what has ended is there until it is forgotten."""
 
+    refused: tuple[str, ...] = ()
+
     def __init__(self, *readings: ProcessReading) -> None:
         self.readings = readings
         self.forgotten: list[int] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from giltrace.cli.completion.candidates import files, live_targets
-from giltrace.cli.options import Python
+from giltrace.cli.options import Code, Module, Python
 from giltrace.cli.outcome import exit_like, tell_printed
 from giltrace.cli.values import Mistyped, parse_duration
 from giltrace.errors import UsageError
@@ -81,8 +81,8 @@ _Seccomp = Annotated[
 
 def metrics(
     words: _Words = None,
-    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, like python -m.")] = None,
-    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a string, like python -c.")] = None,
+    module: Module = None,
+    code: Code = None,
     match: _Match = None,
     listen: _Listen = None,
     tls_cert: _Cert = None,
@@ -202,7 +202,7 @@ def _run(target: Target, exports: list[Export], seconds: float) -> int | None:
 
     with counted_command(target) as counted:
         goes_on = partial(_lasts, counted, None)
-        follow(ledger_of(counted), exports, seconds, start=counted.start, wait=counted.wait, goes_on=goes_on)
+        follow(ledger_of(counted), exports, seconds, start=counted.start, wait=counted.wait, goes_on=goes_on, say=_say)
     return counted.status
 
 
@@ -218,9 +218,9 @@ def _match(patterns: list[str], exports: list[Export], seconds: float, *, table:
         closing.callback(matching.close)
         shown = _table(closing, ", ".join(patterns), ending) if table else None
         wait = matching.wait if shown is None else partial(shown.wait, meanwhile=matching.look)
-        goes_on = partial(_goes_on, shown, ending)
+        goes_on, say = partial(_goes_on, shown, ending), _say if shown is None else None
         exports = exports if shown is None else [*exports, shown]
-        follow(Ledger(matching), exports, seconds, start=matching.look, wait=wait, goes_on=goes_on)
+        follow(Ledger(matching), exports, seconds, start=matching.look, wait=wait, goes_on=goes_on, say=say)
 
 
 def _look(counted: Counted, ending: Ending, exports: list[Export], seconds: float, *, table: bool) -> None:
@@ -234,7 +234,8 @@ def _look(counted: Counted, ending: Ending, exports: list[Export], seconds: floa
             shown = _table(closing, counted.title, ending)
             exports, wait = [*exports, shown], shown.wait
             goes_on = partial(_is_shown, shown, counted, ending)
-        follow(ledger_of(counted), exports, seconds, start=counted.start, wait=wait, goes_on=goes_on)
+        say = None if table else _say
+        follow(ledger_of(counted), exports, seconds, start=counted.start, wait=wait, goes_on=goes_on, say=say)
 
 
 def _table(closing: contextlib.ExitStack, title: str, ending: Ending) -> Table:

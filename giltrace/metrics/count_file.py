@@ -42,8 +42,12 @@ class Scale:
         return self.ns(self.now - ticks) if 0 < ticks < self.now else 0
 
 
+class OtherVersion(RecordingError):
+    """A file was written by a tracer of another version."""
+
+
 class CountFile:
-    """The file at `path`. Raises OSError if it cannot be opened, `RecordingError` if it is of another version."""
+    """The file at `path`. Raises OSError if it cannot be opened, `OtherVersion` if it is of one."""
 
     def __init__(self, path: Path) -> None:
         self._source = Source(path)
@@ -53,7 +57,7 @@ class CountFile:
             #: Whether there is something in it by now.
             self.begun = head is not None and int(head["magic"]) == layout.MAGIC
             if head is not None and self.begun and int(head["version"]) != layout.VERSION:
-                raise RecordingError(
+                raise OtherVersion(
                     f"{path} is of version {head['version']}, this giltrace reads {layout.VERSION}",
                     "read it with the giltrace that the process was started with",
                 )

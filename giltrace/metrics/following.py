@@ -24,6 +24,11 @@ class PagesOf:
         readings: tuple[ProcessReading, ...] = self._do(lambda: self._pages.read(reset_longest=reset_longest))
         return readings
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """See `Pages.refused`."""
+        return self._pages.refused
+
     def forget(self, pid: int) -> None:
         """See `Pages.forget`."""
         self._do(lambda: self._pages.forget(pid))
@@ -42,21 +47,26 @@ def follow(
     start: Callable[[], None],
     wait: Callable[[float], None],
     goes_on: Callable[[], bool],
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Tell the `exports` each `interval` (seconds), and once more at the end, which `wait` may bring forward.
 
-    What counts is let `start` when all is ready. Raises `RecordingError` if a page is of another version.
+    What counts is let `start` when all is ready. `say` is told why some of it cannot be read, once each.
     """
     first = ledger.update()
     for export in exports:
         export.begin(ledger.update, first)
     start()
     due = time.monotonic()
-    over = False
+    over, said = False, set[str]()
     while not over:
         due = max(due + interval, time.monotonic())
         wait(due)
         over = not goes_on()
         totals = ledger.update()
+        if say is not None:
+            for why in [why for why in totals.refused if why not in said]:
+                said.add(why)
+                say(f"not counted: {why}")
         for export in exports:
             export.tell(totals)

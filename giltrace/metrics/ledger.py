@@ -44,6 +44,10 @@ class Readable(Protocol):
     def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
         """Of all that live, and of those that have ended and are not forgotten."""
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Why some were not read the last time."""
+
     def forget(self, pid: int) -> None:
         """Let one that has ended be gone, and its files."""
 
@@ -113,7 +117,8 @@ class Ledger:
             for key in state.last.keys() - there:  # its file is gone without a last word
                 del state.last[key]
                 state.ended += 1
-            totals = _totals(state, tuple(reading for reading in readings if not reading.ended))
+            living = tuple(reading for reading in readings if not reading.ended)
+            totals = replace(_totals(state, living), refused=self._pages.refused)
             self._save()
         # Not before that is written: it would be lost if this process ended in between.
         for reading in ended:

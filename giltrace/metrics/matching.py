@@ -136,6 +136,12 @@ class Matching:
                     member.read.set()
         return tuple(found)
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """See `Pages.refused`."""
+        every = [member.pages for member in list(self._members.values())]
+        return tuple(why for pages in every if pages is not None for why in pages.refused)
+
     def forget(self, pid: int) -> None:
         """See `Pages.forget`."""
         for member in list(self._members.values()):

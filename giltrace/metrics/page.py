@@ -18,7 +18,7 @@ import numpy as np
 
 from giltrace import native
 from giltrace.errors import RecordingError
-from giltrace.metrics.count_file import CountFile, CutOff, Scale
+from giltrace.metrics.count_file import CountFile, CutOff, OtherVersion, Scale
 from giltrace.metrics.layout import Length, Table, TallyState
 from giltrace.metrics.lines import Lines, Place, places
 from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading, total
@@ -27,12 +27,10 @@ from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
 from giltrace.recording.door import Source
 from giltrace.recording.gil_file import GilFile, cmdline_of, text_of
+from giltrace.text import role_name
 
 _NAME = re.compile(r"count-(\d{1,10})-(\d{1,4})\.bin")
-_NUMBER = re.compile(r"\d+")
 _PYTHON = re.compile(r"3\.(\d{1,4})\.\S*")
-#: The main thread has its process's number, and no name.
-_MAIN = "MainThread"
 _CUT_OFF = "the file that it counted in was cut off: what it counted since this was last read is lost"
 #: The field of /proc/PID/stat that says when a process began, counted from the state.
 _BEGAN = 19
@@ -48,18 +46,30 @@ class Pages:
         self.folder = folder
         self._pid_here = pid_here
         self._pages: dict[str, _Page] = {}
+        self._refused: dict[str, str] = {}
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Why some were not read the last time: they are of another version."""
+        return tuple(self._refused.values())
 
     def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
         """What each has counted by now, in order of process ids; of an ended one, its last words.
 
         No figure is ever less than at the last call. With `reset_longest` what is longest begins anew, for all readers.
-        Raises `RecordingError` if a file is of another version, or the folder cannot be read.
+        Raises `RecordingError` if a file or the folder cannot be read; files of another version are `refused`.
         """
         newest: dict[int, int] = {}
-        for name, pid, image in self._names():
+        names = list(self._names())
+        self._refused = {name: self._refused[name] for name, _, _ in names if name in self._refused}
+        for name, pid, image in names:
             newest[pid] = max(newest.get(pid, 0), image)
-            if name not in self._pages:
-                page = _Page.open(self.folder / name, pid, image, self._pid_here)
+            if name not in self._pages and name not in self._refused:
+                try:
+                    page = _Page.open(self.folder / name, pid, image, self._pid_here)
+                except OtherVersion as error:
+                    self._refused[name] = str(error)
+                    continue
                 if page is not None:
                     self._pages[name] = page
         pages = sorted(self._pages.values(), key=lambda page: (page.pid, page.image))
@@ -131,7 +141,10 @@ class _Page:
 
     def has_ended(self) -> bool:
         """Whether the process is gone, or has stopped to count."""
-        head = _head_at(self._beside.path)
+        return self._is_over(_head_at(self._beside.path))
+
+    def _is_over(self, head: bytes | None) -> bool:
+        """The same by the tracer's `head` as it is now; None if that is gone."""
         if head is None or layout.Status.STOPPED in _status(head):
             return True
         here = self._pid_here(self.pid)
@@ -148,14 +161,15 @@ class _Page:
 
     def read(self, reset_longest: bool, replaced: bool) -> ProcessReading | None:
         """What it says now, or said before somebody cut it off; `replaced` if a later image of the process counts."""
+        head = _head_at(self._beside.path)
         try:
-            self._last = self._read(reset_longest, replaced or self.has_ended())
+            self._last = self._read(head or self._beside.head, reset_longest, replaced or self._is_over(head))
         except CutOff:
             if self._last is not None:
                 self._last = replace(self._last, ended=True, threads=(), note=_CUT_OFF)
         return self._last
 
-    def _read(self, reset_longest: bool, ended: bool) -> ProcessReading:
+    def _read(self, beside: bytes, reset_longest: bool, ended: bool) -> ProcessReading:
         ticks, now_ns, _ = native.clock_pair()
         head, tallies = self._file.read()
         reading = int(head["reading"])
@@ -163,11 +177,10 @@ class _Page:
             self._file.reset_longest(reading + 1)
         scale = Scale(int(head["scale"]), 0 if ended else ticks)
         living = [tally for tally in tallies if int(tally["state"]) == TallyState.LIVES]
-        threads = [_thread(tally, self.pid, scale, reading) for tally in living]
+        threads = [_thread(tally, scale, reading) for tally in living]
         alive = () if ended else tuple(threads)
         sleepers = [*places(head["tables"][Table.SLEEPERS]), *_asleep(living, scale.now)]
         self._lines.update()
-        beside = _head_at(self._beside.path) or self._beside.head
         return ProcessReading(
             pid=self.pid,
             command=cmdline_of(self._beside),
@@ -197,7 +210,7 @@ class _Page:
             of_roles[thread.role].append(thread.counts)
         for tally in tallies:
             if int(tally["state"]) == TallyState.ENDED:
-                of_roles[_role(_name(tally, self.pid))].append(_counts(tally, scale, reading))
+                of_roles[role_name(_name(tally))].append(_counts(tally, scale, reading))
         return self._roles.update({role: total(counts) for role, counts in of_roles.items()})
 
     def remove(self) -> None:
@@ -232,21 +245,17 @@ def _asleep(tallies: list[np.void], now: int) -> Iterator[Place]:
             yield int(tally["asleep"]), 0, now - since, 0
 
 
-def _role(name: str) -> str:
-    return _NUMBER.sub("*", name)
+def _name(tally: np.void) -> str:
+    return text_of(bytes(tally["name"]).partition(b"\0")[0]) or UNNAMED
 
 
-def _name(tally: np.void, pid: int) -> str:
-    return text_of(bytes(tally["name"]).partition(b"\0")[0]) or (_MAIN if int(tally["tid"]) == pid else UNNAMED)
-
-
-def _thread(tally: np.void, pid: int, scale: Scale, reading: int) -> ThreadReading:
-    name = _name(tally, pid)
+def _thread(tally: np.void, scale: Scale, reading: int) -> ThreadReading:
+    name = _name(tally)
     under_way = [scale.since(int(since)) > 0 for since in tally["since"]]
     return ThreadReading(
         tid=int(tally["tid"]),
         name=name,
-        role=_role(name),
+        role=role_name(name),
         counts=_counts(tally, scale, reading),
         holding=under_way[Length.HOLDS],
         waiting=under_way[Length.WAITS],

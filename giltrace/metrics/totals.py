@@ -29,6 +29,7 @@ class Totals:
     busiest: float = 0.0
     ended: int = 0  #: processes
     lost: int = 0  #: threads that found no room to count in
+    refused: tuple[str, ...] = ()  #: why the counts of some processes are not among these
 
     @property
     def counts(self) -> Counts:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.errors import RecordingError
 from giltrace.metrics import layout
 from giltrace.metrics.count_file import CountFile
 from giltrace.metrics.layout import Length
@@ -257,14 +256,22 @@ def test_what_is_forgotten_leaves_no_files(interpreter: Interpreter, tmp_path: P
     assert list((tmp_path / "x").iterdir()) == []
 
 
-def test_a_page_of_another_version_is_refused(interpreter: Interpreter, tmp_path: Path) -> None:
+def test_a_page_of_another_version_is_refused_and_the_others_read(interpreter: Interpreter, tmp_path: Path) -> None:
     counted(tmp_path / "x", interpreter.path, "-c", "pass")
     (path,) = (tmp_path / "x").glob("count-*.bin")
+    counted(tmp_path / "x", interpreter.path, "-c", "pass")
     data = bytearray(path.read_bytes())
     data[8] = layout.VERSION + 1
     path.write_bytes(data)
-    with pytest.raises(RecordingError, match=rf"version {layout.VERSION + 1}, this giltrace reads {layout.VERSION}"):
-        Pages(tmp_path / "x").read()
+    pages = Pages(tmp_path / "x")
+    for _ in range(2):
+        (other,) = pages.read()
+        assert f"count-{other.pid}-" not in path.name
+        (why,) = pages.refused
+        assert f"version {layout.VERSION + 1}, this giltrace reads {layout.VERSION}" in why
+    path.unlink()
+    pages.read()
+    assert pages.refused == ()
 
 
 def test_who_loses_its_page_goes_on_in_another(interpreter: Interpreter, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def told(totals: Totals, before: Totals | None) -> dict[str, Any]:
         ],
         "ended_processes": totals.ended,
         "uncounted_threads": totals.lost,
+        "unread": list(totals.refused),
         "roles": [
             {"role": role.role, "threads": role.threads, **_counts(role.counts)}
             | {"total": _counts(whole[role.role].counts, lengths=True)}

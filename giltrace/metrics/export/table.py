@@ -14,7 +14,7 @@ from giltrace.metrics.totals import Totals
 from giltrace.reports.console import console
 from giltrace.text import cut, plural, visible
 from giltrace.views.ending import Ending
-from giltrace.views.top.graph import Ink, draw
+from giltrace.views.top.graph import Ink, draw, fit
 from giltrace.views.top.model import BUCKET_NS, MINUTE_NS, Graph
 from giltrace.views.top.terminal import Terminal
 
@@ -109,7 +109,7 @@ def page(
         lines += _lines(what, found[:each], seconds, width)
     lines = lines[: height - 1]
     lines += [Text("")] * (height - 1 - len(lines))
-    return [_fit(line, width) for line in [*lines, Text(f"{_KEYS:<{width}}", "reverse")]]
+    return [fit(line, width) for line in [*lines, Text(f"{_KEYS:<{width}}", "reverse")]]
 
 
 def _top(title: str, totals: Totals, new: Totals, width: int) -> list[Text]:
@@ -129,6 +129,7 @@ def _top(title: str, totals: Totals, new: Totals, width: int) -> list[Text]:
     ]
     if totals.lost:
         lines.append(Text(f"{plural(totals.lost, 'thread')} found no room to count in: figures are too low", "yellow"))
+    lines += [Text(visible(f"not counted here: {why}"), "yellow") for why in totals.refused[:1]]
     notes = [one.note for one in totals.processes if one.note]
     if notes and not counts.holds:
         lines.append(Text(visible(notes[0]), "yellow"))
@@ -176,9 +177,3 @@ def _lines(what: str, found: tuple[LineReading, ...], seconds: float, width: int
         place = known if one.function else one.place
         lines.append(Text(f" {duration(one.ns / seconds):>9}  {cut(visible(place), max(width - 12, 8))}"))
     return lines
-
-
-def _fit(line: Text, width: int) -> Text:
-    line.no_wrap = True
-    line.truncate(width)
-    return line
