@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import alive, end_orphan
 from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.child import Child
+from giltrace.launch.count_folder import made_for_counts
 from giltrace.launch.live import Output, ended_how, in_background, kept_up, titled
 from giltrace.launch.target import Target
 from giltrace.process.folder import sees_the_same
@@ -80,8 +80,8 @@ def counted_command(target: Target) -> Iterator[Counted]:
     All Python processes below it count. The block is left only when the command has ended; one that was not started
     never begins.
     """
-    with tempfile.TemporaryDirectory(prefix="giltrace-metrics-") as temporary:
-        child = Child(target.argv, counting_environment(Path(temporary)))
+    with made_for_counts() as folder:
+        child = Child(target.argv, counting_environment(folder))
         at_the_gate, runs = True, False
 
         def start() -> None:
@@ -94,7 +94,7 @@ def counted_command(target: Target) -> Iterator[Counted]:
             while counted.status is None and (left := until - time.monotonic()) > 0:
                 counted.status = child.wait(min(left, _POLL_SECONDS))
 
-        counted = Counted(Path(temporary), titled(target.argv), wait, lambda: ended_how(counted.status))
+        counted = Counted(folder, titled(target.argv), wait, lambda: ended_how(counted.status))
         counted.start = start
         try:
             yield counted
@@ -112,16 +112,14 @@ def counted_in_background(target: Target, output: Output, ending: Ending) -> Ite
 
     Raises `TargetError`.
     """
-    with tempfile.TemporaryDirectory(prefix="giltrace-metrics-") as temporary:
-        folder = Path(temporary)
-        with in_background(target, counting_environment(folder), output) as process:
+    with made_for_counts() as folder, in_background(target, counting_environment(folder), output) as process:
 
-            def over() -> str | None:
-                counted.status = process.poll()
-                return ended_how(counted.status)
+        def over() -> str | None:
+            counted.status = process.poll()
+            return ended_how(counted.status)
 
-            counted = Counted(folder, titled(target.argv), _waiting(over, ending), over)
-            yield counted
+        counted = Counted(folder, titled(target.argv), _waiting(over, ending), over)
+        yield counted
 
 
 @contextlib.contextmanager
@@ -154,24 +152,21 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
     GilCollector(native.COUNTING_DEPTH).refuse()
     target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
     end_orphan(target)
-    with tempfile.TemporaryDirectory(prefix="giltrace-metrics-") as temporary:
-        folder = Path(temporary, "counts")
-        folder.mkdir()
-        with marked_as_recorded(folder):
-            place = find_place(target, folder)
+    with made_for_counts() as folder, marked_as_recorded(folder):
+        place = find_place(target, folder)
+        try:
+            how, names = native.counting(), names_to_tell(process)
+            tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
+            files = folder if place.is_direct else place.files.path
+            counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
+            counted.pid_here = _ids_of(process)
             try:
-                how, names = native.counting(), names_to_tell(process)
-                tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
-                files = folder if place.is_direct else place.files.path
-                counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
-                counted.pid_here = _ids_of(process)
-                try:
-                    with kept_up(tracer.poll):
-                        yield counted
-                finally:
-                    tracer.stop()
+                with kept_up(tracer.poll):
+                    yield counted
             finally:
-                place.abandon()
+                tracer.stop()
+        finally:
+            place.abandon()
 
 
 def counts_already(process: Process) -> list[str]:

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -155,12 +154,14 @@ def _use(folder: Path) -> Path:
 
 def temporary_folder() -> Path:
     """Make a folder that goes with this process."""
+    from giltrace.launch.count_folder import remove as remove_folder
+
     folder, owner = Path(tempfile.mkdtemp(prefix="giltrace-metrics-")), os.getpid()
 
     def remove() -> None:
         if os.getpid() == owner:
             with contextlib.suppress(OSError):
-                shutil.rmtree(folder)
+                remove_folder(folder)
 
     atexit.register(remove)
     return folder

@@ -8,9 +8,7 @@ one that is asked: it is a file then, written whole under a lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from giltrace.launch.count_folder import had_alone
 from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading
 from giltrace.metrics.sketch import Sketch
 from giltrace.metrics.totals import RECENT_NS, Totals
@@ -27,7 +26,6 @@ MOST_ROLES = 32
 OTHER = "other"
 
 NAME = "totals.json"
-_LOCK = "totals.lock"
 _VERSION = 1
 #: A minute is looked at in steps of this.
 _STEP_NS = 5_000_000_000
@@ -90,40 +88,45 @@ class Ledger:
         self._newest: Totals | None = None
 
     def update(self) -> Totals:
-        """Read everything now; once a shared folder is gone, what there was.
+        """Read everything now; once a shared folder was removed by who made it, what there was.
 
         Raises `OSError` if a ledger that is shared cannot be written, `RecordingError` if a page cannot be read.
         """
         with self._turn:
-            if self._newest is None or self._shared is None or self._shared.is_dir():
-                self._newest = self._update()
+            try:
+                with self._kept():
+                    self._newest, ended = self._read()
+            except FileNotFoundError:
+                if self._shared is None or self._shared.is_dir():
+                    raise
+                return self._newest or _totals(self._state, ())
+            # Not before that is written: it would be lost if this process ended in between.
+            for pid in ended:
+                self._pages.forget(pid)
             return self._newest
 
-    def _update(self) -> Totals:
-        with self._kept():
-            readings = self._pages.read(reset_longest=True)
-            state, ended = self._state, []
-            for reading in readings:
-                key = (reading.pid, reading.started_ns)
+    def _read(self) -> tuple[Totals, list[int]]:
+        """The sums, and which processes have ended."""
+        readings = self._pages.read(reset_longest=True)
+        state, ended = self._state, []
+        for reading in readings:
+            key = (reading.pid, reading.started_ns)
+            if key not in state.settled:
+                _add(state, reading)
+            if reading.ended:
+                ended.append(reading.pid)
+                state.last.pop(key, None)
                 if key not in state.settled:
-                    _add(state, reading)
-                if reading.ended:
-                    ended.append(reading)
-                    state.last.pop(key, None)
-                    if key not in state.settled:
-                        state.settled = [*state.settled, key][-_MOST_SETTLED:]
-                        state.ended += 1
-            there = {(reading.pid, reading.started_ns) for reading in readings}
-            for key in state.last.keys() - there:  # its file is gone without a last word
-                del state.last[key]
-                state.ended += 1
-            living = tuple(reading for reading in readings if not reading.ended)
-            totals = replace(_totals(state, living), refused=self._pages.refused)
-            self._save()
-        # Not before that is written: it would be lost if this process ended in between.
-        for reading in ended:
-            self._pages.forget(reading.pid)
-        return totals
+                    state.settled = [*state.settled, key][-_MOST_SETTLED:]
+                    state.ended += 1
+        there = {(reading.pid, reading.started_ns) for reading in readings}
+        for key in state.last.keys() - there:  # its file is gone without a last word
+            del state.last[key]
+            state.ended += 1
+        living = tuple(reading for reading in readings if not reading.ended)
+        totals = replace(_totals(state, living), refused=self._pages.refused)
+        self._save()
+        return totals, ended
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -131,14 +134,10 @@ class Ledger:
         if self._shared is None:
             yield
             return
-        lock = os.open(self._shared / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with had_alone(self._shared):
             with contextlib.suppress(FileNotFoundError):
                 self._state = _from_json((self._shared / NAME).read_bytes())
             yield
-        finally:
-            os.close(lock)
 
     def _save(self) -> None:
         if self._shared is not None:
