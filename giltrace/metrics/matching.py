@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from giltrace.analysis.measure.commands import words_of
 from giltrace.errors import GiltraceError
+from giltrace.installation import NAME
 from giltrace.launch.attach.checkup import refuse_other_than_python
 from giltrace.launch.attach.process import Process
 from giltrace.launch.counting import counted_process, counts_already
@@ -116,6 +117,8 @@ class Matching:
             return False
         line = " ".join(words)
         names = (line, words_of(line)[0], PurePath(words[0]).name) if line else ()
+        if NAME in names:
+            return False  # another giltrace, which has the pattern in its command line, too
         return any(fnmatchcase(name, pattern) for name in names for pattern in self._patterns)
 
     def _tell_once(self, pid: int, error: GiltraceError | OSError) -> None:

@@ -184,8 +184,9 @@ def test_a_process_that_counts_already_is_read() -> None:
 
 
 def test_all_that_fit_are_counted_those_that_come_later_too() -> None:
-    with looking("--json", "--interval", "200ms", "--match", "*giltrace-test-holder*") as look:
-        code = RUNS + "# giltrace-test-holder"
+    mark = f"giltrace-test-holder-{os.getpid()}-all"
+    with looking("--json", "--interval", "200ms", "--match", f"*{mark}*") as look:
+        code = f"{RUNS}# {mark}"
         assert look.stdout is not None
         with running(code=code) as one:
             _wait_for(look, lambda line: [each["pid"] for each in line["processes"]] == [one.pid])
@@ -202,6 +203,21 @@ def test_all_that_fit_are_counted_those_that_come_later_too() -> None:
             look.communicate(timeout=60)
             assert look.returncode == 0
             assert went_on(one)
+
+
+def test_another_giltrace_is_not_counted_whose_command_line_fits() -> None:
+    mark = f"giltrace-test-holder-{os.getpid()}-two"
+    pattern = ("--json", "--interval", "200ms", "--match", f"*{mark}*")
+    with looking(*pattern) as first, looking(*pattern) as second, running(code=f"{RUNS}# {mark}") as one:
+        # Whichever comes first counts it; the other finds it counted.
+        both = [first, second]
+        seen = [_wait_for(look, lambda line: line["seconds"] > 0) for look in both for _ in range(10)]
+        assert {each["pid"] for line in seen for each in line["processes"]} <= {one.pid}
+        for look in both:
+            look.send_signal(signal.SIGTERM)
+            look.communicate(timeout=60)
+            assert look.returncode == 0
+        assert went_on(one)
 
 
 def _wait_for(look: subprocess.Popen[str], what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
