@@ -61,6 +61,8 @@ class Family:
 _ROLE = (("role",), ("cpython.thread.role",))
 _LINE = (("line", "function"), ("code.file.path", "code.function.name"))
 _CAUSE = (("cause",), ("cpython.lock.cause",))
+_KIND = (("kind",), ("cpython.gil.line.kind",))
+_KINDS = ("culprit", "victim", "sleeper")
 _PROGRAM = (
     ("command", "python", "free_threaded"),
     ("process.command_line", "process.runtime.version", "cpython.free_threaded"),
@@ -261,6 +263,15 @@ FAMILIES: tuple[Family, ...] = (
         "Threads that found no room to count in: all figures are without them.",
         *_NONE,
         lambda totals: [((), float(totals.lost))],
+    ),
+    Family(
+        "python_gil_unnamed_seconds",
+        "cpython.gil.unnamed.time",
+        Kind.COUNTER,
+        "s",
+        "Time that is missing from the lines of a kind: two threads had something to tell at the same instant.",
+        *_KIND,
+        lambda totals: [((kind,), ns / 1e9) for kind, ns in zip(_KINDS, totals.unnamed_ns, strict=True)],
     ),
     Family(
         "giltrace_info",

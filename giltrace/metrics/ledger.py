@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from giltrace.launch.count_folder import had_alone
-from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading
+from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading, Unnamed
 from giltrace.metrics.sketch import Sketch
-from giltrace.metrics.totals import RECENT_NS, Totals
+from giltrace.metrics.totals import RECENT_NS, Totals, added
 
 #: Roles that are told apart; the others are one, `OTHER`, and stay that.
 MOST_ROLES = 32
 OTHER = "other"
 
 NAME = "totals.json"
-_VERSION = 1
+_VERSION = 2
 #: A minute is looked at in steps of this.
 _STEP_NS = 5_000_000_000
 #: Processes that are remembered to have been added already, for files of theirs that are not gone yet.
@@ -59,6 +59,7 @@ class _Last:
     lines: dict[str, dict[str, tuple[int, int]]] = field(default_factory=lambda: {name: {} for name in _TABLES})
     held: list[tuple[int, int]] = field(default_factory=list)  #: instants of the last minute, held until then
     lost: int = 0
+    unnamed_ns: Unnamed = (0, 0, 0)
 
 
 @dataclass
@@ -72,6 +73,7 @@ class _State:
     settled: list[_Key] = field(default_factory=list)
     ended: int = 0
     lost: int = 0
+    unnamed_ns: Unnamed = (0, 0, 0)
 
 
 class Ledger:
@@ -173,6 +175,9 @@ def _add(state: _State, reading: ProcessReading) -> None:
         last.lines[name] = _add_lines(state.sketches[name], last.lines[name], lines)
     state.lost += max(reading.lost - last.lost, 0)
     last.lost = max(reading.lost, last.lost)
+    new_unnamed = added(reading.unnamed_ns, last.unnamed_ns)
+    state.unnamed_ns = _sum(state.unnamed_ns, new_unnamed)
+    last.unnamed_ns = _sum(last.unnamed_ns, new_unnamed)
     held = reading.counts.held_ns
     if not last.held:
         last.held.append((reading.started_ns, 0))
@@ -180,6 +185,10 @@ def _add(state: _State, reading: ProcessReading) -> None:
         last.held.append((reading.at_ns, held))
     while len(last.held) > 1 and last.held[1][0] <= reading.at_ns - RECENT_NS:
         del last.held[0]
+
+
+def _sum(one: Unnamed, other: Unnamed) -> Unnamed:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _by_label(state: _State, roles: Iterable[RoleReading]) -> dict[str, Counts]:
@@ -238,6 +247,7 @@ def _totals(state: _State, processes: tuple[ProcessReading, ...]) -> Totals:
         busiest=max((_share(state, reading) for reading in processes), default=0.0),
         ended=state.ended,
         lost=state.lost,
+        unnamed_ns=state.unnamed_ns,
     )
 
 
@@ -263,12 +273,14 @@ def _to_json(state: _State) -> bytes:
                 one.lines,
                 one.held,
                 one.lost,
+                one.unnamed_ns,
             ]
             for key, one in state.last.items()
         ],
         "settled": state.settled,
         "ended": state.ended,
         "lost": state.lost,
+        "unnamed": state.unnamed_ns,
     }
     return json.dumps(told, separators=(",", ":")).encode()
 
@@ -280,13 +292,14 @@ def _from_json(data: bytes) -> _State:
         if told["version"] != _VERSION:
             return _State()
         last = {}
-        for pid, started, roles, causes, lines, held, lost in told["last"]:
+        for pid, started, roles, causes, lines, held, lost, unnamed in told["last"]:
             last[int(pid), int(started)] = _Last(
                 {role: _counts(one) for role, one in roles.items()},
                 {cause: (one[0], one[1]) for cause, one in causes.items()},
                 {name: {key: (one[0], one[1]) for key, one in lines[name].items()} for name in _TABLES},
                 [(one[0], one[1]) for one in held],
                 int(lost),
+                _unnamed(unnamed),
             )
         return _State(
             int(told["started_ns"]),
@@ -298,6 +311,7 @@ def _from_json(data: bytes) -> _State:
             [(one[0], one[1]) for one in told["settled"]],
             int(told["ended"]),
             int(told["lost"]),
+            _unnamed(told["unnamed"]),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return _State()
@@ -307,3 +321,8 @@ def _counts(row: list[Any]) -> Counts:
     counts = Counts(*row)
     lengths = (tuple(counts.hold_lengths), tuple(counts.wait_lengths), tuple(counts.block_lengths))
     return replace(counts, hold_lengths=lengths[0], wait_lengths=lengths[1], block_lengths=lengths[2])
+
+
+def _unnamed(told: list[int]) -> Unnamed:
+    culprits, victims, sleepers = map(int, told)
+    return culprits, victims, sleepers

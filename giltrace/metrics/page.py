@@ -180,6 +180,7 @@ class _Page:
         threads = [_thread(tally, scale, reading) for tally in living]
         alive = () if ended else tuple(threads)
         sleepers = [*places(head["tables"][Table.SLEEPERS]), *_asleep(living, scale.now)]
+        unnamed = [scale.ns(int(table["missed"])) for table in head["tables"]]
         self._lines.update()
         return ProcessReading(
             pid=self.pid,
@@ -198,6 +199,7 @@ class _Page:
             blocked=self._lines.readings(sleepers, scale),
             causes=self._lines.causes(sleepers, scale),
             lost=int(head["lost"]),
+            unnamed_ns=(unnamed[Table.CULPRITS], unnamed[Table.VICTIMS], unnamed[Table.SLEEPERS]),
             note=text_of(bytes(GilFile.of(self._beside.path, beside).header["note"])),
             ended=ended,
         )

@@ -136,6 +136,10 @@ class CauseReading:
     error_ns: int  #: by which the time may be too large
 
 
+#: Time that no line of culprits, victims and sleepers could be named for: another thread was just writing there.
+Unnamed = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class ProcessReading:
     """One process, since its counters began."""
@@ -153,6 +157,7 @@ class ProcessReading:
     blocked: tuple[LineReading, ...]  #: lines that slept in locks; exact
     causes: tuple[CauseReading, ...]
     lost: int = 0  #: threads that found no room to count in
+    unnamed_ns: Unnamed = (0, 0, 0)
     note: str = ""  #: why something is missing, if so
     ended: bool = False  #: the process has ended, or executes another program now: these are its last words
 

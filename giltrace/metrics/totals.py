@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading, total
+from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading, Unnamed, total
 
 #: The longest waits and holds that are told are those of the last so many nanoseconds, however often somebody asks.
 RECENT_NS = 60_000_000_000
@@ -29,6 +29,7 @@ class Totals:
     busiest: float = 0.0
     ended: int = 0  #: processes
     lost: int = 0  #: threads that found no room to count in
+    unnamed_ns: Unnamed = (0, 0, 0)
     refused: tuple[str, ...] = ()  #: why the counts of some processes are not among these
 
     @property
@@ -51,7 +52,14 @@ class Totals:
             causes=_causes_since(self.causes, before.causes),
             ended=self.ended - before.ended,
             lost=self.lost - before.lost,
+            unnamed_ns=added(self.unnamed_ns, before.unnamed_ns),
         )
+
+
+def added(now: Unnamed, before: Unnamed) -> Unnamed:
+    """What was added, and no less than nothing."""
+    culprits, victims, sleepers = (max(one - other, 0) for one, other in zip(now, before, strict=True))
+    return culprits, victims, sleepers
 
 
 def _lines_since(lines: tuple[LineReading, ...], before: tuple[LineReading, ...]) -> tuple[LineReading, ...]:

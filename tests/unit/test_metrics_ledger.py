@@ -204,12 +204,12 @@ def test_what_is_kept_is_what_there_was(tmp_path: Path) -> None:
     assert again == first
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"version": 99}', b'{"version": 1}', b"\xff\x00"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"version": 99}', b'{"version": 2}', b"\xff\x00"])
 def test_a_ledger_that_is_damaged_begins_anew(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / NAME).write_bytes(damage)
     pages = MadePages(reading(roles={"a": counts(3)}))
     assert held(Ledger(pages, tmp_path).update()) == {"a": 3}
-    assert json.loads((tmp_path / NAME).read_bytes())["version"] == 1
+    assert json.loads((tmp_path / NAME).read_bytes())["version"] == 2
 
 
 def test_an_interval_has_what_was_added_in_it() -> None:
@@ -223,6 +223,17 @@ def test_an_interval_has_what_was_added_in_it() -> None:
     assert held(new) == {"a": 7, "b": 1}
     assert [(one.line, one.ns, one.times) for one in new.culprits] == [(3, 6, 1), (1, 4, 3)]
     assert new.at_ns - new.started_ns == 2 * SECOND
+
+
+def test_time_without_a_line_is_told_and_never_shrinks(tmp_path: Path) -> None:
+    pages = MadePages(replace(reading(1), unnamed_ns=(5, 0, 7)), replace(reading(2), unnamed_ns=(1, 2, 0)))
+    ledger = Ledger(pages, tmp_path)
+    first = ledger.update()
+    assert first.unnamed_ns == (6, 2, 7)
+    pages.readings = (replace(reading(1), unnamed_ns=(9, 0, 6)), ended(pages.readings[1]))
+    now = Ledger(pages, tmp_path).update()
+    assert now.unnamed_ns == (10, 2, 7)
+    assert now.since(first).unnamed_ns == (4, 0, 0)
 
 
 @given(

@@ -61,9 +61,10 @@ def told(totals: Totals, before: Totals | None) -> dict[str, Any]:
         "causes": [
             {"cause": cause.cause, "blocks": cause.blocks, "blocked": cause.blocked_ns / 1e9} for cause in new.causes
         ],
-        "culprits": [_line(line) for line in new.culprits],
-        "victims": [_line(line) for line in new.victims],
-        "sleepers": [_line(line) for line in new.blocked],
+        "culprits": _lines(new.culprits, totals.culprits),
+        "victims": _lines(new.victims, totals.victims),
+        "unnamed": [ns / 1e9 for ns in new.unnamed_ns],
+        "sleepers": _lines(new.blocked, totals.blocked),
     }
 
 
@@ -73,6 +74,11 @@ def _counts(counts: Counts, *, lengths: bool = False) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if lengths or not name.endswith("_lengths")}
 
 
-def _line(line: LineReading) -> dict[str, Any]:
-    figures = {"seconds": line.ns / 1e9, "times": line.times}
-    return {"file": line.file, "line": line.line, "function": line.function, "collecting": line.collecting, **figures}
+def _lines(new: tuple[LineReading, ...], whole: tuple[LineReading, ...]) -> list[dict[str, Any]]:
+    by_key = {line.key: line for line in whole}
+    return [
+        {"file": line.file, "line": line.line, "function": line.function, "collecting": line.collecting}
+        | {"seconds": line.ns / 1e9, "times": line.times}
+        | {"total": {"seconds": by_key[line.key].ns / 1e9, "error": by_key[line.key].error_ns / 1e9}}
+        for line in new
+    ]
