@@ -20,7 +20,7 @@ import pytest
 
 from docs import recipes
 from tests import processes, prometheus, sanitizers, viewers
-from tests.interpreters import Interpreter, interpreters
+from tests.interpreters import Interpreter, interpreters, some
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
 # Tests that limit a process's memory count addresses, of which pyarrow's own allocator reserves a gigabyte at once.
@@ -113,9 +113,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--full"):
         return
-    rare = [item for item in items if item.get_closest_marker("rarely")]
+    rare = [item for item in items if item.get_closest_marker("rarely") or _is_one_of_many(item)]
     config.hook.pytest_deselected(items=rare)
-    items[:] = [item for item in items if not item.get_closest_marker("rarely")]
+    left_out = set(rare)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_one_of_many(item: pytest.Item) -> bool:
+    """Whether a test takes long on each interpreter, and this is none of those that tell most."""
+    if item.get_closest_marker("on_some") is None:
+        return False
+    used = [value for value in item.callspec.params.values() if isinstance(value, Interpreter)]  # type: ignore[attr-defined]
+    return bool(used) and used[0] not in some()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,6 +64,14 @@ def one_per_minor() -> tuple[Interpreter, ...]:
 
 
 @functools.cache
+def some() -> frozenset[Interpreter]:
+    """Of those the oldest, the newest, every other one in between, and all that have no GIL."""
+    one_each = one_per_minor()
+    with_gil = [one for one in one_each if not one.free_threaded]
+    return frozenset((*with_gil[::2], *with_gil[-1:], *(one for one in one_each if one.free_threaded)))
+
+
+@functools.cache
 def has(python: Path, need: str) -> bool:
     """Whether an interpreter has what a workload needs: ``Python 3.12`` (or later), ``Python 3.13t`` (or later, and no
     GIL), or the module of that name.

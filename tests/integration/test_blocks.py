@@ -50,11 +50,13 @@ def test_each_block_is_on_record(any_interpreter: Interpreter, tmp_path: Path) -
     check(timeline, entries)
 
 
+@pytest.mark.on_some
 def test_each_block_is_in_a_ring(any_interpreter: Interpreter, tmp_path: Path) -> None:
     entries, timeline = recorded(any_interpreter, tmp_path / "x.giltrace", "--light", "--ring", "1MiB")
     check(timeline, entries)
 
 
+@pytest.mark.on_some
 def test_each_block_is_seen_by_who_attaches(any_interpreter: Interpreter, tmp_path: Path) -> None:
     folder = tmp_path / "x.giltrace"
     with Running(any_interpreter.path, "", target=blocks.TARGET) as target:

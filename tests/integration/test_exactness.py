@@ -44,6 +44,7 @@ def test_thousand_brief_threads_are_all_there_with_their_names(interpreter: Inte
     assert process.lost == 0
 
 
+@pytest.mark.on_some
 def test_each_sleep_of_the_convoy_is_a_hand_off_with_its_wait(interpreter: Interpreter, tmp_path: Path) -> None:
     append_pair(tmp_path)
     subprocess.run(

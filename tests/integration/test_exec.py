@@ -57,6 +57,7 @@ def whole(process: Process) -> Iterator[tuple[int, int]]:
     yield from ((thread.start, thread.end) for thread in process.threads)
 
 
+@pytest.mark.on_some
 @pytest.mark.needs("perf")
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @pytest.mark.parametrize("way", [*OF_ITSELF, *OF_A_FORK])
@@ -73,6 +74,7 @@ def test_python_ends_where_its_process_executes(tmp_path: Path, programs: dict[s
         assert parent.became == ""
 
 
+@pytest.mark.on_some
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @pytest.mark.parametrize("way", [*OF_ITSELF, *OF_A_FORK])
 def test_python_ends_no_later_where_the_kernel_was_not_asked(

@@ -64,6 +64,7 @@ def interrupt(started: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.mark.on_some
 def test_attaches_and_leaves_again_and_again(interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(interpreter.path, "workers") as target:
         for number in range(2):
@@ -103,6 +104,7 @@ def test_counts_equal_those_of_kernel_uprobes(interpreter: Interpreter, tmp_path
         assert process.lost == 0
 
 
+@pytest.mark.on_some
 def test_threads_that_all_sleep_are_left_through_one_of_them(interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(interpreter.path, "idle") as target:
         started = command(target.pid, tmp_path / "asleep.giltrace")
@@ -125,6 +127,7 @@ loop()
 """
 
 
+@pytest.mark.on_some
 def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Path) -> None:
     with waiting(interpreter.path, "-c", SPINNERS) as process:
         handed_over, hogs = 0, list[Hog]()
@@ -141,6 +144,7 @@ def test_a_loop_in_python_is_never_a_hog(interpreter: Interpreter, tmp_path: Pat
     assert len(hogs) <= 1, hogs
 
 
+@pytest.mark.on_some
 @pytest.mark.parametrize("kind", ["spin", "malloc", "many", "ids"])
 def test_busy_programs(interpreter: Interpreter, kind: str, tmp_path: Path) -> None:
     with Running(interpreter.path, kind) as target:
@@ -158,6 +162,7 @@ def churn_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.on_some
 @pytest.mark.needs("cc")
 def test_threads_inside_malloc_are_left_alone(interpreter: Interpreter, churn_library: Path, tmp_path: Path) -> None:
     with Running(interpreter.path, "native", churn_library) as target:
@@ -240,6 +245,7 @@ def asleep(target: Running) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.on_some
 def test_what_began_before_and_never_ends_is_known(interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(interpreter.path, "spin") as target:
         (process,) = record(target.pid, tmp_path / "spin.giltrace", 0.2).processes

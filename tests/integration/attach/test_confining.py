@@ -87,6 +87,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.on_some
 @pytest.mark.parametrize("way", ["prctl", "tsync"])
 def test_until_what_was_taken_ahead_is_used_up(interpreter: Interpreter, way: str, tmp_path: Path) -> None:
     folder = tmp_path / "x.giltrace"

@@ -50,6 +50,7 @@ def check(process: Process, interpreter: Interpreter, kind: str) -> None:
         assert f"'payer' at {stood()[0]} in a lock that 'booker' had" in verdict.summary
 
 
+@pytest.mark.on_some
 @pytest.mark.parametrize("kind", ["RLock", "Lock"])
 def test_who_waits_for_whom_is_known(any_interpreter: Interpreter, kind: str, tmp_path: Path) -> None:
     with Stuck(any_interpreter.path, kind) as target:
@@ -72,6 +73,7 @@ def test_from_outside(any_interpreter: Interpreter, kind: str, tmp_path: Path) -
         check(process, any_interpreter, kind)
 
 
+@pytest.mark.on_some
 def test_threads_that_wait_for_work_are_no_deadlock(any_interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(any_interpreter.path, "", target=IDLE) as target:
         while len(asleep_now(target.pid)) < int(target.line()):
@@ -85,6 +87,7 @@ def test_threads_that_wait_for_work_are_no_deadlock(any_interpreter: Interpreter
     assert judge(process).kind in ("idle", "free-threaded")
 
 
+@pytest.mark.on_some
 @pytest.mark.parametrize("observed", [False, True], ids=["exact", "observed"])
 def test_top(any_interpreter: Interpreter, observed: bool) -> None:
     if observed and any_interpreter.free_threaded:
@@ -116,6 +119,7 @@ def test_one_thread_with_its_own_lock(any_interpreter: Interpreter, tmp_path: Pa
         assert f"<module> (stuck.py:{line('alone waits')})" in verdict.summary
 
 
+@pytest.mark.on_some
 def test_who_is_woken_up_meanwhile_is_no_more_blocked(any_interpreter: Interpreter, tmp_path: Path) -> None:
     with Stuck(any_interpreter.path, "Lock") as target:
         target.hangs()

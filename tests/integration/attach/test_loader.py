@@ -84,6 +84,7 @@ def loading(interpreter: Interpreter, library: Path, request: pytest.FixtureRequ
         yield program
 
 
+@pytest.mark.on_some
 def test_attaching_waits_for_the_loader_and_the_program_does_not_wait_for_it(loading: Loading, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "giltrace", "attach", str(loading.process.pid), "--light", "-d", "50ms"]
     with subprocess.Popen([*words, "-o", tmp_path / "x"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:

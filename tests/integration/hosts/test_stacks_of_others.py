@@ -39,6 +39,7 @@ def forced(process: ProcessEvents, name: str) -> int:
     return int(np.count_nonzero(released["flags"][released["thread"] == thread] & layout.RecordFlag.FORCED))
 
 
+@pytest.mark.on_some
 @pytest.mark.needs("cc")
 @pytest.mark.parametrize("static", [True, False], ids=["static", "shared"])
 @pytest.mark.parametrize("begins", ["context", "bare", "lost"])
