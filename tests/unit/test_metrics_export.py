@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -125,6 +126,25 @@ def test_lines_of_json_are_lines() -> None:
     (text,) = stream.getvalue().splitlines()
     assert json.loads(text)["roles"][0]["role"] == 'a\n"\x1b[2J'
     assert text.isprintable()
+
+
+def test_a_line_of_json_says_how_right_the_sum_of_a_line_is_and_what_is_missing() -> None:
+    before = replace(totals(culprits=(line(3, 2 * SECOND),)), unnamed_ns=(1, 0, 0))
+    now = replace(before, culprits=(line(3, 5 * SECOND),), unnamed_ns=(SECOND + 1, 0, 0), refused=("of another",))
+    stream = StringIO()
+    lines = JsonLines(stream)
+    lines.begin(lambda: before, before)
+    lines.tell(now)
+    lines.tell(replace(now, culprits=(*now.culprits, line(4, 7 * SECOND, error_ns=5 * SECOND))))
+    first, second = (json.loads(text) for text in stream.getvalue().splitlines())
+    assert [(one["line"], one["seconds"], one["total"]) for one in first["culprits"]] == [
+        (3, 3.0, {"seconds": 5.0, "error": 0.0})
+    ]
+    assert (first["unnamed"], second["unnamed"]) == ([1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    assert [(one["line"], one["seconds"], one["total"]) for one in second["culprits"]] == [
+        (4, 2.0, {"seconds": 7.0, "error": 5.0})
+    ]
+    assert first["unread"] == ["of another"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 132])
