@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ SI_KERNEL = 0x80
 class Child:
     """A forked process that executes `argv` when `release` is called.
 
-    While one exists, the forwarded signals and SIGCHLD are blocked in this process and handled by `wait`. A signal that
+    While one exists, the forwarded signals are blocked in this process and handled by `wait`. A signal that
     this process has a handler of its own for is not forwarded.
     """
 
@@ -29,12 +30,18 @@ class Child:
         usual = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
         self._forwarded = {number for number in FORWARDED if signal.getsignal(number) in usual}
         self._gate, self._status = os.pipe(), os.pipe()
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._forwarded, signal.SIGCHLD})
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._forwarded)
         self.pid = os.fork()
         if self.pid == 0:
             self._run(env)
         os.close(self._gate[0])
         os.close(self._status[1])
+        self._end = select.poll()
+        self._descriptor = -1
+        # Where the system has or allows none, the end is seen when the time of a wait is over.
+        with contextlib.suppress(OSError):
+            self._descriptor = os.pidfd_open(self.pid)
+            self._end.register(self._descriptor, select.POLLIN)
 
     def _run(self, env: dict[str, str]) -> None:
         """In the child: wait at the gate, then become the target, or report why not."""
@@ -74,6 +81,11 @@ class Child:
 
     def _reap(self) -> None:
         os.waitpid(self.pid, 0)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def wait(self, seconds: float, ended: Callable[[], object] = lambda: None) -> int | None:
@@ -81,13 +93,16 @@ class Child:
 
         `ended` is called when it has ended, and can still be asked of by its id.
         """
-        info = signal.sigtimedwait({*self._forwarded, signal.SIGCHLD}, seconds)
-        if info is not None and info.si_signo != signal.SIGCHLD and info.si_code != SI_KERNEL:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, info.si_signo)
+        self._end.poll(seconds * 1000)
+        # Signals are not waited for: of a wait that was stopped beyond its time, as by Ctrl-Z, CPython tells one that
+        # never came. It looks at what the system has not filled in.
+        while (info := signal.sigtimedwait(self._forwarded, 0)) is not None:
+            if info.si_code != SI_KERNEL:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, info.si_signo)
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         ended()
         _, status = os.waitpid(self.pid, 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._let_go()
         return os.waitstatus_to_exitcode(status)

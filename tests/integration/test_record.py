@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from giltrace.collectors import LIGHT, NAMES
+from giltrace.launch.recorder import POLL_SECONDS
 from giltrace.recording.meta import Meta
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Timeline
@@ -178,6 +180,22 @@ def test_ctrl_c_in_the_terminal_is_delivered_once(tmp_path: Path) -> None:
     os.close(leader)
     assert output == "count 1\n", errors
     assert process.returncode == 0
+    check(tmp_path, "x")
+
+
+def test_a_recorder_that_was_stopped_for_a_while_sends_nothing(tmp_path: Path) -> None:
+    """As by Ctrl-Z and `fg`. What waits for signals by the clock has seen ones then that never came."""
+    waiting = Waiting(tmp_path)
+    recorder = waiting.recorder
+    for _ in range(20):
+        recorder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, recorder.pid, os.WSTOPPED)
+        time.sleep(2 * POLL_SECONDS)
+        recorder.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, recorder.pid, os.WCONTINUED)
+    recorder.send_signal(signal.SIGTERM)
+    status, errors = waiting.end()
+    assert status == -signal.SIGTERM, errors
     check(tmp_path, "x")
 
 
