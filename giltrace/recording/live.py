@@ -200,10 +200,11 @@ def _update(file: LiveFile, pieces: tuple[Piece, ...], clock: TickClock | None, 
     decoder = Decoder(clock)
     events = decoder.decode(written, [piece.stack for piece in pieces])
     good = times.have(events["time"])
-    file.impossible += int((~good).sum())
-    events = events[good]
+    if not good.all():
+        file.impossible += int((~good).sum())
+        events = events.compress(good)
     if (events["time"][1:] < events["time"][:-1]).any():
-        events = events[np.argsort(events["time"], kind="stable")]
+        events = events.take(np.argsort(events["time"], kind="stable"))
     events["stack"][events["stack"] == 0] = -1
     threads = {piece.thread: piece.info for piece in pieces}
     return Update(file, events, threads, pieces, ended, decoder.places.table, decoder.held)

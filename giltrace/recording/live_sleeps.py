@@ -7,9 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.recording.door import MAX_TIME
-from giltrace.recording.events import Array
+from giltrace.recording.events import PLACE, Array
 from giltrace.recording.layout import Kind, Way
 from giltrace.recording.live import Update
+
+#: Of a sleep whose place is not known.
+_NOWHERE = np.zeros((), PLACE)
 
 
 class Sleep(NamedTuple):
@@ -48,7 +51,7 @@ class LiveSleeps:
     def take(self, update: Update) -> list[tuple[Sleep, int]]:
         """Take what is new; returns the long sleeps that ended, and when."""
         kind = update.events["kind"]
-        told = update.events[(kind == Kind.SLEPT) | (kind == Kind.AWOKE) | (kind == Kind.THREAD_END)]
+        told = update.events.compress((kind == Kind.SLEPT) | (kind == Kind.AWOKE) | (kind == Kind.THREAD_END))
         if not len(told):
             return []
         told = told[np.argsort(told["thread"], kind="stable")]
@@ -67,7 +70,7 @@ class LiveSleeps:
             thread, time = int(row["thread"]), int(row["time"])
             before = self.now.pop(thread, None)
             if row["kind"] == Kind.SLEPT:
-                place = update.places[int(row["arg"])]
+                place = update.places[row["arg"]] if row["arg"] < len(update.places) else _NOWHERE
                 self.now[thread] = Sleep(
                     thread=thread,
                     since=time,

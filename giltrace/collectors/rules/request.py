@@ -111,14 +111,14 @@ class Request(Following[_Process]):
         if file.pid in self._told_by_middleware or file.stacks is None:
             process.threads.clear()
             return []
-        turns = update.events[np.isin(update.events["kind"], _TURNS)]
+        turns = update.events.compress(np.isin(update.events["kind"], _TURNS))
         answering = self._answering(process, file, turns)
         found: list[Caught] = []
         for thread in np.unique(turns["thread"]).tolist():
             mine = turns["thread"] == thread
             if thread in process.threads or answering[mine].any():
                 serving = process.threads.setdefault(thread, _Serving())
-                found += self._follow_thread(update, process, thread, serving, turns[mine], answering[mine])
+                found += self._follow_thread(update, process, thread, serving, turns.compress(mine), answering[mine])
         if update.ended:
             return found
         for thread, serving in process.threads.items():

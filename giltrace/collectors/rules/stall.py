@@ -66,7 +66,7 @@ class Stall(Following[_Process]):
 
     def _follow(self, process: _Process, update: Update, until: int, outside: Outside) -> list[Caught]:
         file = update.file
-        turns = update.events[np.isin(update.events["kind"], _TURNS)]
+        turns = update.events.compress(np.isin(update.events["kind"], _TURNS))
         found: list[Caught] = []
         if file.stacks is not None and len(turns):
             waits = _in_selector(process, file, turns, outside)
@@ -75,7 +75,7 @@ class Stall(Following[_Process]):
                 np.unique(threads).tolist()
             ):
                 mine = threads == thread
-                found += self._follow_thread(update, process, thread, turns[mine], waits[mine], outside)
+                found += self._follow_thread(update, process, thread, turns.compress(mine), waits[mine], outside)
         for thread in ended(update):
             process.loops.pop(thread, None)
         if update.ended:

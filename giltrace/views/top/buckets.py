@@ -51,12 +51,12 @@ class Buckets:
     def total(self, since: int = 0) -> npt.NDArray[np.void]:
         """One row per key with its figures from bucket `since` on; sorted by key."""
         rows = self._rows()
-        return self._merge(rows[rows["bucket"] >= since], ("key",))
+        return self._merge(rows.compress(rows["bucket"] >= since), ("key",))
 
     def of(self, key: int) -> npt.NDArray[np.void]:
         """The rows of one key, sorted by bucket."""
         rows = self._rows()
-        own: npt.NDArray[np.void] = rows[rows["key"] == key]
+        own: npt.NDArray[np.void] = rows.compress(rows["key"] == key)
         return own
 
     def _rows(self) -> npt.NDArray[np.void]:
@@ -66,13 +66,13 @@ class Buckets:
 
     def _merge(self, rows: npt.NDArray[np.void], by: tuple[str, ...]) -> npt.NDArray[np.void]:
         order = np.lexsort(tuple(rows[name] for name in reversed(by)))
-        rows = rows[order]
+        rows = rows.take(order)
         fresh = np.zeros(len(rows), np.bool_)
         fresh[:1] = True
         for name in by:
             fresh[1:] |= rows[name][1:] != rows[name][:-1]
         head = np.flatnonzero(fresh)
-        merged: npt.NDArray[np.void] = rows[head]
+        merged: npt.NDArray[np.void] = rows.take(head)
         if len(head) < len(rows):
             for name in self._sums:
                 merged[name] = np.add.reduceat(rows[name], head)

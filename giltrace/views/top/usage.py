@@ -88,7 +88,7 @@ class Matcher:
         late = len(self.under_way) and len(events) and events["time"][0] < self.under_way["time"].max()
         whole = np.concatenate([self.under_way, events])
         if late:
-            whole = whole[np.argsort(whole["time"], kind="stable")]
+            whole = whole.take(np.argsort(whole["time"], kind="stable"))
         threads, index = np.unique(whole["thread"], return_inverse=True)
         whole["thread"] = index.ravel()
         carried = np.full(len(threads), NEVER)
