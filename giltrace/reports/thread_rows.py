@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from giltrace.analysis.results import ThreadReport
 from giltrace.analysis.summary import ThreadSummary
@@ -14,8 +14,7 @@ from giltrace.timeline.model import State, Thread
 MOST_SINGLE = 12
 
 
-@dataclass(frozen=True)
-class ThreadRow:
+class ThreadRow(NamedTuple):
     """What one thread, or several together, did; times in ns, and what is not known is None."""
 
     name: str
