@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.finding_results import BlameTotal, Phase, Verdict
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.verdict import judge
@@ -18,7 +19,6 @@ from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.measure.tasks import NO_TASKS, TaskTables, find_tasks, merged_tables
-from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.recording.collected import CollectorReport
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free

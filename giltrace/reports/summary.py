@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.fleet import what_tasks_lost
-from giltrace.analysis.results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.locks import print_whereabouts

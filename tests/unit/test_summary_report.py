@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from giltrace.analysis.results import Phase
+from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.summary import summarise
 from giltrace.recording.collected import CollectorReport
 from giltrace.reports.summary import print_summary
