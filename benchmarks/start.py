@@ -1,10 +1,11 @@
 """What giltrace adds to a program's time at its start and its end, and how long a look at giltrace takes.
 
-    python benchmarks/start.py [--rounds 20] [--against FOLDER[:FOLDER]]
+    python benchmarks/start.py [--rounds 30] [--only NAME] [--against FOLDER[:FOLDER]]
 
-Each line is the median of rounds in which all commands take turns: wall time and CPU time (of all processes), and how
-far they are above those of the program alone. Bytecode is cached before, as installing does. `--against` are folders
-that another giltrace, and what it needs, are imported from: it is measured in the same rounds.
+In each round all commands take turns, each right after the program alone. A line has the medians of wall time and CPU
+time (of all processes), how far each pair's are apart, with the quartiles, and how many times as long it took. Bytecode
+is cached before, as installing does. `--only` measures the commands of that name. `--against` are folders that another
+giltrace, and what it needs, are imported from: it is measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -56,24 +57,35 @@ def commands(out: Path) -> list[Command]:
     ]
 
 
-def run(words: tuple[str, ...], env: dict[str, str]) -> Took:
-    """Run this Python with `words`."""
+def run(words: tuple[str, ...], env: dict[str, str], folder: Path) -> Took:
+    """Run this Python with `words` in `folder`: in another there might be a giltrace to import."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *words], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    null = subprocess.DEVNULL
+    subprocess.run([sys.executable, *words], env=env, cwd=folder, stdout=null, stderr=null, check=True)
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Took(wall * 1e3, cpu * 1e3)
 
 
-def median(of: list[Took]) -> Took:
-    """The median of both."""
-    return Took(statistics.median(one.wall for one in of), statistics.median(one.cpu for one in of))
+def spread(of: list[float]) -> str:
+    """The median, and the quartiles."""
+    low, middle, high = statistics.quantiles(of, n=4, method="inclusive")
+    return f"{middle:+.0f} ({low:+.0f} to {high:+.0f})"
+
+
+def line(name: str, pairs: list[tuple[Took, Took]]) -> str:
+    """What a command took in all rounds, with what the program alone did just before."""
+    wall, cpu = (statistics.median(took) for took in zip(*(took for _, took in pairs), strict=True))
+    above = [spread([took[at] - alone[at] for alone, took in pairs]) for at in (0, 1)]
+    times = statistics.median(took.wall / alone.wall for alone, took in pairs)
+    return f"{name:34} {wall:8.0f} {cpu:8.0f} {above[0]:>24} {above[1]:>24} {times:8.1f}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--against", default="", metavar="FOLDER[:FOLDER]")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -82,24 +94,19 @@ def main() -> None:
         bare["PYTHONPYCACHEPREFIX"] = str(out / "bytecode")
         here = {**bare, "PYTHONPATH": str(Path(__file__).parents[1])}
         kinds = {"": here, **({"before: ": {**bare, "PYTHONPATH": asked.against}} if asked.against else {})}
-        alone: dict[str, list[Took]] = {NOTHING: [], WAITING: []}
-        took: dict[tuple[str, Command], list[Took]] = {}
+        pairs: dict[tuple[str, Command], list[tuple[Took, Took]]] = {}
         for turn in range(asked.rounds + 1):
-            if turn == 1:  # the first filled the caches
-                alone, took = {program: [] for program in alone}, {}
-            for program, times in alone.items():
-                times.append(run(("-c", program), bare))
             for kind, env in kinds.items():
                 for one in commands(out):
+                    if asked.only and one.name not in asked.only:
+                        continue
                     shell = {"_GILTRACE_COMPLETE": "bash"} if one.completes else {}
-                    took.setdefault((kind, one), []).append(run(one.words, {**env, **shell}))
-        print(f"{'':34} {'wall ms':>8} {'CPU ms':>8} {'above the program: wall':>24} {'CPU':>6}")
-        for program, times in alone.items():
-            wall, cpu = median(times)
-            print(f"{program or 'bare':34} {wall:8.0f} {cpu:8.0f}")
-        for (kind, one), times in took.items():
-            (wall, cpu), (wall_alone, cpu_alone) = median(times), median(alone[one.program])
-            print(f"{kind + one.name:34} {wall:8.0f} {cpu:8.0f} {wall - wall_alone:+24.0f} {cpu - cpu_alone:+6.0f}")
+                    pair = run(("-c", one.program), bare, out), run(one.words, {**env, **shell}, out)
+                    if turn:  # the first filled the caches
+                        pairs.setdefault((kind, one), []).append(pair)
+        print(f"{'':34} {'wall ms':>8} {'CPU ms':>8} {'above: wall':>24} {'CPU':>24} {'times':>8}")
+        for (kind, one), took in pairs.items():
+            print(line(kind + one.name, took))
 
 
 if __name__ == "__main__":

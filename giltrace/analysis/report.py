@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.findings.convoy import find_convoys
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.event_loops import find_event_loops
@@ -25,16 +26,7 @@ from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.measure.tasks import TaskTables, find_tasks, merged_tables
 from giltrace.analysis.replay.released import released
 from giltrace.analysis.replay.what_if import what_if, without_lock
-from giltrace.analysis.results import (
-    SCHEMA,
-    GilReport,
-    Hog,
-    ProcessReport,
-    Quality,
-    Report,
-    ThreadReport,
-    WhatIf,
-)
+from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport, WhatIf
 from giltrace.analysis.summary import GilSummary, ThreadSummary, summarise_process
 from giltrace.timeline.model import Flag, Process, Timeline
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,7 @@ Window = tuple[int, int | None]
 Words = str | int | Iterable[str | int] | None
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """What is asked about; what is empty chooses all.
 
     `processes` are pids or patterns for a command line, its script or its program; `threads` patterns for names and

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.finding_results import BlameTotal, Phase, Verdict
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.verdict import judge
@@ -17,7 +19,6 @@ from giltrace.analysis.measure.limits import describe_limits
 from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.measure.tasks import NO_TASKS, TaskTables, find_tasks, merged_tables
-from giltrace.analysis.results import BlameTotal, Phase, Verdict
 from giltrace.recording.collected import CollectorReport
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.invariants import held_and_free
@@ -33,8 +34,7 @@ TOP_WHEREABOUTS = 3
 LEAST_WHEREABOUTS = 0.1
 
 
-@dataclass(frozen=True)
-class ThreadSummary:
+class ThreadSummary(NamedTuple):
     """One thread. Times in ns; shares are of its life, 1 being all of it.
 
     `cores` are those it ran on, or without scheduling data those it acquired the GIL on. `states_ns` has all seven
@@ -65,8 +65,7 @@ class ThreadSummary:
     role: str = ""
 
 
-@dataclass(frozen=True)
-class GilSummary:
+class GilSummary(NamedTuple):
     """One GIL. `contended_ns` is how long at least one thread waited for it.
 
     `latency_median_ns` is over all hand-offs, free time included; `wake_latency_median_ns` over those whose taker
@@ -84,8 +83,7 @@ class GilSummary:
     forced_releases: int
 
 
-@dataclass(frozen=True)
-class ProcessSummary:
+class ProcessSummary(NamedTuple):
     """One process; `threads`, the chosen ones, in the order of the timeline.
 
     `became`: see `Process`. `limits`: see `ProcessReport`. `culprits` are the lines for which its threads waited
@@ -135,8 +133,7 @@ class ProcessSummary:
         return tuple(row for row in self.culprits if row.ns >= LEAST_CULPRIT * waited and row.site.function)
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(NamedTuple):
     """How good the measurement is: `lost` counts GIL events and scheduling records that could not be stored.
 
     `lost_stacks` counts GIL events whose stack could not be.
@@ -190,8 +187,7 @@ def summarise(timeline: Timeline) -> Summary:
 
 def _summarised(process: Process, timeline: Timeline) -> ProcessSummary:
     figures = Costed(process, timeline.start + timeline.realtime_offset)
-    return replace(
-        summarise_process(process, int(timeline.machine_of(process).get("cpus", 0)), figures),
+    return summarise_process(process, int(timeline.machine_of(process).get("cpus", 0)), figures)._replace(
         tasks=find_tasks(process, timeline.merged, figures.block_causes, figures.sites),
         culprits=CulpritSites(process, figures.sites, own_lines=True).ranked(
             process.of_chosen(process.waits), TOP_CULPRITS

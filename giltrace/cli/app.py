@@ -10,8 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -38,8 +37,7 @@ _LOOKS = ("-h", "--help", "-V", "--version")
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command: its `name`, its function as ``module:function``, its line in ``giltrace --help``, and its parser."""
 
     name: str

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from giltrace.collectors.base import Collector
 
+#: Where the class of each is: a new collector is one file in this package and one line here.
+_HOMES = {
+    "gil": "gil:GilCollector",
+    "sched": "sched:SchedCollector",
+    "py-spy": "pyspy:PySpyCollector",
+    "viztracer": "viztracer:VizTracerCollector",
+}
+
 #: All collectors by name, those that run unless more or fewer are asked for, and those that `--light` keeps.
-NAMES = ("gil", "sched", "py-spy", "viztracer")
+NAMES = tuple(_HOMES)
 USUAL = ("gil", "sched", "py-spy")
 LIGHT = ("gil", "sched")
 
 
-def registry() -> tuple[type[Collector], ...]:
-    """Return the collector classes, in the order of `NAMES`; imports them, which takes a while."""
-    from giltrace.collectors.gil import GilCollector
-    from giltrace.collectors.pyspy import PySpyCollector
-    from giltrace.collectors.sched import SchedCollector
-    from giltrace.collectors.viztracer import VizTracerCollector
-
-    return GilCollector, SchedCollector, PySpyCollector, VizTracerCollector
+def registry(names: Collection[str] = NAMES) -> tuple[type[Collector], ...]:
+    """Return the collector classes of these names, in the order of `NAMES`; imports them, which takes a while."""
+    homes = (home.split(":") for name, home in _HOMES.items() if name in names)
+    return tuple(getattr(import_module(f"{__name__}.{module}"), kind) for module, kind in homes)
 
 
 def choose(
@@ -44,5 +49,5 @@ def choose(
         raise UsageError(f"{both[0]} is asked for and left out", "drop one of the two")
     wanted = {*base, *also} - set(without)
     given = settings or {}
-    makers: list[tuple[str, Callable[..., Collector]]] = [(kind.name, kind) for kind in registry()]
-    return [make(**given.get(name, {})) for name, make in makers if name in wanted]
+    makers: list[tuple[str, Callable[..., Collector]]] = [(kind.name, kind) for kind in registry(wanted)]
+    return [make(**given.get(name, {})) for name, make in makers]

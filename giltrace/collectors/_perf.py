@@ -16,8 +16,8 @@ import resource
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 
@@ -43,8 +43,7 @@ _OTHER_DESCRIPTORS = 256
 _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(NamedTuple):
     """A look at the code that a thread runs once in `period_ns` of its time on a core: up to `depth` addresses."""
 
     period_ns: int

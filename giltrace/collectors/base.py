@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from giltrace.recording.collected import CollectorReport
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """One recording under way: its `folder`, the `pid` of the target, and the `python` it is expected to run.
 
     `python` is None where the target is a command that is not known to be an interpreter.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Flag, Process
 
 
-@dataclass(frozen=True)
-class Relations:
+class Relations(NamedTuple):
     """Per hold: `following`, the next hold of the same GIL (-1: none), and whether a flow arrow ends at its begin
     (`arrow_in`) or leaves from its end (`arrow_out`). Per switch request the hold that it was made to (`asked_hold`)
     and whose that was (`asked`); -1: nobody's.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _VERDICT = re.compile(r"^Truth: verdict = (\S+)$", re.M)
@@ -13,8 +13,7 @@ _NEEDS = re.compile(r"^Needs: (.+)$", re.M)
 _LOOK_FOR = re.compile(r"^What to look for: (.+?)(?:\n\n|\Z)", re.M | re.S)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a workload's docstring says of it.
 
     `description` is its first line, without the full stop; `look_for` the paragraph on what its recording shows;

@@ -117,10 +117,10 @@ def record(
         crew.stop()
         folder.abandon()
         raise
-    folder.keep()
-    if room is not None:
-        room.start()
     with taken_beside(meanwhile):
+        folder.keep()
+        if room is not None:
+            room.start()
         status = child.wait(POLL_SECONDS, crew.look)
         while status is None:
             crew.poll()

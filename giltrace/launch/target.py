@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from giltrace.errors import TargetError, UsageError
 from giltrace.launch.bundled import bundled
@@ -25,8 +25,7 @@ print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), free_thre
 """
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What to execute: its `argv`, the `python` it names (None for another command), a `name` for the output.
 
     `bundled`: it is one of giltrace's own workloads.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +53,8 @@ def _open_to_all(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _staged(folder: Path, files: Sequence[Path]) -> Path:
+    import hashlib  # takes as long as all else here, for what is seldom needed
+
     digest = hashlib.sha256()
     for path in files:
         digest.update(os.fsencode(path) + b"\0" + (folder / path).read_bytes())
@@ -83,6 +83,8 @@ def _copy(folder: Path, files: Sequence[Path], parent: Path, final: Path) -> Pat
     """Make `final` at one blow, or use it if it is there already and ours; else another name will do."""
     if _is_ours(final, folder, files):
         return final
+    import tempfile
+
     scratch = Path(tempfile.mkdtemp(prefix="giltrace-", dir=parent))
     try:
         for path in files:

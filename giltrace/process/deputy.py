@@ -7,9 +7,11 @@ import errno
 import os
 import platform
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 #: libc's own function would change the groups of all threads.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
@@ -44,6 +46,8 @@ class Deputy:
         self._worker: ThreadPoolExecutor | None = None
         self._refused = False
         if os.geteuid() == 0 != user.uid:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._worker = ThreadPoolExecutor(1, "deputy", self._try_to_become)
 
     def do(self, work: Callable[..., T], *arguments: object) -> T:

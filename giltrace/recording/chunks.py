@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +33,7 @@ _TOGETHER = 4 << 20
 Words = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """The records of some chunks, one after the other: those of chunk `i` are ``records[bounds[i]:bounds[i + 1]]``.
 
     Each chunk has the number of its thread, and the ticks that its records count from.

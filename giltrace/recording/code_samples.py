@@ -44,8 +44,7 @@ class MappedFile(NamedTuple):
     device: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True)
-class CodeSamples:
+class CodeSamples(NamedTuple):
     """All samples (dtype `SAMPLE`) in no order, and the `files` that their places are in."""
 
     samples: npt.NDArray[np.void]

@@ -101,8 +101,7 @@ class StackTable:
         return found
 
 
-@dataclass(frozen=True)
-class ThreadInfo:
+class ThreadInfo(NamedTuple):
     """A thread that touched a GIL: `tid` is the kernel's id, `lost` its events that could not be stored."""
 
     tid: int
@@ -193,8 +192,7 @@ class SchedEvents:
     execs: tuple[Exec, ...] = ()
 
 
-@dataclass(frozen=True)
-class Spans:
+class Spans(NamedTuple):
     """Spans of one process from one collector: function spans (exact) or runs of samples (`sampled`).
 
     `spans` has dtype `SPAN` and is sorted by (tid, start, depth); within a thread, spans nest.

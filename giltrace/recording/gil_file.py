@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ _COUNTS = ("lost_stacks", "lost", "ring_size", "overwritten", "samples", "switch
 _LENGTHS = ("sampled_ns", "longest_gap_ns", "typical_gap_ns")
 
 
-@dataclass(frozen=True)
-class GilFile:
+class GilFile(NamedTuple):
     """One file: `head` are its first bytes, `header` they as a scalar of dtype `layout.HEADER`."""
 
     path: Path

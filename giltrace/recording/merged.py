@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +51,7 @@ class Track(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(NamedTuple):
     """The spans of one file: `rows` has dtype `MERGED` and is sorted by (track, start, depth).
 
     `source` is the file's name; `sampled` says that a span is a run of equal samples. `clock` says in words how its
@@ -108,7 +106,7 @@ def read_merged(folder: Path, times: Times = _EVER, damage: list[str] | None = N
             rows = merged.rows[_sensible(merged, times)]
             if len(rows) < len(merged.rows):
                 problems.append(f"{visible(path.name)}: {len(merged.rows) - len(rows)} spans make no sense: left out")
-            found.append(replace(merged, rows=rows[np.lexsort((rows["depth"], rows["start"], rows["track"]))]))
+            found.append(merged._replace(rows=rows[np.lexsort((rows["depth"], rows["start"], rows["track"]))]))
     if damage is not None:
         damage += [*(error.left_out() for error in refused), *problems]
     return found

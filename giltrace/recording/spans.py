@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def read_spans(
             rows = _sensible(spans, times)
             if len(rows) < len(spans.spans):
                 problems.append(f"{visible(path.name)}: {len(spans.spans) - len(rows)} spans make no sense: left out")
-            found.append(replace(spans, spans=rows))
+            found.append(spans._replace(spans=rows))
     if refused and damage is None:
         raise refused[0]
     if damage is not None:

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +66,7 @@ class _Reader:
         return data
 
 
-@dataclass(frozen=True)
-class _Record:
+class _Record(NamedTuple):
     """A whole record: what it tells, and where in the file it is."""
 
     kind: int

@@ -17,7 +17,8 @@ def console(**options: Any) -> Console:
 
     What is printed goes where it is to go in a notebook, too, where Rich would show it.
     """
-    made = Console(**options, force_jupyter=False)
+    # Nothing here is an emoji's name: looking for one reads a list of all of them.
+    made = Console(**options, force_jupyter=False, emoji=False)
     if made.width < _NARROWEST:
         made.width = _USUAL
     return made

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from giltrace.analysis.results import Report, Verdict, WaitDecomposition
+from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.results import Report, WaitDecomposition
 from giltrace.recording.collected import CollectorReport
 from giltrace.text import json_text
 

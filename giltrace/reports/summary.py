@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.fleet import what_tasks_lost
-from giltrace.analysis.results import Phase
+from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.locks import print_whereabouts
@@ -30,6 +29,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Print each process (those that used a GIL most come first), then the quality of the measurement."""
     processes = sorted(summary.processes, key=weight, reverse=True)
     if summary.tasks.prefixes:
+        from giltrace.analysis.fleet import what_tasks_lost
+
         told, advice = what_tasks_lost(summary.tasks, len(processes))
         paragraph(told, console, style="bold", indent="")
         if advice:

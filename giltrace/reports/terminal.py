@@ -11,17 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Convoy, EventLoop, Hog
 from giltrace.analysis.measure.native_code import functions_text
-from giltrace.analysis.results import (
-    Convoy,
-    EventLoop,
-    GilReport,
-    Hog,
-    ProcessReport,
-    Report,
-    WaitDecomposition,
-    WhatIf,
-)
+from giltrace.analysis.results import GilReport, ProcessReport, Report, WaitDecomposition, WhatIf
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
 from giltrace.reports.console import paragraph, print_heading, print_table

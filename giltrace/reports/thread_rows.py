@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from giltrace.analysis.results import ThreadReport
 from giltrace.analysis.summary import ThreadSummary
 from giltrace.timeline.model import State, Thread
+
+if TYPE_CHECKING:
+    from giltrace.analysis.results import ThreadReport
 
 #: Of more threads than this, those of a role share a row.
 MOST_SINGLE = 12
 
 
-@dataclass(frozen=True)
-class ThreadRow:
+class ThreadRow(NamedTuple):
     """What one thread, or several together, did; times in ns, and what is not known is None."""
 
     name: str

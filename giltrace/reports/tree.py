@@ -6,10 +6,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from giltrace.analysis.measure.commands import words_of
-from giltrace.analysis.results import ProcessReport, ThreadReport
 from giltrace.analysis.summary import ProcessSummary
+
+if TYPE_CHECKING:
+    from giltrace.analysis.results import ProcessReport, ThreadReport
 
 _NUMBER = re.compile(r"\d+")
 

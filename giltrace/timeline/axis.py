@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,7 @@ _LONGEST = float(1 << 58)
 NEVER = np.int64(1 << 62)
 
 
-@dataclass(frozen=True)
-class LifeAxis:
+class LifeAxis(NamedTuple):
     """The lifetimes of all threads laid end to end on one axis, so that one sort orders every thread's instants.
 
     Thread i occupies ``[base[i], base[i] + ends[i] - starts[i]]``; `starts` and `ends` are in ns.

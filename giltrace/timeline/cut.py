@@ -31,7 +31,7 @@ def cut(timeline: Timeline, stretches: Sequence[tuple[int, int]], room: Ints | N
     parts = [_process(process, kept, room) for process in timeline.processes]
     others = reaching(timeline.other_runs["start"], timeline.other_runs["end"], kept)
     merged = tuple(
-        replace(one, rows=one.rows[reaching(one.rows["start"], one.rows["end"], kept)]) for one in timeline.merged
+        one._replace(rows=one.rows[reaching(one.rows["start"], one.rows["end"], kept)]) for one in timeline.merged
     )
     gone = sum(len(one.rows) for one in timeline.merged) - sum(len(one.rows) for one in merged)
     before = timeline.cut or Cut((), timeline.recorded)
@@ -84,7 +84,7 @@ def _process(process: Process, kept: Ints, room: Ints | None) -> Process:
         runs=process.runs[reaching(process.runs["start"], process.runs["end"], kept)],
         states=process.states[reaching(process.states["start"], process.states["end"], kept)],
         spans=tuple(
-            replace(one, spans=one.spans[reaching(one.spans["start"], one.spans["end"], kept)]) for one in process.spans
+            one._replace(spans=one.spans[reaching(one.spans["start"], one.spans["end"], kept)]) for one in process.spans
         ),
         stacks=None if process.stacks is None else _stacks(process.stacks, holding, waiting, asking, looking, blocking),
         gathered=gathered.kept(process, np.flatnonzero(holding)),

@@ -94,7 +94,7 @@ def _shifted(process: Process, ns: int, ids: Mapping[int, int]) -> Process:
         start=process.start + ns,
         end=process.end + ns,
         threads=tuple(
-            replace(one, tid=ids.get(one.tid, one.tid), start=one.start + ns, end=one.end + ns)
+            one._replace(tid=ids.get(one.tid, one.tid), start=one.start + ns, end=one.end + ns)
             for one in process.threads
         ),
         spans=tuple(_spans(one, ns, ids) for one in process.spans),
@@ -106,7 +106,7 @@ def _shifted(process: Process, ns: int, ids: Mapping[int, int]) -> Process:
 def _spans(spans: Spans, ns: int, ids: Mapping[int, int]) -> Spans:
     rows = _later(spans.spans, ns)
     rows["tid"] = [ids.get(tid, tid) for tid in rows["tid"].tolist()]
-    return replace(spans, pid=ids.get(spans.pid, spans.pid), spans=rows)
+    return spans._replace(pid=ids.get(spans.pid, spans.pid), spans=rows)
 
 
 def _later(rows: Array, ns: int) -> Array:
@@ -125,8 +125,7 @@ def _moved(merged: Merged, part: Part, ids: Mapping[int, int]) -> Merged:
             return Track(ids.get(one.pid, one.pid), ids.get(one.tid, one.tid), one.name)
         return one._replace(name=f"{part.worker}: {one.name}")
 
-    return replace(
-        merged,
+    return merged._replace(
         rows=_later(merged.rows, part.offset_ns),
         tracks=tuple(map(track, merged.tracks)),
         clock_error_ns=merged.clock_error_ns + part.error_ns,
@@ -158,8 +157,7 @@ def _together(files: Sequence[Merged]) -> Merged:
         rows["category"] = _numbers(one.categories, categories)[one.rows["category"]]
         parts.append(rows)
     rows = np.concatenate(parts).astype(MERGED)
-    return replace(
-        first,
+    return first._replace(
         tracks=tuple(tracks),
         names=tuple(names),
         categories=tuple(categories),

@@ -7,8 +7,8 @@ said, marked `Flag.PARTIAL_START` or `Flag.PARTIAL_END`; what not even the loss 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ _ACQUIRE, _RELEASE, _REQUEST, _TIMEOUT = (
 _NOTHING = np.uint8(Kind.NONE)
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """How the threads of one process used its GILs; `violations` say what more lacks than was lost.
 
     `hold_stacks`, `request_stacks` and `sample_stacks` (int32, one per hold, switch request and sample) number the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from giltrace.timeline.model import Array
 CLOCK_SLACK_NS = 1_000
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """One program image while its timeline is built: what was recorded, and the time that it spans.
 
     `ended` tells per traced thread whether its end is on record; `lives` are those of its process that reach into it.
@@ -56,7 +55,7 @@ def program_images(
         first = begin == min(one.time for one in begins[pid] if not one.not_python)
         following, became = _succession(begin, begins[pid], kernel.execs.get(pid, []))
         own = _spans_of(spans, pid, None if first else begin, following)
-        found.append(_bounded(replace(image, spans=own, became=became), kernel, following, end))
+        found.append(_bounded(image._replace(spans=own, became=became), kernel, following, end))
     for process in _unrecorded(processes, spans, kernel, start):
         # When these were executed is not known: the kernel's word for it may be about what came before Python.
         own = _spans_of(spans, process.pid, None, None)
@@ -83,8 +82,7 @@ def _unrecorded(
     return found
 
 
-@dataclass(frozen=True)
-class _Begin:
+class _Begin(NamedTuple):
     """When an image began, as it says itself."""
 
     time: int
@@ -104,7 +102,7 @@ def _bounded(image: Image, kernel: Kernel, following: int | None, end: int) -> I
     known = _end_of(process.pid, lives, begin, following, end) if lives else following
     finish = last if known is None else max(last, known)
     reaching = tuple(life for life in lives if life.start < finish and life.end > begin)
-    return replace(image, lives=reaching, end=finish)
+    return image._replace(lives=reaching, end=finish)
 
 
 def _succession(begin: int, begins: Sequence[_Begin], execs: Sequence[Exec]) -> tuple[int | None, str]:
@@ -149,5 +147,5 @@ def _spans_of(spans: Sequence[Spans], pid: int, begin: int | None, following: in
         if following is not None:
             rows = rows[rows["start"] < following].copy()
             rows["end"] = np.minimum(rows["end"], following)
-        own.append(replace(one, spans=rows))
+        own.append(one._replace(spans=rows))
     return tuple(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -38,8 +37,7 @@ class Slot(NamedTuple):
     thread: int
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """Lives and execs by pid, each pid's in order of time, and all runs (dtype `TID_RUN`) sorted by (tid, start)."""
 
     lives: dict[int, list[Life]]

@@ -191,7 +191,7 @@ def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
     for thread in process.threads:
         tid = ids.get(str(thread.tid), thread.tid)
         # Once only: a later thread that has the same id has its own name.
-        threads.append(replace(thread, tid=tid, name=names.pop(str(tid), thread.name)))
+        threads.append(thread._replace(tid=tid, name=names.pop(str(tid), thread.name)))
     pid = ids.get(str(process.pid), process.pid)
     stacks = process.stacks
     if stacks is not None and meta.files:
@@ -208,7 +208,7 @@ def _spans_as_seen_here(spans: Spans, meta: Meta) -> Spans:
         return spans
     rows = spans.spans.copy()
     rows["tid"] = np.array([inside.get(tid, tid) for tid in used.tolist()], rows["tid"].dtype)[of_row]
-    return replace(spans, spans=rows[np.lexsort((rows["depth"], rows["start"], rows["tid"]))])
+    return spans._replace(spans=rows[np.lexsort((rows["depth"], rows["start"], rows["tid"]))])
 
 
 def _of_the_program(sched: SchedEvents, meta: Meta) -> SchedEvents:

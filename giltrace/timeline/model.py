@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -164,8 +164,7 @@ class Stacks:
     wake: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
 
-@dataclass(frozen=True)
-class Thread:
+class Thread(NamedTuple):
     """One thread that lived in a traced process; it need not ever have touched a GIL."""
 
     tid: int
@@ -175,8 +174,7 @@ class Thread:
     lost: int = 0
 
 
-@dataclass(frozen=True)
-class Cores:
+class Cores(NamedTuple):
     """How much of the machine a process might use: it might run on `cpus` cores.
 
     `quota` is how many cores' worth of time it was granted in each period, by its cgroup; None for all that it can use.
@@ -191,8 +189,7 @@ class Cores:
         return self.cpus if self.quota is None else min(self.cpus, max(1, math.ceil(self.quota)))
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """One of the machines of a recording of several: its name and what it is, with the keys of `Timeline.machine`.
 
     `offset_ns` was added to the times on its clock; they are those of the recording up to `error_ns`.
@@ -204,8 +201,7 @@ class Host:
     error_ns: int
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """Where a process of several machines ran: `host` numbers `Timeline.hosts`, `pid` is its id there.
 
     `worker` is what the cluster calls it and `address` where it is reached; empty for a process that one started.
@@ -304,8 +300,7 @@ class Process:
         return list(range(len(self.threads))) if self.chosen is None else np.flatnonzero(self.chosen).tolist()
 
 
-@dataclass(frozen=True)
-class OtherTask:
+class OtherTask(NamedTuple):
     """A thread of a process that is not Python, or was not traced: known from its context switches only."""
 
     pid: int
@@ -313,8 +308,7 @@ class OtherTask:
     name: str
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """What `timeline.cut.cut` did: the stretches (start, end) that are `kept`, sorted and disjoint, of what was
     `recorded` from its first to its last instant; and how many holds, waits, runs and spans were left out.
     """

@@ -39,7 +39,7 @@ def window(timeline: Timeline, start: int, end: int) -> Timeline:
         other_tasks=tuple(timeline.other_tasks[at] for at in used.tolist()),
         other_runs=others,
         merged=tuple(
-            replace(one, rows=_clipped(one.rows[_inside(one.rows, start, end)], start, end)) for one in timeline.merged
+            one._replace(rows=_clipped(one.rows[_inside(one.rows, start, end)], start, end)) for one in timeline.merged
         ),
     )
 
@@ -97,7 +97,7 @@ def _process(process: Process, start: int, end: int) -> Process:
         start=first,
         end=last,
         threads=tuple(
-            replace(one, start=min(max(one.start, start), end), end=max(min(one.end, end), start)) for one in threads
+            one._replace(start=min(max(one.start, start), end), end=max(min(one.end, end), start)) for one in threads
         ),
         spans=tuple(_spans(spans, start, end) for spans in process.spans),
         stacks=None if process.stacks is None else _stacks(process.stacks, kept),
@@ -164,4 +164,4 @@ def _stacks(stacks: Stacks, kept: dict[str, npt.NDArray[np.bool_]]) -> Stacks:
 
 
 def _spans(spans: Spans, start: int, end: int) -> Spans:
-    return replace(spans, spans=_clipped(spans.spans[_inside(spans.spans, start, end)], start, end))
+    return spans._replace(spans=_clipped(spans.spans[_inside(spans.spans, start, end)], start, end))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from giltrace.timeline.kernel import Life
 from giltrace.timeline.model import Array, Thread
 
 
-@dataclass(frozen=True)
-class Cast:
+class Cast(NamedTuple):
     """The threads of an image. Those that touched a GIL come first, in the order that the events number them.
 
     `born` tells per thread whether the kernel saw its birth: until it is first given a core it is runnable.
@@ -99,8 +98,8 @@ def _share(members: list[tuple[Thread, bool]], indices: list[int], first: Ints, 
     for one, other in pairwise(indices):
         begin = int(min(first[other], members[other][0].end))
         thread, born = members[one]
-        members[one] = (replace(thread, end=max(min(thread.end, begin), int(last[one]), thread.start)), born)
-        members[other] = (replace(members[other][0], start=begin), False)
+        members[one] = (thread._replace(end=max(min(thread.end, begin), int(last[one]), thread.start)), born)
+        members[other] = (members[other][0]._replace(start=begin), False)
 
 
 def _from_spans(image: Image, known: set[int], names: Mapping[int, str]) -> list[Thread]:

@@ -18,6 +18,25 @@ from giltrace.process.cores import Allowed, allowed
 
 #: What takes long to import.
 HEAVY = {"numpy", "perfetto", "google", "rich", "pydantic", "viztracer", "wasmtime", "pygments", "click", "logging"}
+#: What no recording under `--light` needs: of other packages, and what is found for a report, of tasks or of a fleet.
+NEEDLESS = {
+    *("perfetto", "pydantic", "viztracer", "wasmtime", "pygments", "click", "logging", "hashlib", "concurrent.futures"),
+    *(f"giltrace.analysis.{name}" for name in ("results", "task_results", "fleet", "report")),
+    *(f"giltrace.collectors.{name}" for name in ("pyspy", "viztracer")),
+}
+#: So many modules of giltrace are imported when the target starts, and with its trace at the end.
+MOST_AT_START, MOST_AT_END = 55, 205
+#: And so many modules of Python's own: little more than Typer and numpy need.
+MOST_OF_PYTHON_AT_START, MOST_OF_PYTHON_AT_END = 150, 175
+#: So many data classes are defined for all that: each takes as long as the import of a few modules, a tuple a fifth.
+MOST_DATA_CLASSES = 40
+DATA_CLASSES = """
+import dataclasses, importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+ours = [vars(module) for name, module in list(sys.modules.items()) if name.startswith("giltrace")]
+print(len({one for names in ours for one in names.values() if isinstance(one, type) and dataclasses.is_dataclass(one)}))
+"""
 LOOKS = [["--help"], ["--version"], ["workloads"], *([command.name, "--help"] for command in COMMANDS)]
 
 NAMES = "print('imported', *sorted(sys.modules), file=sys.stderr, flush=True)"
@@ -117,11 +136,28 @@ def test_the_target_waits_for_no_import_and_its_end_for_none(options: list[str],
     assert printed == "None"
     assert not tops(at_start) & HEAVY - {"logging"}
     assert "numpy" in in_all
-    assert ("perfetto" in tops(in_all)) == ("--no-trace" not in options)
+    assert ("google" in tops(in_all)) == ("--no-trace" not in options)
     if has_a_core_to_spare() and options:
         late = {name for name in in_all - at_end if name.partition(".")[0] in (HEAVY | {"giltrace"})}
         # Rich reads tables of its own when it prints.
         assert {name for name in late if not name.startswith("rich._")} == set()
+
+
+def test_no_more_is_imported_than_a_small_recording_needs(tmp_path: Path) -> None:
+    _, (at_start, _, in_all) = recorded(tmp_path, "--light")
+    assert in_all & NEEDLESS == set()
+    for modules, most, most_of_python in (
+        (at_start, MOST_AT_START, MOST_OF_PYTHON_AT_START),
+        (in_all, MOST_AT_END, MOST_OF_PYTHON_AT_END),
+    ):
+        assert len({name for name in modules if name.startswith("giltrace")}) <= most
+        assert len({name for name in modules if name.partition(".")[0] in sys.stdlib_module_names}) <= most_of_python
+
+
+def test_few_data_classes_are_defined_for_it() -> None:
+    words = [sys.executable, "-c", DATA_CLASSES, "giltrace.cli.record", *starting._END, starting._TRACE]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert 0 < int(done.stdout) <= MOST_DATA_CLASSES
 
 
 @pytest.mark.parametrize("cores", [Allowed(1, None), Allowed(8, 1.5)], ids=["one", "a quota"])

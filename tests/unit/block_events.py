@@ -99,7 +99,7 @@ class Scene:
         held = [(at, lock) for at, (_, _, taken) in enumerate(found) for lock in taken]
         return replace(
             made,
-            threads=tuple(replace(one, name=self._name(one.tid)) for one in made.threads),
+            threads=tuple(one._replace(name=self._name(one.tid)) for one in made.threads),
             blocks=np.array([row for row, _, _ in found], BLOCK),
             locks=np.array(locks, LOCK),
             held=np.array(held, HELD_LOCK),

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from giltrace.analysis.finding_results import Hog, SampledFunction
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.native_code import MOST_FUNCTIONS, functions_text, native_functions
-from giltrace.analysis.results import Hog, SampledFunction
 from giltrace.recording.events import NATIVE_SAMPLE, NativeCode, NativeFunction
 from giltrace.recording.perf_types import ANONYMOUS
 from giltrace.timeline.model import Process

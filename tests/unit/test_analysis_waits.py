@@ -259,7 +259,7 @@ def test_blame_of_many_lines_agrees_with_plain_loops(
 
 def test_roles_fold_numbers_only_where_threads_share_them() -> None:
     made = make_process(threads=6, names=("MainThread", "pool-0_1", "pool-0_2", "worker-7", "", "stage2"))
-    made = replace(made, threads=tuple(replace(t, name="" if i == 4 else t.name) for i, t in enumerate(made.threads)))
+    made = replace(made, threads=tuple(t._replace(name="" if i == 4 else t.name) for i, t in enumerate(made.threads)))
     assert roles(made) == ("MainThread", "pool-*_*", "pool-*_*", "worker-7", "tid 4246", "stage2")
 
 

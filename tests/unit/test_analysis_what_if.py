@@ -259,6 +259,6 @@ def test_who_is_woken_late_is_woken_all_the_same() -> None:
 def test_a_circle_of_waits_comes_to_an_end() -> None:
     one = [(0, 5, HR), (5, 10, OB), (10, 15, HR)]
     code = read_program(lives(one, one), 2, Wakes.none())
-    circle = replace(code, awaits=np.array([-1, 3, -1, 1]))
+    circle = code._replace(awaits=np.array([-1, 3, -1, 1]))
     assert len(code.cpu) == 4
     assert replay(circle, 2) == 10 * MS

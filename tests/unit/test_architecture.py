@@ -35,7 +35,7 @@ LAYERS = (
 )
 #: The rooms of `analysis`, with the same rule.
 ROOMS = (
-    *("durations", "kinds", "site", "lock_results", "task_results", "results"),
+    *("durations", "kinds", "site", "lock_results", "task_results", "finding_results", "results"),
     *("measure", "selection", "replay", "findings", "compare"),
     *("summary", "fleet", "report"),
 )

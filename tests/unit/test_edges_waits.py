@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings import figures, hogs, imports, io_bound, long_interval, single
 from giltrace.analysis.findings.contention import contended
 from giltrace.analysis.findings.convoy import convoy, find_convoys
@@ -15,7 +16,6 @@ from giltrace.analysis.findings.costs import Cause, Costed, find_costs
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Process
 from tests.unit import test_findings
 from tests.unit import test_summary_verdict as made

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.verdict import judge
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import BlockEnd
 from tests.unit.block_events import Scene
 from tests.unit.gil_events import MS, US

@@ -357,7 +357,7 @@ def test_a_recording_keeps_what_was_merged(tmp_path: Path, whole: Timeline) -> N
     (written,) = whole.merged
     write_merged(tmp_path, written)
     (found,) = read_merged(tmp_path)
-    assert replace(found, rows=written.rows) == written
+    assert found._replace(rows=written.rows) == written
     assert np.array_equal(found.rows, written.rows)
     write_merged(tmp_path, written)
     assert len(read_merged(tmp_path)) == 1
@@ -367,7 +367,7 @@ def test_what_makes_no_sense_of_it_is_left_out_and_told(tmp_path: Path, whole: T
     (written,) = whole.merged
     rows = written.rows.copy()
     rows["track"][0], rows["name"][1], rows["launcher"][2], rows["end"][3] = 99, 99_999, 99, 0
-    path = write_merged(tmp_path, replace(written, rows=rows))
+    path = write_merged(tmp_path, written._replace(rows=rows))
     damage: list[str] = []
     (found,) = read_merged(tmp_path, damage=damage)
     assert len(found.rows) == len(rows) - 4

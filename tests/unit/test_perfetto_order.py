@@ -46,7 +46,7 @@ def test_groups_have_the_first_numbers_whatever_threads_are_called(first: str, t
 
 def test_the_gil_rows_of_threads_have_their_names(tmp_path: Path) -> None:
     process = make_process(threads=3, names=("MainThread", "线程", "io-worker"))
-    process = replace(process, threads=(*process.threads[:2], replace(process.threads[2], name="")))
+    process = replace(process, threads=(*process.threads[:2], process.threads[2]._replace(name="")))
     rows = load(make_timeline(process), tmp_path).query(
         "select k.name, t.tid from thread_track k join thread t using (utid) where k.name glob 'GIL*' order by t.tid"
     )

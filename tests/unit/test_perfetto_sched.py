@@ -75,7 +75,7 @@ def test_a_thread_that_ended_is_dead_after_its_last_run(tmp_path: Path) -> None:
     process = TIMELINE.processes[0]
     last = int(process.runs[process.runs["thread"] == 1]["end"].max())
     threads = list(process.threads)
-    threads[1] = replace(threads[1], end=last)
+    threads[1] = threads[1]._replace(end=last)
     timeline = make_timeline(replace(process, threads=tuple(threads)))
     rows = load(timeline, tmp_path).query(
         f"select ts, state from thread_state join thread using (utid) where tid = {threads[1].tid}"

@@ -52,7 +52,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
 def test_hostile_names_stay_data(tmp_path: Path) -> None:
     timeline = make_timeline(make_process())
     process = timeline.processes[0]
-    threads = tuple(replace(thread, name=HOSTILE) for thread in process.threads)
+    threads = tuple(thread._replace(name=HOSTILE) for thread in process.threads)
     bad = replace(timeline, processes=(replace(process, threads=threads, cmdline=HOSTILE),))
     text = page(bad, tmp_path)
     assert text.count("<script") == 2

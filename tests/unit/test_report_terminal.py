@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from giltrace.analysis.durations import duration
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.report import analyse
-from giltrace.analysis.results import Verdict
 from giltrace.analysis.selection import Selection, select
 from giltrace.reports.blame import BRIEF, Detail
 from giltrace.reports.names import shortened

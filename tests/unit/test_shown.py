@@ -108,7 +108,7 @@ def test_a_notebook_gets_what_is_printed_as_text(monkeypatch: pytest.MonkeyPatch
 def test_names_are_no_html_and_many_are_counted() -> None:
     built = timeline(*convoy())
     (process,) = built.processes
-    threads = tuple(replace(thread, name=NASTY) for thread in process.threads)
+    threads = tuple(thread._replace(name=NASTY) for thread in process.threads)
     built = replace(built, processes=(replace(process, threads=threads, python=NASTY),) * 6)
     one = recording(built)
     for shown in (read(of_report(one.report())), read(of_summary(one.summary()))):

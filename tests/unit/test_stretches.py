@@ -71,7 +71,7 @@ def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
     found = attribute(table, usage, np.empty(0, GATHERED), NO_BLOCKS)
     assert found.sample.tolist() == found.request.tolist() == [-1, 0, 1, -1, -1, 4]
     # What a thread is known to have begun with is no part of anything.
-    begun = replace(usage, hold_stacks=np.full(len(made.holds), 2, np.int32))
+    begun = usage._replace(hold_stacks=np.full(len(made.holds), 2, np.int32))
     assert attribute(table, begun, np.empty(0, GATHERED), NO_BLOCKS).sample.tolist() == [-1, 0, 1, 2, 3, 4]
     cut = replace(table, truncated=np.ones(5, np.bool_))
     assert attribute(cut, usage, np.empty(0, GATHERED), NO_BLOCKS).sample.tolist() == numbers.tolist()

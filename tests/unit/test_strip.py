@@ -51,7 +51,7 @@ def test_areas_are_the_shares_of_time(timeline: Timeline) -> None:
 def test_each_thread_has_a_row_with_its_name(timeline: Timeline) -> None:
     (process,) = timeline.processes
     names = ("a<b>&\"'", "x" * 60, "", "plain", "last")
-    threads = tuple(replace(thread, name=name) for thread, name in zip(process.threads, names, strict=True))
+    threads = tuple(thread._replace(name=name) for thread, name in zip(process.threads, names, strict=True))
     process = replace(process, threads=threads)
     titles = [one.text for one in drawn(process, timeline, [0, 1, 2, 4]).iter(f"{SVG}title")]
     assert titles == ["a<b>&\"'", "x" * 60, f"tid {threads[2].tid}", "last"]

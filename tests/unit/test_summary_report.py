@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from giltrace.analysis.results import Phase
+from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.summary import summarise
 from giltrace.recording.collected import CollectorReport
 from giltrace.reports.summary import print_summary
@@ -76,7 +76,7 @@ def test_says_when_its_character_changes() -> None:
     verdicts = [replace(made.verdict, kind=kind) for kind in ("single-threaded", "convoy")]
     phases = (Phase(0, 400 * MS, verdicts[0]), Phase(400 * MS, 1000 * MS, verdicts[1]))
     stream = io.StringIO()
-    told = replace(summarise(of(cpu_bound())), processes=(replace(made, phases=phases),))
+    told = replace(summarise(of(cpu_bound())), processes=(made._replace(phases=phases),))
     print_summary(told, Console(file=stream, width=120))
     assert "changes with time: single-threaded until 0.400s, convoy until 1.000s." in stream.getvalue()
 

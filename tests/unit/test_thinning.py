@@ -40,7 +40,7 @@ def by_turns(count: int, threads: int, wanted: np.ndarray, more: int = 0) -> Pro
         waits=waits[np.argsort(waits["start"], kind="stable")],
         runs=runs,
         switch_requests=process.switch_requests[:0],
-        threads=tuple(replace(one, end=end) for one in process.threads),
+        threads=tuple(one._replace(end=end) for one in process.threads),
         end=end,
     )
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from giltrace.analysis.compare.noise import Change
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Finding
 from giltrace.analysis.findings.ranked import find_findings
-from giltrace.analysis.results import Finding
 from giltrace.analysis.site import Site
 from giltrace.timeline.model import Timeline
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE
 from giltrace.analysis.findings.hogs import hog
@@ -12,7 +13,6 @@ from giltrace.analysis.findings.single import ALONE_SHARE
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.wait_causes import competed_ns
 from giltrace.analysis.replay.program import dependencies
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Bools, LifeAxis
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.servers import more_processes
-from giltrace.analysis.results import Verdict
 from giltrace.text import plural
 
 #: Contention: somebody waits while another thread runs with the GIL for this share of the time, leaving out that in

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Convoy, IntervalEstimate, Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Convoy, IntervalEstimate, Verdict
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process
 

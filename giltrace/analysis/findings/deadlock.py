@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.durations import duration
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.lock_blame import Pieces
-from giltrace.analysis.results import Verdict
 from giltrace.text import plural
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import BlockEnd, LockKind, Process

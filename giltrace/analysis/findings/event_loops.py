@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from giltrace.analysis.finding_results import EventLoop
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.loops import LOOPS, number_of
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import EventLoop
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from giltrace.analysis.durations import duration
+from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.expressions import Expressions
@@ -15,7 +16,6 @@ from giltrace.analysis.measure.native_code import Seen, functions_text, native_f
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
-from giltrace.analysis.results import Hog, SampledFunction, Verdict
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Flag, Process

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.costs import Cause, Costed
-from giltrace.analysis.results import Verdict
 from giltrace.text import plural
 
 #: Imports decide the verdict if one thread waited for them for this share of the time that the threads had in all: as

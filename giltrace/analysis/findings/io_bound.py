@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import State
 
 #: What handing the GIL on takes at least, with a thread that has to wake up: a futex, a switch and a cold cache.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause
 from giltrace.analysis.measure.lock_blame import chain
-from giltrace.analysis.results import Verdict
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, union_length
 from giltrace.timeline.model import BlockEnd

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.axis import Bools
 
 #: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import WANTED_CORE, Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.results import Verdict
 
 #: Parallel: threads ran off the GIL for this many times the held time, so that it lets two get on nearly twice as fast
 #: as one ...

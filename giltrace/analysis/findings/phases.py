@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.intervals import covered
-from giltrace.analysis.results import Phase
 from giltrace.timeline.axis import Ints, union
 from giltrace.timeline.model import Process, State, Timeline
 from giltrace.timeline.part import window

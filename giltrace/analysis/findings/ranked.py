@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from giltrace.analysis.finding_results import Finding, Hog
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites, main_site
-from giltrace.analysis.results import Finding, Hog
 from giltrace.analysis.site import Site
 from giltrace.timeline.model import Process
 

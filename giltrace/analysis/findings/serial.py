@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.off_gil import off_gil
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Array, State
 
 #: Several threads were in the same call for this share of the time that they had, and one of them ran: as much as makes

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.contention import CONTENDED_SHARE
 from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, WANTED_CORE, Figures
 from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.unused import IDLE_SHARE
-from giltrace.analysis.results import Verdict
 
 #: One thread that has this share of the held time is on its own, as long as nobody contends with it: what the others
 #: do is housekeeping, a heartbeat, a log.

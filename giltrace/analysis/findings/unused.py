@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.standing import where_idle
-from giltrace.analysis.results import Verdict
 from giltrace.text import plural
 from giltrace.timeline.model import State
 

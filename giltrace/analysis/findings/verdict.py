@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
@@ -20,7 +21,6 @@ from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
 from giltrace.analysis.findings.single import single
 from giltrace.analysis.findings.unused import free_threaded, gil_is_on, idle, not_recorded
-from giltrace.analysis.results import Verdict
 from giltrace.timeline.model import Process
 
 Rule = Callable[[Costed], Verdict | None]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.finding_results import BlameTotal
 from giltrace.analysis.measure.attribution import (
     LongestOverlap,
     Shares,
@@ -18,7 +19,7 @@ from giltrace.analysis.measure.attribution import (
 )
 from giltrace.analysis.measure.sites import Classes, Sites, function_of
 from giltrace.analysis.measure.stretches import Source, cut_process, stretches
-from giltrace.analysis.results import Blame, BlameTotal, FunctionBlame, LineBlame
+from giltrace.analysis.results import Blame, FunctionBlame, LineBlame
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process

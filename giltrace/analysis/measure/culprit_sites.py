@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from giltrace.analysis.finding_results import BlameTotal
 from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
 from giltrace.analysis.measure.sites import Sites, main_site
 from giltrace.analysis.measure.stretches import cut_process, stretches
-from giltrace.analysis.results import BlameTotal
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.durations import percent
-from giltrace.analysis.results import SampledFunction
+from giltrace.analysis.finding_results import SampledFunction
 from giltrace.recording.events import NativeFunction
 from giltrace.text import plural
 from giltrace.timeline.axis import Ints, concatenated_ranges

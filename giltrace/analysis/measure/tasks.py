@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import stretches
 from giltrace.analysis.site import Site
-from giltrace.analysis.task_results import GIL, TaskBlame, TaskPrefix
 from giltrace.recording.merged import TASKS, Merged
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Array, Process
+
+if TYPE_CHECKING:
+    from giltrace.analysis.task_results import TaskBlame, TaskPrefix
 
 #: So many rows are told, the largest.
 MOST_ROWS = 1000
@@ -181,6 +183,8 @@ def _cut(process: Process, tasks: Tasks) -> tuple[Array, npt.NDArray[np.int32]]:
 
 
 def _of_gil(process: Process, tasks: Tasks, at: _At, sites: Sites) -> list[TaskBlame]:
+    from giltrace.analysis.task_results import GIL, TaskBlame  # few recordings have tasks
+
     victims = Sites.own_lines(sites.classify(process.waits["thread"], sites.wait_stacks()))
     culprits = Sites.own_lines(sites.classify(at.pieces["thread"], at.stack))
     victim, victim_kinds = _kinds(_prefix(tasks, at.wait), victims.of_row)
@@ -195,6 +199,8 @@ def _of_gil(process: Process, tasks: Tasks, at: _At, sites: Sites) -> list[TaskB
 
 
 def _of_locks(process: Process, tasks: Tasks, at: _At, causes: npt.NDArray[Any], sites: Sites) -> list[TaskBlame]:
+    from giltrace.analysis.task_results import TaskBlame
+
     known, unknown = process.stacks, np.full(len(process.blocks), -1)
     block_stack, wake_stack = (known.block, known.wake) if known is not None else (unknown, unknown)
     asked = np.flatnonzero(process.of_chosen(process.blocks) & (at.block >= 0))
@@ -224,6 +230,8 @@ def _of_locks(process: Process, tasks: Tasks, at: _At, causes: npt.NDArray[Any],
 
 
 def _prefixes(tasks: Tasks, spent: Spent, blame: Sequence[TaskBlame]) -> tuple[TaskPrefix, ...]:
+    from giltrace.analysis.task_results import GIL, TaskPrefix
+
     of_task = np.append(tasks.prefix + 1, 0)
     longest, number, ns = np.zeros((3, len(tasks.prefixes) + 1), np.int64)
     np.maximum.at(longest, of_task, spent.longest)

@@ -7,7 +7,6 @@ so again: for that long the core is not the process's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +47,7 @@ MOST_EXACT = 20_000
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """The steps of all threads, those of thread i being ``first[i]:first[i + 1]``.
 
     A step sleeps for `delay` ns, or until the step `awaits` is done (-1: none), and then takes a core for `cpu` ns: its

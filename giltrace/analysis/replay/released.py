@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
-from giltrace.analysis.results import Hog, WhatIf
+from giltrace.analysis.results import WhatIf
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process, State
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,16 +25,14 @@ _LARGEST = 0.25
 _TRIES = 500
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The stretches to keep, and the `room`: all holds during a wait that lies inside of one of these are there."""
 
     kept: list[tuple[int, int]]
     room: Ints
 
 
-@dataclass(frozen=True)
-class Bins:
+class Bins(NamedTuple):
     """The recording in bins: the ns `lost` in waits and the bytes that its events would take (`cost`), of each.
 
     Lost is, too, what threads were blocked by what others kept; what they awaited as such is not.

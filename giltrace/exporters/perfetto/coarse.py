@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from giltrace.timeline.model import Array, Process
 HOLDS, WAITS, OFF, BLOCKED = range(4)
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(NamedTuple):
     """Steps on end in which a track's thread did mostly the same: [start, end) in ns, and ns of each doing in all."""
 
     track: Ints
@@ -29,8 +28,7 @@ class Merged:
     running: Ints
 
 
-@dataclass(frozen=True)
-class Coarse:
+class Coarse(NamedTuple):
     """The steps of one process. A track is a `thread` at a `gil`; times are in ns, shape (tracks, steps).
 
     Blocks are on a thread's first track.
@@ -66,8 +64,7 @@ class Coarse:
         met = np.zeros((len(process.threads), max(process.gils, 1)), np.bool_)
         met[self.thread, self.gil] = True
         told = _of_rows(process, self.grid, self.thread, self.gil, met)
-        return replace(
-            self,
+        return self._replace(
             **{
                 name: getattr(self, name) - gone
                 for name, gone in zip(("holding", "waiting", "blocked", "running"), told, strict=True)
@@ -78,7 +75,7 @@ class Coarse:
         """The same in steps twice as long."""
         names = ("holding", "waiting", "blocked", "running", "off", "held", "waited")
         tables = {name: doubled(getattr(self, name)) for name in names}
-        return replace(self, grid=self.grid.doubled(), **tables)
+        return self._replace(grid=self.grid.doubled(), **tables)
 
     def merged(self, end: int) -> Merged:
         """The steps in which the threads had to do with a GIL, or were blocked; the last ends at `end`."""

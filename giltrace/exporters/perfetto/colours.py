@@ -29,28 +29,31 @@ HOLDERS = (
 )
 
 
-def _hash(text: str, modulus: int) -> int:
-    """Compute the UI's hash, which multiplies in doubles and keeps 32 bits."""
-    value = 18652613
+def _mixed(text: str, value: int = 18652613) -> int:
+    """Go on with the UI's hash from `value`: it multiplies in doubles and keeps 32 bits."""
     for letter in text:
         value = int(float(16777619 * (value ^ ord(letter)))) & 0xFFFFFFFF
         if value >= 1 << 31:
             value -= 1 << 32
-    return abs(value) % modulus
+    return value
+
+
+def _colour(value: int) -> tuple[int, int]:
+    """The hue and lightness of a text with that hash."""
+    return abs(value) % _HUES, _LIGHTNESS_LOWEST + abs(_mixed("x", value)) % _LIGHTNESS_SPAN
 
 
 def hue_and_lightness(text: str) -> tuple[int, int]:
     """Return the HSLuv hue (degrees) and lightness (percent) in which the UI paints this correlation id."""
-    return _hash(text, _HUES), _LIGHTNESS_LOWEST + _hash(text + "x", _LIGHTNESS_SPAN)
+    return _colour(_mixed(text))
 
 
 @cache
 def correlation_id(prefix: str, hue: int, lightness: int) -> str:
     """Return `prefix` with the first number that gives about this colour."""
+    begun = _mixed(prefix)
     for number in count():
-        text = f"{prefix}{number}"
-        if abs(_hash(text, _HUES) - hue) <= _HUE_TOLERANCE:
-            _, got = hue_and_lightness(text)
-            if abs(got - lightness) <= _LIGHTNESS_TOLERANCE:
-                return text
+        got = _colour(_mixed(str(number), begun))
+        if abs(got[0] - hue) <= _HUE_TOLERANCE and abs(got[1] - lightness) <= _LIGHTNESS_TOLERANCE:
+            return f"{prefix}{number}"
     raise AssertionError("unreachable: count() does not end")

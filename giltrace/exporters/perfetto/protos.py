@@ -1,17 +1,33 @@
-"""Perfetto's message classes, in one place: their package carries no type information."""
+"""Perfetto's message classes, in one place: of the thousand that its package makes at import those that are used."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from perfetto.protos.perfetto.trace import perfetto_trace_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 
-pb: Any = perfetto_trace_pb2
+#: Their description, made by `tests/trace_messages.py`.
+MESSAGES = Path(__file__).with_name("messages.binpb")
 
 #: All packets form one sequence: interned names and defaults hold for the whole trace.
 SEQUENCE = 1
 STATE_CLEARED = 1
 NEEDS_STATE = 2
+
+
+def _described(description: bytes) -> Any:
+    """The messages and the enums' values that a file describes, by their names."""
+    pool = DescriptorPool()  # of our own: another may know the whole file by the same name
+    file = pool.AddSerializedFile(description)
+    classes = {name: GetMessageClass(kind) for name, kind in file.message_types_by_name.items()}
+    values = {value.name: value.number for kind in file.enum_types_by_name.values() for value in kind.values}
+    return SimpleNamespace(**classes, **values)
+
+
+pb = _described(MESSAGES.read_bytes())
 
 
 def framed(*packets: Any) -> bytes:

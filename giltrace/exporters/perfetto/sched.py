@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,16 +20,14 @@ _PRIORITY = 120
 _STATE_RUNNABLE, _STATE_SLEEPING, _STATE_DEAD = 0, 1, 16
 
 
-@dataclass(frozen=True)
-class _Tasks:
+class _Tasks(NamedTuple):
     """What can run on a core; task 0 is the idle task."""
 
     tids: Ints
     names: list[str]
 
 
-@dataclass(frozen=True)
-class _Runs:
+class _Runs(NamedTuple):
     """Runs sorted by (core, start): `state` is the state in which the task left the core."""
 
     core: Ints

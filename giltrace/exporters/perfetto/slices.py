@@ -7,9 +7,8 @@ must come as: the end of what lasted, then slices of no length, then the begin o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ PIECE = 1 << 15
 Filler = Callable[[int, Ints], Bytes]
 
 
-@dataclass(frozen=True)
-class Slices:
+class Slices(NamedTuple):
     """Slices sorted by start. Rows of one kind share a packet shape; kinds are small integers, shape (n,)."""
 
     start: Ints

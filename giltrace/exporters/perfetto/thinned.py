@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +30,7 @@ _COLOURS = ((135, 76), (14, 77), (210, 77), (285, 77))
 _FIGURES = 4
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """What is drawn of a process beside its events: `coarse` is all that these are not.
 
     `kept` are the stretches in which all events are there, shape (n, 2). `explained`, one per wait, tells whether all

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ _FOR_STEPS, _SLICE, _VALUE = 0.3, 130, 40
 _TRIES, _ENOUGH = 5, 0.8
 
 
-@dataclass(frozen=True)
-class Thinned:
+class Thinned(NamedTuple):
     """What to write: the events of `timeline`, which is cut, beside the steps of each process; `told` says so."""
 
     timeline: Timeline

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.analysis.results import Finding, ProcessReport, Report, Verdict
+from giltrace.analysis.finding_results import Finding, Verdict
+from giltrace.analysis.results import ProcessReport, Report
 from giltrace.analysis.summary import ProcessSummary, Summary
 from giltrace.reports.html.strip import strip
 from giltrace.reports.names import site_name

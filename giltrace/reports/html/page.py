@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from giltrace import __version__
+from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.ranked import CAUSES
 from giltrace.analysis.measure.roles import python_threads
-from giltrace.analysis.results import Hog, ProcessReport, Report
+from giltrace.analysis.results import ProcessReport, Report
 from giltrace.exporters._output import output_file
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.blocks import Blocks, on_lanes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -267,7 +267,7 @@ class Window:
     def _deadlock(self, process: _Process, sleepers: AskSleepers | None) -> Deadlock | None:
         """Threads of a process that wait for each other now, by what is on record and what is seen from outside."""
         people = {
-            number: replace(person.info, name=self._name(person))
+            number: person.info._replace(name=self._name(person))
             for number, ident in process.ident.items()
             if (person := self._people.get(ident)) is not None and not person.ended
         }

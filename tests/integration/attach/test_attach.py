@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.verdict import judge
-from giltrace.analysis.results import Hog
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
 from giltrace.launch.attach.process import Process
