@@ -64,6 +64,11 @@ HEADER = np.dtype(
         ("damaged", "<u4"),
         ("confined", "<u4"),
         ("slow_ticks", "<u8"),
+        ("timed_ticks", "<u8"),
+        ("timed_squares", "<u8"),
+        ("timed", "<u8"),
+        ("timed_every", "<u4"),
+        ("timed_interrupted", "<u4"),
     ]
 )
 

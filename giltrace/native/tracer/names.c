@@ -8,6 +8,7 @@
  * name of them. */
 #include "names.h"
 
+#include "cost.h"
 #include "file.h"
 #include "guard.h"
 #include "store.h"
@@ -148,7 +149,9 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
     char name[NAME_SIZE] = {0};
     int saved_errno = errno;
     if (may_use_api(&self)) {
+        uint64_t begin = cost_begin(&self);
         name_of_starting(name);
+        cost_end(&self, begin);
     }
     errno = saved_errno;
     int named = name[0] != 0;
