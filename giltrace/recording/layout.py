@@ -24,6 +24,9 @@ SMALL_RING_CHUNK = 4096
 #: Bytes of a chunk that is a piece of the file by itself, at least, and of each in a stretch.
 LEAST_CHUNK = 4096
 SMALL_CHUNK = 512
+#: Of the hooks' work one in so many uses of a GIL is timed; what takes so many ticks was interrupted.
+TIMED_EVERY = 64
+TIMED_MOST = 65536
 
 #: Head of a file: one per program image and process.
 HEADER = np.dtype(

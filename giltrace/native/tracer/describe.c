@@ -130,6 +130,8 @@ __attribute__((visibility("default"))) size_t giltrace_layout(char *out, size_t 
         {CONSTANT(GT_SMALL_RING_CHUNK)},
         {CONSTANT(GT_LEAST_CHUNK)},
         {CONSTANT(GT_SMALL_CHUNK)},
+        {CONSTANT(GT_TIMED_EVERY)},
+        {CONSTANT(GT_TIMED_MOST)},
         {FIELD(gt_count_table, version)},
         {FIELD(gt_count_table, used)},
         {FIELD(gt_count_table, missed)},
