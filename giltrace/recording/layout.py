@@ -25,7 +25,7 @@ SMALL_RING_CHUNK = 4096
 LEAST_CHUNK = 4096
 SMALL_CHUNK = 512
 #: Of the hooks' work one in so many uses of a GIL is timed; what takes so many ticks was interrupted.
-TIMED_EVERY = 64
+TIMED_EVERY = 256
 TIMED_MOST = 65536
 
 #: Head of a file: one per program image and process.

@@ -49,7 +49,7 @@ def run(python: Path, folder: Path, mode: str) -> tuple[list[GilFile], float]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
     append_pair(folder)
-    words = [python, program, *(["family"] if mode == "family" else [])]
+    words: list[str | Path] = [python, program, *(["family"] if mode == "family" else [])]
     with subprocess.Popen(words, env={**traced_environment(folder), **MODES[mode]}) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -99,7 +99,8 @@ def test_recording_tells_of_the_sample(tmp_path: Path) -> None:
 
 def test_recording_of_an_older_tracer_goes_by_the_model(tmp_path: Path) -> None:
     files, _ = run(Path(sys.executable), tmp_path, "record")
-    at = (layout.HEADER.fields or {})["timed_ticks"][1]
+    assert layout.HEADER.fields is not None
+    at = layout.HEADER.fields["timed_ticks"][1]
     with files[0].path.open("r+b") as raw:  # a head ended with what lies before these fields
         raw.seek(at)
         raw.write(bytes(layout.HEADER.itemsize - at))

@@ -33,9 +33,10 @@ def test_the_cost_is_a_lower_bound(tmp_path: Path) -> None:
 
 
 def set_head(file: TracerFile, **fields: int) -> None:
+    assert layout.HEADER.fields is not None
     with file.path.open("r+b") as raw:
         for name, value in fields.items():
-            dtype, at, *_ = (layout.HEADER.fields or {})[name]
+            dtype, at, *_ = layout.HEADER.fields[name]
             raw.seek(at)
             raw.write(np.array(value, dtype).tobytes())
 

@@ -1,6 +1,6 @@
-/* What the hooks cost the program that they are in: one use of a GIL in COST_EVERY is timed there, and so is as much of
- * what is done at other hooks. A use is an acquire, with its waits, or a release. The clock runs while the hooks work,
- * and stands while the program's own calls do. */
+/* What the hooks cost the program that they are in: one use of a GIL in GT_TIMED_EVERY is timed there, and so is as
+ * much of what is done at other hooks. A use is an acquire, with its waits, or a release. The clock runs while the
+ * hooks work, and stands while the program's own calls do. */
 #ifndef GILTRACE_COST_H
 #define GILTRACE_COST_H
 

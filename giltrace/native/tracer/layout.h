@@ -17,7 +17,7 @@
 #define GT_SMALL_RING_CHUNK 4096u
 #define GT_LEAST_CHUNK 4096u /* bytes of a chunk that is a piece of the file by itself */
 #define GT_SMALL_CHUNK 512u  /* bytes of each chunk of a stretch */
-#define GT_TIMED_EVERY 64u
+#define GT_TIMED_EVERY 256u
 #define GT_TIMED_MOST 65536u /* ticks */
 
 enum gt_clock { GT_CLOCK_MONOTONIC_NS = 0, GT_CLOCK_TSC = 1 };
