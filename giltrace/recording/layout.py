@@ -24,6 +24,9 @@ SMALL_RING_CHUNK = 4096
 #: Bytes of a chunk that is a piece of the file by itself, at least, and of each in a stretch.
 LEAST_CHUNK = 4096
 SMALL_CHUNK = 512
+#: Of the hooks' work one in so many uses of a GIL is timed; what takes so many ticks was interrupted.
+TIMED_EVERY = 256
+TIMED_MOST = 65536
 
 #: Head of a file: one per program image and process.
 HEADER = np.dtype(
@@ -64,6 +67,11 @@ HEADER = np.dtype(
         ("damaged", "<u4"),
         ("confined", "<u4"),
         ("slow_ticks", "<u8"),
+        ("timed_ticks", "<u8"),
+        ("timed_squares", "<u8"),
+        ("timed", "<u8"),
+        ("timed_every", "<u4"),
+        ("timed_interrupted", "<u4"),
     ]
 )
 

@@ -36,7 +36,7 @@ def python_fields(prefix: str, dtype: np.dtype[np.void]) -> dict[str, tuple[int,
 
 def python_constants() -> dict[str, tuple[int, int]]:
     heads = ("MAGIC", "CHUNK_MAGIC", "STRETCH_MAGIC", "VERSION", "HEADER_SIZE", "MAX_GILS", "NO_CORE")
-    sizes = ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK", "LEAST_CHUNK", "SMALL_CHUNK")
+    sizes = ("RING_CHUNK", "SMALL_RING", "SMALL_RING_CHUNK", "LEAST_CHUNK", "SMALL_CHUNK", "TIMED_EVERY", "TIMED_MOST")
     shifts = ("TIME_BITS", "KIND_SHIFT", "FLAG_SHIFT", "GIL_SHIFT", "CORE_SHIFT", "POWER_BITS")
     constants = {f"GT_{name}": (int(getattr(layout, name)), 0) for name in heads + sizes + shifts}
     constants |= {f"GT_CLOCK_{member.name}": (int(member), 0) for member in layout.Clock}

@@ -28,22 +28,41 @@ def release_twice(folder: Path) -> TracerFile:
 
 def test_the_cost_is_a_lower_bound(tmp_path: Path) -> None:
     release_twice(tmp_path)
-    assert re.match(r"2 release\+acquire pairs x 20 ns.* = at least 0\.0 ms$", GilCollector().report(tmp_path).cost)
-
-
-def test_what_took_longer_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "slow_ticks" not in (layout.HEADER.names or ()):
-        fields = [(name, layout.HEADER[name]) for name in layout.HEADER.names or ()]
-        monkeypatch.setattr(layout, "HEADER", np.dtype([*fields, ("slow_ticks", "<u8")]))
-    file = release_twice(tmp_path)
-    head = np.zeros(1, layout.HEADER)
-    at = layout.HEADER.fields["slow_ticks"][1] if layout.HEADER.fields else 0
-    head["slow_ticks"] = 3_500_000
-    with file.path.open("r+b") as raw:
-        raw.seek(at)
-        raw.write(head["slow_ticks"].tobytes())
     cost = GilCollector().report(tmp_path).cost
-    assert cost == "2 release+acquire pairs x 20 ns + 3.5 ms for new stacks and space = at least 3.5 ms"
+    assert re.match(r"2 release\+acquire pairs x 20 ns in a tight loop.* = at least 0\.0 ms$", cost)
+
+
+def set_head(file: TracerFile, **fields: int) -> None:
+    assert layout.HEADER.fields is not None
+    with file.path.open("r+b") as raw:
+        for name, value in fields.items():
+            dtype, at, *_ = layout.HEADER.fields[name]
+            raw.seek(at)
+            raw.write(np.array(value, dtype).tobytes())
+
+
+def test_what_took_longer_is_added(tmp_path: Path) -> None:
+    set_head(release_twice(tmp_path), slow_ticks=3_500_000)
+    assert GilCollector().report(tmp_path).cost == (
+        "2 release+acquire pairs x 20 ns in a tight loop, as the tracer was one that times nothing, "
+        "+ 3.5 ms for new stacks and space = at least 3.5 ms"
+    )
+
+
+def test_too_few_uses_for_any_to_be_timed(tmp_path: Path) -> None:
+    set_head(release_twice(tmp_path), timed_every=64)
+    assert "in a tight loop, as nothing was timed, +" in GilCollector().report(tmp_path).cost
+
+
+def test_what_was_timed_stands_for_the_rest(tmp_path: Path) -> None:
+    # Two that took 30,000 and 50,000 ns, and one whose thread lost its core: as if it were one more of the two.
+    sample = {"timed": 2, "timed_ticks": 80_000, "timed_squares": 30_000**2 + 50_000**2, "timed_interrupted": 1}
+    set_head(release_twice(tmp_path), timed_every=64, slow_ticks=1_000_000, **sample)
+    # 64 x 3 / 2 = 96 times 80,000 ns; and the root of 96 x 95 x (9 + 25) x 10^8 ns^2.
+    assert GilCollector().report(tmp_path).cost == (
+        "2 release+acquire pairs: hooks 7.7 +- 5.6 ms by a sample of 2 uses, 40000 +- 10000 ns each, "
+        "+ 1.0 ms for new stacks, looks and space = 8.7 ms"
+    )
 
 
 def test_a_program_that_is_not_python_is_nothing_that_was_traced(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-/* What the hooks cost on this machine: the calls of one release and one acquire, hooked against bare. */
+/* What the hooks cost: in the program, of which one in so many uses is timed; and on this machine, the calls of one
+ * release and one acquire, hooked against bare. */
+#include "cost.h"
+
 #include "clock.h"
 #include "gil.h"
 #include "gils.h"
@@ -6,7 +9,54 @@
 
 #include <stdlib.h>
 
-enum { PAIRS = 2000, ROUNDS = 8 };
+enum { PAIRS = 2000, ROUNDS = 8, READINGS = 64 };
+
+static uint64_t reading = UINT64_MAX; /* ticks that it takes to read the clock */
+
+/* Before there are hooks. */
+void cost_calibrate(void) {
+    for (int i = 0; i < READINGS; i++) {
+        uint64_t begin = clock_ticks(), took = clock_ticks() - begin;
+        reading = took < reading ? took : reading;
+    }
+}
+
+/* It is this use's turn. */
+__attribute__((noinline, cold)) uint64_t cost_start(struct thread *thread) {
+    thread->untimed = GT_TIMED_EVERY;
+    thread->timed_ticks = 0;
+    thread->timed = true;
+    return cost_go_on(thread);
+}
+
+__attribute__((noinline, cold)) uint64_t cost_go_on(struct thread *thread) {
+    thread->slow_before = thread->slow;
+    return clock_ticks();
+}
+
+/* What the head counts as slow is not counted twice. */
+__attribute__((noinline, cold)) void cost_halt(struct thread *thread, uint64_t begin) {
+    uint64_t took = clock_ticks() - begin, other = reading + thread->slow - thread->slow_before;
+    thread->timed_ticks += took > other ? took - other : 0;
+}
+
+/* Whoever was taken off its core meanwhile has not worked for so long: that is told apart. */
+__attribute__((noinline, cold)) void cost_write(struct thread *thread, uint64_t begin) {
+    cost_halt(thread, begin);
+    struct gt_header *head = store_header();
+    uint64_t took = thread->timed_ticks;
+    thread->timed = false;
+    if (head == NULL || thread->generation != guard_generation()) {
+        return;
+    }
+    if (took >= GT_TIMED_MOST) {
+        __atomic_fetch_add(&head->timed_interrupted, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    __atomic_fetch_add(&head->timed_ticks, took, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&head->timed_squares, took * took, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&head->timed, 1, __ATOMIC_RELAXED);
+}
 
 static struct gil_state gil = {
     .cond = PTHREAD_COND_INITIALIZER,

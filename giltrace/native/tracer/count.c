@@ -331,8 +331,8 @@ void count_at(enum gt_table which, struct gt_tally *tally, uint32_t stack, uint6
     }
 }
 
-/* The holder was seen in this stack, for whom others wait. */
-void count_sample(uint32_t stack, bool collecting) {
-    uint64_t ticks = atomic_load_explicit(&sample_ticks, memory_order_relaxed);
+/* The holder was seen in this stack, for whom others wait: at the one look in 2^sparing ms. */
+void count_sample(uint32_t stack, bool collecting, uint32_t sparing) {
+    uint64_t ticks = atomic_load_explicit(&sample_ticks, memory_order_relaxed) << sparing;
     count_at(GT_CULPRITS, NULL, stack | (collecting ? GT_COLLECTS : 0), ticks);
 }

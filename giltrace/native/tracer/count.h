@@ -22,7 +22,7 @@ void count_after_fork(void);
 struct gt_tally *count_take(const char *path, uint32_t tid, bool first);
 void count_leave(struct gt_tally *tally, uint64_t now);
 void count_at(enum gt_table table, struct gt_tally *tally, uint32_t stack, uint64_t ticks);
-void count_sample(uint32_t stack, bool collecting);
+void count_sample(uint32_t stack, bool collecting, uint32_t sparing);
 
 /* Is nothing else kept? */
 static inline bool count_only(void) {

@@ -9,6 +9,7 @@
 #include "gil.h"
 
 #include "clock.h"
+#include "cost.h"
 #include "gils.h"
 #include "names.h"
 #include "sample.h"
@@ -105,12 +106,14 @@ static inline int lock_gil(struct thread *thread, struct gil *gil, pthread_mutex
     if (unlikely(!gil_recording(thread))) {
         return NEXT(lock)(mutex);
     }
+    uint64_t begin = cost_begin(thread);
     thread->request = 0;
     thread->request_written = false;
     thread->asked = true;
     if (unlikely(thread->release != NULL)) {
         uses_came_back(thread, gil);
     }
+    cost_pause(thread, begin);
     /* Who has the GIL is about to give it up, and waits for nobody but whoever looks at it. */
     int result = thread->holds ? NEXT(lock)(mutex) : try_lock(mutex);
     if (unlikely(result == EBUSY)) {
@@ -184,15 +187,20 @@ static int hook_signal(pthread_cond_t *cond) {
     struct thread *thread = &self;
     if (likely(gil_recording(thread))) {
         struct gil *gil = thread->gil;
+        uint64_t begin = cost_resume(thread);
         if (likely(gil != NULL && gil_has(gil, cond, GIL_D))) {
             uses_acquired(thread, gil);
+            cost_end(thread, begin);
         } else if (likely(gil != NULL && gil_has(gil, cond, GIL_C))) {
             /* First the waiters: which of them gets the GIL is decided within a microsecond (who asked for it is often
              * still awake, and takes the signal from who has waited longer), and is to be as it is without us. Nobody
              * has the GIL before the mutex is free, so the thread's stack stays what it is. */
             uint64_t now = uses_release_time(gil);
+            cost_pause(thread, begin);
             int result = NEXT(signal)(cond);
+            begin = cost_resume(thread);
             uses_released(thread, gil, gil_holder(gil), now);
+            cost_end(thread, begin);
             return result;
         } else {
             signal_unknown(thread, cond);
@@ -234,6 +242,7 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     }
     /* Before all else; but who has just asked the holder, and will look at it, saves the time that this takes (see
      * sample.c). The interval is then what it was before, but for what went by since. */
+    uint64_t begin = cost_resume(thread);
     bool asked = thread->just_asked && thread->request_written;
     int64_t left = left_until(until, likely(!asked) ? clock_ns() : thread->timed_out_ns);
     int64_t late = left - thread->left_ns;
@@ -251,11 +260,14 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
         uses_request(thread, gil, gt_wait(left));
     }
     uint64_t switches = gil_state(gil)->switch_number;
+    cost_pause(thread, begin);
     int result = sample_due(left) ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
                                   : NEXT(timedwait)(cond, mutex, until);
     /* If the recording ended meanwhile, what is known of this wait ended with it. */
     if (result == ETIMEDOUT && likely(thread->generation == guard_generation())) {
+        begin = cost_resume(thread);
         uses_timed_out(thread, gil, switches, gt_wait(left));
+        cost_pause(thread, begin);
     }
     return result;
 }

@@ -33,6 +33,9 @@ struct gil {
     const void *last_holder; /* our own word for a thread */
     const void *sampler;     /* of those that wait for it, the one that looks what its holder does */
     uint64_t sampled_until_ns;
+    uint64_t waits_from_ns; /* of sample.c: since then */
+    uint32_t waits;         /* so many have begun */
+    uint32_t sparing;       /* one look is due in 2^sparing ms */
 };
 
 void gils_resolve(const struct elf_object *python);

@@ -26,7 +26,14 @@ void guard_change(void) {
 void guard_start(void) {
     if (guard_generation() == 0) {
         system_call(SYS_madvise, (long)&guard, sizeof guard, MADV_WIPEONFORK, 0, 0, 0);
-        guard_change();
+        uint32_t none = 0;
+        /* In this order the first time: a thread that looks in between is not to take itself for a child's. */
+        if (atomic_load(&newest) == 0) {
+            atomic_store(&guard.generation, 1);
+            atomic_compare_exchange_strong(&newest, &none, 1);
+        } else {
+            guard_change();
+        }
     }
 }
 

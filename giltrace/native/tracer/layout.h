@@ -17,6 +17,8 @@
 #define GT_SMALL_RING_CHUNK 4096u
 #define GT_LEAST_CHUNK 4096u /* bytes of a chunk that is a piece of the file by itself */
 #define GT_SMALL_CHUNK 512u  /* bytes of each chunk of a stretch */
+#define GT_TIMED_EVERY 256u
+#define GT_TIMED_MOST 65536u /* ticks */
 
 enum gt_clock { GT_CLOCK_MONOTONIC_NS = 0, GT_CLOCK_TSC = 1 };
 
@@ -111,7 +113,13 @@ struct gt_header {
     uint64_t lost_stacks; /* stacks that could not be written */
     uint32_t damaged;     /* pieces of files that were cut off, in this file or in the one that it takes the place of */
     uint32_t confined;    /* 1: the process put a seccomp filter on, and the tracer has made no system call since */
-    uint64_t slow_ticks;  /* that threads spent on room for records, and on stacks not met before */
+    uint64_t slow_ticks; /* that threads spent on room for records, on stacks not met before, and on looks at holders */
+    /* Of what the hooks cost: one in so many uses of a GIL, and other things that hooks do, is timed. */
+    uint64_t timed_ticks;       /* that those took which were timed, but for what is slow */
+    uint64_t timed_squares;     /* of the ticks that each took */
+    uint64_t timed;             /* how many */
+    uint32_t timed_every;       /* GT_TIMED_EVERY; 0: nothing is */
+    uint32_t timed_interrupted; /* so many more took GT_TIMED_MOST and longer: their threads had lost their cores */
 };
 
 struct gt_chunk {

@@ -15,6 +15,7 @@
 #include "locks.h"
 
 #include "clock.h"
+#include "cost.h"
 #include "frames.h"
 #include "gil.h"
 #include "gils.h"
@@ -261,6 +262,7 @@ struct sleep {
 static __attribute__((noinline)) struct sleep fall_asleep(struct thread *thread, const sem_t *semaphore,
                                                           unsigned timed) {
     int saved_errno = errno;
+    uint64_t begin = cost_begin(thread);
     struct sleep sleep = {thread->generation, atomic_load_explicit(&forks, memory_order_relaxed)};
     uintptr_t lock;
     unsigned way = way_of(semaphore, &lock);
@@ -276,6 +278,7 @@ static __attribute__((noinline)) struct sleep fall_asleep(struct thread *thread,
         thread->tally->asleep = thread->stack;
         count_since(thread->tally, GT_SLEEPS, now);
     }
+    cost_end(thread, begin);
     errno = saved_errno;
     return sleep;
 }
@@ -301,6 +304,7 @@ static void count_wake(struct gt_tally *tally, uint64_t now) {
 static __attribute__((noinline)) int wake_up(struct thread *thread, const sem_t *semaphore, struct sleep sleep,
                                              int result) {
     int saved_errno = errno;
+    uint64_t begin = cost_begin(thread);
     enum gt_outcome outcome = outcome_of(result);
     if (sleep.forks == atomic_load_explicit(&forks, memory_order_relaxed)) {
         atomic_fetch_sub(place_of(semaphore), 1);
@@ -316,6 +320,7 @@ static __attribute__((noinline)) int wake_up(struct thread *thread, const sem_t 
         }
         count_wake(thread->tally, now);
     }
+    cost_end(thread, begin);
     errno = saved_errno;
     return result;
 }
@@ -388,7 +393,9 @@ static int hook_post(sem_t *semaphore) {
         int saved_errno = errno;
         gil_hear();
         if (gil_recording(thread)) {
+            uint64_t begin = cost_begin(thread);
             write_wake(thread, semaphore, late ? clock_ticks() : now, owned | (late ? GT_LATE : 0));
+            cost_end(thread, begin);
         }
         errno = saved_errno;
     }

@@ -8,6 +8,7 @@
  * name of them. */
 #include "names.h"
 
+#include "cost.h"
 #include "file.h"
 #include "guard.h"
 #include "store.h"
@@ -42,7 +43,7 @@ static struct {
     bool used;
     char name[NAME_SIZE];
 } pending[PENDING_MAX];
-static unsigned pending_next;
+static unsigned pending_next, pending_count;
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int creating; /* threads that are about to say a name */
 
@@ -70,6 +71,7 @@ void names_after_fork(void) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     pending_lock = fresh;
     memset(pending, 0, sizeof pending);
+    pending_count = 0;
     atomic_store(&creating, 0);
 }
 
@@ -122,6 +124,7 @@ static void name_of_starting(char *out) {
 void names_announce(pthread_t thread, const char *name) {
     pthread_mutex_lock(&pending_lock);
     unsigned slot = pending_next++ % PENDING_MAX;
+    pending_count += !pending[slot].used;
     pending[slot].thread = thread;
     pending[slot].used = true;
     copy_utf8(pending[slot].name, sizeof pending[slot].name, name);
@@ -146,7 +149,9 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
     char name[NAME_SIZE] = {0};
     int saved_errno = errno;
     if (may_use_api(&self)) {
+        uint64_t begin = cost_begin(&self);
         name_of_starting(name);
+        cost_end(&self, begin);
     }
     errno = saved_errno;
     int named = name[0] != 0;
@@ -163,10 +168,13 @@ int names_hook_create(pthread_t *thread, const pthread_attr_t *attr, void *(*sta
 static bool take_announced(pthread_t thread, char *out, size_t size) {
     bool found = false;
     pthread_mutex_lock(&pending_lock);
-    for (unsigned back = 0; back < PENDING_MAX; back++) {
+    unsigned left = pending_count; /* nearly always the newest is all that there is */
+    for (unsigned back = 0; back < PENDING_MAX && left > 0; back++) {
         unsigned slot = (pending_next - 1 - back) % PENDING_MAX;
+        left -= pending[slot].used;
         if (pending[slot].used && pthread_equal(pending[slot].thread, thread)) {
             pending[slot].used = false;
+            pending_count--;
             if (!found) { /* older ones are of threads that ended without the GIL and left their address to this one */
                 copy_utf8(out, size, pending[slot].name);
             }

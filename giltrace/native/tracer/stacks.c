@@ -219,6 +219,7 @@ uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
     struct stack_frame frames[STACK_DEPTH_MAX];
     uint32_t count = 0;
     uintptr_t frame = 0;
+    uint64_t begin = clock_ticks();
     if (atomic_load_explicit(&walking, memory_order_acquire) != PROVEN) {
         return 0;
     }
@@ -241,7 +242,9 @@ uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
         frames[count++].instruction = word_at(bytes, frames_layout.instruction, frames_layout.instruction_size);
         frame = word_at(bytes, frames_layout.previous, 8);
     }
-    return count == 0 ? 0 : intern_seen(self.generation, frames, count, frame != 0);
+    uint32_t id = count == 0 ? 0 : intern_seen(self.generation, frames, count, frame != 0);
+    store_took(clock_ticks() - begin);
+    return id;
 }
 
 /* The recording is over: code objects go without us again. */

@@ -49,6 +49,15 @@ void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now) {
     }
 }
 
+/* Count what took the calling thread long, which is no part of the hooks' ordinary cost. */
+void store_took(uint64_t ticks) {
+    struct gt_header *head = store_header();
+    self.slow += ticks;
+    if (head != NULL) {
+        __atomic_fetch_add(&head->slow_ticks, ticks, __ATOMIC_RELAXED);
+    }
+}
+
 static bool has_chunk(const struct thread *thread) {
     return thread->room.chunk != NULL;
 }
@@ -77,7 +86,9 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     memset(thread->held, 0, sizeof thread->held);
     thread->type_name = 0;
     thread->request = 0;
-    thread->request_written = thread->asked = thread->holds = false;
+    thread->request_written = thread->asked = thread->holds = thread->timed = false;
+    /* Any of its first uses may be the one that is timed: threads may be short. */
+    thread->untimed = 1 + (uint32_t)(clock_ticks() * 0x9E3779B97F4A7C15ull >> 32) % GT_TIMED_EVERY;
 }
 
 void store_after_fork(bool goes_on) {

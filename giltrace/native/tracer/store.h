@@ -35,6 +35,8 @@ struct thread {
     uint32_t generation; /* of the recording that the rest belongs to */
     uint32_t starved;    /* so many events are lost before it looks for room again */
     uint32_t patience;   /* as many as the last time */
+    uint32_t untimed;    /* of cost.c: uses until one is timed, that one included */
+    bool timed;          /* likewise: the use under way is */
     uint32_t index, tid, sequence;
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
     struct gt_tally *tally;           /* where it counts; NULL if it does not */
@@ -53,6 +55,9 @@ struct thread {
     uint32_t held_next;               /* where the next one goes, modulo HELD_MAX, in the place of the oldest */
     uintptr_t type_name;  /* likewise: where the name is of the type that an object had whose lock it slept in last, */
     uint32_t type_number; /* which has this number */
+    uint64_t timed_ticks; /* of cost.c: of the use that is timed */
+    uint64_t slow;        /* ticks of this thread that the head counts as slow; */
+    uint64_t slow_before; /* as the clock began to run */
 };
 
 /* Seen from outside, so that what LD_PRELOAD names can define it first (the same): in the block that every thread has
@@ -69,6 +74,7 @@ extern __thread __attribute__((visibility("default"))) struct thread self;
 
 /* `forked`: what the units above do when this proves to be a forked child. */
 void store_call_back(void (*forked)(void));
+void store_took(uint64_t ticks);
 void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);

@@ -50,14 +50,6 @@ void store_note(const char *text) {
     }
 }
 
-/* Count what the way to memory took, which is no part of the hooks' ordinary cost. */
-void store_took(uint64_t ticks) {
-    struct gt_header *head = store_header();
-    if (head != NULL) {
-        __atomic_fetch_add(&head->slow_ticks, ticks, __ATOMIC_RELAXED);
-    }
-}
-
 /* When the recording began, in ticks; 0 if there is none. */
 uint64_t store_start(void) {
     struct gt_header *head = store_header();
@@ -108,6 +100,7 @@ static void describe_process(struct gt_header *head, uint32_t parent) {
     head->ring_size = plan.ring_size;
     head->damaged = damaged;
     head->confined = file_confined();
+    head->timed_every = GT_TIMED_EVERY;
     __atomic_store_n(&head->magic, GT_MAGIC, __ATOMIC_RELEASE);
 }
 

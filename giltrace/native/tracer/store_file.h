@@ -37,7 +37,6 @@ void store_note(const char *text);
 uint64_t store_start(void);
 uint32_t store_control(void);
 void store_confined(void);
-void store_took(uint64_t ticks);
 bool store_sibling(char *out, size_t size, const char *prefix);
 
 #endif

@@ -1,6 +1,7 @@
 /* Entry points: what happens when the library is loaded, when its host forks, and what Python calls through ctypes. */
 #include "clock.h"
 #include "confine.h"
+#include "cost.h"
 #include "count.h"
 #include "elf.h"
 #include "file.h"
@@ -113,6 +114,7 @@ static bool resolve(uintptr_t interpreter) {
     static bool resolved;
     if (!resolved && (interpreter != 0 ? elf_at(interpreter, &python) : elf_find_defining("_PyRuntime", &python))) {
         clock_choose();
+        cost_calibrate();
         names_resolve(&python);
         gil_resolve(&python);
         gil_obey = obey;

@@ -205,5 +205,5 @@ void uses_timed_out(struct thread *thread, struct gil *gil, uint64_t switches, u
     store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, interval, asks ? GT_SWITCH_REQUEST : 0);
     thread->just_asked = asks && stacks_of_others();
     thread->timed_out_ns = clock_ns();
-    thread->next_look_ns = sample_next(thread->timed_out_ns);
+    thread->next_look_ns = sample_next(gil, thread->timed_out_ns);
 }
