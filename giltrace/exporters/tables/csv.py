@@ -7,7 +7,8 @@ from typing import BinaryIO
 import numpy as np
 
 from giltrace.exporters._text import Cells, choices, decimals, integers, rows
-from giltrace.exporters.tables.columns import Column, Texts, table_of
+from giltrace.exporters.tables.columns import table_of
+from giltrace.exporters.tables.texts import Column, Texts
 from giltrace.text import spreadsheet_cell
 from giltrace.timeline.model import Timeline
 
