@@ -259,7 +259,9 @@ def read_process(
     table, more = _resolve_stacks(file, events["stack"], gathered["before"]) if stacks else (None, ())
     outlined = None
     if isinstance(gatherer, Outliner):
-        outlined = gatherer.outlined(file.path, numbers, lambda column: _resolve_stacks(file, column))
+        outlined = gatherer.outlined(
+            file.path, (times.first, times.last), numbers, lambda column: _resolve_stacks(file, column)
+        )
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -287,8 +289,9 @@ def read_process(
     )
 
 
-def read_again(folder: Path, outlined: Outlined, times: Times = _EVER) -> Iterator[Array]:
+def read_again(outlined: Outlined) -> Iterator[Array]:
     """Yield the events about GILs of one file (dtype `GIL_EVENT`), in pieces, as `read_process` has them."""
+    folder, times = outlined.path.parent, Times(*outlined.times)
     files = open_files(folder, times)
     ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
     (file,) = (one for one in files if one.path == outlined.path)

@@ -52,7 +52,7 @@ class Outliner:
         return left
 
     def _edges(self, events: Array) -> npt.NDArray[np.intp]:
-        """Where each thread's first and last events at each GIL are in this piece; what these and others tell is noted."""
+        """Where each thread's first and last events at each GIL are in this piece; what all of them tell is noted."""
         own = np.flatnonzero(events["kind"] <= Kind.RELEASE)
         thread, gil, kind = (events[name][own] for name in ("thread", "gil", "kind"))
         gils = int(gil.max(initial=0)) + 1
@@ -80,13 +80,16 @@ class Outliner:
         self._released = np.flatnonzero(given)
         return np.concatenate([first, last])
 
-    def outlined(self, path: Path, numbers: list[int], resolve: Callable[[npt.NDArray[np.int32]], object]) -> Outlined:
+    def outlined(
+        self, path: Path, times: tuple[int, int], numbers: list[int], resolve: Callable[[npt.NDArray[np.int32]], object]
+    ) -> Outlined:
         """What was noted. `resolve` turns the tracer's numbers of stacks into places in the table."""
         place = np.arange(self._most_stack + 1, dtype=np.int32)
         resolve(place)
         headless = tuple(sorted(time for time, kind in self._first.values() if kind in _HEADLESS))
         return Outlined(
             path,
+            times,
             np.array(numbers, np.int64),
             place,
             np.unique(place[self._released]),

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from giltrace.recording.door import Times
 from giltrace.recording.events import Outlined
 from giltrace.recording.fleet import read_fleet
 from giltrace.recording.gil import read_again
@@ -80,9 +79,7 @@ def windows(process: Process) -> Iterator[Window]:
     if outlined is None:
         yield Window(process, -int(NEVER), int(NEVER), 0)
         return
-    folder = outlined.path.parent
-    meta = Meta.read(folder)
-    pieces = _pieces(read_again(folder, outlined, Times.of(meta.start_ns, meta.end_ns)), outlined)
+    pieces = _pieces(read_again(outlined), outlined)
     # The window begins at `since`; what is kept is whole from `back` on, and so many holds began before that.
     kept, since, back, before = outlined.begun, -int(NEVER), -int(NEVER), 0
     piece = next(pieces, None)

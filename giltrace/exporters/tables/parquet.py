@@ -16,10 +16,10 @@ import numpy as np
 from giltrace import installation
 from giltrace.errors import UsageError
 from giltrace.exporters.tables.columns import TABLES, table_of
-from giltrace.exporters.tables.image import Image, images
+from giltrace.exporters.tables.image import images
 from giltrace.exporters.tables.schema import PART_KEY, PARTED, SCHEMA, VERSION, Kind
 from giltrace.exporters.tables.texts import Column, Columns, Texts
-from giltrace.exporters.tables.windowed import WINDOWED, windowed
+from giltrace.exporters.tables.windowed import pieces_of
 from giltrace.timeline.model import Process, Timeline
 
 #: Rows of one file at most, or a piece more: what a reader can share out.
@@ -66,23 +66,13 @@ def write_dataset(timeline: Timeline, folder: Path, processes: Iterable[Process]
                 parts = {
                     table: ends.enter_context(closing(_Parts(files, folder, table, image.number))) for table in PARTED
                 }
-                for table, columns in _pieces(image, folder):
+                for table, columns in pieces_of(image, folder):
                     (whole.get(table) or parts[table]).write(columns)
                 filled |= {table for table, part in parts.items() if part.filled}
     for table in PARTED - filled:
         # Readers ask a file which columns there are.
         with files.file(folder, table, 0):
             pass
-
-
-def _pieces(image: Image, folder: Path) -> Iterator[tuple[str, Columns]]:
-    """The pieces of all tables of one image; what has to be kept meanwhile is in the `folder`, without a name."""
-    in_windows = image.process.outlined is not None
-    for table, rows in TABLES.items():
-        if not (in_windows and table in WINDOWED):
-            yield from ((table, columns) for columns in rows(image))
-    if in_windows:
-        yield from windowed(image, TABLES, folder)
 
 
 class _Parts:

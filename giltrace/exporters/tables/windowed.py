@@ -1,8 +1,8 @@
-"""The rows of an image that is read in windows: the tables that grow with what its threads did with GILs."""
+"""The rows of an image, window by window if it is read so: what grows with what its threads did with GILs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.dealing import Dealing
 from giltrace.analysis.measure.stretches import add_to
+from giltrace.exporters.tables.columns import TABLES
 from giltrace.exporters.tables.image import Image
 from giltrace.exporters.tables.sums import Blame, Waiting
 from giltrace.exporters.tables.texts import Columns
@@ -20,20 +21,30 @@ from giltrace.timeline.windows import Window, windows
 
 #: Told row by row of each window; the other two are added up.
 _ROWS = ("holds", "waits", "switch_requests", "states")
-WINDOWED = (*_ROWS, "blame", "waiting")
+_WINDOWED = (*_ROWS, "blame", "waiting")
 
 
-def windowed(
-    image: Image, tables: Mapping[str, Callable[[Image], Iterator[Columns]]], folder: Path
-) -> Iterator[tuple[str, Columns]]:
-    """The pieces of these tables, each with its name; `folder` is where files without a name may be."""
+def pieces_of(image: Image, folder: Path) -> Iterator[tuple[str, Columns]]:
+    """The pieces of all tables of one image, each with the table's name.
+
+    What has to be kept of it meanwhile is in the `folder`, in files without a name.
+    """
+    in_windows = image.process.outlined is not None
+    for table, rows in TABLES.items():
+        if not (in_windows and table in _WINDOWED):
+            yield from ((table, columns) for columns in rows(image))
+    if in_windows:
+        yield from _windowed(image, folder)
+
+
+def _windowed(image: Image, folder: Path) -> Iterator[tuple[str, Columns]]:
     dealt = _dealt(image, folder)
     states, blame, waiting = WindowStates(image.process), Blame(image), Waiting(image)
     for window in windows(image.process):
         process = replace(window.process, states=states.of(window), dealt=_of_window(dealt, window))
         part = replace(image, process=process, window=window, first_hold=image.first_hold + window.first_hold)
         for table in _ROWS:
-            yield from ((table, columns) for columns in tables[table](part))
+            yield from ((table, columns) for columns in TABLES[table](part))
         blame.add(part)
         waiting.add(part)
     yield from (("blame", columns) for columns in blame.tables())
