@@ -98,7 +98,7 @@ def test_the_tables_are_those_of_the_whole(
 ) -> None:
     world = World(seed)
     recorded = world.recorded(lines)
-    monkeypatch.setattr(windows, "EVENTS", world.chance.choice((20, 60, 200)))
+    monkeypatch.setattr(windows, "EVENTS", world.chance.choice((40, 200)))
     monkeypatch.setattr(dealing, "BLOCK", world.chance.choice((4, 50, 1 << 20)))
     monkeypatch.setattr(sums, "_ROWS", world.chance.choice((2, 1 << 18)))
     number = compared(
