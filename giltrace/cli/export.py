@@ -107,7 +107,7 @@ def export(
         need_force(path, force=force)
     # What goes to a terminal would get in the way of the line that tells how it goes.
     with contextlib.nullcontext() if piped else working(f"writing {path}"):
-        in_windows = exporter.dataset and exporter.makes_folder(**options) and not selection.windows
+        in_windows = exporter.makes_folder(**options) and not selection.windows
         timeline = (load_outline(folder) if in_windows else None) or load(
             folder, selection, top_waits, every=to != "perfetto" or everything
         )

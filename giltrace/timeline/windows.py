@@ -76,9 +76,7 @@ def _is_exact(process: Process) -> bool:
 def windows(process: Process) -> Iterator[Window]:
     """Read the windows of a process of an `outline`."""
     outlined = process.outlined
-    if outlined is None:
-        yield Window(process, -int(NEVER), int(NEVER), 0)
-        return
+    assert outlined is not None
     pieces = _pieces(read_again(outlined), outlined)
     # The window begins at `since`; what is kept is whole from `back` on, and so many holds began before that.
     kept, since, back, before = outlined.begun, -int(NEVER), -int(NEVER), 0

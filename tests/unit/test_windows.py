@@ -15,6 +15,7 @@ import pytest
 
 from giltrace.analysis.measure import dealing
 from giltrace.exporters.tables import sums
+from giltrace.exporters.tables.csv import write_tables
 from giltrace.exporters.tables.image import images
 from giltrace.exporters.tables.texts import Column, Texts
 from giltrace.exporters.tables.windowed import pieces_of
@@ -193,6 +194,20 @@ def test_what_only_the_whole_tells_has_no_outline(
 
     monkeypatch.setattr(windows, "load", changed)
     assert (windows.outline(folder) is None) == bool(why)
+
+
+def test_files_of_csv_are_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unpack("convoy", tmp_path)
+    monkeypatch.setattr(windows, "EVENTS", 60)
+    outline = windows.outline(folder)
+    assert outline is not None
+    written = []
+    for name, one in (("whole", load(folder)), ("windows", outline)):
+        (tmp_path / name).mkdir()
+        write_tables(one, tmp_path / name)
+        written.append({file.name: sorted(file.read_bytes().splitlines()) for file in (tmp_path / name).iterdir()})
+    assert written[1] == written[0]
+    assert len(written[0]["holds.csv"]) > 100
 
 
 def test_export_and_query_go_this_way(
