@@ -47,6 +47,7 @@ COMMANDS = {
     "report": ("report", "{name}"),
     "report --json": ("report", "{name}", "--json"),
     "export --to perfetto": ("export", "{name}", "--to", "perfetto", "-f", "-o", "{name}.pftrace"),
+    "export --to parquet": ("export", "{name}", "--to", "parquet", "-f", "-o", "{name}.parquet"),
 }
 
 

@@ -86,7 +86,7 @@ def export(
     whoever these are; for perfetto they choose the waits of --top-waits.
     """
     from giltrace.analysis.selection import Selection
-    from giltrace.cli.loading import load, require_something
+    from giltrace.cli.loading import load, load_outline, require_something
     from giltrace.recording.locate import locate
 
     exporter, options = _chosen(to, table=table, what=what, by=by)
@@ -107,7 +107,10 @@ def export(
         need_force(path, force=force)
     # What goes to a terminal would get in the way of the line that tells how it goes.
     with contextlib.nullcontext() if piped else working(f"writing {path}"):
-        timeline = load(folder, selection, top_waits, every=to != "perfetto" or everything)
+        in_windows = exporter.makes_folder(**options) and not selection.windows
+        timeline = (load_outline(folder) if in_windows else None) or load(
+            folder, selection, top_waits, every=to != "perfetto" or everything
+        )
         require_something(timeline, folder)
         told = exporter.write(_part(timeline, to, selection, top_waits), path, **options)
     if not piped:

@@ -32,6 +32,15 @@ def load(
         return with_every_hold(read(folder, gathered=None), folder, selection or Selection(), top_waits, every=every)
 
 
+def load_outline(folder: Path) -> Timeline | None:
+    """Read the outline of a recording, for what reads the rest in windows; None if it has to be read as a whole."""
+    from giltrace.timeline.windows import outline
+
+    _keep_freed_memory()
+    with working(f"reading {folder}"):
+        return outline(folder)
+
+
 def require_something(timeline: Timeline, folder: Path) -> None:
     """Raise `UsageError` if the recording `folder`, read as `timeline`, has nothing that a trace could show."""
     if not any(len(table) for one in timeline.processes for table in (one.holds, one.waits, one.runs)):

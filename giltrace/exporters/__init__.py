@@ -19,8 +19,8 @@ class Exporter:
 
     `target` is its function as ``module:function``, the module below this one, imported when used:
     ``stream(timeline, file, **options)`` writes one file, and may return what it left out, in words. A format with the
-    option `table` is a folder of tables unless one of them is asked for: a file for each, or what `dataset` writes by
-    ``write(timeline, folder)``.
+    option `table` is a folder of tables unless one of them is asked for, which `tables` writes by
+    ``write(timeline, folder)``: a file for each, or some for each part of it if they are `parted`.
     """
 
     name: str
@@ -28,7 +28,8 @@ class Exporter:
     summary: str
     target: str
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    dataset: str = ""
+    tables: str = ""
+    parted: bool = False
 
     def stream(self) -> Callable[..., str | None]:
         """Import the format's module and return its function."""
@@ -47,7 +48,7 @@ class Exporter:
     def path(self, stem: Path, **options: str) -> Path:
         """Where the export of a recording called `stem` goes by default."""
         if self.makes_folder(**options):
-            return stem.with_name(f"{stem.name}{self.suffix}" if self.dataset else f"{stem.name}-{self.name}")
+            return stem.with_name(f"{stem.name}{self.suffix}" if self.parted else f"{stem.name}-{self.name}")
         table = f"-{options['table']}" if "table" in options else ""
         return stem.with_name(f"{stem.name}{table}{self.suffix}")
 
@@ -65,19 +66,14 @@ class Exporter:
             with output_file(path) as file:
                 return stream(timeline, file, **options) or ""
         with output_folder(path, self._is_ours) as folder:
-            if self.dataset:
-                self._load(self.dataset)(timeline, folder)
-                return ""
-            for table in self.options["table"]:
-                with output_file(folder / f"{table}{self.suffix}") as file:
-                    stream(timeline, file, table=table)
+            self._load(self.tables)(timeline, folder)
         return ""
 
     def _is_ours(self, file: Path) -> bool:
         """Whether a file, by its path in a folder, is one that an export has."""
         tables, suffix = "|".join(self.options["table"]), re.escape(self.suffix)
         # Earlier versions had a file for each table in every format.
-        parts = rf"|({tables})/({_PART_KEY}=\d+/)?part-\d+{suffix}" if self.dataset else ""
+        parts = rf"|({tables})/({_PART_KEY}=\d+/)?part-\d+{suffix}" if self.parted else ""
         return re.fullmatch(rf"({tables}){suffix}{parts}", file.as_posix(), re.ASCII) is not None
 
 
@@ -118,7 +114,7 @@ EXPORTERS: tuple[Exporter, ...] = (
     ),
     Exporter("speedscope", ".speedscope.json", "flame graphs of each thread", "speedscope:stream"),
     Exporter("collapsed", ".folded", "folded stacks, ns each, for flame graphs", "collapsed:stream", _FOLDED),
-    Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", _TABLES),
+    Exporter("csv", ".csv", "a folder of tables", "tables.csv:stream", _TABLES, "tables.csv:write_tables"),
     Exporter(
         "parquet",
         ".parquet",
@@ -126,6 +122,7 @@ EXPORTERS: tuple[Exporter, ...] = (
         "tables.parquet:stream",
         _TABLES,
         "tables.parquet:write_dataset",
+        parted=True,
     ),
 )
 

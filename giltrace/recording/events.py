@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +130,33 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Outlined:
+    """What an outline of a process (`recording.outline`) tells of the events that it leaves out, to read these again.
+
+    They are in `path`, and of these `times`; its threads have these `numbers` there, and the tracer's stack i is
+    ``place[i]``. `released` are the stacks at releases, each once. `last_turn` is when each GIL was had or given last,
+    and `headless` the first times of threads at a GIL that did not begin with asking for it or having it. There are so
+    many `holds`, and looks at holders if it was `sampled`. `in_order`: each piece of them comes after the one before.
+    `begun` (dtype `GIL_EVENT`) are events that no record tells. Samples of holders that collected garbage had the
+    `collecting` stacks, sorted, of what was then a table of `stacks` stacks.
+    """
+
+    path: Path
+    times: tuple[int, int]
+    numbers: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int32]
+    released: npt.NDArray[np.int32]
+    last_turn: dict[int, int]
+    headless: tuple[int, ...]
+    holds: int
+    sampled: bool
+    in_order: bool
+    begun: Array = field(default_factory=lambda: np.empty(0, GIL_EVENT))
+    collecting: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    stacks: int = 0
+
+
+@dataclass(frozen=True)
 class ProcessEvents:
     """What the native tracer recorded of one program image in one process.
 
@@ -141,6 +169,7 @@ class ProcessEvents:
     `places` (dtype `PLACE`) are where threads slept in locks, `place_types` (one each) the number of the type of the
     object whose lock it is, from 1 on in `StackTable.types` and 0 where that is not known, `held` (dtype `HELD`) what
     they had taken then. `known_until` is a time (ns) at which it is known that it ran still, whatever its records say.
+    Where `outlined`, the events are some of those that there are.
     """
 
     pid: int
@@ -167,6 +196,7 @@ class ProcessEvents:
     held: Array = field(default_factory=lambda: np.empty(0, HELD))
     place_types: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     known_until: int = 0
+    outlined: Outlined | None = None
 
 
 class Exec(NamedTuple):

@@ -19,6 +19,7 @@ from giltrace.recording.events import (
     GIL_EVENT,
     HAND_OFF,
     Array,
+    Outlined,
     ProcessEvents,
     Sampling,
     StackTable,
@@ -29,6 +30,7 @@ from giltrace.recording.gathering import Edges, Gatherer
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
 from giltrace.recording.lock_records import Places, held_at, places_of, together
 from giltrace.recording.order import joined
+from giltrace.recording.outline import Outliner
 from giltrace.recording.stacks import read_stacks
 from giltrace.text import visible
 
@@ -197,12 +199,17 @@ def tick_clock(folder: Path, files: Sequence[GilFile], times: Times = _EVER) -> 
 
 
 def read_processes(
-    folder: Path, times: Times = _EVER, damage: list[str] | None = None, edges: Edges | None = None
+    folder: Path,
+    times: Times = _EVER,
+    damage: list[str] | None = None,
+    edges: Edges | None = None,
+    *,
+    outline: bool = False,
 ) -> tuple[list[ProcessEvents], int]:
     """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns.
 
     What is not of these `times` is left out, and so are damaged files, as by `open_files`. Between these `edges`, if
-    there are such, quiet holds are gathered.
+    there are such, quiet holds are gathered. Of an `outline` most events are left out, to be read by `read_again`.
     """
     files = open_files(folder, times, damage)
     ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
@@ -211,7 +218,7 @@ def read_processes(
     refused: list[Damaged] = []
     for file in files:
         with leaving_out(file.path, refused):
-            gatherer = None if edges is None else Gatherer(edges)
+            gatherer = Outliner() if outline else None if edges is None else Gatherer(edges)
             processes.append(read_process(file, clock, times, gatherer=gatherer))
     _tell(refused, damage, left=len(processes))
     return processes, clock.error_ns if clock is not None else 0
@@ -223,7 +230,7 @@ def read_process(
     times: Times = _EVER,
     *,
     stacks: bool = True,
-    gatherer: Gatherer | None = None,
+    gatherer: Gatherer | Outliner | None = None,
 ) -> ProcessEvents:
     """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds.
 
@@ -250,6 +257,11 @@ def read_process(
         start = int(np.clip(decoder.ns(int(header["complete_from"])), *times))
         events = events[np.searchsorted(events["time"], start) :]
     table, more = _resolve_stacks(file, events["stack"], gathered["before"]) if stacks else (None, ())
+    outlined = None
+    if isinstance(gatherer, Outliner):
+        outlined = gatherer.outlined(
+            file.path, (times.first, times.last), numbers, lambda column: _resolve_stacks(file, column)
+        )
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -273,7 +285,22 @@ def read_process(
         places=decoder.places.table,
         place_types=decoder.places.types,
         held=held,
+        outlined=outlined,
     )
+
+
+def read_again(outlined: Outlined) -> Iterator[Array]:
+    """Yield the events about GILs of one file (dtype `GIL_EVENT`), in pieces, as `read_process` has them."""
+    folder, times = outlined.path.parent, Times(*outlined.times)
+    files = open_files(folder, times)
+    ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
+    (file,) = (one for one in files if one.path == outlined.path)
+    decoder = Decoder(tick_clock(folder, ticking, times) if file in ticking else None)
+    for events in _in_order(file, decoder, times, _Threads(), [], [], None):
+        kept = events[(events["kind"] <= layout.Kind.RELEASE) | (events["kind"] == layout.Kind.SAMPLE)]
+        kept["thread"] = np.searchsorted(outlined.numbers, kept["thread"])
+        kept["stack"] = outlined.place[kept["stack"]]
+        yield kept
 
 
 def _parts(file: GilFile, decoder: Decoder, threads: _Threads, refused: list[int]) -> Iterator[tuple[Array, int]]:
@@ -292,7 +319,7 @@ def _in_order(
     threads: _Threads,
     refused: list[int],
     left_out: list[int],
-    gatherer: Gatherer | None,
+    gatherer: Gatherer | Outliner | None,
 ) -> Iterator[npt.NDArray[np.void]]:
     """Yield the events piece by piece in order of time; with a `gatherer`, those that are left by it.
 

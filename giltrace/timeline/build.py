@@ -14,7 +14,7 @@ from giltrace.recording.trigger import Trigger
 from giltrace.timeline import invariants
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.blocks import match_blocks
-from giltrace.timeline.collections import with_collections
+from giltrace.timeline.collections import collecting_stacks, with_collections
 from giltrace.timeline.gathered import placed
 from giltrace.timeline.holds import match
 from giltrace.timeline.images import Image, program_images
@@ -110,7 +110,10 @@ def _others(pieces: Array, names: Mapping[int, str]) -> tuple[tuple[OtherTask, .
 
 def _process(image: Image, members: Cast, runs: Array) -> Process:
     recorded, events = image.recorded, image.events
+    outlined = recorded.outlined
     if recorded.stacks is not None:
+        if outlined is not None:
+            outlined = replace(outlined, collecting=collecting_stacks(events), stacks=len(recorded.stacks))
         events, stacks = with_collections(events, recorded.stacks)
         recorded = replace(recorded, stacks=stacks)
     gils = max(len(recorded.gils), int(events["gil"].max()) + 1 if len(events) else 0)
@@ -121,7 +124,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
     ends = np.array([t.end for t in members.threads], np.int64)
     fits = LifeAxis.fits(starts, ends)
     has_sched = fits and bool(len(runs) or image.lives)
-    if has_sched:
+    if has_sched and outlined is None:
         born = np.array(members.born, np.bool_)
         states = thread_states(starts, ends, born, usage.holds, usage.waits, runs)
     else:
@@ -159,7 +162,12 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         held=blocked.held,
         lock_types=blocked.types,
         free_threaded="free-threading" in recorded.python,
+        born=members.born,
+        outlined=outlined,
     )
+    if outlined is not None:
+        # It has some of its holds only.
+        return process
     too_long = () if fits else ("its threads live for longer than states can be told",)
     told = (*recorded.problems, *image.problems, *too_long, *usage.violations)
     return replace(process, violations=(*told, *invariants.check(process)))

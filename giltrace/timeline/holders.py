@@ -48,5 +48,9 @@ def _with(process: ProcessEvents, holders: Sequence[tuple[int, int]], names: Map
     if not begun:
         free = bool(holders) and not len(process.events)
         return replace(process, unused=True, note="its GIL was free all the time") if free else process
-    events = np.concatenate([np.array(begun, GIL_EVENT), process.events])
-    return replace(process, events=events, gils=tuple(gils), threads=tuple(threads), note="")
+    rows = np.array(begun, GIL_EVENT)
+    outlined = process.outlined
+    if outlined is not None:
+        outlined = replace(outlined, begun=rows, holds=outlined.holds + len(rows))
+    events = np.concatenate([rows, process.events])
+    return replace(process, events=events, gils=tuple(gils), threads=tuple(threads), note="", outlined=outlined)

@@ -41,18 +41,22 @@ def load(
     gathered: bool | None = False,
     whole: Sequence[tuple[int, int]] = (),
     parts: Sequence[str] | None = None,
+    outline: bool = False,
 ) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
     With `gathered`, for figures, holds that cost nobody anything are added up (`recording.gathering`): sums, counts and
     whatever is told of waits are the same. None: if the recording is so long that it would take seconds else. In the
     times of `whole`, [start, end) in ns, every hold is there. Of a recording of several machines, `parts` are the names
-    of those that are read, all by default.
+    of those that are read, all by default. Of an `outline` the processes have a few of their holds and waits and no
+    states, and say how the others are read in windows (`timeline.windows`).
 
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
     try:
+        if outline:
+            return _load(folder, False, (), outline=True)
         return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole, parts)
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
@@ -97,7 +101,7 @@ def _load_fleet(
     return join(timeline, found) if found else timeline
 
 
-def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Timeline:
+def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, outline: bool = False) -> Timeline:
     meta = Meta.read(folder)
     known_until = _known_until(meta)
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
@@ -106,7 +110,7 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]]) -> Tim
     if gathered:
         switches = np.empty(0, np.int64) if sched is None else sched.switches["time"]
         edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), whole)
-    processes, clock_error_ns = read_processes(folder, times, damage, edges)
+    processes, clock_error_ns = read_processes(folder, times, damage, edges, outline=outline)
     complete = complete_from(folder, times)
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]

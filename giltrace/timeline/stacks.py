@@ -13,12 +13,14 @@ from giltrace.timeline.model import Array, Stacks
 Numbers = npt.NDArray[np.int32]
 
 
-def attribute(table: StackTable, usage: Usage, gathered: Array, blocked: Blocks) -> Stacks:
+def attribute(
+    table: StackTable, usage: Usage, gathered: Array, blocked: Blocks, released: Numbers | None = None
+) -> Stacks:
     """Complete what was recorded, which is the stacks at releases and those that were sampled.
 
     A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
     during the wait before it, is that of the thread's release before. Those that were `gathered` (dtype `GATHERED`)
-    know it.
+    know it. `released` are the stacks at releases if these holds are some of a process's only.
     """
     holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
     order = np.lexsort((holds["start"], holds["thread"]))
@@ -28,7 +30,7 @@ def attribute(table: StackTable, usage: Usage, gathered: Array, blocked: Blocks)
     begin[order[again]] = hold_end[order[again - 1]]
     begin[gathered["hold"]] = gathered["before"]
     wait = _during(holds, waits, order, begin, hold_end)
-    whole = np.append(~_torn(table, hold_end), False)
+    whole = np.append(~_torn(table, hold_end if released is None else released), False)
     request, sample = (
         np.where(whole[seen], seen, np.int32(-1)) for seen in (usage.request_stacks, usage.sample_stacks)
     )

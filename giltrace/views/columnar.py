@@ -191,7 +191,12 @@ def as_dataset(subject: Subject, changed: Timeline | None = None) -> Iterator[Pa
     from giltrace.exporters import find
 
     _duckdb()
-    timeline = changed if changed is not None else subject.need_timeline("asking by DuckDB")
+    timeline = changed
+    if changed is None and subject.folder is not None:
+        from giltrace.timeline.windows import outline
+
+        timeline = outline(subject.folder)
+    timeline = timeline if timeline is not None else subject.need_timeline("asking by DuckDB")
     exporter = find("parquet")
     assert exporter is not None
     with tempfile.TemporaryDirectory(prefix="giltrace-") as folder:

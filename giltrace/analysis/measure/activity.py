@@ -19,6 +19,7 @@ from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import main_stacks
 from giltrace.analysis.site import Site
+from giltrace.recording.order import distinct
 from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process, State
 
@@ -100,7 +101,7 @@ def _by_holds(process: Process) -> tuple[Ints, Ints, Ints, npt.NDArray[np.uint8]
     some = reach > first
     first, last, doing = first[some], reach[some], doing[some]
     ends = axis.base + axis.ends - axis.starts
-    edges = np.unique(np.concatenate([axis.base, ends, first, last]))
+    edges = distinct(np.concatenate([axis.base, ends, first, last]))
     begin, finish = edges[:-1], edges[1:]
     thread = np.searchsorted(axis.base, begin, "right") - 1
     inside = finish <= ends[thread]
@@ -125,7 +126,7 @@ def _cut(
     begin, finish = axis.place(thread, start), axis.place(thread, end)
     first, last = (axis.place(blocks["thread"], blocks[edge]) for edge in ("start", "end"))
     order = np.argsort(first, kind="stable")
-    edges = np.unique(np.concatenate([begin, finish, first, last]))
+    edges = distinct(np.concatenate([begin, finish, first, last]))
     of = np.searchsorted(begin, edges[:-1], "right") - 1
     inside = (of >= 0) & (edges[1:] <= finish[np.maximum(of, 0)])
     low, high, of = edges[:-1][inside], edges[1:][inside], of[inside]

@@ -12,7 +12,6 @@ the hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.dealing import Dealing, Lengths, Seen
 from giltrace.analysis.measure.intervals import hold_at, requested_holds
 from giltrace.analysis.measure.roles import roles
 from giltrace.timeline import gathered
@@ -31,12 +31,7 @@ Numbers = npt.NDArray[np.int32]
 
 #: A hold with so many samples stands for itself.
 ENOUGH = 4
-#: So many samples of like holds that took about as long stand for these, fewer for all like ones.
-ENOUGH_ALIKE = 16
-# Longer than any hold is taken for here: 2.4 hours, in ns, so that a kind and a length fit into one integer.
-_LONGEST = 1 << 43
-# The golden ratio of 2**64, as a signed integer: its multiples, as such, are spread evenly.
-_GOLDEN = np.int64(0x9E3779B97F4A7C15 - (1 << 64))
+_ALL = slice(None)
 
 
 class Source(IntEnum):
@@ -88,11 +83,15 @@ def stretches(process: Process) -> Stretches:
     return Stretches(cut, of, stack, source)
 
 
-@once
 def cut_process(process: Process) -> Process:
     """The process with its stretches in the place of its holds."""
-    held = stretches(process).holds
-    return process if held is process.holds else replace(process, holds=held)
+    # Not kept with itself: it would be let go of late.
+    return process if stretches(process).holds is process.holds else _cut(process)
+
+
+@once
+def _cut(process: Process) -> Process:
+    return replace(process, holds=stretches(process).holds)
 
 
 def main_stacks(process: Process) -> Numbers:
@@ -129,8 +128,10 @@ def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8
     # Of several requests to one hold the first counts: it is assigned last.
     chosen[asked[looked[::-1]]] = known.request[looked[::-1]]
     source[asked[looked]] = Source.REQUEST
-    if len(seen.sample):
-        _share(process, seen, known, chosen, source)
+    dealt = _dealt(process, seen)
+    alike = np.flatnonzero(dealt >= 0)
+    chosen[alike] = dealt[alike]
+    source[alike] = Source.ALIKE
     return chosen, source
 
 
@@ -150,76 +151,30 @@ def _see(process: Process) -> _Seen:
     return _Seen(sample, hold[sample])
 
 
-def _share(process: Process, seen: _Seen, known: Stacks, chosen: Numbers, source: npt.NDArray[np.uint8]) -> None:
-    """Let holds share in the samples of like ones: of those that took about as long, where these are enough."""
+def add_to(dealing: Dealing, process: Process, rows: slice = _ALL) -> None:
+    """Give the holds of a process, or some of them, to what deals samples out to them."""
+    known, holds = process.stacks, process.holds[rows]
+    if known is None:
+        return
+    seen, first = _see(process), rows.start or 0
+    own = np.flatnonzero((seen.hold >= first) & (seen.hold < first + len(holds)))
+    sample, hold = seen.sample[own], seen.hold[own] - first
     length = process.holds["end"] - process.holds["start"]
-    until_contended = _until_contended(process, length)
-    lengths = _Lengths.of(process, length, until_contended)
-    alike = _kinds(process, known)
-    # Half an octave: where a hold gets on twice as fast, its lines come twice as early.
-    octave = (2 * np.log2(np.maximum(lengths.whole, 1))).astype(np.int64)
-    finer = np.unique(alike << 8 | octave, return_inverse=True)[1].ravel()
-    for kind, least in ((alike, 1), (finer, ENOUGH_ALIKE)):
-        holds, samples = _shared(process, seen, kind, least, lengths)
-        chosen[holds] = known.sample[samples]
-        source[holds] = Source.ALIKE
+    times = gathered.times(process)
+    lengths = (column[rows] for column in (length // times, _until_contended(process, length) // times, times))
+    offset = process.samples["time"][sample] - holds["start"][hold]
+    dealing.add(_kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
 
 
-class _Lengths(NamedTuple):
-    """How long each hold lasted (`whole`), and until somebody waited for it; on average where it stands for `times`."""
-
-    whole: Ints
-    until_contended: Ints
-    times: Ints
-
-    @classmethod
-    def of(cls, process: Process, whole: Ints, until_contended: Ints) -> _Lengths:
-        times = gathered.times(process)
-        return cls(whole // times, until_contended // times, times)
-
-
-def _shared(process: Process, seen: _Seen, kind: Ints, least: int, lengths: _Lengths) -> tuple[Ints, Ints]:
-    """Deal the samples of each kind that has `least` of them out to its holds, by their weights: holds, their samples.
-
-    `kind` and `lengths` have a row per hold.
-    """
-    offset = process.samples["time"][seen.sample] - process.holds["start"][seen.hold]
-    order = np.lexsort((offset, kind[seen.hold]))
-    own, offset = kind[seen.hold][order], offset[order]
-    low = np.searchsorted(own, np.arange(int(kind.max()) + 2))
-    number = np.diff(low)[kind]
-    rest = np.flatnonzero(number >= least)
-    if len(rest) == 0:
-        return rest, rest
-    some = np.flatnonzero(number)
-    of_some = _Lengths(*(column[some] for column in lengths))
-    spent = np.append(0, np.cumsum(_weights(kind[some], of_some, own, offset)))
-    rest = rest[np.lexsort((_scattered(kind[rest]), kind[rest]))]
-    mine = kind[rest]
-    # The middle of each hold, on the way through the contended time of its kind; all of them take part a little.
-    each = ((lengths.whole - lengths.until_contended + 1e-3) * lengths.times)[rest]
-    passed = np.cumsum(each)
-    head = np.flatnonzero(np.append(True, mine[1:] != mine[:-1]))
-    size = np.diff(head, append=len(mine))
-    whole = np.repeat(np.add.reduceat(each, head), size)
-    way = (passed - each / 2 - np.repeat(passed[head] - each[head], size)) / whole
-    first, last = low[mine], low[mine + 1]
-    goal = spent[first] + way * (spent[last] - spent[first])
-    at = np.clip(np.searchsorted(spent, goal, "right") - 1, first, last - 1)
-    return rest, seen.sample[order[at]]
-
-
-def _scattered(kind: Ints) -> Ints:
-    """Numbers that spread the holds of each kind evenly: those of any stretch of time fall all over the range.
-
-    In the order of time the early holds would get the samples of small offsets, whoever waited for them.
-    """
-    order = np.argsort(kind, kind="stable")
-    head = np.flatnonzero(np.append(True, kind[order][1:] != kind[order][:-1]))
-    rank = np.empty(len(kind), np.int64)
-    rank[order] = np.arange(len(kind)) - np.repeat(head, np.diff(head, append=len(kind)))
-    spread: Ints = rank * _GOLDEN
-    return spread
+def _dealt(process: Process, seen: _Seen) -> Numbers:
+    """The stack of the sample that each hold shares in, of like ones; -1 for none."""
+    if process.dealt is not None:
+        return process.dealt
+    if not len(seen.sample):
+        return np.full(len(process.holds), -1, np.int32)
+    dealing = Dealing()
+    add_to(dealing, process)
+    return dealing.deal()
 
 
 def _until_contended(process: Process, length: Ints) -> Ints:
@@ -237,51 +192,14 @@ def _until_contended(process: Process, length: Ints) -> Ints:
     return result
 
 
-def _weights(kind: Ints, lengths: _Lengths, own: Ints, offset: Ints) -> npt.NDArray[np.float64]:
-    """The contended time of a kind's holds that lies nearest to each sample, by how far into its hold that was taken.
-
-    `own` and `offset` are the samples' kinds and offsets, in this order.
-    """
-    half = np.append((offset[:-1] + offset[1:]) // 2, _LONGEST)
-    last = np.append(own[1:] != own[:-1], True)
-    high = np.where(last, _LONGEST, half)
-    low = np.append(0, np.where(last, 0, half)[:-1])
-
-    whole, until_contended, times = lengths
-    before_low, before_high = (
-        all_of_it - free
-        for all_of_it, free in zip(
-            _clipped_sums(kind, whole, times, own, (low, high)),
-            _clipped_sums(kind, until_contended, times, own, (low, high)),
-            strict=True,
-        )
-    )
-    return np.maximum(before_high - before_low, 0) + 1e-3
-
-
-def _clipped_sums(
-    kind: Ints, values: Ints, times: Ints, own: Ints, limits: Iterable[Ints]
-) -> Iterator[npt.NDArray[np.float64]]:
-    """For each of the limits, and each kind in `own`, the sum of its `values`, each as many `times`, none counting for
-    more than that limit.
-    """
-    key = kind * _LONGEST + np.minimum(values, _LONGEST - 1)
-    order = np.argsort(key)
-    key, times = key[order], times[order]
-    passed = np.append(0.0, np.cumsum((key % _LONGEST).astype(np.float64) * times))
-    number = np.append(0, np.cumsum(times))
-    first = np.searchsorted(key, own * _LONGEST)
-    last = np.searchsorted(key, (own + 1) * _LONGEST)
-    for limit in limits:
-        at = np.searchsorted(key, own * _LONGEST + np.minimum(limit, _LONGEST - 1), "right")
-        yield passed[at] - passed[first] + (number[last] - number[at]) * limit.astype(np.float64)
-
-
 def _kinds(process: Process, known: Stacks) -> Ints:
-    """A number for each hold: equal for those of one role that began and ended in the same stacks."""
+    """A number for each hold: equal for those of one role that began and ended in the same stacks.
+
+    It is the same for all parts of a process.
+    """
     of_thread = roles(process)
     number = {role: at for at, role in enumerate(sorted(set(of_thread)))}
     role = np.array([number[role] for role in of_thread], np.int64)[process.holds["thread"]]
     stacks = len(known.table) + 1
-    key = (role * stacks + known.hold_begin + 1) * stacks + known.hold_end + 1
-    return np.unique(key, return_inverse=True)[1].ravel()
+    key: Ints = (role * stacks + known.hold_begin + 1) * stacks + known.hold_end + 1
+    return key

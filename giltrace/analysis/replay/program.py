@@ -26,7 +26,7 @@ from giltrace.analysis.replay.rows import (
     read_rows,
     steps_of,
 )
-from giltrace.recording.order import smallest
+from giltrace.recording.order import distinct, smallest
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import HOLD, Array, Process
 from giltrace.timeline.once import once
@@ -96,7 +96,7 @@ def read_program(
     awaited[sleeper[free]] = waker[free]
     # A step ends where another thread depends on it.
     waits = awaited >= 0
-    borders = np.unique(np.concatenate([spawner, awaited[waits]]))
+    borders = distinct(np.concatenate([spawner, awaited[waits]]))
     step = steps_of(rows, waits, borders[borders >= 0])
     return _assemble(process, cores, rows, step, awaited, dict(zip(child.tolist(), spawner.tolist(), strict=True)))
 

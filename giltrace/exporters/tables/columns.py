@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.attribution import attribute_in_parts
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.roles import roles
-from giltrace.analysis.measure.sites import Classes
 from giltrace.analysis.measure.tasks import Spent, Tasks, find_tasks, spent, tasks_of
 from giltrace.analysis.site import Site, frame_text
 from giltrace.exporters._names import command_words
 from giltrace.exporters._places import KNOWN_BY
-from giltrace.exporters._relations import waiting_counts
 from giltrace.exporters.tables.image import Image, images
+from giltrace.exporters.tables.sums import blame, waiting
+from giltrace.exporters.tables.texts import Columns, Texts
 from giltrace.recording.events import FRAME, StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, BlockEnd, Flag, Host, LockKind, State, Timeline
@@ -30,18 +27,6 @@ _KNOWN_BY = list(KNOWN_BY.values())
 #: Stacks of one piece: there can be a hundred frames of each.
 _STACKS = 1 << 10
 _NO_STACKS = StackTable(np.empty(0, FRAME), np.zeros(1, np.int64), np.empty(0, np.bool_), ())
-
-
-class Texts(NamedTuple):
-    """A column of texts, few of them distinct: row i is ``values[code[i]]``."""
-
-    code: npt.NDArray[Any]
-    values: Sequence[str]
-
-
-#: Integers, booleans, shares of 1 with four decimals, or texts, all columns of a piece equally long.
-Column = npt.NDArray[Any] | Texts
-Columns = dict[str, Column]
 
 
 def _hosts(image: Image) -> Iterator[Columns]:
@@ -108,7 +93,7 @@ def _threads(image: Image) -> Iterator[Columns]:
 
 def _holds(image: Image) -> Iterator[Columns]:
     process, places = image.process, image.places
-    for at, rows in image.pieces(process.holds):
+    for at, rows in image.pieces(process.holds, image.own(process.holds)):
         stack = places.hold_stack[at]
         yield {
             "hold": image.first_hold + at,
@@ -143,7 +128,7 @@ def _handed_to(image: Image, at: Ints, rows: Array) -> Columns:
 
 def _waits(image: Image) -> Iterator[Columns]:
     process, places = image.process, image.places
-    for at, rows in image.pieces(process.waits):
+    for at, rows in image.pieces(process.waits, image.own(process.waits)):
         stack, culprit_stack = places.wait_stack[at], places.culprit_stack[at]
         yield {
             **_interval(image, rows),
@@ -219,31 +204,6 @@ def _held_locks(image: Image) -> Iterator[Columns]:
     }
 
 
-def _blame(image: Image) -> Iterator[Columns]:
-    """All pairs of who waited and who held the GIL meanwhile, by role and line."""
-    process, places = image.process, image.places
-    held = replace(process, holds=places.held.holds)
-    victim, victims = _by_words(places.sites.classify(process.waits["thread"], places.wait_stack))
-    culprit, culprits = _by_words(places.sites.classify(held.holds["thread"], places.held.stack))
-    told = process.of_chosen(process.waits)
-
-    def rows(pairs: Sequence[Ints]) -> Columns:
-        of_victim, of_culprit, ns, waits, most = pairs
-        return {
-            "image": np.full(len(ns), image.number),
-            "pid": np.full(len(ns), process.pid),
-            **{f"victim{name}": Texts(of_victim, column) for name, column in victims.items()},
-            **{f"culprit{name}": Texts(of_culprit, column) for name, column in culprits.items()},
-            "waits": waits,
-            "duration": ns,
-            "max_duration": most,
-        }
-
-    yield rows([np.empty(0, np.int64)] * 5)
-    for part in attribute_in_parts(held, victim, culprit, told):
-        yield rows(part[:5])
-
-
 def _tasks(image: Image) -> Iterator[Columns]:
     """The tasks of a scheduler, with what each lost: those of the chosen threads."""
     process, tasks = image.process, tasks_of(image.process, image.timeline.merged)
@@ -292,37 +252,6 @@ def _line(site: Site | None) -> str:
     return frame_text(own if site.own_function else (site.function, site.file, site.line))
 
 
-def _waiting(image: Image) -> Iterator[Columns]:
-    """For how long so many threads waited for a GIL at once: of the chosen ones."""
-    process = image.process
-    chosen = replace(process, waits=process.waits[process.of_chosen(process.waits)])
-    for gil in range(max(process.gils, 1)):
-        times, counts = waiting_counts(chosen, gil)
-        spent = np.zeros(int(counts.max()) + 1, np.int64)
-        np.add.at(spent, counts, np.diff(times, append=max(process.end, int(times[-1]))))
-        some = np.flatnonzero(spent)
-        yield {
-            "image": np.full(len(some), image.number),
-            "pid": np.full(len(some), process.pid),
-            "gil": np.full(len(some), gil),
-            "waiting": some,
-            "duration": spent[some],
-        }
-
-
-def _by_words(classes: Classes) -> tuple[Ints, dict[str, list[str]]]:
-    """Rows sorted by what is said of them in words: a number for each, and by it the role, the site, the own line."""
-    number: dict[tuple[str, str, str], int] = {}
-    of_class = []
-    for site in classes.sites:
-        leaf = frame_text((site.function, site.file, site.line))
-        own = frame_text((site.own_function, site.own_file, site.own_line)) if site.own_function else leaf
-        of_class.append(number.setdefault((site.thread, leaf, own), len(number)))
-    columns = [list(column) for column in zip(*number, strict=True)] or [[], [], []]
-    of_row = np.array(of_class, np.int64)[classes.of_row] if of_class else classes.of_row
-    return of_row, dict(zip(("", "_site", "_own_line"), columns, strict=True))
-
-
 def _stacks(image: Image) -> Iterator[Columns]:
     """The frames of all stacks, one row each, the innermost of a stack first."""
     known = image.process.stacks
@@ -349,7 +278,8 @@ def _stacks(image: Image) -> Iterator[Columns]:
 
 
 def _switch_requests(image: Image) -> Iterator[Columns]:
-    for _, rows in image.pieces(image.process.switch_requests):
+    requests = image.process.switch_requests
+    for _, rows in image.pieces(requests, image.own(requests)):
         yield {**_whose(image, rows), "time": rows["time"], "gil": rows["gil"]}
 
 
@@ -373,10 +303,10 @@ TABLES: dict[str, Callable[[Image], Iterator[Columns]]] = {
     "waits": _waits,
     "blocks": _blocks,
     "held_locks": _held_locks,
-    "blame": _blame,
+    "blame": blame,
     "tasks": _tasks,
     "task_blame": _task_blame,
-    "waiting": _waiting,
+    "waiting": waiting,
     "stacks": _stacks,
     "switch_requests": _switch_requests,
     "states": _states,

@@ -14,6 +14,7 @@ from giltrace.exporters._places import Places
 from giltrace.exporters._relations import Relations, relate
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Array, Flag, Process, Timeline
+from giltrace.timeline.windows import Window
 
 #: Rows of one piece.
 PIECE = 1 << 16
@@ -22,6 +23,8 @@ PIECE = 1 << 16
 @dataclass(frozen=True)
 class Image:
     """One process image: its `number`, and what those of its holds, blocks, threads and stacks begin with.
+
+    If it is a `window` of one, `process` is that window's, and its own rows are told.
 
     What is found out about it is kept as long as this is: one at a time is enough.
     """
@@ -33,6 +36,7 @@ class Image:
     first_block: int
     first_thread: int
     first_stack: int
+    window: Window | None = None
 
     @cached_property
     def relations(self) -> Relations:
@@ -73,14 +77,19 @@ class Image:
         wide = stack.astype(np.int64)
         return np.where(wide >= 0, wide + self.first_stack, -1)
 
-    def pieces(self, rows: Array) -> Iterator[tuple[Ints, Array]]:
-        """The rows of the chosen threads, with their numbers; one piece at least."""
-        for at in range(0, max(len(rows), 1), PIECE):
-            piece = rows[at : at + PIECE]
+    def own(self, rows: Array) -> slice:
+        """Which of the rows, sorted by start or time, are told."""
+        return slice(0, len(rows)) if self.window is None else self.window.own(rows)
+
+    def pieces(self, rows: Array, own: slice | None = None) -> Iterator[tuple[Ints, Array]]:
+        """The rows of the chosen threads, or what is `own` of them, with their numbers; one piece at least."""
+        own = slice(0, len(rows)) if own is None else own
+        for at in range(own.start, max(own.stop, own.start + 1), PIECE):
+            piece = rows[at : min(at + PIECE, own.stop)]
             number = np.arange(at, at + len(piece))
             if self.process.chosen is not None:
-                own = self.process.of_chosen(piece)
-                number, piece = number[own], piece[own]
+                chosen = self.process.of_chosen(piece)
+                number, piece = number[chosen], piece[chosen]
             yield number, piece
 
 
@@ -89,7 +98,7 @@ def images(timeline: Timeline, processes: Iterable[Process] | None = None) -> It
     hold = block = thread = stack = 0
     for number, process in enumerate(timeline.processes if processes is None else processes):
         yield Image(timeline, process, number, hold, block, thread, stack)
-        hold += len(process.holds)
+        hold += len(process.holds) if process.outlined is None else process.outlined.holds
         block += len(process.blocks)
         thread += len(process.threads)
         stack += len(process.stacks.table) if process.stacks is not None else 0

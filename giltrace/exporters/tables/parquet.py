@@ -7,7 +7,7 @@ recorded (`schema`). It is written a piece at a time, one process after the othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +15,11 @@ import numpy as np
 
 from giltrace import installation
 from giltrace.errors import UsageError
-from giltrace.exporters.tables.columns import TABLES, Column, Columns, Texts, table_of
+from giltrace.exporters.tables.columns import TABLES, table_of
 from giltrace.exporters.tables.image import images
 from giltrace.exporters.tables.schema import PART_KEY, PARTED, SCHEMA, VERSION, Kind
+from giltrace.exporters.tables.texts import Column, Columns, Texts
+from giltrace.exporters.tables.windowed import pieces_of
 from giltrace.timeline.model import Process, Timeline
 
 #: Rows of one file at most, or a piece more: what a reader can share out.
@@ -52,39 +54,52 @@ def stream(timeline: Timeline, file: BinaryIO, table: str) -> None:
 def write_dataset(timeline: Timeline, folder: Path, processes: Iterable[Process] | None = None) -> None:
     """Write all tables below an empty folder; `processes`, if given, stand in for the timeline's.
 
-    Raises `UsageError` if pyarrow is not installed.
+    Of an outline (`timeline.windows`) each process is read window by window. Raises `UsageError` if pyarrow is not
+    installed.
     """
     files = _Files(timeline.part)
     filled = set[str]()
     with ExitStack() as stack:
         whole = {table: stack.enter_context(files.file(folder, table)) for table in TABLES if table not in PARTED}
         for image in images(timeline, processes):
-            for table, rows in TABLES.items():
-                if table in whole:
-                    for columns in rows(image):
-                        whole[table].write(columns)
-                elif _write_parts(files, folder, table, image.number, rows(image)):
-                    filled.add(table)
+            with ExitStack() as ends:
+                parts = {
+                    table: ends.enter_context(closing(_Parts(files, folder, table, image.number))) for table in PARTED
+                }
+                for table, columns in pieces_of(image, folder):
+                    (whole.get(table) or parts[table]).write(columns)
+                filled |= {table for table, part in parts.items() if part.filled}
     for table in PARTED - filled:
         # Readers ask a file which columns there are.
         with files.file(folder, table, 0):
             pass
 
 
-def _write_parts(files: _Files, folder: Path, table: str, image: int, pieces: Iterator[Columns]) -> bool:
-    """Write the rows of one image to as many files as it takes; whether there were any."""
-    file = 0
-    filled = (columns for columns in pieces if _rows(columns))
-    columns = next(filled, None)
-    while columns is not None:
-        with files.file(folder, table, image, file) as writer:
-            rows = 0
-            while columns is not None and rows < FILE_ROWS:
-                writer.write(columns)
-                rows += _rows(columns)
-                columns = next(filled, None)
-        file += 1
-    return file > 0
+class _Parts:
+    """Writes the rows of one image to as many files of a table as it takes; `filled`: there were any."""
+
+    def __init__(self, files: _Files, folder: Path, table: str, image: int) -> None:
+        self._files, self._place = files, (folder, table, image)
+        self._number, self._rows = 0, 0
+        self._ends = ExitStack()
+        self._writer: _Table | None = None
+        self.filled = False
+
+    def write(self, columns: Columns) -> None:
+        """Append the rows of a piece."""
+        if _rows(columns) == 0:
+            return
+        if self._writer is None or self._rows >= FILE_ROWS:
+            self._ends.close()
+            self._writer = self._ends.enter_context(self._files.file(*self._place, self._number))
+            self._number, self._rows = self._number + 1, 0
+        self._writer.write(columns)
+        self._rows += _rows(columns)
+        self.filled = True
+
+    def close(self) -> None:
+        """Finish the last file."""
+        self._ends.close()
 
 
 def _rows(columns: Columns) -> int:

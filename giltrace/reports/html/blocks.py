@@ -14,6 +14,7 @@ from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.replay.critical_path import CriticalPath
+from giltrace.recording.order import distinct
 from giltrace.reports.html.lanes import IN_LOCK, OFF, PER_GIL, Lane, merged
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import State
@@ -44,7 +45,7 @@ class Blocks:
         begin, finish = (np.clip(column[mine] - self._start, 0, total) for column in (self._rows.start, self._rows.end))
         if not len(begin):
             return lane
-        ends = np.unique(np.concatenate([lane.ends, begin, finish]))
+        ends = distinct(np.concatenate([lane.ends, begin, finish]))
         ends = ends[ends > 0]
         starts = np.append(0, ends[:-1])
         at = np.searchsorted(lane.ends, starts, "right")

@@ -1,0 +1,101 @@
+"""An outline of a process: of its events those that tell its threads, its locks and its end.
+
+It takes the memory of a piece, whatever the recording. With what it notes of the other events (`events.Outlined`) these
+can be read again, a window at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
+from giltrace.recording.layout import COLLECTING, Kind
+from giltrace.recording.order import stable_order
+
+#: A thread that comes with these to a GIL had it, or waited for it, before.
+_HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
+
+
+class Outliner:
+    """Outlines one file, whose events come in pieces, each sorted by time; in the place of a `gathering.Gatherer`."""
+
+    def __init__(self) -> None:
+        self.gathered, self.hand_offs = np.empty(0, GATHERED), np.empty(0, HAND_OFF)
+        self._in_order, self._sampled = True, False
+        self._until, self._most_stack, self._holds = -(1 << 62), 0, 0
+        self._released = np.empty(0, np.int64)
+        self._last_turn: dict[int, int] = {}
+        # Of each thread at each GIL: the time and the kind of its first event, and the kind of its last.
+        self._first: dict[tuple[int, int], tuple[int, int]] = {}
+        self._last: dict[tuple[int, int], int] = {}
+
+    def feed(self, events: Array, *, last: bool = False) -> Array:
+        """Return the events of this piece (dtype `GIL_EVENT`) that stay; whether it is the `last` does not matter."""
+        if not len(events):
+            return events
+        self._in_order &= int(events["time"][0]) >= self._until
+        self._until = int(events["time"][-1])
+        self._most_stack = max(self._most_stack, int(events["stack"].max()))
+        kind = events["kind"]
+        stays = kind > Kind.RELEASE
+        looks = np.flatnonzero(kind == Kind.SAMPLE)
+        self._sampled |= len(looks) > 0
+        stays[looks] = (events["arg"][looks] & COLLECTING) != 0
+        stays[self._edges(events)] = True
+        # Which thread came first and last, whatever it did.
+        stays[[0, -1]] = True
+        left: Array = events[stays]
+        return left
+
+    def _edges(self, events: Array) -> npt.NDArray[np.intp]:
+        """Where each thread's first and last events at each GIL are in this piece; what all of them tell is noted."""
+        own = np.flatnonzero(events["kind"] <= Kind.RELEASE)
+        thread, gil, kind = (events[name][own] for name in ("thread", "gil", "kind"))
+        gils = int(gil.max(initial=0)) + 1
+        key = thread.astype(np.int64) * gils + gil
+        order = stable_order(key, int(key.max(initial=0)) + 1)
+        key, kind = key[order], kind[order]
+        head = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.intp)
+        tail = np.append(head[1:], len(key))[: len(head)] - 1
+        before = np.append(np.uint8(0), kind[:-1])[: len(kind)]
+        first, last = own[order[head]], own[order[tail]]
+        for at, row, end in zip(head.tolist(), events[first].tolist(), kind[tail].tolist(), strict=True):
+            time, _, of_thread, of_gil, begin, _, _ = row
+            self._first.setdefault((of_thread, of_gil), (time, begin))
+            before[at] = self._last.get((of_thread, of_gil), 0)
+            self._last[of_thread, of_gil] = end
+        self._holds += int(((kind == Kind.ACQUIRE) | ((kind == Kind.RELEASE) & (before != Kind.ACQUIRE))).sum())
+        turns = events[own[np.sort(order[kind >= Kind.ACQUIRE])]]
+        # Of several values for one index, numpy keeps the last.
+        latest = np.full(gils, -1, np.int64)
+        latest[turns["gil"]] = turns["time"]
+        self._last_turn |= {number: time for number, time in enumerate(latest.tolist()) if time >= 0}
+        given = np.zeros(self._most_stack + 1, np.bool_)
+        given[self._released] = True
+        given[turns["stack"][turns["kind"] == Kind.RELEASE]] = True
+        self._released = np.flatnonzero(given)
+        return np.concatenate([first, last])
+
+    def outlined(
+        self, path: Path, times: tuple[int, int], numbers: list[int], resolve: Callable[[npt.NDArray[np.int32]], object]
+    ) -> Outlined:
+        """What was noted. `resolve` turns the tracer's numbers of stacks into places in the table."""
+        place = np.arange(self._most_stack + 1, dtype=np.int32)
+        resolve(place)
+        headless = tuple(sorted(time for time, kind in self._first.values() if kind in _HEADLESS))
+        return Outlined(
+            path,
+            times,
+            np.array(numbers, np.int64),
+            place,
+            np.unique(place[self._released]),
+            self._last_turn,
+            headless,
+            self._holds,
+            self._sampled,
+            self._in_order,
+        )
