@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 GILTRACE = (sys.executable, "-m", "giltrace")
 _SERVED = re.compile(r"giltrace: metrics at (\S+)")
@@ -80,3 +82,14 @@ class Counting:
         """Let the program end, and return how giltrace did."""
         self.process.communicate()
         return self.process.returncode
+
+
+def metrics(*words: str, code: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `giltrace metrics` to its end, with a Python program if there is `code`."""
+    command = [*GILTRACE, "metrics", *words, *(["--", sys.executable, "-c", code] if code else [])]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, **options)
+
+
+def lines(ran: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    """The lines of JSON that it printed."""
+    return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
