@@ -134,11 +134,11 @@ class Outlined:
     """What an outline of a process (`recording.outline`) tells of the events that it leaves out, to read these again.
 
     They are in `path`, and of these `times`; its threads have these `numbers` there, and the tracer's stack i is
-    ``place[i]``. `released` are the stacks at releases, each once. `last_turn` is when each GIL was had or given last,
-    and `headless` the first times of threads at a GIL that did not begin with asking for it or having it. There are so
-    many `holds`, and looks at holders if it was `sampled`. `in_order`: each piece of them comes after the one before.
-    `begun` (dtype `GIL_EVENT`) are events that no record tells. Samples of holders that collected garbage had the
-    `collecting` stacks, sorted, of what was then a table of `stacks` stacks.
+    ``place[i]``, one beyond the last of them none. `released` are the stacks at releases, each once. `last_turn` is
+    when each GIL was had or given last, and `headless` the first times of threads at a GIL that did not begin with
+    asking for it or having it. There are so many `holds`, and looks at holders if it was `sampled`. `in_order`: each
+    piece of them comes after the one before. `begun` (dtype `GIL_EVENT`) are events that no record tells. Samples of
+    holders that collected garbage had the `collecting` stacks, sorted, of what was then a table of `stacks` stacks.
     """
 
     path: Path

@@ -173,10 +173,11 @@ class _Threads:
         )
 
 
-def _resolve_stacks(file: GilFile, *numbers: npt.NDArray[np.int32]) -> tuple[StackTable | None, tuple[str, ...]]:
-    """Read the stacks beside `file` and turn the tracer's `numbers` into places in the table, -1 for none.
+def _stacks_of(file: GilFile) -> tuple[StackTable | None, npt.NDArray[np.int32], tuple[str, ...]]:
+    """Read the stacks beside `file`.
 
-    Returns the table, if there is one, and why it cannot be read, if so.
+    Returns the table, if there is one, the place in it of each of the tracer's numbers and at the end that of all
+    others, which is -1, and why it cannot be read, if so.
     """
     version = re.match(rb"3\.(\d{1,4})\.", bytes(file.header["python"]))
     path = file.path.with_name("stacks" + file.path.name.removeprefix("gil"))
@@ -185,12 +186,15 @@ def _resolve_stacks(file: GilFile, *numbers: npt.NDArray[np.int32]) -> tuple[Sta
     with leaving_out(path, refused):
         read = read_stacks(path, (3, int(version[1]))) if version else None
     table, place = read if read is not None else (None, np.empty(0, np.int32))
-    for column in numbers:
-        known = column < place.size
-        column[:] = np.where(known, np.append(place, -1)[np.where(known, column, 0)], -1)
+    place = np.append(place, np.int32(-1))
     if table is None:
-        return None, tuple(error.left_out() for error in refused)
-    return replace(table, strings=tuple(map(visible, table.strings))), ()
+        return None, place, tuple(error.left_out() for error in refused)
+    return replace(table, strings=tuple(map(visible, table.strings))), place, ()
+
+
+def _placed(stacks: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The places of the tracer's numbers of stacks; one beyond those that were written has none."""
+    return place[np.minimum(stacks, len(place) - 1)]
 
 
 def tick_clock(folder: Path, files: Sequence[GilFile], times: Times = _EVER) -> TickClock:
@@ -256,12 +260,12 @@ def read_process(
     if header["complete_from"]:
         start = int(np.clip(decoder.ns(int(header["complete_from"])), *times))
         events = events[np.searchsorted(events["time"], start) :]
-    table, more = _resolve_stacks(file, events["stack"], gathered["before"]) if stacks else (None, ())
+    table, place, more = _stacks_of(file) if stacks else (None, np.empty(0, np.int32), ())
+    for rows, name in ((events, "stack"), (gathered, "before")) if stacks else ():
+        rows[name] = _placed(rows[name], place)
     outlined = None
     if isinstance(gatherer, Outliner):
-        outlined = gatherer.outlined(
-            file.path, (times.first, times.last), numbers, lambda column: _resolve_stacks(file, column)
-        )
+        outlined = gatherer.outlined(file.path, (times.first, times.last), numbers, place)
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -299,7 +303,7 @@ def read_again(outlined: Outlined) -> Iterator[Array]:
     for events in _in_order(file, decoder, times, _Threads(), [], [], None):
         kept = events[(events["kind"] <= layout.Kind.RELEASE) | (events["kind"] == layout.Kind.SAMPLE)]
         kept["thread"] = np.searchsorted(outlined.numbers, kept["thread"])
-        kept["stack"] = outlined.place[kept["stack"]]
+        kept["stack"] = _placed(kept["stack"], outlined.place)
         yield kept
 
 

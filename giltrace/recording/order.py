@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+_Integer = TypeVar("_Integer", bound=np.integer[Any])
 
 
 def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
@@ -16,7 +18,7 @@ def stable_order(key: npt.NDArray[Any], distinct: int) -> npt.NDArray[np.intp]:
     return np.argsort(key.astype(narrow), kind="stable")
 
 
-def distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def distinct(values: npt.NDArray[_Integer]) -> npt.NDArray[_Integer]:
     """The distinct values, sorted. Where most of millions are, numpy's own way takes a hundred times as long."""
     values = np.sort(values)
     fresh = np.ones(len(values), np.bool_)

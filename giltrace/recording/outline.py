@@ -6,7 +6,6 @@ can be read again, a window at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import distinct, stable_order
 
 #: A thread that comes with these to a GIL had it, or waited for it, before.
 _HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
@@ -26,8 +25,9 @@ class Outliner:
     def __init__(self) -> None:
         self.gathered, self.hand_offs = np.empty(0, GATHERED), np.empty(0, HAND_OFF)
         self._in_order, self._sampled = True, False
-        self._until, self._most_stack, self._holds = -(1 << 62), 0, 0
-        self._released = np.empty(0, np.int64)
+        self._until, self._holds = -(1 << 62), 0
+        # The tracer's numbers of the stacks at releases: anything, in a file that was damaged.
+        self._released = np.empty(0, np.int32)
         self._last_turn: dict[int, int] = {}
         # Of each thread at each GIL: the time and the kind of its first event, and the kind of its last.
         self._first: dict[tuple[int, int], tuple[int, int]] = {}
@@ -39,7 +39,6 @@ class Outliner:
             return events
         self._in_order &= int(events["time"][0]) >= self._until
         self._until = int(events["time"][-1])
-        self._most_stack = max(self._most_stack, int(events["stack"].max()))
         kind = events["kind"]
         stays = kind > Kind.RELEASE
         looks = np.flatnonzero(kind == Kind.SAMPLE)
@@ -74,25 +73,20 @@ class Outliner:
         latest = np.full(gils, -1, np.int64)
         latest[turns["gil"]] = turns["time"]
         self._last_turn |= {number: time for number, time in enumerate(latest.tolist()) if time >= 0}
-        given = np.zeros(self._most_stack + 1, np.bool_)
-        given[self._released] = True
-        given[turns["stack"][turns["kind"] == Kind.RELEASE]] = True
-        self._released = np.flatnonzero(given)
+        self._released = distinct(np.append(self._released, turns["stack"][turns["kind"] == Kind.RELEASE]))
         return np.concatenate([first, last])
 
     def outlined(
-        self, path: Path, times: tuple[int, int], numbers: list[int], resolve: Callable[[npt.NDArray[np.int32]], object]
+        self, path: Path, times: tuple[int, int], numbers: list[int], place: npt.NDArray[np.int32]
     ) -> Outlined:
-        """What was noted. `resolve` turns the tracer's numbers of stacks into places in the table."""
-        place = np.arange(self._most_stack + 1, dtype=np.int32)
-        resolve(place)
+        """What was noted; see there."""
         headless = tuple(sorted(time for time, kind in self._first.values() if kind in _HEADLESS))
         return Outlined(
             path,
             times,
             np.array(numbers, np.int64),
             place,
-            np.unique(place[self._released]),
+            distinct(place[np.minimum(self._released, len(place) - 1)]),
             self._last_turn,
             headless,
             self._holds,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from giltrace.analysis.measure import dealing
@@ -64,8 +63,8 @@ def outlined(recorded: ProcessEvents, pieces: int, monkeypatch: pytest.MonkeyPat
     left = np.concatenate([outliner.feed(part.copy()) for part in parts])
     left["stack"] -= 1
 
-    def resolve(column: npt.NDArray[np.int32]) -> None:
-        column -= 1
+    most = int(recorded.events["stack"].max(initial=-1))
+    place = np.append(np.arange(-1, most + 1, dtype=np.int32), np.int32(-1))
 
     def again(_: object) -> Iterator[Array]:
         for part in parts:
@@ -74,7 +73,7 @@ def outlined(recorded: ProcessEvents, pieces: int, monkeypatch: pytest.MonkeyPat
             yield kept
 
     monkeypatch.setattr(windows, "read_again", again)
-    noted = outliner.outlined(Path("gil-1.bin"), (0, 1), list(range(len(recorded.threads))), resolve)
+    noted = outliner.outlined(Path("gil-1.bin"), (0, 1), list(range(len(recorded.threads))), place)
     return replace(recorded, events=left, outlined=noted)
 
 
