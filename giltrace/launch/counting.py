@@ -15,7 +15,8 @@ from giltrace import native
 from giltrace.collectors.gil import GilCollector
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
-from giltrace.launch.attach.names import names_to_tell
+from giltrace.launch.attach.holders import gil_holders
+from giltrace.launch.attach.names import known_threads, names_to_tell
 from giltrace.launch.attach.place import find_place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import alive, end_orphan
@@ -24,6 +25,7 @@ from giltrace.launch.child import Child
 from giltrace.launch.count_folder import made_for_counts
 from giltrace.launch.live import Output, ended_how, in_background, kept_up, titled
 from giltrace.launch.target import Target
+from giltrace.metrics.before import Holder
 from giltrace.process.folder import sees_the_same
 from giltrace.views.ending import Ending
 
@@ -50,7 +52,7 @@ class Counted:
 
     `wait` returns at an instant (as `time.monotonic`), or before that once all is over; `over` tells whether it is.
     Files are read by `do`, with the rights of whoever writes them, and process ids made ours by `pid_here`. If the
-    folder is `shared`, others read and tidy up there too.
+    folder is `shared`, others read and tidy up there too. `holder` had the GIL when counting began, if that is known.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Counted:
     start: Callable[[], None] = _nothing
     pid_here: Callable[[int], int | None] = _itself
     shared: bool = False
+    holder: Holder | None = None
     status: int | None = field(default=None)  #: that the command has ended with; negative for a signal
 
 
@@ -159,7 +162,7 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
             tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
             files = folder if place.is_direct else place.files.path
             counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
-            counted.pid_here = _ids_of(process)
+            counted.pid_here, counted.holder = _ids_of(process), _holder(process)
             try:
                 with kept_up(tracer.poll):
                     yield counted
@@ -167,6 +170,19 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
                 tracer.stop()
         finally:
             place.abandon()
+
+
+def _holder(process: Process) -> Holder | None:
+    """Who has the GIL of a process that has only one, now."""
+    found = gil_holders(process)
+    if len(found) != 1 or not found[0][1]:
+        return None
+    try:
+        tid = found[0][1]
+        name = "MainThread" if tid == process.pid else known_threads(process)[tid].name
+        return Holder(process.pid_inside, process.ids(tid)[1], name)
+    except (OSError, KeyError):
+        return None  # it ends
 
 
 def counts_already(process: Process) -> list[str]:

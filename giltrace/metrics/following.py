@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from giltrace.launch.counting import Counted
+from giltrace.metrics.before import Before
 from giltrace.metrics.export import Export
 from giltrace.metrics.ledger import Ledger
 from giltrace.metrics.page import Pages
@@ -18,10 +19,18 @@ class PagesOf:
     def __init__(self, counted: Counted) -> None:
         self._pages = Pages(counted.folder, counted.pid_here)
         self._do = counted.do
+        self._over = counted.over
+        self._before = Before(counted.folder, counted.holder) if counted.holder is not None else None
 
     def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
         """See `Pages.read`."""
-        readings: tuple[ProcessReading, ...] = self._do(lambda: self._pages.read(reset_longest=reset_longest))
+        alive = self._before is not None and self._over() is None
+
+        def read() -> tuple[ProcessReading, ...]:
+            readings = self._pages.read(reset_longest=reset_longest)
+            return readings if self._before is None else self._before.added_to(readings, alive=alive)
+
+        readings: tuple[ProcessReading, ...] = self._do(read)
         return readings
 
     @property

@@ -201,6 +201,7 @@ class _Page:
             lost=int(head["lost"]),
             unnamed_ns=(unnamed[Table.CULPRITS], unnamed[Table.VICTIMS], unnamed[Table.SLEEPERS]),
             note=text_of(bytes(GilFile.of(self._beside.path, beside).header["note"])),
+            moved=any(tally["number"][Length.HOLDS] or tally["since"][Length.HOLDS] for tally in tallies),
             ended=ended,
         )
 

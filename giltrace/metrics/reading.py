@@ -159,6 +159,7 @@ class ProcessReading:
     lost: int = 0  #: threads that found no room to count in
     unnamed_ns: Unnamed = (0, 0, 0)
     note: str = ""  #: why something is missing, if so
+    moved: bool = False  #: a GIL was taken or given up, if only by a thread that has no name yet
     ended: bool = False  #: the process has ended, or executes another program now: these are its last words
 
     @property

@@ -28,6 +28,7 @@ from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil import Decoder
 from giltrace.recording.gil_file import open_file
 from giltrace.recording.live_file import LiveFile, Piece
+from giltrace.recording.live_holders import Holders, with_holders
 
 #: What happened longer ago than this is complete, unless a thread was kept off its core for that long in mid-record.
 HOLD_BACK_NS = 100_000_000
@@ -116,6 +117,7 @@ class LiveReader:
         self._files: dict[str, LiveFile] = {}
         self._successors: dict[str, Successor] = {}
         self._done: set[str] = set()
+        self._holders = Holders(folder)
         self._pairs: deque[npt.NDArray[np.void]] = deque(maxlen=_PAIRS_KEPT)
         for pair in read_pairs(folder)[-_PAIRS_KEPT:]:
             self._pairs.append(pair)
@@ -123,7 +125,8 @@ class LiveReader:
     def poll(self, until_ns: int) -> list[Update]:
         """Return what happened up to `until_ns` (CLOCK_MONOTONIC) and was not returned before, a part per process.
 
-        A process that has ended, or executes something else now, is given whole.
+        A process that has ended, or executes something else now, is given whole. One that ran before it was recorded
+        is given as soon as what had been on record when its GILs were looked at is complete.
         """
         self._discover()
         ticking = any(file.clock is layout.Clock.TSC for file in self._files.values())
@@ -133,13 +136,15 @@ class LiveReader:
         newest = {file.pid: name for name, file in self._files.items()}
         for name, file in list(self._files.items()):
             ended = not self._alive(file.pid) or newest[file.pid] != name or self._successors[name].has_come()
-            if file.header.is_python:
+            held = self._holders.has(file.pid)
+            if file.header.is_python and (ended or not held or until_ns >= self._holders.known_ns):
                 clock = self._clock(file)
                 until = _ALL if ended else _ticks_at(clock, until_ns)
                 since = _ticks_at(clock, self._since_ns) if self._since_ns > file.start else 0
                 pieces = tuple(file.read(until, since, last=ended))
                 times = Times(max(file.start, self._since_ns) - _MARGIN_NS, until_ns + _MARGIN_NS)
-                updates.append(_update(file, pieces, clock, ended, times))
+                update = _update(file, pieces, clock, ended, times)
+                updates.append(with_holders(update, self._holders.of(file.pid), self._since_ns) if held else update)
             if ended:
                 file.close()
                 del self._files[name], self._successors[name]
@@ -173,6 +178,7 @@ class LiveReader:
     def _open(self, path: Path) -> None:
         try:
             if open_file(path, Times()) is not None:
+                self._holders.look()
                 file = LiveFile(path, len(self._files) + len(self._done))
                 self._files[path.name], self._successors[path.name] = file, Successor(file)
         except FileNotFoundError:

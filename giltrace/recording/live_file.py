@@ -32,6 +32,8 @@ _TIME = (1 << layout.TIME_BITS) - 1
 _IDENTITY = 32
 #: What is new of a chunk is mostly less.
 _FIRST_READ = 4096
+#: The tracer's own numbers for threads are smaller.
+_EARLY = 1 << 31
 # Chunks that were read to their end may come back as others: so many are remembered, and looked at per reading.
 _CLOSED_KEPT, _CLOSED_CHECKED = 1 << 16, 2048
 
@@ -88,16 +90,21 @@ class LiveFile:
     """One file, followed; `number` tells it apart from the others of its recording.
 
     `missed` counts chunks that were used again before they were read, `lost` what the tracer had no room for, and
-    `impossible`, for the reader of all files, events of times that cannot be.
+    `impossible`, for the reader of all files, events of times that cannot be. `passed_over` are the GILs, by number,
+    that were taken or released in records that were not given.
     """
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
         self.missed = self.impossible = 0
+        self.passed_over: set[int] = set()
         self._lost = 0
         self.stacks: LiveStacks | None = None
         self._source = Source(path)
         self._threads: dict[int, _Thread] = {}
+        # Threads that were given a number before their first record: by their ids, and by the tracer's numbers.
+        self._early: dict[int, int] = {}
+        self._renamed: dict[int, int] = {}
         # Of what was allocated: the stretches of words in which no chunk was seen yet.
         self._gaps: list[tuple[int, int]] = []
         # Stretches: the words that no small chunk was seen in yet, and how many each has.
@@ -131,6 +138,19 @@ class LiveFile:
     def lost_stacks(self) -> int:
         """Events whose stack the tracer had no room for."""
         return int(self.header.header["lost_stacks"])
+
+    @property
+    def gils(self) -> list[int]:
+        """The address of each GIL's mutex, by GIL number, of those that were used."""
+        head = self.header.header
+        return [int(address) for address in head["gils"][: int(head["gil_count"])]]
+
+    def number_of(self, tid: int) -> int:
+        """The number of the thread with that id, which it keeps when it comes to write its first record."""
+        for number, thread in self._threads.items():
+            if thread.info.tid == tid:
+                return self._renamed.get(number, number)
+        return self._early.setdefault(tid, _EARLY + len(self._early) + len(self._renamed))
 
     def read(self, until: int, since: int = 0, *, last: bool = False) -> Iterator[Piece]:
         """Yield what is new up to the tick `until`; of each thread, what went before `since` is passed over.
@@ -252,13 +272,16 @@ class LiveFile:
                 # The one before it may have been published behind our back while we looked elsewhere: look again first.
                 break
             self._learn(thread, chunk, since)
+            if thread.info.tid in self._early:
+                self._renamed[number] = self._early.pop(thread.info.tid)
             self._load(chunk)
             passed_over = follows and thread.chunks[1].base <= since
             if passed_over:
                 piece = self._take(-1, thread, chunk, len(chunk.words), len(chunk.words))
             else:
                 cut = _cut(chunk, until, left=follows)
-                piece = self._take(number, thread, chunk, min(self._since(chunk, since), cut), cut)
+                given = self._renamed.get(number, number)
+                piece = self._take(given, thread, chunk, min(self._since(chunk, since), cut), cut)
             if piece is None:  # used again, or packed, under our eyes
                 self.missed += not passed_over
                 self._gaps.append((chunk.start, chunk.end))
@@ -314,6 +337,8 @@ class LiveFile:
         stack, records = last_stack(words[:begin], thread.stack), words[begin:cut].copy()
         if not self._is_still(chunk):
             return None
+        if begin:
+            self.passed_over |= _turned(words[:begin])
         chunk.at += cut
         chunk.words = chunk.words[cut:]
         thread.stack = last_stack(records, stack)
@@ -345,6 +370,13 @@ def _cut(chunk: _Chunk, until: int, *, left: bool) -> int:
         return word & _TIME > limit if word else not left
 
     return bisect_left(range(len(words)), True, key=beyond)
+
+
+def _turned(records: Words) -> set[int]:
+    """The GILs that are taken or released in some records."""
+    kind = records >> np.uint64(layout.KIND_SHIFT) & np.uint64(7)
+    turns = records[(kind == layout.Kind.ACQUIRE) | (kind == layout.Kind.RELEASE)]
+    return set(np.unique(turns >> np.uint64(layout.GIL_SHIFT) & np.uint64(layout.MAX_GILS - 1)).tolist())
 
 
 def last_stack(records: Words, before: int) -> int:

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.launch.counting import counted_process
 from giltrace.metrics import layout
 from giltrace.metrics.count_file import CountFile
+from giltrace.metrics.following import PagesOf
 from giltrace.metrics.layout import Length
 from giltrace.metrics.page import Pages
 from giltrace.metrics.reading import Counts, ProcessReading
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Process
+from giltrace.views.ending import Ending
+from tests.attaching import Running
 from tests.counting import Stepping, counted, of_role
 from tests.interpreters import Interpreter
 
@@ -295,3 +299,18 @@ def test_who_loses_its_page_goes_on_in_another(interpreter: Interpreter, tmp_pat
 def test_counting_takes_a_few_pages(interpreter: Interpreter, tmp_path: Path) -> None:
     counted(tmp_path / "x", interpreter.path, "-c", BUSY)
     assert sum(path.stat().st_size for path in (tmp_path / "x").iterdir()) <= 64 << 10
+
+
+@pytest.mark.on_some
+@pytest.mark.parametrize("kind", ["spin", "seized"])
+def test_a_thread_that_never_lets_go_is_counted(interpreter: Interpreter, kind: str) -> None:
+    """It computes, or is in a C function, since before anybody counted."""
+    with Ending() as ending, Running(interpreter.path, kind) as target, counted_process(target.pid, ending) as counted:
+        pages = PagesOf(counted)
+        (first,), (second,) = pages.read(), pages.read()
+        for reading in first, second:
+            thread = next(one for one in reading.threads if one.name == "MainThread")
+            assert (thread.tid, thread.holding, thread.counts.holds) == (target.pid, True, 0)
+            assert thread.counts.held_ns == reading.counts.held_ns == reading.at_ns - reading.started_ns
+        assert second.counts.held_ns > first.counts.held_ns
+        assert second.started_ns == first.started_ns

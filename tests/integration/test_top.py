@@ -20,8 +20,10 @@ from giltrace.recording.live import HOLD_BACK_NS, LiveReader, Update
 from giltrace.recording.locate import being_written
 from giltrace.timeline.load import load
 from giltrace.timeline.model import Flag, Process
-from giltrace.views.top.model import Deadlock
+from giltrace.views.top.kernel import ask_kernel
+from giltrace.views.top.model import Deadlock, ThreadState
 from giltrace.views.top.screen import Feed
+from tests.attaching import Running
 from tests.interpreters import Interpreter
 from tests.stuck import Stuck, stood
 from tests.tracing import TARGETS, read, recorded, traced_environment
@@ -242,6 +244,27 @@ def test_a_process_that_runs_already(options: tuple[str, ...], tmp_path: Path) -
         assert not list(tmp_path.iterdir())
         target.communicate("\n", timeout=30)
         assert target.returncode == 0
+
+
+@pytest.mark.on_some
+@pytest.mark.parametrize("kind", ["spin", "seized"])
+def test_a_thread_that_never_lets_go_is_told(interpreter: Interpreter, kind: str) -> None:
+    """It computes, or is in a C function; one that waits for it may be there, and says so only once."""
+    with Running(interpreter.path, kind) as target, attached(target.pid) as source:
+        feed = Feed(source)
+        while feed.window.until < feed.window.since + HOLD_BACK_NS or not feed.window.snapshot().threads:
+            assert source.ended() is None
+            time.sleep(0.02)
+            feed.update()
+        told = feed.window.snapshot(ask=ask_kernel)
+        feed.close()
+    rows = {row.name: row for row in told.threads}
+    assert (rows["MainThread"].tid, rows["MainThread"].state) == (target.pid, ThreadState.HOLDING)
+    assert (told.held, rows["MainThread"].held) == (1.0, 1.0)
+    assert rows.keys() == {"MainThread", *(["worker-0"] if kind == "seized" else [])}
+    assert [process.note for process in told.processes] == [""]
+    if kind == "seized":
+        assert told.contended > 0
 
 
 def test_a_process_that_is_not_python() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from giltrace.collectors.rules import parse
+from giltrace.collectors.rules.held import Held
+from giltrace.collectors.rules.outside import Outside
 from giltrace.errors import RecordingError
 from giltrace.recording import layout
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import LiveReader, Update
+from giltrace.recording.meta import Meta
 from tests.live_files import SIZE, TracerFile, word
 
 PER_CHUNK = (SIZE - layout.CHUNK.itemsize) // 8
@@ -244,3 +249,53 @@ def test_a_thread_outgrows_its_small_chunk(file: TracerFile, reader: LiveReader)
     assert len(seen(reader.poll(10_000))) == per_chunk
     file.write(file.chunk(0, 1, base=1000), word(RELEASE, 5))
     assert seen(reader.poll(10_000)) == [(0, 4, 1005)]
+
+
+def ran_before(folder: Path, *holders: tuple[int, int]) -> int:
+    """Write down who had the GILs as the tracer came: (id of the thread, address); when that is known."""
+    meta = Meta.begin("1", ["attach"])
+    meta.holders = [[os.getpid(), tid, address] for tid, address in holders]
+    meta.thread_names = {"105": "spinner"}
+    meta.write(folder)
+    return time.monotonic_ns() + 10**9
+
+
+def test_a_hold_that_began_before_and_does_not_end_is_told(tmp_path: Path, file: TracerFile) -> None:
+    known = ran_before(tmp_path, (105, 0x7000))
+    waiter = file.chunk(0, name="waiter")
+    file.write(waiter, word(Kind.REQUEST, 20), word(Kind.TIMEOUT, 30))
+    reader = LiveReader(tmp_path)
+    assert reader.poll(1000) == []  # what came before that was seen may not be on record yet
+    (update,) = reader.poll(known)
+    (hold, *_) = update.events
+    assert [kind for _, kind, _ in seen([update])] == [ACQUIRE, Kind.REQUEST, Kind.TIMEOUT]
+    number = int(hold["thread"])
+    assert (int(hold["time"]), int(hold["gil"])) == (0, 0)
+    assert (update.threads[number].tid, update.threads[number].name) == (105, "spinner")
+    rule = parse("held>95%/5s")
+    assert isinstance(rule, Held)
+    (caught,) = rule.see(update, known, Outside())
+    assert caught.what == "1.000"
+    # It is the same thread when it comes to write, in whatever chunks.
+    for sequence, time_ in ((0, 40), (1, 50)):
+        file.write(file.chunk(5, sequence, base=time_), word(RELEASE, 1), word(ACQUIRE, 2))
+        assert seen(reader.poll(known)) == [(number, RELEASE, time_ + 1), (number, ACQUIRE, time_ + 2)]
+
+
+@pytest.mark.parametrize("holder", [(105, 0x7000), (0, 0x7000)], ids=["let go", "free"])
+@pytest.mark.parametrize("since", [0, 500])
+def test_no_hold_is_told_that_has_ended(tmp_path: Path, file: TracerFile, holder: tuple[int, int], since: int) -> None:
+    known = ran_before(tmp_path, holder)
+    if holder[0]:
+        file.write(file.chunk(5), word(RELEASE, 100))
+    reader = LiveReader(tmp_path, since_ns=since)
+    (update,) = reader.poll(known)
+    assert seen([update]) == ([(5, RELEASE, 100)] if holder[0] and not since else [])
+
+
+def test_the_program_that_a_process_goes_on_with_begins_anew(tmp_path: Path, file: TracerFile) -> None:
+    known = ran_before(tmp_path, (105, 0x7000))
+    reader = LiveReader(tmp_path)
+    assert len(seen(reader.poll(known))) == 1
+    TracerFile(tmp_path, 1)
+    assert seen(reader.poll(known)) == []

@@ -139,7 +139,8 @@ class Graph:
 class Snapshot:
     """All that is shown. `held` and `contended` are of the busiest GIL, `waiting` is how many threads wait on average.
 
-    `span_ns` is what the figures cover: the one asked for, or less if less was seen. `more_threads` were left out.
+    `span_ns` is what the figures cover: the one asked for and up to a bucket more, or less if less was seen.
+    `more_threads` were left out.
     """
 
     at_ns: int

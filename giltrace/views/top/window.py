@@ -235,8 +235,11 @@ class Window:
         ask: AskKernel | None = None,
         sleepers: AskSleepers | None = None,
     ) -> Snapshot:
-        """The figures of the last `span_ns`, of the process `pid` only if given, and at most `limit` threads."""
-        span = max(min(span_ns, self.until - self.since), 1)
+        """The figures of the last `span_ns`, of the process `pid` only if given, and at most `limit` threads.
+
+        Figures are kept by the bucket: the span begins with the one in which it would begin.
+        """
+        span = self._span(span_ns)
         chosen = [p for p in self._processes.values() if pid is None or p.file.pid == pid]
         threads, more = self._rows(chosen, span, sort, limit, ask)
         keys = [p.file.number * MAX_GILS + gil for p in chosen for gil in range(p.gils)]
@@ -278,7 +281,7 @@ class Window:
         person = self._people.get(ident)
         if person is None:
             return None
-        span = max(min(span_ns, self.until - self.since), 1)
+        span = self._span(span_ns)
         rows, _ = self._rows([person.process], span, Sort.NAME, 1 << 30, ask)
         stacks = person.process.file.stacks
         return Detail(
@@ -287,6 +290,11 @@ class Window:
             graph=self._graph(self._threads.of(ident), "held", "waited"),
             culprits=self._culprits(span, {ident}),
         )
+
+    def _span(self, span_ns: int) -> int:
+        """How long the stretch of whole buckets is that has the last `span_ns`, as far as there is so much."""
+        first = (self.until - span_ns) // BUCKET_NS * BUCKET_NS
+        return max(self.until - max(first, self.since), 1)
 
     def _first(self, span: int) -> int:
         """The oldest bucket of a span."""
@@ -392,7 +400,8 @@ class Window:
 
 def _process_row(process: _Process) -> ProcessRow:
     file = process.file
-    return ProcessRow(file.pid, file.cmdline, file.python, process.gils, file.note)
+    # A thread that keeps its GIL all the time gives the tracer nothing to see.
+    return ProcessRow(file.pid, file.cmdline, file.python, process.gils, "" if process.gils else file.note)
 
 
 def _share(values: Ints, span: int) -> float:
