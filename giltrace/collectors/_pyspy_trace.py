@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 #: Samples used to find py-spy's start; more make it no more certain.
 _MAX_TICKS = 400
 
-_THREAD = re.compile(r"thread \((0x[0-9A-Fa-f]+|\d+)\)(?:: (.*))?")
+# A thread may have any name, of several lines too.
+_THREAD = re.compile(r"thread \((0x[0-9A-Fa-f]+|\d+)\)(?:: (.*))?", re.DOTALL)
 
 #: Resolves a pthread id and the thread's name at a time (ns) to the kernel's thread id, None if unknown.
 ResolveThread = Callable[[int, str, int], int | None]

@@ -56,10 +56,14 @@ class ThreadStacks:
 
     def _find(self, pointers: dict[int, int]) -> None:
         try:
-            lines = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
+            mapped = Path(f"/proc/{self.pid}/maps").read_bytes()
         except OSError:
             return
-        ranges = [tuple(int(edge, 16) for edge in line.split(" ", 1)[0].split("-")) for line in lines]
+        # Bytes, and no line but the kernel's own: a mapped file may have any name.
+        lines = mapped.rstrip(b"\n").split(b"\n")
+        if not lines[0]:
+            return  # it has just ended
+        ranges = [tuple(int(edge, 16) for edge in line.split(b" ", 1)[0].split(b"-")) for line in lines]
         lows = [low for low, _ in ranges]
         for tid, pointer in pointers.items():
             low, high = ranges[bisect.bisect_right(lows, pointer) - 1]

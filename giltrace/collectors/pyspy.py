@@ -193,13 +193,14 @@ class PySpyCollector:
                     problems.setdefault(pid, process.problem())
                     continue
                 start, error = process.clock_start(trace)
-                into = collected.setdefault(pid, _Collected())
                 limits: Mapping[int, list[int]] = ends or stacks.last_seen(process.end)
+                into = collected.get(pid) or _Collected()
                 rows, unknown = trace.rows(start, into.names, stacks.tid, limits, process.end)
             except (ValueError, KeyError) as problem:
                 problems[pid] = f"py-spy's file for process {pid} makes no sense ({problem}): upgrade py-spy"
                 continue
             into.add(rows, error, unknown)
+            collected[pid] = into
         missing = [text for pid, text in problems.items() if pid not in collected]
         if self._waiting - collected.keys():
             count = len(self._waiting - collected.keys())

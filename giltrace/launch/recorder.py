@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -48,7 +49,7 @@ class Crew:
                 report = step(collector)
             except (OSError, ValueError, GiltraceError) as error:
                 self.active.remove(collector)
-                why = error.message if isinstance(error, GiltraceError) else error
+                why = error.message if isinstance(error, GiltraceError) else _reason(error)
                 report = CollectorReport(collector.name, f"failed: {why}")
             if report is not None:
                 self.reports[collector.name] = report
@@ -77,6 +78,21 @@ class Crew:
         """Let each finish; `reports` then has what they say."""
         self.look()
         self._each(lambda collector: collector.stop())
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Why a collector failed. What a library says of values that it cannot use says nothing to whoever reads it."""
+    if isinstance(error, OSError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)
+    ours = next(
+        (f" at {Path(one.filename).name}:{one.lineno}" for one in reversed(place) if _is_ours(one.filename)), ""
+    )
+    return f"a fault in giltrace ({type(error).__name__}{ours}), please report it; the rest of the recording is whole"
+
+
+def _is_ours(file: str) -> bool:
+    return Path(giltrace.__file__).parent in Path(file).parents
 
 
 def record(

@@ -69,10 +69,18 @@ def _told(row: Whereabouts | OnPath) -> str:
     return _ASLEEP.get(row.cause, "") or CAUSE.get(row.cause, "") or _DOING[row.doing]
 
 
-def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int | None = TOP_ROWS) -> None:
+def print_whereabouts(rows: Sequence[Whereabouts], console: Console, *, everything: bool = False) -> None:
     """Print where threads were without the GIL, the longest first."""
+    total = sum(row.ns for row in rows)
+    shown = [row for row in rows[: None if everything else TOP_ROWS] if everything or row.ns >= LEAST_SHARE * total]
+    print_some_whereabouts(shown, rows, console, "--all shows them")
+
+
+def print_some_whereabouts(
+    shown: Sequence[Whereabouts], rows: Sequence[Whereabouts], console: Console, where: str
+) -> None:
+    """Print the `shown` ones of these rows as parts of all, and what is left out: `where` says how to see that."""
     total = max(sum(row.ns for row in rows), 1)
-    shown = [row for row in rows[:most] if most is None or row.ns >= LEAST_SHARE * total]
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -80,8 +88,18 @@ def print_whereabouts(rows: Sequence[Whereabouts], console: Console, most: int |
     table.add_column(ratio=1)
     for row in shown:
         told = _told(row)
-        table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), site_name(row.site))
+        table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), Text(site_name(row.site)))
     print_table(table, console)
+    _print_left_out(shown, rows, console, where)
+
+
+def _print_left_out(
+    shown: Sequence[Whereabouts | OnPath], rows: Sequence[Whereabouts | OnPath], console: Console, where: str
+) -> None:
+    rest = len(rows) - len(shown)
+    if rest:
+        left = duration(sum(row.ns for row in rows) - sum(row.ns for row in shown))
+        paragraph(f"{plural(rest, 'more row')}, {left} in all; {where}", console)
 
 
 def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Console) -> None:
@@ -96,7 +114,7 @@ def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Conso
         told = f"{_PATH.get(row.doing, '') or _told(row)}"
         left = duration(max(wall_ns - row.ns, 0))
         table.add_row(
-            f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, f"{told}: {site_name(row.site)}"
+            f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, Text(f"{told}: {site_name(row.site)}")
         )
     print_table(table, console)
 

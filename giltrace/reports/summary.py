@@ -12,7 +12,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Phase
 from giltrace.analysis.summary import GilSummary, ProcessSummary, Quality, Summary
 from giltrace.reports.console import paragraph, print_table
-from giltrace.reports.locks import print_whereabouts
+from giltrace.reports.locks import print_some_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.threads import thread_table
 from giltrace.reports.tree import weight
@@ -68,7 +68,8 @@ def _print_process(process: ProcessSummary, console: Console) -> None:
     _print_culprits(process, console)
     if process.told_whereabouts:
         paragraph("Without the GIL, threads were:", console)
-        print_whereabouts(process.told_whereabouts, console)
+        where = "report --all shows them"
+        print_some_whereabouts(process.told_whereabouts, process.whereabouts, console, where)
     if process.threads:
         print_table(thread_table(process.threads, console.width), console)
     _print_gils(process, console)

@@ -17,7 +17,7 @@ from giltrace.analysis.results import GilReport, ProcessReport, Report, WaitDeco
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
 from giltrace.reports.console import paragraph, print_heading, print_table
-from giltrace.reports.locks import TOP_ROWS, print_locks, print_path, print_whereabouts
+from giltrace.reports.locks import print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
 from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
@@ -102,7 +102,7 @@ def _print_without(process: ProcessReport, console: Console, detail: Detail) -> 
     """Where threads were without the GIL, and who made whom wait in locks."""
     if process.whereabouts:
         print_heading("Where threads were without the GIL", console)
-        print_whereabouts(process.whereabouts, console, None if detail.everything else TOP_ROWS)
+        print_whereabouts(process.whereabouts, console, everything=detail.everything)
         console.print()
     if process.lock_blame:
         print_heading("Who made whom wait in locks", console)

@@ -10,7 +10,7 @@ import pytest
 
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings import figures, hogs, imports, io_bound, long_interval, single
-from giltrace.analysis.findings.contention import contended
+from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy, find_convoys
 from giltrace.analysis.findings.costs import Cause, Costed, find_costs
 from giltrace.analysis.findings.figures import Figures
@@ -268,3 +268,17 @@ def starved(*, interval: int = 20 * MS, over: int = 6 * MS, hold: int = 100 * US
 )
 def test_who_is_starved_by_the_switch_interval(make: Callable[[int], Process], expected: list[bool]) -> None:
     assert [said(long_interval.long_interval(Figures(make(by)))) for by in AROUND] == expected
+
+
+def test_the_seconds_waited_are_of_so_many_threads() -> None:
+    """Those that wait for less of their lives than makes contention are in the sum, and are counted with it."""
+    f = with_figures(process(*made.cpu_bound()), lives=np.full(3, 1000), waited=np.array([1, 100, 0]))
+    assert f.contenders == 1
+    assert "over 2 threads" in contention(f).summary
+
+
+def test_the_share_of_lives_is_of_the_threads_that_are_told() -> None:
+    """A thread that never had the GIL is not among those that spent their lives off it."""
+    known = {"lives": np.array([100, 100, 1000]), "held": np.array([50, 50, 0]), "holds": np.array([1, 1, 0])}
+    f = with_figures(process(*made.io_bound()), waited=np.zeros(3, np.int64), holders=2, **known)
+    assert "2 threads spent 50.0% of their lives" in io_bound.io_bound(f).summary

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from giltrace.analysis.findings.costs import Costed, find_costs
+from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
@@ -224,3 +227,31 @@ def test_one_core_is_no_place_for_processes() -> None:
         assert ("one core only" in advice) == told
         assert ("use processes" in advice) != told
         assert ("more processes" in judge(replace(process(*single()), cores=cores)).advice) != told
+
+
+def test_functions_in_files_of_the_same_name_are_not_one_line() -> None:
+    """The main thread runs ``<string>`` line 3 too, another one, and joins at it."""
+    module = ("<module>", "<string>", 3)
+    sleeps = [("f", "<string>", 3)]
+    for main in ([module], [LOCK, module]):
+        made = with_stacks(process(*io_bound()), [main, sleeps], hold={0: 0, 1: 1, 2: 1})
+        assert "blocked at f (<string>:3)" in judge(made).advice
+
+
+def test_a_main_thread_that_joins_at_the_line_of_another_call_is_not_counted() -> None:
+    """What a line led to decides whether it joins, not what else the same line led to."""
+    module = ("<module>", "/srv/app.py", 3)
+    script, kernel = Script(tids=(PID, 101)).hold(0, 10 * US, 0), Kernel().run(0, 10 * US, PID)
+    # It runs at the line, then joins at it.
+    script.hold(20 * MS, 21 * MS, 0).hold(100 * MS, 100 * MS + US, 1).hold(200 * MS, 200 * MS + US, 1)
+    kernel.run(20 * MS, 21 * MS, PID).run(100 * MS, 100 * MS + US, 101).run(200 * MS, 200 * MS + US, 101)
+    kernel.ended(400 * MS, PID).ended(201 * MS, 101)
+    made = with_stacks(
+        process(script, kernel),
+        [[module], [("join", "/usr/lib/python3.11/threading.py", 1), module], [("f", "/srv/app.py", 9)]],
+        hold={0: 0, 1: 2},
+    )
+    assert made.stacks is not None
+    mine = np.flatnonzero(made.holds["thread"] == 0)
+    made.stacks.hold_end[mine[-1]] = 1
+    assert blocked_at(Figures(made)).startswith(" They are blocked at f (app.py:9)")

@@ -147,3 +147,39 @@ def test_small_parts_of_the_path_are_left_out_and_what_is_left_is_told() -> None
     assert "90.0 ms" in text
     assert "10.0 ms" in text
     assert "Orchestrator" not in text
+
+
+def test_shares_are_of_the_same_whole_on_the_first_screen_and_in_the_report() -> None:
+    """What is left out is counted, and told: the main thread's join, on the first screen."""
+    timeline = make_timeline(joined(taking_turns()).process(END))
+    first, report = console(), console()
+    print_summary(summarise(timeline), first[1])
+    print_report(analyse(timeline), report[1])
+    (summary,) = summarise(timeline).processes
+    left = len(summary.whereabouts) - len(summary.told_whereabouts)
+    assert f"{left} more rows" in first[0].getvalue()
+    told, whole = (
+        [line.split()[:3] for line in out.getvalue().splitlines() if "  in a lock  " in line]
+        for out in (first[0], report[0])
+    )
+    assert told
+    assert told == whole[: len(told)]
+
+
+def test_rows_that_are_left_out_are_told() -> None:
+    rows = [Whereabouts(own_site("w", f"f{at}", "a.py", at + 1), "asleep", "", 10 * MS) for at in range(TOP_ROWS + 2)]
+    out, on = console()
+    print_whereabouts(rows, on)
+    assert "2 more rows, 20.0 ms in all; --all shows them" in out.getvalue()
+    out, on = console()
+    print_whereabouts(rows, on, everything=True)
+    assert "more row" not in out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["[bold red]markup[/]", "[/]", "[link=x]"])
+def test_a_name_is_no_markup(name: str) -> None:
+    out, on = console()
+    site = Site(name)
+    print_whereabouts([Whereabouts(site, "asleep", "", MS)], on)
+    print_path([OnPath(site, "asleep", "", MS)], MS, "process", on)
+    assert out.getvalue().count(name) == 2

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from giltrace.collectors._pyspy_process import PySpyProcess
 from giltrace.collectors._pyspy_trace import ChromeTrace, find_start
+from giltrace.collectors._thread_stacks import ThreadStacks
+from giltrace.collectors.pyspy import PySpyCollector
 from giltrace.recording.events import SWITCH, TASK, SchedEvents
 
 START = 5_000_000_000_000
@@ -110,3 +117,65 @@ def test_frames_are_told_with_their_place(file: str, line: int, told: str, tmp_p
 def test_another_programs_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a thread"):
         convert(tmp_path, [event("B", "main", 0)])
+
+
+@pytest.mark.parametrize("name", ["a\nb\rc", "\u2028", ") \n: (", "thread (0x1): x\n", ""])
+def test_a_thread_may_have_any_name(name: str, tmp_path: Path) -> None:
+    events = [event("B", f"thread (55): {name}", 0), event("B", "f", 0), event("E", "f", 5), event("E", "thread", 5)]
+    assert convert(tmp_path, events) == ([(START, START + 5_000, 55, "f (a.py:7)", 0)], 0)
+
+
+class Sampler:
+    """What py-spy left of one process: `events`, in a file."""
+
+    def __init__(self, pid: int, path: Path, events: list[dict[str, Any]]) -> None:
+        self.target, self.begin, self.end, self.cpu_seconds = pid, START, START + 10**9, 0.0
+        path.write_text(json.dumps(events))
+        self._path = path
+
+    def trace(self) -> ChromeTrace:
+        return ChromeTrace(self._path)
+
+    def clock_start(self, trace: ChromeTrace) -> tuple[int, int]:
+        return START, 0
+
+    def counts(self) -> tuple[int, int]:
+        return 1, 0
+
+    def remove_files(self) -> None:
+        self._path.unlink()
+
+
+def test_a_file_that_makes_no_sense_costs_its_own_samples_only(tmp_path: Path) -> None:
+    whole = [event("B", "thread (8): T", 0), event("B", "f", 0), event("E", "f", 5), event("E", "thread (8): T", 5)]
+    collector = PySpyCollector()
+    collector._folder = tmp_path
+    collector._finished = [
+        cast("PySpyProcess", Sampler(pid, tmp_path / f"{pid}.json", events))
+        for pid, events in ((7, [event("B", "main", 0)]), (8, whole))
+    ]
+    collector._stacks = {pid: ThreadStacks(pid) for pid in (7, 8)}
+    report = collector.stop()
+    assert report.status == "ok"
+    assert "py-spy's file for process 7 makes no sense" in report.cost
+    assert [path.name for path in tmp_path.iterdir()] == ["py-spy-8.spans.npz"]
+
+
+@pytest.mark.parametrize("name", [b"a\x0cb", b"a\rb", "\u2028".encode(), b"\xff"])
+def test_a_mapped_file_may_have_any_name(name: bytes, tmp_path: Path) -> None:
+    """The stacks of threads are found among what is mapped, whatever that is called."""
+    path = os.path.join(os.fsencode(tmp_path), name)
+    Path(os.fsdecode(path)).write_bytes(b"x" * 4096)
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    stacks = ThreadStacks(os.getpid())
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+            deadline = time.monotonic() + 60
+            while stacks.tid(thread.ident or 0, "", 0) is None and time.monotonic() < deadline:
+                stacks.look(1)
+    finally:
+        end.set()
+        thread.join()
+    assert stacks.tid(thread.ident or 0, "", 0) == thread.native_id

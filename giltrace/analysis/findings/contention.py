@@ -29,13 +29,14 @@ def contention(f: Figures) -> Verdict:
     return Verdict(
         "cpu-bound-contention",
         f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
-        f"{duration(waited)} in all over {plural(f.contenders, 'thread')}; {plural(requests, 'switch request')}.",
+        f"{duration(waited)} in all over {plural(f.waiters, 'thread')}; {plural(requests, 'switch request')}.",
         _advice(f),
         {
             "contended_share": f.contended_share,
             "competed_share": f.competed_share,
             "held_share": f.held_share,
             "contenders": f.contenders,
+            "waiters": f.waiters,
             "switch_requests": requests,
             "waited_ns": waited,
         },

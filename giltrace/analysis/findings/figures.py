@@ -251,6 +251,11 @@ class Figures:
         """How many threads wait for `CONTENDER_SHARE` of their lives."""
         return int(np.count_nonzero(self.waited >= CONTENDER_SHARE * self.lives))
 
+    @cached_property
+    def waiters(self) -> int:
+        """How many threads waited at all: those that the sum of `waited` is of."""
+        return int(np.count_nonzero(self.waited))
+
     def name(self, thread: int) -> str:
         """What to call a thread."""
         known = self.process.threads[thread]

@@ -23,7 +23,8 @@ PATH_SHARE = 0.5
 
 def io_bound(f: Costed) -> Verdict:
     """Tell of threads that are off the GIL, and why they waited where they did."""
-    off = float(1 - (f.held.sum() + f.waited.sum()) / max(int(f.lives.sum()), 1))
+    holders = f.holds > 0
+    off = float(1 - (f.held + f.waited)[holders].sum() / max(int(f.lives[holders].sum()), 1))
     known = f.process.has_sched
     what_for = "to wait for I/O, for locks or for each other" if known else "to wait, or to run native code"
     advice = f"The GIL is not the limit here: threads give it up {what_for}.{blocked_at(f)}"
@@ -112,7 +113,7 @@ def blocked_at(f: Figures) -> str:
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
     calls = f.calls
     joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
-    calls = calls.without((calls.states["thread"] == main) & joins[calls.place])
+    calls = calls.without((calls.states["thread"] == main) & joins[calls.call])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

@@ -9,21 +9,27 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_acquired, last_released
 from giltrace.analysis.measure.sites import Classes, Sites
-from giltrace.analysis.site import Site
+from giltrace.analysis.site import Frame, Site
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
 from giltrace.timeline.once import once
 
 
 class OffGil(NamedTuple):
-    """The `states` of a process (dtype `STATE`) that follow a release, and the line (`place`) of each.
+    """The `states` of a process (dtype `STATE`) that follow a release, and the site (`call`) of each.
 
-    A place is a number into `sites`; threads of several roles may be at one.
+    A call is a number into `sites`, and `lines` has for each of those the first one of the same line.
     """
 
     states: Array
-    place: npt.NDArray[np.int32]
+    call: npt.NDArray[np.int32]
+    lines: npt.NDArray[np.int32]
     sites: tuple[Site, ...]
+
+    @property
+    def place(self) -> npt.NDArray[np.int32]:
+        """The line of each state, a number into `sites`; threads of several roles may be at one, and what it led to."""
+        return self.lines[self.call]
 
     def total(self, state: State) -> Ints:
         """How long (ns) threads were in `state` at each site."""
@@ -33,7 +39,7 @@ class OffGil(NamedTuple):
 
     def without(self, rows: Bools) -> OffGil:
         """The same but for these rows of the states."""
-        return OffGil(self.states[~rows], self.place[~rows], self.sites)
+        return OffGil(self.states[~rows], self.call[~rows], self.lines, self.sites)
 
 
 @once
@@ -53,7 +59,7 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     chosen = (state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))
     states = process.states.take(np.flatnonzero(chosen))
     if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
-        return OffGil(states[:0], np.empty(0, np.int32), ())
+        return OffGil(states[:0], np.empty(0, np.int32), np.empty(0, np.int32), ())
     off = states["state"] >= State.OFF_RUNNING
     hold = np.empty(len(states), np.int32)
     hold[off] = _released(process)
@@ -65,9 +71,14 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     if not known.all():
         states, stack = states.take(np.flatnonzero(known)), stack[known]
     calls: Classes = Sites(process).classify(states["thread"], stack)
-    number: dict[tuple[str, int], int] = {}
-    of_class = [
-        number.setdefault((site.own_file, site.own_line) if site.own_file else (site.file, site.line), at)
-        for at, site in enumerate(calls.sites)
-    ]
-    return OffGil(states, np.array(of_class, np.int32)[calls.of_row], calls.sites)
+    # Code that is compiled of strings has many a first line in a file of the same name: the function tells them apart.
+    number: dict[Frame, int] = {}
+    lines = [number.setdefault(_line(site), at) for at, site in enumerate(calls.sites)]
+    return OffGil(states, calls.of_row.astype(np.int32), np.array(lines, np.int32), calls.sites)
+
+
+def _line(site: Site) -> Frame:
+    """Its own line, or the leaf where it has none."""
+    if site.own_function:
+        return site.own_function, site.own_file, site.own_line
+    return site.function, site.file, site.line

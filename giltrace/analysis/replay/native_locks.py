@@ -38,17 +38,18 @@ def native_wakes(calls: OffGil) -> Wakes:
 
     Whoever ran in it last before a delay ended has let the delayed one in.
     """
+    at = calls.place
     slept = np.flatnonzero(calls.states["state"] == State.OFF_BLOCKED)
     ran = np.flatnonzero(calls.states["state"] != State.OFF_BLOCKED)
     if len(slept) == 0 or not calls.total(State.OFF_RUNNING).any():
         return Wakes.none()
     slept = slept[smallest(-usage.lengths(calls.states.take(slept)), MOST_WAKES)]
-    ran = ran[np.lexsort((calls.states["start"][ran], calls.place[ran]))]
-    places = np.unique(calls.place[slept])
-    edges = [np.searchsorted(calls.place[ran], places, side) for side in ("left", "right")]
+    ran = ran[np.lexsort((calls.states["start"][ran], at[ran]))]
+    places = np.unique(at[slept])
+    edges = [np.searchsorted(at[ran], places, side) for side in ("left", "right")]
     found = []
     for place, low, high in zip(places.tolist(), *(edge.tolist() for edge in edges), strict=True):
-        delay, running = calls.states[slept[calls.place[slept] == place]], calls.states.take(ran[low:high])
+        delay, running = calls.states[slept[at[slept] == place]], calls.states.take(ran[low:high])
         if len(running) == 0:
             continue
         busy = union(running["start"], running["end"])

@@ -151,6 +151,7 @@ function withoutOf(data, process, from, to, chosen) {
     });
   }
   return { whereabouts: added([...found.values()].map((one) => ({ ...one, site: lineOf(places.sites[one.site]) })), (one) => [one.site, one.doing, one.cause]),
+    whereabouts_ns: sum([...found.values()], "ns"), more_whereabouts: 0,
     lock_blame: added([...pairs.values()].map(({ site, cause, wake, ns, blocks, max_ns }) => ({
       victim: lineOf(places.sites[site]), waker: wake ? { ...process.wakes[wake - 1], by: undefined } : null, cause, ns, blocks, max_ns, locks: [], meanwhile: [], speedup_bound: 0,
     })), (one) => [one.victim, one.waker, one.cause]) };

@@ -14,10 +14,10 @@ function longTable(headings, rows, rowOf, options) {
 function whereaboutsCard(process) {
   const rows = process.whereabouts.filter((row) => has(siteName(row.site), process.find) || has(doingText(row), process.find));
   if (!rows.length) return null;
-  const total = sum(process.whereabouts, "ns");
+  const { whereabouts_ns: total, more_whereabouts: more } = process;
   const row = (one) => element("tr", {}, siteCell(one.site, null, "where"), element("td", { class: "left", "data-label": "doing" }, doingText(one)),
     ...labelled(["time", "%"], [duration(one.ns), percent(one.ns / total)]));
-  return card("Where threads were without the GIL", "all threads together; exact", { id: "whereabouts" },
+  return card("Where threads were without the GIL", `all threads together; exact${more ? `; ${whole(more)} smaller rows left out` : ""}`, { id: "whereabouts" },
     ...longTable(["where", ["doing", "left"], "time", "%"], rows, row, { class: "blame", label: "where threads were without the GIL" }));
 }
 

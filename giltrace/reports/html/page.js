@@ -56,7 +56,7 @@
     above.replaceChildren(...[shown.whole ? verdictCard(shown) : selectionCard(selection, shown, process()), tiles(shown)]);
     // What outweighs the other comes first, as in a terminal.
     const without = [whereaboutsCard(shown), locksCard(shown)];
-    const first = sum(shown.whereabouts, "ns") > waitedOf(shown);
+    const first = shown.whereabouts_ns > waitedOf(shown);
     below.replaceChildren(...[...(first ? without : []), costCard(shown), whatIfCard(shown), findingsCard(shown), threadsCard(shown, ask), blameCard(shown),
       ...(first ? [] : without), patternsCard(shown), pathCard(shown), histogramCard(shown), flamesCard(shown, pathsOf), qualityCard(data)].filter(Boolean));
     asking.show();

@@ -203,6 +203,8 @@ def _told(report: ProcessReport) -> Json:
             for row in report.blame_by_function[:MOST_BLAME]
         ],
         "more_blame": max(len(report.blame) - MOST_BLAME, 0),
+        "whereabouts_ns": sum(row.ns for row in report.whereabouts),
+        "more_whereabouts": max(len(report.whereabouts) - MOST_PLACES, 0),
     }
 
 
