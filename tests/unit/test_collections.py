@@ -62,17 +62,21 @@ def test_nothing_changes_without_collections() -> None:
     assert with_collections(given, stacks) == (given, stacks)
 
 
-def collecting(share: float) -> Process:
-    """Five holds that go on for 100 ms after a request; in so much of each its holder is seen to collect."""
+def collecting(share: float, *, frees: bool = False) -> Process:
+    """Five holds that go on for 100 ms after a request; in so much of each its holder is seen to collect.
+
+    Where it `frees`, the last one is 100 ms longer, and no collection.
+    """
     script, kernel, samples = Script(tids=(PID, 101, 102)), Kernel(), 0
     for at in range(0, 1500 * MS, 300 * MS):
         script.acquire(at, 1).request(at + MS, 2).timeout(at + 6 * MS, 2, us=5000)
         for time in range(at + 10 * MS, at + 100 * MS, 10 * MS):
             samples += 1
-            arg = COLLECTING if samples % 9 < 9 * share else 0
+            arg = COLLECTING if samples % 9 < 9 * share and not (frees and at == 1200 * MS) else 0
             script.add(Kind.SAMPLE, time, 2, arg=arg)
-        script.release(at + 106 * MS, 1).acquire(at + 106 * MS + US, 2).release(at + 107 * MS, 2)
-        kernel.run(at, at + 106 * MS, 101, 0).run(at + 106 * MS + US, at + 107 * MS, 102, 0)
+        end = at + (206 if frees and at == 1200 * MS else 106) * MS
+        script.release(end, 1).acquire(end + US, 2).release(end + MS, 2)
+        kernel.run(at, end, 101, 0).run(end + US, end + MS, 102, 0)
     return process(script, kernel)
 
 
@@ -83,3 +87,10 @@ def test_a_hog_that_collects_is_called_so(share: float) -> None:
     assert verdict.summary.startswith("Garbage collection" if share > 0.5 else "GIL hog")
     assert ("gc.freeze()" in verdict.advice) is (share > 0.5)
     assert ("native code" in verdict.advice) is (share < 0.5)
+
+
+def test_a_hog_beside_collections_is_not_counted_as_one() -> None:
+    verdict = judge(collecting(1.0, frees=True))
+    assert verdict.summary.startswith("Garbage collection: 4 times, ")
+    assert (verdict.evidence["hogs"], verdict.evidence["collections"]) == (5, 4)
+    assert verdict.evidence["longest_overstay_ns"] == 100 * MS

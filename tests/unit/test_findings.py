@@ -9,6 +9,7 @@ import pytest
 
 from giltrace.analysis.findings.costs import Costed, find_costs
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.imports import imports
 from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
@@ -103,6 +104,17 @@ def test_imports_are_told_as_such() -> None:
     assert told["import"].victim == own_site("thread-*", *WORK)
     assert told["import"].culprit == own_site("thread-*", "<module>", "/srv/big.py", 3)
     assert "Imports" not in judge(importing(("<module>", "/srv/big.py", 3))).summary
+
+
+def test_what_imports_cost_is_a_share_of_the_whole_time() -> None:
+    """On a busy machine the threads had less: what a reader sees beside it is how long the process took."""
+    f = Costed(importing(("_call_with_frames_removed", "<frozen importlib._bootstrap>", 241)))
+    quiet = imports(f)
+    f.had //= 2
+    busy = imports(f)
+    assert quiet is not None
+    assert quiet == busy
+    assert quiet.evidence["import_share"] < 1
 
 
 def test_native_code_with_a_lock_of_its_own_runs_one_thread_at_a_time() -> None:
@@ -227,6 +239,13 @@ def test_one_core_is_no_place_for_processes() -> None:
         assert ("one core only" in advice) == told
         assert ("use processes" in advice) != told
         assert ("more processes" in judge(replace(process(*single()), cores=cores)).advice) != told
+        caught = replace(process(*convoy()), cores=cores)
+        for text in (judge(caught).advice, find_findings(caught)[0].advice):
+            assert "lower sys.setswitchinterval()" in text or not told
+            assert ("one core only" in text) == told
+            assert ("Move the CPU-bound work to other processes" in text) != told
+        turns = replace(taking_turns(1800 * US, 600 * US, 20 * MS), cores=cores)
+        assert ("processes, sub-interpreters" in judge(turns).advice) != told
 
 
 def test_functions_in_files_of_the_same_name_are_not_one_line() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
-from giltrace.timeline.model import Process
+from giltrace.timeline.model import Cores, Process
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 from tests.unit.lock_scenes import in_a_circle, stopped, taking_turns
 
@@ -246,6 +248,61 @@ def test_an_event_loop_with_two_holds_per_step_is_in_a_convoy() -> None:
             script.acquire(begin, 2).release(begin + 10 * US, 2)
         at = end + 60 * US
     assert judge(process(script)).kind == "convoy"
+
+
+def in_turns() -> Process:
+    """Five threads share the only core: each computes for 0.85 ms, sleeps for 0.2, and waits for the other four."""
+    script, kernel, at = Script(tids=(PID, *range(101, 106))).hold(0, 10 * US, 0), Kernel(), 20 * US
+    last: dict[int, int] = {}
+    for turn in range(400):
+        thread = 1 + turn % 5
+        script.hold(at, at + 850 * US, thread, asked=last.get(thread))
+        kernel.run(at, at + 850 * US, 100 + thread)
+        last[thread] = at + 1050 * US
+        at += 851 * US
+    for tid in (PID, *range(101, 106)):
+        kernel.ended(at, tid)
+    return replace(process(script, kernel), cores=Cores(1))
+
+
+def test_brief_turns_that_wait_for_each_other_are_contention_and_no_convoy() -> None:
+    """Nobody is asked to stop: no switch interval and no other process changes what they wait for."""
+    verdict = judge(in_turns())
+    assert verdict.kind == "cpu-bound-contention"
+    assert verdict.evidence["switch_requests"] == 0
+    assert "one core only" in verdict.advice
+
+
+def starved(steps: int = 40) -> tuple[Script, Kernel]:
+    """Two threads run native code; one loses its core for 11 ms as it comes to take the GIL, the other waits for it."""
+    script, kernel, at = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel(), MS
+    for _ in range(steps):
+        back, end = at + 12 * MS, at + 20 * MS
+        script.acquire(at, 1).request(at, 2).timeout(at + 5 * MS, 2).release(back, 1, forced=True)
+        script.acquire(back + US, 2).release(back + 50 * US, 2)
+        kernel.run(at, at + 600 * US, 101, 0, preempted=True).run(back - 100 * US, end - US, 101, 0, preempted=True)
+        kernel.run(back, end - US, 102, 1)
+        at = end
+    return script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)
+
+
+def test_waiting_for_a_holder_without_a_core_is_no_convoy() -> None:
+    verdict = judge(process(*starved()))
+    assert verdict.kind == "parallel"
+
+
+def test_a_convoy_on_a_busy_machine_is_a_convoy() -> None:
+    """Of each 15 ms that the step waits, who counts has a core for 5."""
+    script, kernel, at = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel(), 20 * US
+    for _ in range(40):
+        wants = at + MS
+        end = wants + 15 * MS
+        script.acquire(at, 1).request(wants, 2).timeout(wants + 5 * MS, 2).release(end, 1, forced=True)
+        kernel.run(at, wants + 4 * MS, 101, 1, preempted=True).run(end - MS, end, 101, 1)
+        script.acquire(end + 10 * US, 2).release(end + 20 * US, 2)
+        kernel.run(end + 5 * US, end + 25 * US, 102, 0)
+        at = end + 30 * US
+    assert kind(script, kernel.ended(at, PID).ended(at, 101).ended(at, 102)) == "convoy"
 
 
 def ping_pong(turns: int = 2000, late: int = 30 * US) -> tuple[Script, Kernel]:

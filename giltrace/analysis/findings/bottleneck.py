@@ -7,7 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.costs import Costed
-from giltrace.analysis.findings.figures import QUIET_SHARE
+from giltrace.analysis.findings.figures import ONE_CORE, QUIET_SHARE
 from giltrace.analysis.findings.hogs import hog
 from giltrace.analysis.findings.single import ALONE_SHARE
 from giltrace.analysis.measure.intervals import last_released
@@ -30,11 +30,12 @@ def bottleneck(f: Costed) -> Verdict | None:
     if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had or hog(f) is not None:
         return None
     waited = int(f.waited.sum() - f.waited[f.top])
+    elsewhere = f". {ONE_CORE}" if f.one_core else ", or do its work in several processes"
     return Verdict(
         "single-threaded",
         f"One thread is what all hangs on: {f.name(f.top)!r} had {percent(f.top_share)} of the held time and hardly "
         f"waited. The others waited {duration(waited)} for the GIL, but for what that thread had woken them up for.",
-        "The GIL costs nothing here: make that thread's code faster, or do its work in several processes.",
+        f"The GIL costs nothing here: make that thread's code faster{elsewhere}.",
         {"top_held_share": f.top_share, "contended_share": f.contended_share, "waited_ns": waited},
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import ONE_CORE, Figures
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.text import plural
 
@@ -45,10 +45,7 @@ def contention(f: Figures) -> Verdict:
 
 def _advice(f: Figures) -> str:
     if f.one_core:
-        return (
-            "The process may use one core only (its CPU affinity, its container's CPU limit): neither threads nor "
-            "processes can speed this up before it may use more."
-        )
+        return f"{ONE_CORE}: neither threads nor processes can speed this up before it may use more."
     return f"Threads cannot speed this up: use {instead_of_threads(f)}."
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Convoy, IntervalEstimate, Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import ONE_CORE, Figures
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
@@ -121,6 +121,8 @@ def convoy(f: Figures) -> Verdict | None:
 
 def _advice(f: Figures, interval: int) -> str:
     lower = f"lower sys.setswitchinterval() and measure: it was {duration(interval)}"
+    if f.one_core:
+        return f"{ONE_CORE}, which other processes would have to share. Until it may use more, {lower}."
     more = more_processes(f.process)
     if more:
         return f"Run more processes ({more}), so that requests need not share a GIL with what computes; or {lower}."

@@ -20,8 +20,10 @@ from giltrace.analysis.measure.off_gil import OffGil, off_gil
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
 from giltrace.timeline.axis import Bools, Ints
-from giltrace.timeline.model import Process, State
+from giltrace.timeline.model import Flag, Process, State
 
+#: Hogs are collections of garbage if most of what waiters saw in them was that.
+COLLECTING_SHARE = 0.5
 #: A hold is a hog if it goes on for so many switch intervals after it was asked to drop the GIL: one more is what the
 #: next in line would wait anyway ...
 HOG_OVERSTAY_INTERVALS = 2
@@ -35,10 +37,11 @@ CONVOY_COMPETED_INTERVALS = 0.1
 CONVOY_HOLD_NS = 1_000_000
 #: A thread is in a convoy if it made so many such steps: fewer are a start and an end ...
 CONVOY_STEPS = 10
-#: ... if most of its waited time came before them: else something else is to be mended first ...
+#: ... if most of what it lost to running threads came before them: else something else is to be mended first ...
 CONVOY_STEP_SHARE = 0.75
-#: ... and if it waited for this share of its life: without that it would be a third faster, at most.
-CONVOY_WAITED_SHARE = 0.25
+#: ... and if it lost this share of its life to them: without that it would be a third faster, at most. While the holder
+#: had no core, or it was being woken up, it waited for cores: neither counts, as a part of its life either.
+CONVOY_LOST_SHARE = 0.25
 #: A shorter turn with the GIL is one that threads have by waking each other up. What a thread waits for less than that
 #: is the rest of such a turn, where the one that was woken up and the one that woke it have a core between them.
 TURN_NS = 100_000
@@ -49,6 +52,8 @@ HELD_SHARE = 0.5
 QUIET_SHARE = 0.1
 #: A thread contends if it waits for this share of its life; of those that start and join others most wait less.
 CONTENDER_SHARE = 0.1
+#: What is so of a process that is `one_core`.
+ONE_CORE = "The process may use one core only (its CPU affinity, its container's CPU limit)"
 #: What to do about a core that was not there.
 WANTED_CORE = (
     "see what else ran on this machine (the trace shows it), and what the process may use: its CPU affinity, its "
@@ -59,7 +64,7 @@ WANTED_CORE = (
 class Convoys(NamedTuple):
     """The numbers of the `threads` in a convoy, most steps first, and the `steps` of every thread.
 
-    `waits` (bool, one per wait) are those of about a switch interval.
+    `waits` (bool, one per wait) are those of about a switch interval, for who ran until asked to stop.
     """
 
     threads: list[int]
@@ -68,19 +73,39 @@ class Convoys(NamedTuple):
 
 
 def convoys(f: Figures) -> Convoys:
-    """Find the threads whose short steps each waited for about a switch interval."""
+    """Find the threads whose short steps each waited for about a switch interval, which others ran out.
+
+    Threads that are as brief as who waits for them, and wait for many such turns, have no switch interval to lower.
+    """
     process = f.process
     interval = usage.switch_interval(process, process.waits["gil"], process.waits["start"])
     waits = usage.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
-    if waits.any():
-        waits &= f.competed >= CONVOY_COMPETED_INTERVALS * interval
-    steps = usage.convoy_steps(process, waits, CONVOY_HOLD_NS)
+    nobody = np.zeros(len(f.lives), np.int64)
+    if not waits.any():
+        return Convoys([], usage.Steps(nobody, nobody, nobody), waits)
+    waits &= (f.competed >= CONVOY_COMPETED_INTERVALS * interval) & _until_forced(process)
+    steps = usage.convoy_steps(process, waits, f.competed, CONVOY_HOLD_NS)
+    competed = np.bincount(process.waits["thread"], f.competed, len(f.lives))
+    had = f.lives - (f.waited - competed)
     caught = (
         (steps.number >= CONVOY_STEPS)
-        & (steps.waited >= CONVOY_STEP_SHARE * f.waited)
-        & (f.waited >= CONVOY_WAITED_SHARE * f.lives)
+        & (steps.competed >= CONVOY_STEP_SHARE * competed)
+        & (competed >= CONVOY_LOST_SHARE * had)
     )
     return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
+
+
+def _until_forced(process: Process) -> Bools:
+    """Which waits saw a thread give the GIL up because it was asked to."""
+    waits, holds = process.waits, process.holds
+    found = np.zeros(len(waits), np.bool_)
+    forced = holds[(holds["flags"] & np.uint8(Flag.FORCED)) > 0]
+    for gil in range(process.gils):
+        ends = np.sort(forced["end"][forced["gil"] == gil])
+        mine = np.flatnonzero(waits["gil"] == gil)
+        start, end = waits["start"][mine], waits["end"][mine]
+        found[mine] = np.searchsorted(ends, end, "right") > np.searchsorted(ends, start, "left")
+    return found
 
 
 def hogs(process: Process) -> usage.Overstays:
@@ -227,11 +252,28 @@ class Figures:
         return lock_blame(self.process, self.sites, self.activity, self.block_causes, self.turns)
 
     @cached_property
+    def _seen_collecting(self) -> tuple[Ints, Ints]:
+        """Of each hog, the samples of its holder, and those in which this one was collecting garbage."""
+        samples = self.process.samples
+        hold = hold_at(self.process, samples["gil"], samples["time"])
+        seen, collecting = (
+            np.bincount(hold[rows], minlength=len(self.process.holds))[self.overstays.hold].astype(np.int64)
+            for rows in (hold >= 0, (hold >= 0) & (samples["collecting"] > 0))
+        )
+        return seen, collecting
+
+    @cached_property
     def collecting_share(self) -> float:
         """Of the samples of the hogs' holders, those in which these were collecting garbage."""
-        samples = self.process.samples
-        seen = np.isin(hold_at(self.process, samples["gil"], samples["time"]), self.overstays.hold)
-        return int(samples["collecting"][seen].sum()) / max(int(seen.sum()), 1)
+        seen, collecting = self._seen_collecting
+        return int(collecting.sum()) / max(int(seen.sum()), 1)
+
+    @cached_property
+    def collections(self) -> Bools:
+        """Which hogs were collections of garbage in most of their samples: others may free objects, or compute."""
+        seen, collecting = self._seen_collecting
+        most: Bools = (seen > 0) & (collecting >= COLLECTING_SHARE * seen)
+        return most
 
     @cached_property
     def asleep_share(self) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import COLLECTING_SHARE, Figures
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
@@ -17,14 +17,12 @@ from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
 from giltrace.analysis.site import Site
-from giltrace.timeline.axis import Ints
+from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
 
 #: Hogs decide the verdict if they overstay for this share of the time that the threads had in all: 50 ms of each second
 #: are what people notice in a service, and more than what waking up takes.
 HOG_SHARE = 0.05
-#: They are collections of garbage if most of what waiters saw in them was that.
-COLLECTING_SHARE = 0.5
 #: They slept with the GIL if they did so for most of what they overstayed.
 ASLEEP_SHARE = 0.5
 #: So many sites are told, the largest ones.
@@ -132,14 +130,19 @@ def collection(f: Figures) -> Verdict | None:
     evidence = _evidence(f)
     if not evidence or f.collecting_share < COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
-    name, longest, times = _worst(f)
+    name, longest, times = _worst(f, f.collections)
     return Verdict(
         "hog",
         f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
         f"for up to {duration(longest)}.",
         "The line where one begins is innocent: it made the next object. Call gc.freeze() once the program has "
         "started, so that what is there by then is left alone; raise gc.set_threshold(), or make fewer objects.",
-        {**evidence, "collecting_share": f.collecting_share},
+        {
+            **evidence,
+            "longest_overstay_ns": longest,
+            "collections": int(f.collections.sum()),
+            "collecting_share": f.collecting_share,
+        },
     )
 
 
@@ -152,11 +155,12 @@ def _evidence(f: Figures) -> dict[str, float]:
     return {"hogs": len(over.hold), "overstay_share": share, "longest_overstay_ns": int(over.length.max())}
 
 
-def _worst(f: Figures) -> tuple[str, int, str]:
-    """Whose hog was the longest, how long it was, and how many there were, in words."""
-    over = f.overstays
+def _worst(f: Figures, chosen: Bools | None = None) -> tuple[str, int, str]:
+    """Whose hog was the longest, how long it was, and how many there were, in words: of the `chosen` or of all."""
+    over = f.overstays if chosen is None else usage.Overstays(*(column[chosen] for column in f.overstays))
     times = "once" if len(over.hold) == 1 else f"{len(over.hold)} times"
-    return f.name(int(_longest(f)["thread"])), int(over.length.max()), times
+    worst = int(over.length.argmax())
+    return f.name(int(f.process.holds["thread"][over.hold[worst]])), int(over.length[worst]), times
 
 
 def _longest(f: Figures) -> np.void:

@@ -18,9 +18,9 @@ def imports(f: Costed) -> Verdict | None:
     """Who waited for how long while another thread imported?"""
     lost = f.costs.ns[:, Cause.IMPORT]
     of_thread = np.bincount(f.process.waits["thread"], weights=lost, minlength=len(f.lives))
-    share = float(of_thread.max(initial=0) / f.had)
-    if share < IMPORT_SHARE:
+    if of_thread.max(initial=0) < IMPORT_SHARE * f.had:
         return None
+    share = float(of_thread.max() / f.wall)
     most, waiters = int(of_thread.argmax()), int(np.count_nonzero(of_thread))
     others = f" ({plural(waiters, 'thread')} waited {duration(int(of_thread.sum()))} in all)" if waiters > 1 else ""
     return Verdict(

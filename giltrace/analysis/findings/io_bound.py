@@ -98,9 +98,12 @@ def _why_waited(f: Costed) -> str:
         )
     lost = f.costs.of_threads()
     if lost[Cause.CONTENTION] > lost[Cause.HAND_OFFS]:
+        instead = f"what would not wait: {instead_of_threads(f)}"
+        if f.one_core:
+            instead = "more processes would wait for the one core instead that this one may use"
         return (
             f"{percent(lost[Cause.CONTENTION] / waited)} of the waiting passed while other threads ran Python code. It "
-            f"grows with every thread and request more; what would not wait: {instead_of_threads(f)}."
+            f"grows with every thread and request more; {instead}."
         )
     return (
         "The waits are for the rest of brief turns: threads hand the GIL on all the time. Let them do more at a time, "

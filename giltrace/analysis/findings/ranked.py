@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.analysis.finding_results import Finding, Hog
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
+from giltrace.analysis.findings.figures import ONE_CORE
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites, main_site
@@ -71,6 +72,12 @@ _TOLD = {
     ),
 }
 
+#: What to do about it instead where the process may use one core only.
+_ON_ONE_CORE = {
+    Cause.CONTENTION: f"{ONE_CORE}: neither threads nor processes speed this up before it may use more.",
+    Cause.CONVOY: f"{ONE_CORE}: lower sys.setswitchinterval() and measure.",
+}
+
 #: What they are called, by `Cause`.
 CAUSES = tuple(_TOLD[cause][0] for cause in Cause)
 
@@ -83,7 +90,8 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
     """
     if len(process.waits) == 0:
         return ()
-    costs = (figures or Costed(process)).costs
+    figures = figures or Costed(process)
+    costs = figures.costs
     costs = costs._replace(ns=np.where(process.of_chosen(process.waits)[:, None], costs.ns, 0))
     lost, path = costs.of_threads(), costs.of_path()
     causes = [cause for cause in Cause if lost[cause] >= max(LEAST_SHARE * lost.sum(), 1)]
@@ -91,6 +99,8 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
     found = []
     for cause in causes:
         name, summary, advice = _TOLD[cause]
+        if figures.one_core:
+            advice = _ON_ONE_CORE.get(cause, advice)
         culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause)
         if cause is Cause.HOG:
             mine = next((hog for hog in hogs if culprit is not None and hog.site.where == culprit.where), None)

@@ -353,25 +353,33 @@ def _several(process: Process) -> tuple[int, int]:
 
 
 class Steps(NamedTuple):
-    """Per thread: holds that look like one step of a convoy, and the sum and median (or 0) of the waits before them."""
+    """Per thread: holds that look like one step of a convoy, and the waits before them.
+
+    `competed` is for how long these went on while another thread ran with the GIL, `median_wait` the median of their
+    length, or 0.
+    """
 
     number: Ints
-    waited: Ints
+    competed: Ints
     median_wait: Ints
 
 
-def convoy_steps(process: Process, chosen: npt.NDArray[np.bool_], longest_hold: int) -> Steps:
-    """Holds of at most `longest_hold` ns given up voluntarily, each after a `chosen` wait (bool, one per wait)."""
-    waited = np.zeros(len(process.holds), np.int64)
+def convoy_steps(process: Process, chosen: npt.NDArray[np.bool_], competed: Ints, longest_hold: int) -> Steps:
+    """Holds of at most `longest_hold` ns given up voluntarily, each after a `chosen` wait (bool, one per wait).
+
+    `competed` (ns, one per wait) is for how long another thread ran with the GIL meanwhile.
+    """
+    waited, lost = np.zeros((2, len(process.holds)), np.int64)
     led = chosen & (process.waits["hold"] >= 0)
     waited[process.waits["hold"][led]] = lengths(process.waits)[led]
+    lost[process.waits["hold"][led]] = competed[led]
     unforced = (process.holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
     step = unforced & (waited > 0) & (lengths(process.holds) <= longest_hold)
-    thread, waited = process.holds["thread"][step], waited[step]
+    thread, waited, lost = process.holds["thread"][step], waited[step], lost[step]
     count = np.bincount(thread, minlength=len(process.threads)).astype(np.int64)
     first = np.cumsum(count) - count
     ordered = waited[np.lexsort((waited, thread))]
     median = np.zeros(len(count), np.int64)
     some = count > 0
     median[some] = ordered[(first + count // 2)[some]]
-    return Steps(count, _sums(thread, waited, len(count)), median)
+    return Steps(count, _sums(thread, lost, len(count)), median)
