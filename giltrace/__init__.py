@@ -48,7 +48,7 @@ _HOMES = {
 
 
 #: What is a module of its own, with what it needs.
-_MODULES = {"dask": "giltrace.integrations.dask"}
+_MODULES = {"dask": "giltrace.integrations.dask", "ray": "giltrace.integrations.ray"}
 
 
 def __getattr__(name: str) -> Any:

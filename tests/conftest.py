@@ -83,6 +83,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "pandas": _has_package("pandas"),
     "polars": _has_package("polars"),
     "pyarrow": _has_package("pyarrow"),
+    "ray": _has_package("ray"),
     "sanitizers": sanitizers.available,
     "clang-format": _has_program("clang-format"),
     "perf": _has_program("perf"),

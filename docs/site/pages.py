@@ -31,7 +31,17 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "benchmarks.md",
         "forecasts.md",
     ),
-    "Use": (commands.SOURCE, "metrics.md", "pytest.md", "notebooks.md", "dask.md", "cookbook.md", "ci.md", "api.md"),
+    "Use": (
+        commands.SOURCE,
+        "metrics.md",
+        "pytest.md",
+        "notebooks.md",
+        "dask.md",
+        "ray.md",
+        "cookbook.md",
+        "ci.md",
+        "api.md",
+    ),
     "Formats": ("formats.md", "report-json.md", "recording-format.md"),
     "How it works": ("ARCHITECTURE.md", "decisions.md"),
 }

@@ -9,10 +9,22 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.measure.tasks import TaskTables
 from giltrace.analysis.results import ProcessReport
 from giltrace.analysis.task_results import GIL, Fleet, TaskBlame, WorkerReport
+from giltrace.recording.merged import TASKS
 from giltrace.timeline.model import Timeline
 
 #: Tasks that lost less than this share of their time are told to be well.
 LEAST_SHARE = 0.05
+
+#: How tasks are kept apart, and what helps where their worker keeps them waiting, by the scheduler.
+_APART = {
+    "dask": "workers of one thread each (threads_per_worker=1, or dask worker --nthreads 1), or keep them apart by "
+    "resources=",
+    "ray": "actors without max_concurrency, and one actor for each",
+}
+_BESIDE_TASKS = {
+    "dask": "The worker's own loop kept the GIL: send fewer, larger tasks.",
+    "ray": "Threads beside the tasks kept the GIL: let a task of its own do what they do, in another process.",
+}
 
 
 def find_fleet(timeline: Timeline, processes: Sequence[ProcessReport], tasks: TaskTables) -> Fleet | None:
@@ -48,11 +60,12 @@ def find_fleet(timeline: Timeline, processes: Sequence[ProcessReport], tasks: Ta
                 own_waited_ns=beside if report.tasks else sum(thread.waited_ns for thread in report.threads),
             )
         )
-    return Fleet(*what_tasks_lost(tasks, len(workers)), tuple(workers))
+    scheduler = next((one.label for one in timeline.merged if one.label in TASKS), TASKS[0])
+    return Fleet(*what_tasks_lost(tasks, len(workers), scheduler), tuple(workers))
 
 
-def what_tasks_lost(tasks: TaskTables, workers: int) -> tuple[str, str]:
-    """The kind of task that lost most, to whom and where; and what to do about it."""
+def what_tasks_lost(tasks: TaskTables, workers: int, scheduler: str = TASKS[0]) -> tuple[str, str]:
+    """The kind of task that lost most, to whom and where; and what to do about it, in the `scheduler`'s terms."""
     lost = Counter[tuple[str, bool]]()
     for row in tasks.blame:
         if row.prefix:
@@ -77,7 +90,7 @@ def what_tasks_lost(tasks: TaskTables, workers: int) -> tuple[str, str]:
         summary += f", {percent(min(ns / total, 1))} of that while {who} {did}"
         summary += f", most at {row.culprit.where}" if row.culprit.where else ""
     summary += f", on {row.processes} of {workers} workers."
-    return summary, _advice(prefix, culprit, by_gil)
+    return summary, _advice(prefix, culprit, by_gil, scheduler)
 
 
 def _most(rows: Sequence[TaskBlame]) -> tuple[str, int]:
@@ -87,13 +100,10 @@ def _most(rows: Sequence[TaskBlame]) -> tuple[str, int]:
     return by.most_common(1)[0]
 
 
-def _advice(prefix: str, culprit: str, by_gil: bool) -> str:
+def _advice(prefix: str, culprit: str, by_gil: bool, scheduler: str) -> str:
     if not by_gil:
         return f"See whether '{prefix}' needs that lock for so long, or can do with one of its own for each task."
     if not culprit:
-        return "The worker's own loop kept the GIL: send fewer, larger tasks."
+        return _BESIDE_TASKS[scheduler]
     pair = f"'{prefix}' and '{culprit}'" if culprit != prefix else f"tasks '{prefix}'"
-    return (
-        f"Run {pair} in processes of their own: workers of one thread each (threads_per_worker=1, "
-        "or dask worker --nthreads 1), or keep them apart by resources=."
-    )
+    return f"Run {pair} in processes of their own: {_APART[scheduler]}."

@@ -17,7 +17,7 @@ from giltrace.errors import GiltraceError
 from giltrace.text import plural, visible
 
 if TYPE_CHECKING:
-    from giltrace.integrations.dask import FleetTracing
+    from giltrace.integrations.fleet.tracing import FleetTracing
 
 #: So often it is looked whether it is over.
 _LOOK_SECONDS = 0.2
@@ -62,7 +62,8 @@ def dask(
 
     A worker that ends meanwhile costs its own part only. Whatever is missing is told.
     """
-    from giltrace.integrations.dask import FleetTracing, connect
+    from giltrace.integrations.dask import DaskCluster, connect
+    from giltrace.integrations.fleet.tracing import FleetTracing
     from giltrace.recording.folder import COMMAND_LINE
 
     folder, trace = outputs(output, "dask", force=force)
@@ -70,7 +71,7 @@ def dask(
         client = connect(scheduler)
     try:
         tracing = FleetTracing(
-            client,
+            DaskCluster(client),
             folder,
             stacks=stacks.frames,
             force=force,

@@ -32,8 +32,8 @@ MERGED = np.dtype(
     ]
 )
 
-#: Under this label are the tasks of a scheduler, of which categories are the kinds: an analysis asks for them.
-TASKS = "dask"
+#: Under these labels are the tasks of a scheduler, of which categories are the kinds: an analysis asks for them.
+TASKS = ("dask", "ray")
 
 #: What a label may be: it is part of a file's name.
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")

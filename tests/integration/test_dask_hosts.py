@@ -144,14 +144,14 @@ def test_without_distributed_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_workers_that_cannot_be_recorded_are_told_with_a_remedy() -> None:
-    from giltrace.integrations.dask import fleet
+    from giltrace.integrations.fleet import tracing
 
-    missing = fleet._unable("tcp://a:1", ModuleNotFoundError("No module named 'giltrace'"))
-    other = fleet._unable("tcp://a:1", {"giltrace": "0.0.1"})
-    silent = fleet._unable("tcp://a:1", TimeoutError("it did not answer"))
+    missing = tracing._unable("tcp://a:1", ModuleNotFoundError("No module named 'giltrace'"))
+    other = tracing._unable("tcp://a:1", {"giltrace": "0.0.1"})
+    silent = tracing._unable("tcp://a:1", TimeoutError("it did not answer"))
     assert [error.remedy.partition(":")[0] for error in (missing, other, silent) if error] == [
         "install it where the workers run",
         "install the same there",
         "see its log, and whether it is stuck",
     ]
-    assert fleet._unable("tcp://a:1", {"giltrace": giltrace.__version__}) is None
+    assert tracing._unable("tcp://a:1", {"giltrace": giltrace.__version__}) is None

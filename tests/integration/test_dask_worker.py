@@ -57,7 +57,8 @@ def recorder(most_bytes: int = 1 << 30, version: str | None = None) -> Any:
 
 
 def test_tasks_are_noted_by_their_threads_and_in_flight_ones_too(place: Path) -> None:
-    from giltrace.integrations.dask import worker as module
+    from giltrace.integrations.dask.worker import GROUND
+    from giltrace.integrations.fleet import session as module
 
     worker, plugin = Worker(), recorder()
     ident = threading.get_ident()
@@ -91,12 +92,12 @@ def test_tasks_are_noted_by_their_threads_and_in_flight_ones_too(place: Path) ->
         ("stops", 0, "co-1"),
     ]
     plugin.teardown(worker)
-    module.discard(TOKEN, told["place"])
+    GROUND.discard(TOKEN, told["place"])
     assert (list(place.iterdir()), module.status(TOKEN)) == ([], None)
 
 
 def test_a_worker_ends_by_itself_once_the_client_is_gone(place: Path) -> None:
-    from giltrace.integrations.dask import worker as module
+    from giltrace.integrations.fleet import session as module
 
     worker = Worker()
     recorder().setup(worker)
@@ -117,7 +118,7 @@ def test_a_worker_ends_by_itself_once_the_client_is_gone(place: Path) -> None:
 
 
 def test_a_worker_ends_where_it_has_recorded_too_much(place: Path) -> None:
-    from giltrace.integrations.dask import worker as module
+    from giltrace.integrations.fleet import session as module
 
     worker = Worker()
     recorder(most_bytes=0).setup(worker)
@@ -141,7 +142,8 @@ def test_the_plugin_is_sent_as_an_expression() -> None:
 
 
 def test_files_come_home_in_pieces_without_their_holes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from giltrace.integrations.dask import worker as module
+    from giltrace.integrations.dask.worker import GROUND
+    from giltrace.integrations.fleet import session as module
 
     monkeypatch.setattr(module, "PIECE", 4096)
     folder = place / f"giltrace-dask-{TOKEN}-x"
@@ -154,10 +156,10 @@ def test_files_come_home_in_pieces_without_their_holes(place: Path, monkeypatch:
         file.write(b"b" * 10)
         file.truncate(2 << 20)
     (folder / "link").symlink_to(place / "secret")
-    assert module.files(TOKEN, str(folder)) == {"inner/sparse": 2 << 20}
+    assert GROUND.files(TOKEN, str(folder)) == {"inner/sparse": 2 << 20}
     copy, at, calls = bytearray(2 << 20), 0, 0
     while at < len(copy):
-        begin, at, packed = module.piece(TOKEN, str(folder), "inner/sparse", at)
+        begin, at, packed = GROUND.piece(TOKEN, str(folder), "inner/sparse", at)
         data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=module.PIECE)
         copy[begin : begin + len(data)] = data
         calls += 1
@@ -165,10 +167,10 @@ def test_files_come_home_in_pieces_without_their_holes(place: Path, monkeypatch:
     assert calls <= 5
     for name in ("../secret", "link", "/etc/passwd"):
         with pytest.raises(ValueError, match="is no file of the recording"):
-            module.piece(TOKEN, str(folder), name, 0)
+            GROUND.piece(TOKEN, str(folder), name, 0)
     for other in (place, place / "giltrace-dask-other-x", folder / "inner", folder / ".." / ".."):
         with pytest.raises(ValueError, match="is no place of this recording"):
-            module.files(TOKEN, str(other))
+            GROUND.files(TOKEN, str(other))
     (folder / module.ABOUT).write_text(json.dumps({"clock": "c", "place": "elsewhere"}))
-    assert module.left_behind(TOKEN) == [{"clock": "c", "place": str(folder)}]
-    assert module.left_behind("other") == []
+    assert GROUND.left_behind(TOKEN) == [{"clock": "c", "place": str(folder)}]
+    assert GROUND.left_behind("other") == []

@@ -187,9 +187,8 @@ def test_what_is_no_description_is_refused(text: str, tmp_path: Path) -> None:
         load(folder)
 
 
-@pytest.mark.needs("distributed")
 def test_round_trips_bound_the_clocks_distance() -> None:
-    from giltrace.integrations.dask import cluster
+    from giltrace.integrations.fleet import cluster
 
     for seed in range(200):
         chance = random.Random(seed)
@@ -209,7 +208,8 @@ def test_round_trips_bound_the_clocks_distance() -> None:
 
 @pytest.mark.needs("distributed")
 def test_tasks_are_read_from_what_threads_noted() -> None:
-    from giltrace.integrations.dask import tasks
+    from giltrace.integrations.dask import DaskCluster
+    from giltrace.integrations.fleet import tasks
 
     notes: list[tuple[str, int, int, str]] = [
         ("before", 100, 7, "old-1"),
@@ -232,4 +232,4 @@ def test_tasks_are_read_from_what_threads_noted() -> None:
         (170, 180, 8, "z-1"),
         (180, 200, 8, "z-2"),
     ]
-    assert tasks.prefix_of("('inc-map-0123456789abcdef0123456789abcdef', 4)") == "inc-map"
+    assert DaskCluster.prefix_of("('inc-map-0123456789abcdef0123456789abcdef', 4)") == "inc-map"

@@ -38,7 +38,7 @@ def merged(tasks: Sequence[Given], pid: int = PID) -> Merged:
     rows = rows[np.lexsort((rows["start"], rows["track"]))]
     names = tuple(key for _, key, *_ in tasks)
     told = tuple(Track(pid, tid, "") for tid in tracks)
-    return Merged(TASKS, "made up", False, "", 0, told, names, tuple(prefixes), rows)
+    return Merged(TASKS[0], "made up", False, "", 0, told, names, tuple(prefixes), rows)
 
 
 def found(process: Process, tasks: Sequence[Given], cause: BlockCause = BlockCause.LOCK) -> TaskTables:

@@ -12,8 +12,12 @@ from giltrace.timeline.model import Process
 Bools = npt.NDArray[np.bool_]
 
 #: What runs within the program: the viztracer collector, which imports at the start and saves at the end; what notes
-#: a Dask worker's tasks and sends home what was recorded.
-_OWN_FILES = ("/giltrace_viztracer.py", "/giltrace/integrations/dask/worker.py")
+#: a worker's tasks and sends home what was recorded.
+_OWN_FILES = (
+    "/giltrace_viztracer.py",
+    "/giltrace/integrations/dask/worker.py",
+    "/giltrace/integrations/fleet/session.py",
+)
 
 
 def own_stacks(table: StackTable) -> Bools:

@@ -57,7 +57,7 @@ NO_TASKS = TaskTables()
 
 def tasks_of(process: Process, merged: Iterable[Merged]) -> Tasks | None:
     """The tasks on the threads of a process; None if it has none."""
-    one = next((one for one in merged if one.label == TASKS), None)
+    one = next((one for one in merged if one.label in TASKS), None)
     if one is None:
         return None
     number = {(process.pid, thread.tid): at for at, thread in enumerate(process.threads)}

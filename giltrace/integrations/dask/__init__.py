@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     raise UsageError(f"Dask is not installed here: {error}", installation.with_extra("dask")) from None
 
-from giltrace.integrations.dask.cluster import connect
-from giltrace.integrations.dask.fleet import FleetTracing, record
+from giltrace.integrations.dask.cluster import DaskCluster, connect
+from giltrace.integrations.dask.fleet import record
 from giltrace.integrations.dask.tables import blame, export
 
-__all__ = ["FleetTracing", "blame", "connect", "export", "record"]
+__all__ = ["DaskCluster", "blame", "connect", "export", "record"]

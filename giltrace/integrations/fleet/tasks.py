@@ -1,16 +1,15 @@
-"""From what a worker noted of its tasks to spans on its threads: `merged-dask.npz` of its recording."""
+"""From what a worker noted of its tasks to spans on its threads: `merged-tasks.npz` of its recording, or the like."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from dask.utils import key_split
 
-from giltrace.recording.merged import MERGED, TASKS, Merged, Track, write_merged
+from giltrace.recording.merged import MERGED, Merged, Track, write_merged
 
 #: What a task is called at most: keys may be as long as they like.
 _MOST_KEY = 500
@@ -25,7 +24,14 @@ class Task(NamedTuple):
     key: str
 
 
-def write_tasks(folder: Path, log: Path, pid: int, begin: int, end: int) -> int:
+class Kinds(NamedTuple):
+    """Whose tasks they are: under which `label`, and the kind of one by its key."""
+
+    label: str
+    prefix_of: Callable[[str], str]
+
+
+def write_tasks(folder: Path, log: Path, pid: int, begin: int, end: int, kinds: Kinds) -> int:
     """Put the tasks that the `log` tells into the recording `folder` of process `pid`; how many there are.
 
     The recording lasted from `begin` to `end`: what ran before and what still runs ends there. Raises OSError.
@@ -33,7 +39,7 @@ def write_tasks(folder: Path, log: Path, pid: int, begin: int, end: int) -> int:
     with log.open(encoding="utf-8", errors="replace") as file:
         tasks = list(read_tasks(file, begin, end))
     if tasks:
-        write_merged(folder, _merged(tasks, pid))
+        write_merged(folder, _merged(tasks, pid, kinds))
     return len(tasks)
 
 
@@ -81,7 +87,7 @@ def _notes(lines: Iterable[str]) -> Iterable[tuple[str, int, int, str]]:
             yield what, time, tid, key
 
 
-def _merged(tasks: list[Task], pid: int) -> Merged:
+def _merged(tasks: list[Task], pid: int, kinds: Kinds) -> Merged:
     rows = np.zeros(len(tasks), MERGED)
     names: dict[str, int] = {}
     prefixes: dict[str, int] = {}
@@ -91,11 +97,11 @@ def _merged(tasks: list[Task], pid: int) -> Merged:
         track = Track(pid, task.tid, "") if task.tid else Track(0, 0, f"coroutines {_lane(free, task)}")
         row["start"], row["end"], row["launcher"] = task.start, task.end, -1
         row["name"] = names.setdefault(task.key[:_MOST_KEY], len(names))
-        row["category"] = prefixes.setdefault(prefix_of(task.key), len(prefixes))
+        row["category"] = prefixes.setdefault(kinds.prefix_of(task.key)[:_MOST_KEY], len(prefixes))
         row["track"] = tracks.setdefault(track, len(tracks))
     return Merged(
-        label=TASKS,
-        source="tasks of a Dask worker",
+        label=kinds.label,
+        source=f"tasks of a {kinds.label} worker",
         sampled=False,
         clock="CLOCK_MONOTONIC, read by the thread of each task",
         clock_error_ns=0,
@@ -114,8 +120,3 @@ def _lane(free: list[int], task: Task) -> int:
             return number + 1
     free.append(task.end)
     return len(free)
-
-
-def prefix_of(key: str) -> str:
-    """What Dask's dashboard calls a task's kind."""
-    return str(key_split(key))[:_MOST_KEY]

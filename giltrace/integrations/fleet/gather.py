@@ -13,9 +13,9 @@ from typing import Any
 import zstandard
 
 from giltrace.errors import RecordingError
-from giltrace.integrations.dask import worker
-from giltrace.integrations.dask.cluster import Cluster
-from giltrace.integrations.dask.tasks import write_tasks
+from giltrace.integrations.fleet import session
+from giltrace.integrations.fleet.cluster import Cluster
+from giltrace.integrations.fleet.tasks import Kinds, write_tasks
 from giltrace.recording.clock import read_pairs
 from giltrace.recording.meta import Meta
 from giltrace.recording.packing import Packer
@@ -39,7 +39,7 @@ class Member:
 
     @property
     def address(self) -> str:
-        """Where it is, or was, as a worker."""
+        """Where it is, or was, as a session."""
         return ", ".join(self.about["workers"])
 
     @property
@@ -57,11 +57,11 @@ def bring(cluster: Cluster, token: str, member: Member, folder: Path, hurried: t
     beside = folder.with_name(f".{folder.name}")
     try:
         _files(cluster, token, member, beside, hurried)
-        inner = beside / worker.RECORDING
+        inner = beside / session.RECORDING
         if not all((inner / name).is_file() for name in _LEAST):
             member.told = member.told or "nothing of it could be had"
             return False
-        _complete(beside, inner, member)
+        _complete(beside, inner, member, Kinds(cluster.name, cluster.prefix_of))
         inner.rename(folder)
     except RecordingError as error:
         member.told = f"{member.told}; {error.message}".removeprefix("; ")
@@ -74,19 +74,19 @@ def bring(cluster: Cluster, token: str, member: Member, folder: Path, hurried: t
     return True
 
 
-def _complete(beside: Path, inner: Path, member: Member) -> None:
+def _complete(beside: Path, inner: Path, member: Member, kinds: Kinds) -> None:
     """Put the tasks into a recording, and end it if its worker did not come to that."""
     meta = Meta.read(inner)
     last = meta.end_ns or int(read_pairs(inner)["ns"].max(initial=meta.start_ns))
     with suppress(FileNotFoundError):
-        write_tasks(inner, beside / worker.TASKS, int(member.about["pid"]), meta.start_ns, last)
+        write_tasks(inner, beside / session.TASKS, int(member.about["pid"]), meta.start_ns, last, kinds)
     if not meta.finished:
         meta.state = "complete"
         meta.write(inner)
 
 
 def _files(cluster: Cluster, token: str, member: Member, folder: Path, hurried: threading.Event) -> None:
-    listed = _first(cluster, worker.files, member, token, member.place)
+    listed = _first(cluster, cluster.ground.files, member, token, member.place)
     # What makes a recording of it comes first.
     for name, size in sorted((listed or {}).items(), key=lambda file: file[1]):
         path = folder / name
@@ -97,12 +97,12 @@ def _files(cluster: Cluster, token: str, member: Member, folder: Path, hurried: 
             while at < size:
                 found = None
                 if not hurried.is_set():
-                    found = _first(cluster, worker.piece, member, token, member.place, name, at)
+                    found = _first(cluster, cluster.ground.piece, member, token, member.place, name, at)
                 if found is None:
                     member.told = f"{member.told}; only a part of it could be had".removeprefix("; ")
                     return
                 begin, at, packed = found
-                data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=worker.PIECE)
+                data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=session.PIECE)
                 file.seek(begin)
                 file.write(data)
                 if not data:
@@ -122,7 +122,7 @@ def _first(cluster: Cluster, function: Any, member: Member, *arguments: Any) -> 
 def holders(cluster: Cluster, token: str, addresses: Iterable[str]) -> dict[tuple[str, str], Member]:
     """What workers have of such as are gone, by clock and place."""
     found: dict[tuple[str, str], Member] = {}
-    for address, answer in cluster.ask_all(worker.left_behind, list(addresses), token).items():
+    for address, answer in cluster.ask_all(cluster.ground.left_behind, list(addresses), token).items():
         for about in [] if isinstance(answer, Exception) else answer:
             member = found.setdefault((str(about["clock"]), str(about["place"])), Member(about))
             member.holders.append(address)
