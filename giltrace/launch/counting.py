@@ -25,7 +25,6 @@ from giltrace.launch.child import Child
 from giltrace.launch.count_folder import made_for_counts
 from giltrace.launch.live import Output, ended_how, in_background, kept_up, titled
 from giltrace.launch.target import Target
-from giltrace.metrics.before import Holder
 from giltrace.process.folder import sees_the_same
 from giltrace.views.ending import Ending
 
@@ -44,6 +43,15 @@ def _nothing() -> None:
 
 def _itself(pid: int) -> int | None:
     return pid
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The thread that had a process's only GIL when the tracer had come, by the ids that they know themselves."""
+
+    pid: int
+    tid: int
+    name: str
 
 
 @dataclass

@@ -7,22 +7,14 @@ comes, it is told here.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from giltrace.launch.counting import Holder
 from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading
 from giltrace.recording import layout
 from giltrace.recording.gil_file import GilFile, cmdline_of, text_of
 from giltrace.text import role_name
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The thread that had a process's only GIL when the tracer had come, by the ids that they know themselves."""
-
-    pid: int
-    tid: int
-    name: str
 
 
 class Before:
