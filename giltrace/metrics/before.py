@@ -13,7 +13,7 @@ from pathlib import Path
 from giltrace.launch.counting import Holder
 from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading
 from giltrace.recording import layout
-from giltrace.recording.gil_file import GilFile, cmdline_of, text_of
+from giltrace.recording.gil_file import GilFile, cmdline_of, head_at, text_of
 from giltrace.text import role_name
 
 
@@ -29,11 +29,10 @@ class Before:
 
         `alive` tells whether it is there. Its counters began when the tracer came.
         """
-        try:
-            with self._path.open("rb") as file:
-                beside = GilFile.of(self._path, file.read(layout.HEADER_SIZE))
-        except OSError:
+        head = head_at(self._path)
+        if head is None:
             return readings
+        beside = GilFile.of(self._path, head)
         start = int(beside.header["start_ns"])
         mine = next((one for one in readings if one.pid == self._holder.pid), None)
         others = tuple(one for one in readings if one is not mine)

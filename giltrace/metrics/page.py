@@ -25,8 +25,7 @@ from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, Thread
 from giltrace.metrics.roles import UNNAMED, Roles
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
-from giltrace.recording.door import Source
-from giltrace.recording.gil_file import GilFile, cmdline_of, text_of
+from giltrace.recording.gil_file import GilFile, cmdline_of, head_at, text_of
 from giltrace.text import role_name
 
 _NAME = re.compile(r"count-(\d{1,10})-(\d{1,4})\.bin")
@@ -127,7 +126,7 @@ class _Page:
     def open(cls, path: Path, pid: int, image: int, pid_here: Callable[[int], int | None]) -> _Page | None:
         """The page at `path`; None if it is only being made, or gone. Raises `RecordingError` if it may not be read."""
         beside = path.with_name("gil" + path.name.removeprefix("count"))
-        head = _head_at(beside)
+        head = head_at(beside)
         try:
             file = CountFile(path)
         except FileNotFoundError:
@@ -141,7 +140,7 @@ class _Page:
 
     def has_ended(self) -> bool:
         """Whether the process is gone, or has stopped to count."""
-        return self._is_over(_head_at(self._beside.path))
+        return self._is_over(head_at(self._beside.path))
 
     def _is_over(self, head: bytes | None) -> bool:
         """The same by the tracer's `head` as it is now; None if that is gone."""
@@ -161,7 +160,7 @@ class _Page:
 
     def read(self, reset_longest: bool, replaced: bool) -> ProcessReading | None:
         """What it says now, or said before somebody cut it off; `replaced` if a later image of the process counts."""
-        head = _head_at(self._beside.path)
+        head = head_at(self._beside.path)
         try:
             self._last = self._read(head or self._beside.head, reset_longest, replaced or self._is_over(head))
         except CutOff:
@@ -226,14 +225,6 @@ class _Page:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-
-def _head_at(path: Path) -> bytes | None:
-    """The head of a tracer's file; None if it is gone, or not whole."""
-    with contextlib.suppress(OSError), Source(path) as source:
-        head = source.read(0, layout.HEADER_SIZE)
-        return head if len(head) == layout.HEADER_SIZE else None
-    return None
 
 
 def _status(head: bytes) -> layout.Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,14 @@ class GilFile(NamedTuple):
         """
         with Laid(self.path) as source:
             yield from chunks.read(source, chunks.find(source, refused))
+
+
+def head_at(path: Path) -> bytes | None:
+    """The head of a file that is being written, as it is now; None if it is gone, or not whole."""
+    with contextlib.suppress(OSError), Source(path) as source:
+        head = source.read(0, layout.HEADER_SIZE)
+        return head if len(head) == layout.HEADER_SIZE else None
+    return None
 
 
 def open_file(path: Path, times: Times) -> GilFile | None:
