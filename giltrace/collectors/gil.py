@@ -35,16 +35,20 @@ PT_INTERP = 3
 _TRACED = "end the other trace first, or do not run it under `giltrace record`, nor with GILTRACE_COUNT"
 
 
+class TracedAlready(TargetError):
+    """This process has a tracer at work."""
+
+
 def start_here(folder: Path, stacks: int, ring: int = 0, *, remedy: str = _TRACED) -> None:
     """Have the tracer begin in this process, as `native.start`.
 
-    Raises `TargetError` if it is traced already, with a `remedy` for that, and where it cannot be.
+    Raises `TracedAlready` if it is, with a `remedy` for that, and `TargetError` where it cannot be.
     """
     from giltrace.process.ways import find_ways
 
     refused = native.start(folder, stacks, find_ways(os.getpid(), 0), ring)
     if refused == 1:
-        raise TargetError("this process is traced already", remedy)
+        raise TracedAlready("this process is traced already", remedy)
     if refused:
         raise TargetError("the tracer could not start in this process", "see `giltrace doctor` for what is missing")
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from types import TracebackType
 
 from giltrace import native
-from giltrace.collectors.gil import GilCollector
+from giltrace.collectors.gil import GilCollector, TracedAlready, start_here
 from giltrace.errors import TargetError
 from giltrace.integrations.cores import Absence
 from giltrace.integrations.seen import Edges, Seen
-from giltrace.process.ways import find_ways
 from giltrace.recording.door import Times
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil import read_process
@@ -121,12 +120,14 @@ class _Tape:
 
     def _begin(self) -> None:
         folder = tempfile.mkdtemp(prefix="giltrace-")
-        refused = native.start(Path(folder), _STACKS, find_ways(os.getpid(), 0))
-        self._folder = None if refused else folder
-        if refused:
-            shutil.rmtree(folder, ignore_errors=True)
-        if refused > 1:
-            raise TargetError("the tracer could not start in this process", "see `giltrace doctor`")
+        self._folder = None
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            # The files of who traces it already will do.
+            with contextlib.suppress(TracedAlready):
+                start_here(Path(folder), _STACKS)
+                self._folder = folder
+                undo.pop_all()
 
     def _forked(self) -> None:
         """The child may have met it in the middle of a change; the files are its parent's to remove."""
