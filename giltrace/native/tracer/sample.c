@@ -48,7 +48,7 @@ static void count_waits(struct gil *gil, uint64_t now) {
     gil->waits_from_ns = now;
 }
 
-/* For who has waited in vain until now; the GIL's mutex is held. */
+/* For who waits now; the GIL's mutex is held. */
 uint64_t sample_next(struct gil *gil, uint64_t now) {
     count_waits(gil, now);
     return next_instant(now, gil->sparing);
@@ -83,8 +83,8 @@ static bool has_missed(const struct thread *thread, const struct gil *gil, uint6
 static uint64_t first_look(const struct thread *thread, struct gil *gil) {
     uint64_t now = clock_ns();
     gil->waits++;
-    count_waits(gil, now);
-    return has_missed(thread, gil, now) ? now : next_instant(now, gil->sparing);
+    uint64_t next = sample_next(gil, now);
+    return has_missed(thread, gil, now) ? now : next;
 }
 
 /* Is there somebody to be looked at in a wait that may take `left`? */
