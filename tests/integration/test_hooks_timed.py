@@ -31,8 +31,7 @@ if sys.argv[1:] == ["family"]:
     child = os.fork()
     if child == 0:
         uses()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1]] if hasattr(sys, "orig_argv")
-                 else [sys.executable, sys.argv[0]])
+        os.execv(sys.executable, [sys.executable, sys.argv[0]])
     os.waitpid(child, 0)
 """
 MODES = {
