@@ -76,18 +76,22 @@ class Dealing:
 
     def deal(self) -> Numbers:
         """The stack of the sample that each hold was dealt, in the order in which they were given; -1 for none."""
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            if self._folder is None or not self._holds.size:
-                result: Numbers = np.full(self._holds.size, -1, np.int32)
-            else:
-                # The kernel may write it out and take the memory back.
-                result = np.memmap(file, np.int32, "w+", shape=self._holds.size)
-                for at in range(0, len(result), BLOCK):
-                    result[at : at + BLOCK] = -1
+        result = self._nothing()
         if self._seen:
             alike, finer, offset, stack = np.concatenate(self._seen, axis=1)
             for of_holds, of_seen, least in ((_alike, alike, 1), (_finer, finer, ENOUGH_ALIKE)):
                 self._round(of_holds, of_seen, offset, stack.astype(np.int32), least, result)
+        return result
+
+    def _nothing(self) -> Numbers:
+        """No stack for any hold yet."""
+        if self._folder is None or not self._holds.size:
+            return np.full(self._holds.size, -1, np.int32)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            # The kernel may write it out and take the memory back.
+            result: Numbers = np.memmap(file, np.int32, "w+", shape=self._holds.size)
+        for at in range(0, len(result), BLOCK):
+            result[at : at + BLOCK] = -1
         return result
 
     def close(self) -> None:
