@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
-from giltrace.recording.order import distinct, stable_order
+from giltrace.recording.order import distinct, heads, stable_order
 
 #: A thread that comes with these to a GIL had it, or waited for it, before.
 _HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
@@ -58,7 +58,7 @@ class Outliner:
         key = thread.astype(np.int64) * gils + gil
         order = stable_order(key, int(key.max(initial=0)) + 1)
         key, kind = key[order], kind[order]
-        head = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.intp)
+        head = heads(key)
         tail = np.append(head[1:], len(key))[: len(head)] - 1
         before = np.append(np.uint8(0), kind[:-1])[: len(kind)]
         first, last = own[order[head]], own[order[tail]]

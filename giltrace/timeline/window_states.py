@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from giltrace.recording.order import heads
 from giltrace.timeline.axis import Bools, Ints, concatenated_ranges
 from giltrace.timeline.model import STATE, Array, Process
 from giltrace.timeline.states import thread_states
@@ -76,9 +77,7 @@ def _joined(parts: Sequence[Array]) -> Array:
     """The states in order of thread and start, equal ones that follow each other as one."""
     states = np.concatenate(parts)
     states = states.take(np.lexsort((states["start"], states["thread"])))
-    fresh = np.ones(len(states), np.bool_)
-    fresh[1:] = (states["thread"][1:] != states["thread"][:-1]) | (states["state"][1:] != states["state"][:-1])
-    head = np.flatnonzero(fresh)
+    head = heads(states["thread"], states["state"])
     result: Array = states.take(head)
     result["end"] = states["end"][np.append(head[1:], len(states))[: len(head)] - 1]
     return result

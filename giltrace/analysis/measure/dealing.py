@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import heads, stable_order
 from giltrace.timeline.axis import Ints
 
 Numbers = npt.NDArray[np.int32]
@@ -126,7 +126,7 @@ class Dealing:
         for turns in self._blocks(kinds, kind_of, weighing.holds):
             kind, each = turns["kind"], turns["each"]
             reach = np.cumsum(each)
-            head = np.flatnonzero(np.append(True, kind[1:] != kind[:-1]))
+            head = heads(kind)
             last = np.append(head[1:], len(kind)) - 1
             before = np.repeat(reach[head] - each[head] - passed[kind[head]], np.diff(head, append=len(kind)))
             reach -= before
@@ -152,7 +152,7 @@ class Dealing:
             some = np.flatnonzero(kind >= 0)
             turns, kind = np.empty(len(some), _TURN), kind[some]
             order = stable_order(kind, len(kinds))
-            head = np.flatnonzero(np.append(True, kind[order][1:] != kind[order][:-1])) if len(order) else order
+            head = heads(kind[order])
             size = np.diff(head, append=len(order))
             of_kind = kind[order[head]]
             nth = np.empty(len(order), np.int64)
