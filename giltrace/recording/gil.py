@@ -31,7 +31,7 @@ from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file,
 from giltrace.recording.lock_records import Places, held_at, places_of, together
 from giltrace.recording.order import joined
 from giltrace.recording.outline import Outliner
-from giltrace.recording.stacks import read_stacks
+from giltrace.recording.stacks import placed, read_stacks
 from giltrace.text import visible
 
 Ints = npt.NDArray[np.int64]
@@ -192,11 +192,6 @@ def _stacks_of(file: GilFile) -> tuple[StackTable | None, npt.NDArray[np.int32],
     return replace(table, strings=tuple(map(visible, table.strings))), place, ()
 
 
-def _placed(stacks: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The places of the tracer's numbers of stacks; one beyond those that were written has none."""
-    return place[np.minimum(stacks, len(place) - 1)]
-
-
 def tick_clock(folder: Path, files: Sequence[GilFile], times: Times = _EVER) -> TickClock:
     """The clock of a recording with at least one file: through the heads' readings and those of `clock.bin`."""
     return TickClock(np.concatenate([*(file.pair for file in files), read_pairs(folder, times)]))
@@ -262,7 +257,7 @@ def read_process(
         events = events[np.searchsorted(events["time"], start) :]
     table, place, more = _stacks_of(file) if stacks else (None, np.empty(0, np.int32), ())
     for rows, name in ((events, "stack"), (gathered, "before")) if stacks else ():
-        rows[name] = _placed(rows[name], place)
+        rows[name] = placed(rows[name], place)
     outlined = None
     if isinstance(gatherer, Outliner):
         outlined = gatherer.outlined(file.path, (times.first, times.last), numbers, place)
@@ -303,7 +298,7 @@ def read_again(outlined: Outlined) -> Iterator[Array]:
     for events in _in_order(file, decoder, times, _Threads(), [], [], None):
         kept = events[(events["kind"] <= layout.Kind.RELEASE) | (events["kind"] == layout.Kind.SAMPLE)]
         kept["thread"] = np.searchsorted(outlined.numbers, kept["thread"])
-        kept["stack"] = _placed(kept["stack"], outlined.place)
+        kept["stack"] = placed(kept["stack"], outlined.place)
         yield kept
 
 

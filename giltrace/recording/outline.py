@@ -14,6 +14,7 @@ import numpy.typing as npt
 from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.recording.order import distinct, heads, stable_order
+from giltrace.recording.stacks import placed
 
 #: A thread that comes with these to a GIL had it, or waited for it, before.
 _HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
@@ -86,7 +87,7 @@ class Outliner:
             times,
             np.array(numbers, np.int64),
             place,
-            distinct(place[np.minimum(self._released, len(place) - 1)]),
+            distinct(placed(self._released, place)),
             self._last_turn,
             headless,
             self._holds,
