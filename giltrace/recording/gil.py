@@ -260,7 +260,7 @@ def read_process(
         rows[name] = placed(rows[name], place)
     outlined = None
     if isinstance(gatherer, Outliner):
-        outlined = gatherer.outlined(file.path, (times.first, times.last), numbers, place)
+        outlined = gatherer.outlined(file, ticking, times, numbers, place)
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -290,12 +290,8 @@ def read_process(
 
 def read_again(outlined: Outlined) -> Iterator[Array]:
     """Yield the events about GILs of one file (dtype `GIL_EVENT`), in pieces, as `read_process` has them."""
-    folder, times = outlined.path.parent, Times(*outlined.times)
-    files = open_files(folder, times)
-    ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
-    (file,) = (one for one in files if one.path == outlined.path)
-    decoder = Decoder(tick_clock(folder, ticking, times) if file in ticking else None)
-    for events in _in_order(file, decoder, times, _Threads(), [], [], None):
+    decoder = Decoder(outlined.clock)
+    for events in _in_order(outlined.file, decoder, outlined.times, _Threads(), [], [], None):
         kept = events[(events["kind"] <= layout.Kind.RELEASE) | (events["kind"] == layout.Kind.SAMPLE)]
         kept["thread"] = np.searchsorted(outlined.numbers, kept["thread"])
         kept["stack"] = placed(kept["stack"], outlined.place)

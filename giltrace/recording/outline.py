@@ -6,7 +6,7 @@ can be read again, a window at a time.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,11 @@ from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.recording.order import distinct, heads, stable_order
 from giltrace.recording.stacks import placed
+
+if TYPE_CHECKING:
+    from giltrace.recording.clock import TickClock
+    from giltrace.recording.door import Times
+    from giltrace.recording.gil_file import GilFile
 
 #: A thread that comes with these to a GIL had it, or waited for it, before.
 _HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
@@ -78,12 +83,18 @@ class Outliner:
         return np.concatenate([first, last])
 
     def outlined(
-        self, path: Path, times: tuple[int, int], numbers: list[int], place: npt.NDArray[np.int32]
+        self,
+        file: GilFile,
+        clock: TickClock | None,
+        times: Times,
+        numbers: list[int],
+        place: npt.NDArray[np.int32],
     ) -> Outlined:
         """What was noted; see there."""
         headless = tuple(sorted(time for time, kind in self._first.values() if kind in _HEADLESS))
         return Outlined(
-            path,
+            file,
+            clock,
             times,
             np.array(numbers, np.int64),
             place,

@@ -18,8 +18,10 @@ from giltrace.exporters.tables.csv import write_tables
 from giltrace.exporters.tables.image import images
 from giltrace.exporters.tables.texts import Column, Texts
 from giltrace.exporters.tables.windowed import pieces_of
+from giltrace.recording.door import Times
 from giltrace.recording.events import Array, ProcessEvents
-from giltrace.recording.layout import Kind
+from giltrace.recording.gil_file import GilFile
+from giltrace.recording.layout import HEADER_SIZE, Kind
 from giltrace.recording.merged import MERGED, Merged
 from giltrace.recording.outline import Outliner
 from giltrace.timeline import windows
@@ -73,7 +75,8 @@ def outlined(recorded: ProcessEvents, pieces: int, monkeypatch: pytest.MonkeyPat
             yield kept
 
     monkeypatch.setattr(windows, "read_again", again)
-    noted = outliner.outlined(Path("gil-1.bin"), (0, 1), list(range(len(recorded.threads))), place)
+    file = GilFile.of(Path("gil-1.bin"), bytes(HEADER_SIZE))
+    noted = outliner.outlined(file, None, Times(), list(range(len(recorded.threads))), place)
     return replace(recorded, events=left, outlined=noted)
 
 
