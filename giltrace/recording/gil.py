@@ -65,6 +65,15 @@ def _tell(refused: list[Damaged], damage: list[str] | None, left: int) -> None:
         damage += [error.left_out() for error in refused]
 
 
+def are_exact(folder: Path, times: Times = _EVER) -> bool:
+    """Whether the heads of all files say that nothing was lost, forgotten by a ring, or observed from outside.
+
+    What single threads lost, only their chunks say. Raises as `open_files`.
+    """
+    headers = [file.header for file in open_files(folder, times)]
+    return not any(head["lost"] or head["overwritten"] or _is_observed(head) for head in headers)
+
+
 def count_records(file: GilFile, kind: layout.Kind) -> int:
     """How many records of this kind a file holds."""
     kinds = ((some.records >> np.uint64(layout.KIND_SHIFT)) & np.uint64(7) for _, some, _ in file.written())
@@ -345,8 +354,12 @@ def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void
     return events.take(np.argsort(events["time"], kind="stable")), outside
 
 
+def _is_observed(header: np.void) -> bool:
+    return layout.Status.OBSERVED in layout.Status(int(header["status"]))
+
+
 def _sampling(header: np.void) -> Sampling | None:
-    if layout.Status.OBSERVED not in layout.Status(int(header["status"])):
+    if not _is_observed(header):
         return None
     samples, sampled_ns = int(header["samples"]), int(header["sampled_ns"])
     return Sampling(
