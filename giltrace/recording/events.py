@@ -143,7 +143,7 @@ class Outlined:
     times of threads at a GIL that did not begin with asking for it or having it. There are so many `holds`, and looks
     at holders if it was `sampled`. `in_order`: each piece of them comes after the one before. `begun` (dtype
     `GIL_EVENT`) are events that no record tells. Samples of holders that collected garbage had the `collecting` stacks,
-    sorted, of what was then a table of `stacks` stacks.
+    sorted, of what was then a table of `stacks` stacks. `born` (one per thread) tells whose birth the kernel saw.
     """
 
     file: GilFile
@@ -160,6 +160,7 @@ class Outlined:
     begun: Array = field(default_factory=lambda: np.empty(0, GIL_EVENT))
     collecting: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     stacks: int = 0
+    born: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from giltrace.recording.order import heads
-from giltrace.timeline.axis import Bools, Ints, concatenated_ranges
+from giltrace.timeline.axis import Bools, Ints, LifeAxis, concatenated_ranges
 from giltrace.timeline.model import STATE, Array, Process
 from giltrace.timeline.states import thread_states
 from giltrace.timeline.windows import Window
@@ -20,10 +20,10 @@ class WindowStates:
     """
 
     def __init__(self, process: Process) -> None:
+        assert process.outlined is not None
         self._process = process
-        self._starts, self._ends = (
-            np.array([getattr(thread, edge) for thread in process.threads], np.int64) for edge in ("start", "end")
-        )
+        self._born = np.array(process.outlined.born, np.bool_)
+        self._starts, self._ends, _ = LifeAxis.of_threads(process.threads)
         runs = process.runs
         self._on, self._off = (np.ascontiguousarray(runs[edge]) for edge in ("start", "end"))
         self._first = np.searchsorted(runs["thread"], np.arange(len(process.threads) + 1))
@@ -53,7 +53,7 @@ class WindowStates:
     def _runs(self, alive: Ints, since: int, until: int) -> tuple[Array, Bools]:
         """What these threads ran in the window; and which of them could have run when it, or their life, began."""
         low, high = np.zeros((2, len(alive)), np.int64)
-        ready = np.array(self._process.born, np.bool_)[alive]
+        ready = self._born[alive]
         for at, thread in enumerate(alive.tolist()):
             first, last = self._first[thread], self._first[thread + 1]
             low[at] = first + np.searchsorted(self._off[first:last], since, "right")
