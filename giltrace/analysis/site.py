@@ -38,8 +38,14 @@ class Site:
         return frame_text((self.function, self.file.rpartition("/")[2], self.line))
 
     @property
+    def own_frame(self) -> Frame:
+        """Its own line, or the leaf where it has none."""
+        if self.own_function:
+            return self.own_function, self.own_file, self.own_line
+        return self.function, self.file, self.line
+
+    @property
     def where(self) -> str:
-        """Its own line in words, or the leaf where it has none."""
-        if not self.own_function:
-            return self.leaf
-        return frame_text((self.own_function, self.own_file.rpartition("/")[2], self.own_line))
+        """The same in words: of the file the last part only."""
+        function, file, line = self.own_frame
+        return frame_text((function, file.rpartition("/")[2], line))

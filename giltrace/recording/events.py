@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from giltrace.recording.clock import TickClock
+    from giltrace.recording.door import Times
+    from giltrace.recording.gil_file import GilFile
 
 Array = npt.NDArray[np.void]
 
@@ -133,16 +137,18 @@ class Sampling:
 class Outlined:
     """What an outline of a process (`recording.outline`) tells of the events that it leaves out, to read these again.
 
-    They are in `path`, and of these `times`; its threads have these `numbers` there, and the tracer's stack i is
-    ``place[i]``, one beyond the last of them none. `released` are the stacks at releases, each once. `last_turn` is
-    when each GIL was had or given last, and `headless` the first times of threads at a GIL that did not begin with
-    asking for it or having it. There are so many `holds`, and looks at holders if it was `sampled`. `in_order`: each
-    piece of them comes after the one before. `begun` (dtype `GIL_EVENT`) are events that no record tells. Samples of
-    holders that collected garbage had the `collecting` stacks, sorted, of what was then a table of `stacks` stacks.
+    They are in `file`, whose ticks are those of the `clock`, or ns if it has none, and of these `times`; its threads
+    have these `numbers` there, and the tracer's stack i is ``place[i]``, one beyond the last of them none. `released`
+    are the stacks at releases, each once. `last_turn` is when each GIL was had or given last, and `headless` the first
+    times of threads at a GIL that did not begin with asking for it or having it. There are so many `holds`, and looks
+    at holders if it was `sampled`. `in_order`: each piece of them comes after the one before. `begun` (dtype
+    `GIL_EVENT`) are events that no record tells. Samples of holders that collected garbage had the `collecting` stacks,
+    sorted, of what was then a table of `stacks` stacks. `born` (one per thread) tells whose birth the kernel saw.
     """
 
-    path: Path
-    times: tuple[int, int]
+    file: GilFile
+    clock: TickClock | None
+    times: Times
     numbers: npt.NDArray[np.int64]
     place: npt.NDArray[np.int32]
     released: npt.NDArray[np.int32]
@@ -154,6 +160,7 @@ class Outlined:
     begun: Array = field(default_factory=lambda: np.empty(0, GIL_EVENT))
     collecting: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     stacks: int = 0
+    born: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file,
 from giltrace.recording.lock_records import Places, held_at, places_of, together
 from giltrace.recording.order import joined
 from giltrace.recording.outline import Outliner
-from giltrace.recording.stacks import read_stacks
+from giltrace.recording.stacks import placed, read_stacks
 from giltrace.text import visible
 
 Ints = npt.NDArray[np.int64]
@@ -63,6 +63,15 @@ def _tell(refused: list[Damaged], damage: list[str] | None, left: int) -> None:
         raise refused[0]
     if damage is not None:
         damage += [error.left_out() for error in refused]
+
+
+def are_exact(folder: Path, times: Times = _EVER) -> bool:
+    """Whether the heads of all files say that nothing was lost, forgotten by a ring, or observed from outside.
+
+    What single threads lost, only their chunks say. Raises as `open_files`.
+    """
+    headers = [file.header for file in open_files(folder, times)]
+    return not any(head["lost"] or head["overwritten"] or _is_observed(head) for head in headers)
 
 
 def count_records(file: GilFile, kind: layout.Kind) -> int:
@@ -192,11 +201,6 @@ def _stacks_of(file: GilFile) -> tuple[StackTable | None, npt.NDArray[np.int32],
     return replace(table, strings=tuple(map(visible, table.strings))), place, ()
 
 
-def _placed(stacks: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The places of the tracer's numbers of stacks; one beyond those that were written has none."""
-    return place[np.minimum(stacks, len(place) - 1)]
-
-
 def tick_clock(folder: Path, files: Sequence[GilFile], times: Times = _EVER) -> TickClock:
     """The clock of a recording with at least one file: through the heads' readings and those of `clock.bin`."""
     return TickClock(np.concatenate([*(file.pair for file in files), read_pairs(folder, times)]))
@@ -262,10 +266,10 @@ def read_process(
         events = events[np.searchsorted(events["time"], start) :]
     table, place, more = _stacks_of(file) if stacks else (None, np.empty(0, np.int32), ())
     for rows, name in ((events, "stack"), (gathered, "before")) if stacks else ():
-        rows[name] = _placed(rows[name], place)
+        rows[name] = placed(rows[name], place)
     outlined = None
     if isinstance(gatherer, Outliner):
-        outlined = gatherer.outlined(file.path, (times.first, times.last), numbers, place)
+        outlined = gatherer.outlined(file, ticking, times, numbers, place)
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -295,15 +299,11 @@ def read_process(
 
 def read_again(outlined: Outlined) -> Iterator[Array]:
     """Yield the events about GILs of one file (dtype `GIL_EVENT`), in pieces, as `read_process` has them."""
-    folder, times = outlined.path.parent, Times(*outlined.times)
-    files = open_files(folder, times)
-    ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
-    (file,) = (one for one in files if one.path == outlined.path)
-    decoder = Decoder(tick_clock(folder, ticking, times) if file in ticking else None)
-    for events in _in_order(file, decoder, times, _Threads(), [], [], None):
+    decoder = Decoder(outlined.clock)
+    for events in _in_order(outlined.file, decoder, outlined.times, _Threads(), [], [], None):
         kept = events[(events["kind"] <= layout.Kind.RELEASE) | (events["kind"] == layout.Kind.SAMPLE)]
         kept["thread"] = np.searchsorted(outlined.numbers, kept["thread"])
-        kept["stack"] = _placed(kept["stack"], outlined.place)
+        kept["stack"] = placed(kept["stack"], outlined.place)
         yield kept
 
 
@@ -354,8 +354,12 @@ def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void
     return events.take(np.argsort(events["time"], kind="stable")), outside
 
 
+def _is_observed(header: np.void) -> bool:
+    return layout.Status.OBSERVED in layout.Status(int(header["status"]))
+
+
 def _sampling(header: np.void) -> Sampling | None:
-    if layout.Status.OBSERVED not in layout.Status(int(header["status"])):
+    if not _is_observed(header):
         return None
     samples, sampled_ns = int(header["samples"]), int(header["sampled_ns"])
     return Sampling(

@@ -91,6 +91,11 @@ def write_merged(folder: Path, merged: Merged) -> Path:
     return path
 
 
+def has_merged(folder: Path) -> bool:
+    """Whether something was merged into the recording `folder`."""
+    return bool(matching(folder, _FILE.fullmatch))
+
+
 def read_merged(folder: Path, times: Times = _EVER, damage: list[str] | None = None) -> list[Merged]:
     """Read all that was merged into the recording `folder`, by label.
 

@@ -6,14 +6,20 @@ can be read again, a window at a time.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
-from giltrace.recording.order import distinct, stable_order
+from giltrace.recording.order import distinct, heads, stable_order
+from giltrace.recording.stacks import placed
+
+if TYPE_CHECKING:
+    from giltrace.recording.clock import TickClock
+    from giltrace.recording.door import Times
+    from giltrace.recording.gil_file import GilFile
 
 #: A thread that comes with these to a GIL had it, or waited for it, before.
 _HEADLESS = (Kind.RELEASE, Kind.TIMEOUT)
@@ -58,7 +64,7 @@ class Outliner:
         key = thread.astype(np.int64) * gils + gil
         order = stable_order(key, int(key.max(initial=0)) + 1)
         key, kind = key[order], kind[order]
-        head = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.intp)
+        head = heads(key)
         tail = np.append(head[1:], len(key))[: len(head)] - 1
         before = np.append(np.uint8(0), kind[:-1])[: len(kind)]
         first, last = own[order[head]], own[order[tail]]
@@ -77,16 +83,22 @@ class Outliner:
         return np.concatenate([first, last])
 
     def outlined(
-        self, path: Path, times: tuple[int, int], numbers: list[int], place: npt.NDArray[np.int32]
+        self,
+        file: GilFile,
+        clock: TickClock | None,
+        times: Times,
+        numbers: list[int],
+        place: npt.NDArray[np.int32],
     ) -> Outlined:
         """What was noted; see there."""
         headless = tuple(sorted(time for time, kind in self._first.values() if kind in _HEADLESS))
         return Outlined(
-            path,
+            file,
+            clock,
             times,
             np.array(numbers, np.int64),
             place,
-            distinct(place[np.minimum(self._released, len(place) - 1)]),
+            distinct(placed(self._released, place)),
             self._last_turn,
             headless,
             self._holds,

@@ -246,6 +246,11 @@ class LiveStacks:
         return tuple(self._named(frame[:3]) for frame in stack[2]) if stack is not None else ()
 
 
+def placed(stacks: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The places of the tracer's numbers of stacks; one beyond those that were written has the last, which is none."""
+    return place[np.minimum(stacks, len(place) - 1)]
+
+
 def read_stacks(path: Path, version: tuple[int, int]) -> tuple[StackTable, npt.NDArray[np.int32]] | None:
     """Read the stacks of an interpreter of `version` (major, minor); None if none were recorded.
 

@@ -111,6 +111,8 @@ def _others(pieces: Array, names: Mapping[int, str]) -> tuple[tuple[OtherTask, .
 def _process(image: Image, members: Cast, runs: Array) -> Process:
     recorded, events = image.recorded, image.events
     outlined = recorded.outlined
+    if outlined is not None:
+        outlined = replace(outlined, born=members.born)
     if recorded.stacks is not None:
         if outlined is not None:
             outlined = replace(outlined, collecting=collecting_stacks(events), stacks=len(recorded.stacks))
@@ -162,7 +164,6 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         held=blocked.held,
         lock_types=blocked.types,
         free_threaded="free-threading" in recorded.python,
-        born=members.born,
         outlined=outlined,
     )
     if outlined is not None:

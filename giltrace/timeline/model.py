@@ -241,9 +241,8 @@ class Process:
     (dtype `LOCK`), `held` (dtype `HELD_LOCK`) what they had taken then. `lock_types` (one per lock, or none at all) are
     those of the objects that the locks belong to, empty where that is not known. `free_threaded`: the interpreter can
     do without a GIL.
-    `born` (one per thread, or none at all) tells whose birth the kernel saw. Of one that is to be read in windows
-    (`timeline.windows`), `outlined` says how; `dealt` (one per hold) are the stacks that its holds share in, -1 for
-    none. `member` is its place in a recording of several machines.
+    Of one that is to be read in windows (`timeline.windows`), `outlined` says how; `dealt` (one per hold) are the
+    stacks that its holds share in, -1 for none. `member` is its place in a recording of several machines.
     `known` has what was worked out of it, for `timeline.once`; a process that is made from this one begins with none.
     """
 
@@ -287,7 +286,6 @@ class Process:
     free_threaded: bool = False
     lock_types: tuple[str, ...] = ()
     member: Member | None = None
-    born: tuple[bool, ...] = ()
     outlined: Outlined | None = None
     dealt: npt.NDArray[np.int32] | None = None
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from giltrace.timeline.axis import Bools, Ints, concatenated_ranges
+from giltrace.recording.order import heads
+from giltrace.timeline.axis import Bools, Ints, LifeAxis, concatenated_ranges
 from giltrace.timeline.model import STATE, Array, Process
 from giltrace.timeline.states import thread_states
 from giltrace.timeline.windows import Window
@@ -19,10 +20,10 @@ class WindowStates:
     """
 
     def __init__(self, process: Process) -> None:
+        assert process.outlined is not None
         self._process = process
-        self._starts, self._ends = (
-            np.array([getattr(thread, edge) for thread in process.threads], np.int64) for edge in ("start", "end")
-        )
+        self._born = np.array(process.outlined.born, np.bool_)
+        self._starts, self._ends, _ = LifeAxis.of_threads(process.threads)
         runs = process.runs
         self._on, self._off = (np.ascontiguousarray(runs[edge]) for edge in ("start", "end"))
         self._first = np.searchsorted(runs["thread"], np.arange(len(process.threads) + 1))
@@ -52,7 +53,7 @@ class WindowStates:
     def _runs(self, alive: Ints, since: int, until: int) -> tuple[Array, Bools]:
         """What these threads ran in the window; and which of them could have run when it, or their life, began."""
         low, high = np.zeros((2, len(alive)), np.int64)
-        ready = np.array(self._process.born, np.bool_)[alive]
+        ready = self._born[alive]
         for at, thread in enumerate(alive.tolist()):
             first, last = self._first[thread], self._first[thread + 1]
             low[at] = first + np.searchsorted(self._off[first:last], since, "right")
@@ -76,9 +77,7 @@ def _joined(parts: Sequence[Array]) -> Array:
     """The states in order of thread and start, equal ones that follow each other as one."""
     states = np.concatenate(parts)
     states = states.take(np.lexsort((states["start"], states["thread"])))
-    fresh = np.ones(len(states), np.bool_)
-    fresh[1:] = (states["thread"][1:] != states["thread"][:-1]) | (states["state"][1:] != states["state"][:-1])
-    head = np.flatnonzero(fresh)
+    head = heads(states["thread"], states["state"])
     result: Array = states.take(head)
     result["end"] = states["end"][np.append(head[1:], len(states))[: len(head)] - 1]
     return result

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from giltrace.recording.door import Times
 from giltrace.recording.events import Outlined
 from giltrace.recording.fleet import read_fleet
-from giltrace.recording.gil import read_again
+from giltrace.recording.gil import are_exact, read_again
 from giltrace.recording.layout import Kind
+from giltrace.recording.merged import has_merged
 from giltrace.recording.meta import Meta
 from giltrace.timeline.axis import NEVER
 from giltrace.timeline.blocks import Blocks
@@ -56,21 +58,22 @@ def outline(folder: Path) -> Timeline | None:
     """The outline of a recording whose `windows` can be read; None if only the whole tells what it was.
 
     So it is where records were lost, or forgotten by a ring, or are not exact; where it is not over yet; and where
-    several machines, or a scheduler's tasks, were recorded.
+    several machines, or a scheduler's tasks, were recorded. Mostly that is known before anything is read.
     """
     meta = Meta.read(folder)
     unfinished = not meta.finished and meta.is_of_this_boot
-    if meta.trigger is not None or unfinished or read_fleet(folder).parts:
+    if meta.trigger is not None or unfinished or read_fleet(folder).parts or has_merged(folder):
+        return None
+    if not are_exact(folder, Times.of(meta.start_ns, meta.end_ns)):
         return None
     timeline = load(folder, outline=True)
-    exact = all(_is_exact(process) for process in timeline.processes)
-    return timeline if exact and not timeline.merged else None
+    return timeline if all(_is_exact(process) for process in timeline.processes) else None
 
 
 def _is_exact(process: Process) -> bool:
+    """Whether it lost nothing, which single threads may have, and nothing before its cores were known."""
     outlined = process.outlined
-    lossless = not process.lost and not process.overwritten and process.sampling is None
-    return lossless and (outlined is None or outlined.in_order)
+    return not process.lost and not process.overwritten and (outlined is None or outlined.in_order)
 
 
 def windows(process: Process) -> Iterator[Window]:

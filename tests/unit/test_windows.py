@@ -18,9 +18,11 @@ from giltrace.exporters.tables.csv import write_tables
 from giltrace.exporters.tables.image import images
 from giltrace.exporters.tables.texts import Column, Texts
 from giltrace.exporters.tables.windowed import pieces_of
+from giltrace.recording.door import Times
 from giltrace.recording.events import Array, ProcessEvents
-from giltrace.recording.layout import Kind
-from giltrace.recording.merged import MERGED, Merged
+from giltrace.recording.gil_file import GilFile
+from giltrace.recording.layout import HEADER, HEADER_SIZE, Kind, Status
+from giltrace.recording.merged import MERGED, Merged, write_merged
 from giltrace.recording.outline import Outliner
 from giltrace.timeline import windows
 from giltrace.timeline.load import load
@@ -73,7 +75,8 @@ def outlined(recorded: ProcessEvents, pieces: int, monkeypatch: pytest.MonkeyPat
             yield kept
 
     monkeypatch.setattr(windows, "read_again", again)
-    noted = outliner.outlined(Path("gil-1.bin"), (0, 1), list(range(len(recorded.threads))), place)
+    file = GilFile.of(Path("gil-1.bin"), bytes(HEADER_SIZE))
+    noted = outliner.outlined(file, None, Times(), list(range(len(recorded.threads))), place)
     return replace(recorded, events=left, outlined=noted)
 
 
@@ -179,13 +182,13 @@ def test_what_only_the_whole_tells_has_no_outline(
     why: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = unpack("convoy", tmp_path)
+    if "merged" in why:
+        write_merged(folder, Merged("tasks", "", False, "", 0, (), (), (), np.empty(0, MERGED)))
 
     def changed(folder: Path, *, outline: bool) -> Timeline:
         found = load(folder, outline=outline)
         (process,) = found.processes
         assert process.outlined is not None
-        if "merged" in why:
-            return replace(found, merged=(Merged("tasks", "", False, "", 0, (), (), (), np.empty(0, MERGED)),))
         own = dict(why)
         if "outlined" in why:
             own["outlined"] = replace(process.outlined, in_order=False)
@@ -193,6 +196,24 @@ def test_what_only_the_whole_tells_has_no_outline(
 
     monkeypatch.setattr(windows, "load", changed)
     assert (windows.outline(folder) is None) == bool(why)
+
+
+@pytest.mark.parametrize(("name", "value"), [("lost", 1), ("overwritten", 1), ("status", Status.OBSERVED)])
+def test_what_the_heads_tell_is_known_before_anything_is_read(
+    name: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpack("convoy", tmp_path)
+    (path,) = folder.glob("gil-*.bin")
+    head = np.frombuffer(path.read_bytes()[: HEADER.itemsize], HEADER).copy()
+    head[name] |= HEADER[name].type(value)
+    with path.open("r+b") as file:
+        file.write(head.tobytes())
+
+    def never(folder: Path, *, outline: bool) -> Timeline:
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(windows, "load", never)
+    assert windows.outline(folder) is None
 
 
 def test_files_of_csv_are_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

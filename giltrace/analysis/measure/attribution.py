@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import turns
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import heads, stable_order
 from giltrace.timeline.axis import Bools, Ints, concatenated_ranges
 from giltrace.timeline.model import Process
 
@@ -109,15 +109,6 @@ def merged(rows: Shares) -> Shares:
         most,
         rows.wait[longest[np.searchsorted(longest, head)]],
     )
-
-
-def heads(*sorted_by: npt.NDArray[np.int64]) -> Ints:
-    """Where rows begin that are equal in all of these columns, by which they are sorted."""
-    fresh = np.zeros(len(sorted_by[0]), np.bool_)
-    fresh[:1] = True
-    for column in sorted_by:
-        fresh[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(fresh)
 
 
 def overlaps(process: Process, chosen: Bools | None) -> Overlaps:

@@ -11,14 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.attribution import (
-    Overlaps,
-    each_overlap,
-    heads,
-    overlaps,
-)
+from giltrace.analysis.measure.attribution import Overlaps, each_overlap, overlaps
 from giltrace.analysis.measure.stretches import Stretches, cut_process
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import heads, stable_order
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process
 

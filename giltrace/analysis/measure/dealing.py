@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import heads, stable_order
 from giltrace.timeline.axis import Ints
 
 Numbers = npt.NDArray[np.int32]
@@ -76,18 +76,22 @@ class Dealing:
 
     def deal(self) -> Numbers:
         """The stack of the sample that each hold was dealt, in the order in which they were given; -1 for none."""
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            if self._folder is None or not self._holds.size:
-                result: Numbers = np.full(self._holds.size, -1, np.int32)
-            else:
-                # The kernel may write it out and take the memory back.
-                result = np.memmap(file, np.int32, "w+", shape=self._holds.size)
-                for at in range(0, len(result), BLOCK):
-                    result[at : at + BLOCK] = -1
+        result = self._nothing()
         if self._seen:
             alike, finer, offset, stack = np.concatenate(self._seen, axis=1)
             for of_holds, of_seen, least in ((_alike, alike, 1), (_finer, finer, ENOUGH_ALIKE)):
                 self._round(of_holds, of_seen, offset, stack.astype(np.int32), least, result)
+        return result
+
+    def _nothing(self) -> Numbers:
+        """No stack for any hold yet."""
+        if self._folder is None or not self._holds.size:
+            return np.full(self._holds.size, -1, np.int32)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            # The kernel may write it out and take the memory back.
+            result: Numbers = np.memmap(file, np.int32, "w+", shape=self._holds.size)
+        for at in range(0, len(result), BLOCK):
+            result[at : at + BLOCK] = -1
         return result
 
     def close(self) -> None:
@@ -122,7 +126,7 @@ class Dealing:
         for turns in self._blocks(kinds, kind_of, weighing.holds):
             kind, each = turns["kind"], turns["each"]
             reach = np.cumsum(each)
-            head = np.flatnonzero(np.append(True, kind[1:] != kind[:-1]))
+            head = heads(kind)
             last = np.append(head[1:], len(kind)) - 1
             before = np.repeat(reach[head] - each[head] - passed[kind[head]], np.diff(head, append=len(kind)))
             reach -= before
@@ -148,7 +152,7 @@ class Dealing:
             some = np.flatnonzero(kind >= 0)
             turns, kind = np.empty(len(some), _TURN), kind[some]
             order = stable_order(kind, len(kinds))
-            head = np.flatnonzero(np.append(True, kind[order][1:] != kind[order][:-1])) if len(order) else order
+            head = heads(kind[order])
             size = np.diff(head, append=len(order))
             of_kind = kind[order[head]]
             nth = np.empty(len(order), np.int64)

@@ -73,12 +73,5 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     calls: Classes = Sites(process).classify(states["thread"], stack)
     # Code that is compiled of strings has many a first line in a file of the same name: the function tells them apart.
     number: dict[Frame, int] = {}
-    lines = [number.setdefault(_line(site), at) for at, site in enumerate(calls.sites)]
+    lines = [number.setdefault(site.own_frame, at) for at, site in enumerate(calls.sites)]
     return OffGil(states, calls.of_row.astype(np.int32), np.array(lines, np.int32), calls.sites)
-
-
-def _line(site: Site) -> Frame:
-    """Its own line, or the leaf where it has none."""
-    if site.own_function:
-        return site.own_function, site.own_file, site.own_line
-    return site.function, site.file, site.line

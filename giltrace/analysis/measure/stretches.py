@@ -61,7 +61,7 @@ def stretches(process: Process) -> Stretches:
     """Cut the holds of one process."""
     holds, number = process.holds, np.arange(len(process.holds))
     seen = _see(process)
-    stack, source = _whole(process, seen)
+    stack, source = _whole(process)
     count = np.bincount(seen.hold, minlength=len(holds))
     many = count >= ENOUGH
     if process.stacks is None or not many.any():
@@ -103,7 +103,7 @@ def main_stacks(process: Process) -> Numbers:
 def sourced_stacks(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """The stack that stands for each hold as a whole, and how that is known: a `Source` each."""
     seen = _see(process)
-    stack, source = _whole(process, seen)
+    stack, source = _whole(process)
     if process.stacks is None or len(seen.sample) == 0:
         return stack, source
     key = seen.hold << 32 | process.stacks.sample[seen.sample].astype(np.int64)
@@ -114,7 +114,7 @@ def sourced_stacks(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     return stack, source
 
 
-def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+def _whole(process: Process) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """What each hold did if it did one thing only, and how that is known."""
     holds, known = process.holds, process.stacks
     source = np.full(len(holds), Source.UNKNOWN, np.uint8)
@@ -128,7 +128,7 @@ def _whole(process: Process, seen: _Seen) -> tuple[Numbers, npt.NDArray[np.uint8
     # Of several requests to one hold the first counts: it is assigned last.
     chosen[asked[looked[::-1]]] = known.request[looked[::-1]]
     source[asked[looked]] = Source.REQUEST
-    dealt = _dealt(process, seen)
+    dealt = _dealt(process)
     alike = np.flatnonzero(dealt >= 0)
     chosen[alike] = dealt[alike]
     source[alike] = Source.ALIKE
@@ -142,6 +142,7 @@ class _Seen(NamedTuple):
     hold: Ints
 
 
+@once
 def _see(process: Process) -> _Seen:
     if process.stacks is None or len(process.samples) == 0:
         return _Seen(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -166,11 +167,12 @@ def add_to(dealing: Dealing, process: Process, rows: slice = _ALL) -> None:
     dealing.add(_kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
 
 
-def _dealt(process: Process, seen: _Seen) -> Numbers:
+@once
+def _dealt(process: Process) -> Numbers:
     """The stack of the sample that each hold shares in, of like ones; -1 for none."""
     if process.dealt is not None:
         return process.dealt
-    if not len(seen.sample):
+    if not len(_see(process).sample):
         return np.full(len(process.holds), -1, np.int32)
     dealing = Dealing()
     add_to(dealing, process)

@@ -246,10 +246,7 @@ def _task_blame(image: Image) -> Iterator[Columns]:
 
 def _line(site: Site | None) -> str:
     """The own line of a site, or the leaf; empty for none."""
-    if site is None:
-        return ""
-    own = (site.own_function, site.own_file, site.own_line)
-    return frame_text(own if site.own_function else (site.function, site.file, site.line))
+    return "" if site is None else frame_text(site.own_frame)
 
 
 def _stacks(image: Image) -> Iterator[Columns]:

@@ -129,8 +129,7 @@ def _by_words(classes: Classes, number: dict[_Words, int]) -> Ints:
     of_class = []
     for site in classes.sites:
         leaf = frame_text((site.function, site.file, site.line))
-        own = frame_text((site.own_function, site.own_file, site.own_line)) if site.own_function else leaf
-        of_class.append(number.setdefault((site.thread, leaf, own), len(number)))
+        of_class.append(number.setdefault((site.thread, leaf, frame_text(site.own_frame)), len(number)))
     return np.array(of_class, np.int64)[classes.of_row] if of_class else classes.of_row
 
 

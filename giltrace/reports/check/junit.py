@@ -58,8 +58,7 @@ def _place(outcome: Outcome) -> str:
     site = outcome.culprit
     if site is None or not site.function:
         return ""
-    own = (site.own_function, site.own_file, site.own_line)
-    return frame_text(own if site.own_function else (site.function, site.file, site.line))
+    return frame_text(site.own_frame)
 
 
 def _text(text: str) -> str | None:
