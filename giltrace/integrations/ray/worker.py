@@ -26,7 +26,7 @@ import ray
 import ray._private.worker
 
 import giltrace
-from giltrace.integrations.fleet.session import Ground, Session, probe, session_of, sessions
+from giltrace.integrations.fleet.session import Ground, Session, session_of, sessions
 
 #: What Ray has in a worker that is nobody's to use; not all of it has types.
 _ray: Any = ray._private.worker
@@ -128,7 +128,6 @@ def _prepare() -> None:
     global _loop
     if _loop is not None:
         return
-    probe()
     manager = _ray.global_worker.function_actor_manager
     execution_info = manager.get_execution_info
 
