@@ -80,16 +80,15 @@ class RayCluster(Cluster):
         return key.rpartition("-")[0]
 
     def _listed(self) -> list[str]:
-        alive = {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
-        for node in alive:
-            if not any(node.startswith(known) for known in self._agents):
-                self._join(node)
-        for known in [one for one in self._agents if not any(node.startswith(one) for node in alive)]:
-            del self._agents[known]
+        alive = {worker.name_of_node(node["NodeID"]): node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for name in alive.keys() - self._agents.keys():
+            self._agents[name] = self._agent_on(name, alive[name])
+        for name in self._agents.keys() - alive.keys():
+            del self._agents[name]
         return [address for each in self._all("workers").values() for address in each]
 
-    def _join(self, node: str) -> None:
-        on_node = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    def _agent_on(self, name: str, node_id: str) -> Any:
+        on_node = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
         made: Any = ray.remote(GiltraceAgent)
         agent = made.options(num_cpus=0, max_concurrency=_CONCURRENCY, scheduling_strategy=on_node).remote()
         try:
@@ -100,10 +99,10 @@ class RayCluster(Cluster):
             # The last line of what Ray tells is what was raised there.
             last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise TargetError(
-                f"nothing can be recorded on node {node[: len(worker.node_name())]}: {last}",
+                f"nothing can be recorded on node {name}: {last}",
                 "install giltrace and ray, the same versions as here, on all nodes",
             ) from None
-        self._agents[node[: len(worker.node_name())]] = agent
+        return agent
 
     def _all(self, method: str, *arguments: Any) -> dict[str, Any]:
         """What all agents answer; who does not is not there."""

@@ -65,9 +65,14 @@ def base() -> Path:
 GROUND = Ground(base)
 
 
+def name_of_node(node_id: str) -> str:
+    """What a node is called in addresses."""
+    return node_id[:_NODE_LETTERS]
+
+
 def node_name() -> str:
-    """What this node is called in addresses."""
-    return str(ray.get_runtime_context().get_node_id())[:_NODE_LETTERS]
+    """What this node is called there."""
+    return name_of_node(str(ray.get_runtime_context().get_node_id()))
 
 
 def socket_of(pid: int) -> Path:
