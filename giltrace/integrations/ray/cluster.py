@@ -58,13 +58,13 @@ class RayCluster(Cluster):
 
     def no_workers(self) -> tuple[str, str] | None:
         """They are started as tasks need them; those that are there may not have been prepared."""
-        busy = sum(self._all("unprepared").values())
-        return (f"{_unprepared(busy)}, and there are no others", _PREPARE) if busy else None
+        told = self._unprepared()
+        return (f"{told}, and there are no others", _PREPARE) if told else None
 
     def left_out(self) -> list[str]:
         """Those that were not prepared."""
-        busy = sum(self._all("unprepared").values())
-        return [f"{_unprepared(busy)}: {_PREPARE}"] if busy else []
+        told = self._unprepared()
+        return [f"{told}: {_PREPARE}"] if told else []
 
     def readers(self, workers: list[str]) -> list[str]:
         """The agents."""
@@ -78,6 +78,11 @@ class RayCluster(Cluster):
     def prefix_of(key: str) -> str:
         """The function, or the class and its method."""
         return key.rpartition("-")[0]
+
+    def _unprepared(self) -> str:
+        """How many were not prepared, in words; empty if all were."""
+        busy = sum(self._all("unprepared").values())
+        return f"{plural(busy, 'worker')} of Ray cannot be recorded, not having been prepared for it" if busy else ""
 
     def _listed(self) -> list[str]:
         alive = {worker.name_of_node(node["NodeID"]): node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -122,7 +127,3 @@ class RayCluster(Cluster):
         if not well:
             raise RuntimeError(answer)
         return answer
-
-
-def _unprepared(workers: int) -> str:
-    return f"{plural(workers, 'worker')} of Ray cannot be recorded, not having been prepared for it"
