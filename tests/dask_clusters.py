@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.fleets import TARGETS
 from tests.processes import descendants
-
-TARGETS = Path(__file__).resolve().parent / "targets"
 
 
 def environment(folder: Path) -> dict[str, str]:

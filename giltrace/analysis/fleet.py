@@ -9,7 +9,6 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.measure.tasks import TaskTables
 from giltrace.analysis.results import ProcessReport
 from giltrace.analysis.task_results import GIL, Fleet, TaskBlame, WorkerReport
-from giltrace.recording.merged import TASKS
 from giltrace.timeline.model import Timeline
 
 #: Tasks that lost less than this share of their time are told to be well.
@@ -60,12 +59,11 @@ def find_fleet(timeline: Timeline, processes: Sequence[ProcessReport], tasks: Ta
                 own_waited_ns=beside if report.tasks else sum(thread.waited_ns for thread in report.threads),
             )
         )
-    scheduler = next((one.label for one in timeline.merged if one.label in TASKS), TASKS[0])
-    return Fleet(*what_tasks_lost(tasks, len(workers), scheduler), tuple(workers))
+    return Fleet(*what_tasks_lost(tasks, len(workers)), tuple(workers))
 
 
-def what_tasks_lost(tasks: TaskTables, workers: int, scheduler: str = TASKS[0]) -> tuple[str, str]:
-    """The kind of task that lost most, to whom and where; and what to do about it, in the `scheduler`'s terms."""
+def what_tasks_lost(tasks: TaskTables, workers: int) -> tuple[str, str]:
+    """The kind of task that lost most, to whom and where; and what to do about it, in their scheduler's terms."""
     lost = Counter[tuple[str, bool]]()
     for row in tasks.blame:
         if row.prefix:
@@ -90,7 +88,7 @@ def what_tasks_lost(tasks: TaskTables, workers: int, scheduler: str = TASKS[0]) 
         summary += f", {percent(min(ns / total, 1))} of that while {who} {did}"
         summary += f", most at {row.culprit.where}" if row.culprit.where else ""
     summary += f", on {row.processes} of {workers} workers."
-    return summary, _advice(prefix, culprit, by_gil, scheduler)
+    return summary, _advice(prefix, culprit, by_gil, tasks.scheduler)
 
 
 def _most(rows: Sequence[TaskBlame]) -> tuple[str, int]:

@@ -45,7 +45,7 @@ def analyse(timeline: Timeline) -> Report:
     # One that is made for it: what is worked out of it (`timeline.once`) goes with it before the next one's turn.
     processes = tuple(_process(replace(process), timeline) for process in timeline.processes)
     held, waited = (sum(getattr(one.quality, field) for one in processes) for field in ("own_held_ns", "own_waited_ns"))
-    tasks = merged_tables(TaskTables(one.tasks, one.task_blame) for one in processes)
+    tasks = merged_tables((TaskTables(one.tasks, one.task_blame) for one in processes), timeline.merged)
     return Report(
         schema=SCHEMA,
         duration_ns=timeline.end - timeline.start,

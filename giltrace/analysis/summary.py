@@ -171,7 +171,7 @@ def summarise(timeline: Timeline) -> Summary:
     return Summary(
         wall_ns=timeline.end - timeline.start,
         processes=processes,
-        tasks=merged_tables(process.tasks for process in processes),
+        tasks=merged_tables((process.tasks for process in processes), timeline.merged),
         quality=Quality(
             lost=timeline.lost,
             sched_lost=timeline.sched_lost,

@@ -90,12 +90,6 @@ def print_some_whereabouts(
         told = _told(row)
         table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), Text(site_name(row.site)))
     print_table(table, console)
-    _print_left_out(shown, rows, console, where)
-
-
-def _print_left_out(
-    shown: Sequence[Whereabouts | OnPath], rows: Sequence[Whereabouts | OnPath], console: Console, where: str
-) -> None:
     rest = len(rows) - len(shown)
     if rest:
         left = duration(sum(row.ns for row in rows) - sum(row.ns for row in shown))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -14,7 +12,8 @@ import giltrace
 from giltrace.analysis.site import frame_text
 from giltrace.recording.fleet import read_fleet
 from giltrace.timeline.model import Timeline
-from tests.dask_clusters import TARGETS, command, environment
+from tests.dask_clusters import command, environment
+from tests.fleets import Ran, recorded
 
 pytestmark = [pytest.mark.needs("distributed"), pytest.mark.needs("pyarrow"), pytest.mark.timeout(300)]
 
@@ -22,24 +21,8 @@ pytestmark = [pytest.mark.needs("distributed"), pytest.mark.needs("pyarrow"), py
 NEAR_NS = 200_000_000
 
 
-class Ran(NamedTuple):
-    """What a way of recording printed, and the recording."""
-
-    told: dict[str, Any]
-    name: Path
-
-    @property
-    def timeline(self) -> Timeline:
-        return giltrace.load(self.name).timeline
-
-
 def ran(way: str, folder: Path) -> Ran:
-    command = [sys.executable, str(TARGETS / "dask_fleet.py"), way, str(folder / "out")]
-    done = subprocess.run(command, env=environment(folder), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["left_behind"] == []
-    return Ran(told, folder / "out")
+    return recorded("dask_fleet.py", way, folder, environment(folder))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 import giltrace
 from giltrace.recording.fleet import read_fleet
 from tests.dask_clusters import (
-    TARGETS,
     command,
     environment,
     network,
@@ -25,6 +24,7 @@ from tests.dask_clusters import (
     wait_for,
     working,
 )
+from tests.fleets import TARGETS
 
 pytestmark = [pytest.mark.needs("distributed"), pytest.mark.timeout(300)]
 

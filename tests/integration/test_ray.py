@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 import giltrace
 from giltrace.recording.fleet import read_fleet
 from giltrace.timeline.model import Timeline
+from tests.fleets import Ran, recorded
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(300)]
 
-TARGET = Path(__file__).resolve().parents[1] / "targets" / "ray_fleet.py"
-
-
-class Ran(NamedTuple):
-    """What a way of recording printed, and the recording."""
-
-    told: dict[str, Any]
-    name: Path
-
-    @property
-    def timeline(self) -> Timeline:
-        return giltrace.load(self.name).timeline
-
 
 def ran(way: str, folder: Path) -> Ran:
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [sys.executable, str(TARGET), way, str(folder / "out")]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["left_behind"] == []
-    return Ran(told, folder / "out")
+    return recorded("ray_fleet.py", way, folder, {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"})
 
 
 @pytest.fixture(scope="module")

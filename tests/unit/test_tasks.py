@@ -14,9 +14,11 @@ from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.tasks import NO_TASKS, TaskTables, find_tasks, merged_tables, spent, task_at, tasks_of
 from giltrace.analysis.report import analyse
+from giltrace.analysis.summary import summarise
 from giltrace.analysis.task_results import TaskBlame
 from giltrace.recording.merged import MERGED, TASKS, Merged, Track
 from giltrace.reports.console import console
+from giltrace.reports.summary import print_summary
 from giltrace.reports.tasks import print_tasks
 from giltrace.timeline.model import Process
 from tests.synthetic import make_process, make_timeline
@@ -155,9 +157,21 @@ def test_all_that_was_waited_and_held_is_some_tasks_or_none(seed: int) -> None:
 def test_processes_are_added_up() -> None:
     tasks = [(101, "hog-1", 8 * MS, 90 * MS), (102, "step-1", 5 * MS, 95 * MS)]
     one = found(scene().process(END), tasks)
-    both = merged_tables([one, NO_TASKS, one])
+    both = merged_tables([one, NO_TASKS, one], [merged(tasks)])
     assert [(row.prefix, row.tasks, row.waited_ns) for row in both.prefixes][:1] == [("step", 2, 80 * MS)]
     assert [(row.ns, row.count, row.max_ns, row.processes) for row in both.blame] == [(80 * MS, 2, 40 * MS, 2)]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "apart"), [("dask", "workers of one thread each"), ("ray", "actors without max_concurrency")]
+)
+def test_a_summary_advises_in_the_terms_of_the_scheduler(
+    scheduler: str, apart: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = merged([(101, "hog-1", 8 * MS, 90 * MS), (102, "step-1", 5 * MS, 95 * MS)])._replace(label=scheduler)
+    timeline = replace(make_timeline(scene().process(END)), merged=(tasks,))
+    print_summary(summarise(timeline), console(width=200))
+    assert f"Run 'step' and 'hog' in processes of their own: {apart}" in capsys.readouterr().out
 
 
 def test_the_terminal_has_room_for_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,10 +46,11 @@ class Tasks(NamedTuple):
 
 
 class TaskTables(NamedTuple):
-    """What is told of the tasks of one process; both empty without tasks."""
+    """What is told of the tasks of one process, or of several that work for a `scheduler`; empty without tasks."""
 
     prefixes: tuple[TaskPrefix, ...] = ()
     blame: tuple[TaskBlame, ...] = ()
+    scheduler: str = TASKS[0]
 
 
 NO_TASKS = TaskTables()
@@ -57,7 +58,7 @@ NO_TASKS = TaskTables()
 
 def tasks_of(process: Process, merged: Iterable[Merged]) -> Tasks | None:
     """The tasks on the threads of a process; None if it has none."""
-    one = next((one for one in merged if one.label in TASKS), None)
+    one = _scheduled(merged)
     if one is None:
         return None
     number = {(process.pid, thread.tid): at for at, thread in enumerate(process.threads)}
@@ -74,6 +75,10 @@ def tasks_of(process: Process, merged: Iterable[Merged]) -> Tasks | None:
     end[:-1] = np.where(same, np.minimum(end[:-1], start[1:]), end[:-1])
     prefix, key = rows["category"].astype(np.int64), rows["name"].astype(np.int64)
     return Tasks(thread, start, end, prefix, key, one.categories, one.names)
+
+
+def _scheduled(merged: Iterable[Merged]) -> Merged | None:
+    return next((one for one in merged if one.label in TASKS), None)
 
 
 def task_at(process: Process, tasks: Tasks, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
@@ -307,15 +312,19 @@ def _sum(one: TaskBlame, other: TaskBlame, *, apart: bool) -> TaskBlame:
     )
 
 
-def merged_tables(tables: Iterable[TaskTables]) -> TaskTables:
-    """What several processes lost together."""
-    several = list(tables)
+def merged_tables(tables: Iterable[TaskTables], merged: Iterable[Merged]) -> TaskTables:
+    """What several processes lost together, whose tasks are among what was `merged`."""
+    several, one = list(tables), _scheduled(merged)
     prefixes: dict[str, TaskPrefix] = {}
     for row in (row for one in several for row in one.prefixes):
         known = prefixes.get(row.prefix)
         prefixes[row.prefix] = row if known is None else _added(known, row)
     blame = _together((row for one in several for row in one.blame), apart=True)
-    return TaskTables(tuple(sorted(prefixes.values(), key=_least)), tuple(sorted(blame, key=_less)[:MOST_ROWS]))
+    return TaskTables(
+        tuple(sorted(prefixes.values(), key=_least)),
+        tuple(sorted(blame, key=_less)[:MOST_ROWS]),
+        one.label if one is not None else TASKS[0],
+    )
 
 
 def _added(one: TaskPrefix, other: TaskPrefix) -> TaskPrefix:

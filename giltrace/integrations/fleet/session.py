@@ -52,7 +52,7 @@ class Session:
 
     def __init__(self, base: Path, token: str, stacks: int, most_bytes: int, call_later: CallLater) -> None:
         self.place = Path(tempfile.mkdtemp(prefix=f"{base.name}-{token}-", dir=base.parent))
-        self.about: dict[str, Any] = {**_here(), "workers": {}, "place": str(self.place)}
+        self.about: dict[str, Any] = {**probe(), "workers": {}, "place": str(self.place)}
         self.problem: tuple[str, str] | None = None
         self.ended = ""
         self.tasks = 0
@@ -148,7 +148,13 @@ def sessions() -> list[Session]:
 
 def probe() -> dict[str, Any]:
     """What this process is: its giltrace, host, clock and pid."""
-    return _here()
+    clock = ""
+    with contextlib.suppress(OSError):
+        clock = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        clock += " " + os.readlink("/proc/self/ns/time")
+    # Without either it is a clock of its own.
+    clock = clock or f"{socket.gethostname()} {os.getpid()}"
+    return {"giltrace": giltrace.__version__, "host": socket.gethostname(), "clock": clock, "pid": os.getpid()}
 
 
 def now() -> int:
@@ -234,13 +240,3 @@ def size_of(place: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.stat().st_blocks * 512
     return total
-
-
-def _here() -> dict[str, Any]:
-    clock = ""
-    with contextlib.suppress(OSError):
-        clock = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        clock += " " + os.readlink("/proc/self/ns/time")
-    # Without either it is a clock of its own.
-    clock = clock or f"{socket.gethostname()} {os.getpid()}"
-    return {"giltrace": giltrace.__version__, "host": socket.gethostname(), "clock": clock, "pid": os.getpid()}

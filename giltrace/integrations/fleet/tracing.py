@@ -114,8 +114,8 @@ class FleetTracing:
     def _find_workers(self) -> None:
         """Ask the workers whether they can be recorded; raises `TargetError` if none can."""
         addresses = self._cluster.workers()
-        none = self._cluster.no_workers()
-        if not addresses and none is not None:
+        none = None if addresses else self._cluster.no_workers()
+        if none is not None:
             raise TargetError(*none)
         problems = self._look_at(addresses)
         if problems and not any(self._able.values()):

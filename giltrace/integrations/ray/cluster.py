@@ -58,13 +58,13 @@ class RayCluster(Cluster):
 
     def no_workers(self) -> tuple[str, str] | None:
         """They are started as tasks need them; those that are there may not have been prepared."""
-        busy = sum(self._all("unprepared").values())
-        return (f"{_unprepared(busy)}, and there are no others", _PREPARE) if busy else None
+        told = self._unprepared()
+        return (f"{told}, and there are no others", _PREPARE) if told else None
 
     def left_out(self) -> list[str]:
         """Those that were not prepared."""
-        busy = sum(self._all("unprepared").values())
-        return [f"{_unprepared(busy)}: {_PREPARE}"] if busy else []
+        told = self._unprepared()
+        return [f"{told}: {_PREPARE}"] if told else []
 
     def readers(self, workers: list[str]) -> list[str]:
         """The agents."""
@@ -79,17 +79,21 @@ class RayCluster(Cluster):
         """The function, or the class and its method."""
         return key.rpartition("-")[0]
 
+    def _unprepared(self) -> str:
+        """How many were not prepared, in words; empty if all were."""
+        busy = sum(self._all("unprepared").values())
+        return f"{plural(busy, 'worker')} of Ray cannot be recorded, not having been prepared for it" if busy else ""
+
     def _listed(self) -> list[str]:
-        alive = {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
-        for node in alive:
-            if not any(node.startswith(known) for known in self._agents):
-                self._join(node)
-        for known in [one for one in self._agents if not any(node.startswith(one) for node in alive)]:
-            del self._agents[known]
+        alive = {worker.name_of_node(node["NodeID"]): node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for name in alive.keys() - self._agents.keys():
+            self._agents[name] = self._agent_on(name, alive[name])
+        for name in self._agents.keys() - alive.keys():
+            del self._agents[name]
         return [address for each in self._all("workers").values() for address in each]
 
-    def _join(self, node: str) -> None:
-        on_node = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    def _agent_on(self, name: str, node_id: str) -> Any:
+        on_node = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
         made: Any = ray.remote(GiltraceAgent)
         agent = made.options(num_cpus=0, max_concurrency=_CONCURRENCY, scheduling_strategy=on_node).remote()
         try:
@@ -100,10 +104,10 @@ class RayCluster(Cluster):
             # The last line of what Ray tells is what was raised there.
             last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise TargetError(
-                f"nothing can be recorded on node {node[: len(worker.node_name())]}: {last}",
+                f"nothing can be recorded on node {name}: {last}",
                 "install giltrace and ray, the same versions as here, on all nodes",
             ) from None
-        self._agents[node[: len(worker.node_name())]] = agent
+        return agent
 
     def _all(self, method: str, *arguments: Any) -> dict[str, Any]:
         """What all agents answer; who does not is not there."""
@@ -123,7 +127,3 @@ class RayCluster(Cluster):
         if not well:
             raise RuntimeError(answer)
         return answer
-
-
-def _unprepared(workers: int) -> str:
-    return f"{plural(workers, 'worker')} of Ray cannot be recorded, not having been prepared for it"

@@ -26,7 +26,7 @@ import ray
 import ray._private.worker
 
 import giltrace
-from giltrace.integrations.fleet.session import Ground, Session, probe, session_of, sessions
+from giltrace.integrations.fleet.session import Ground, Session, session_of, sessions
 
 #: What Ray has in a worker that is nobody's to use; not all of it has types.
 _ray: Any = ray._private.worker
@@ -65,9 +65,14 @@ def base() -> Path:
 GROUND = Ground(base)
 
 
+def name_of_node(node_id: str) -> str:
+    """What a node is called in addresses."""
+    return node_id[:_NODE_LETTERS]
+
+
 def node_name() -> str:
-    """What this node is called in addresses."""
-    return str(ray.get_runtime_context().get_node_id())[:_NODE_LETTERS]
+    """What this node is called there."""
+    return name_of_node(str(ray.get_runtime_context().get_node_id()))
 
 
 def socket_of(pid: int) -> Path:
@@ -128,7 +133,6 @@ def _prepare() -> None:
     global _loop
     if _loop is not None:
         return
-    probe()
     manager = _ray.global_worker.function_actor_manager
     execution_info = manager.get_execution_info
 
