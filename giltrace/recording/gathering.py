@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import GATHERED, HAND_OFF, Array
+from giltrace.recording.events import GATHERED, GIL_EVENT, HAND_OFF, Array
 from giltrace.recording.layout import Kind
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import joined, stable_order
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -90,7 +90,7 @@ class Gatherer:
         What a hold begins with that has not ended is kept for the next piece, unless this is the `last`.
         """
         if self._rest is not None:
-            events = np.concatenate([self._rest, events])
+            events = joined([self._rest, events], GIL_EVENT)
         # Ends between two holds, if it can: an acquire is never cut off from the release that comes right after it.
         keep = not last and len(events) > 0 and events["kind"][-1] == Kind.ACQUIRE
         self._rest = events[-1:].copy() if keep else None

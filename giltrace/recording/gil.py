@@ -335,12 +335,12 @@ def _in_order(
         size += len(part)
         if size < _PIECE:
             continue
-        events, outside = _of(times, np.concatenate(parts))
+        events, outside = _of(times, joined(parts, GIL_EVENT))
         left_out.append(outside)
         done = int(np.searchsorted(events["time"], decoder.ns(reach)))
         yield gatherer.feed(events[:done]) if gatherer is not None else events[:done]
         parts, size = [events[done:].copy()], 0
-    events, outside = _of(times, np.concatenate(parts))
+    events, outside = _of(times, joined(parts, GIL_EVENT))
     left_out.append(outside)
     yield gatherer.feed(events, last=True) if gatherer is not None else events
 

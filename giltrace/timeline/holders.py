@@ -9,6 +9,7 @@ import numpy as np
 
 from giltrace.recording.events import GIL_EVENT, ProcessEvents, ThreadInfo
 from giltrace.recording.layout import NO_CORE, Kind
+from giltrace.recording.order import joined
 
 
 def with_holders(
@@ -52,5 +53,5 @@ def _with(process: ProcessEvents, holders: Sequence[tuple[int, int]], names: Map
     outlined = process.outlined
     if outlined is not None:
         outlined = replace(outlined, begun=rows, holds=outlined.holds + len(rows))
-    events = np.concatenate([rows, process.events])
+    events = joined([rows, process.events], GIL_EVENT)
     return replace(process, events=events, gils=tuple(gils), threads=tuple(threads), note="", outlined=outlined)

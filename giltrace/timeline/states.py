@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.order import stable_order
+from giltrace.recording.order import stable_order, whole
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import STATE, Array, State
 
@@ -63,7 +63,7 @@ def thread_states(starts: Ints, ends: Ints, born: Bools, holds: Array, waits: Ar
         used, waiting, ran = (table.of_threads(low, high) for table in tables)
         part = _tiles(axis, *_sweep(axis, _boundaries(axis, born[own], used, waiting, ran)))
         part["thread"] += np.uint32(low)
-        states[done : done + len(part)] = part
+        whole(states)[done : done + len(part)] = whole(part)
         done += len(part)
         low = high
     return states[:done]

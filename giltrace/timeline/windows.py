@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from giltrace.recording.door import Times
-from giltrace.recording.events import Outlined
+from giltrace.recording.events import GIL_EVENT, Outlined
 from giltrace.recording.fleet import read_fleet
 from giltrace.recording.gil import are_exact, read_again
 from giltrace.recording.layout import Kind
 from giltrace.recording.merged import has_merged
 from giltrace.recording.meta import Meta
+from giltrace.recording.order import joined
 from giltrace.timeline.axis import NEVER
 from giltrace.timeline.blocks import Blocks
 from giltrace.timeline.collections import renumbered
@@ -91,7 +92,7 @@ def windows(process: Process) -> Iterator[Window]:
             fresh.append(piece)
             size += len(piece)
             piece = next(pieces, None)
-        kept = np.concatenate(fresh)
+        kept = joined(fresh, GIL_EVENT)
         known = int(piece["time"][0]) if piece is not None else int(NEVER)
         usage = match(kept, process.threads, process.gils, process.start)
         until = _complete(usage, outlined, since, known)
@@ -102,7 +103,7 @@ def windows(process: Process) -> Iterator[Window]:
         yield Window(_with(process, outlined, usage), since, until, first)
         back = _explained_from(usage, until)
         before = first + int(np.searchsorted(begin, back))
-        kept = np.concatenate([_last_holds(kept, process, back), kept[np.searchsorted(kept["time"], back) :]])
+        kept = joined([_last_holds(kept, process, back), kept[np.searchsorted(kept["time"], back) :]], GIL_EVENT)
         since = until
 
 
