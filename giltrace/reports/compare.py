@@ -130,7 +130,9 @@ def _change(figure: Figure) -> str:
         return _NO_CHANGE if figure.change == "same" else "too little to tell"
     if figure.unit == "share":
         return f"{figure.change} by {abs(figure.after - figure.before) * 100:.1f} points"
-    factor = max(figure.after, figure.before) / max(min(figure.after, figure.before), 1e-9)
+    if min(figure.before, figure.after) <= 0:
+        return f"{figure.change}, {'from' if figure.change == 'higher' else 'to'} none"
+    factor = max(figure.after, figure.before) / min(figure.after, figure.before)
     return f"{figure.change} by a factor of {factor:.2f}" if factor < 10 else f"{figure.change} {factor:.0f} times"
 
 
