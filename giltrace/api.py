@@ -176,10 +176,7 @@ class Recording:
 
         rows = self._joined("blocks", BLOCK)
         timeline = self.timeline
-        told = [
-            block_causes(process, Expressions(process, timeline.start + timeline.realtime_offset))
-            for process in timeline.processes
-        ]
+        told = [block_causes(process, Expressions(process, timeline.began_ns)) for process in timeline.processes]
         cause = np.concatenate([np.empty(0, np.uint8), *told])
         columns = {name: rows[name] for name in BLOCK.names or ()}
         return _records(**columns | {"lock": rows["lock"] + 1, "cause": cause})

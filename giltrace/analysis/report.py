@@ -88,7 +88,7 @@ def _own_work(process: Process) -> tuple[int, int]:
 
 def _process(process: Process, timeline: Timeline) -> ProcessReport:
     machine = int(timeline.machine_of(process).get("cpus", 0))
-    began = timeline.start + timeline.realtime_offset
+    began = timeline.began_ns
     figures = Costed(process, began)
     known = summarise_process(process, machine, figures)
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()

@@ -186,7 +186,7 @@ def summarise(timeline: Timeline) -> Summary:
 
 
 def _summarised(process: Process, timeline: Timeline) -> ProcessSummary:
-    figures = Costed(process, timeline.start + timeline.realtime_offset)
+    figures = Costed(process, timeline.began_ns)
     return summarise_process(process, int(timeline.machine_of(process).get("cpus", 0)), figures)._replace(
         tasks=find_tasks(process, timeline.merged, figures.block_causes, figures.sites),
         culprits=CulpritSites(process, figures.sites, own_lines=True).ranked(

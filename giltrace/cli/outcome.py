@@ -76,12 +76,13 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
     """Export the finished recording `folder` to `trace`; print its summary and what to do next to stderr.
 
     With `no_trace` there is none, nor one of a recording that was replaced. Whoever ends this meanwhile keeps the
-    recording, and is told so.
+    recording, and is told so; so is who has no room for the trace.
     """
     from rich.text import Text
 
     from giltrace.analysis.summary import summarise
     from giltrace.cli.loading import load
+    from giltrace.errors import OutputError
     from giltrace.recording.folder import SUFFIX
     from giltrace.reports.console import console as new_console
     from giltrace.reports.summary import print_summary
@@ -89,18 +90,23 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
 
     with _recording_kept(folder), working(f"writing {trace}"):
         timeline = load(folder)
-        thinned = ""
+        thinned, failed = "", None
         if no_trace:
             trace.unlink(missing_ok=True)
         else:
             from giltrace.exporters.perfetto.trace import write
 
-            thinned = write(timeline, trace)
+            try:
+                thinned = write(timeline, trace)
+            except OutputError as error:
+                failed = error
         summary = summarise(timeline)
     console = new_console(stderr=True)
     print_summary(summary, console)
     lines = [f"recording {visible(str(folder))}"]
-    if not no_trace:
+    if failed is not None:
+        lines.append(f"trace     none: {visible(failed.message)}")
+    elif not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
     name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
     if thinned:

@@ -56,7 +56,7 @@ def _of_thread(caught: Caught, timeline: Timeline, process: Process) -> Trigger:
     if thread < 0:
         return replace(trigger, sentence=_met(caught, f"tid {trigger.tid}", "that thread is not on record"))
     name = process.threads[thread].name or f"tid {trigger.tid}"
-    before = timeline.start + timeline.realtime_offset
+    before = timeline.began_ns
     start = trigger.time_ns - trigger.length_ns
     stretch = Stretch(process, thread, start, trigger.time_ns, caught.looks, before)
     why = stretch.why()

@@ -36,7 +36,7 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     names: list[bytes] = []
     for process in timeline.processes:
         relations = relate(process)
-        writer = _Writer(file, process, relations, timeline.start + timeline.realtime_offset)
+        writer = _Writer(file, process, relations, timeline.began_ns)
         names += writer.names()
         for gil in range(process.gils):
             names += writer.group(group, gil)

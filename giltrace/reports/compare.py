@@ -15,7 +15,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.site import Site
 from giltrace.reports.markdown import MOST_BYTES, code, escaped, table
 from giltrace.reports.names import site_name
-from giltrace.text import json_text, visible
+from giltrace.text import json_text, plural, visible
 
 #: What each of three tables may take of a step's summary.
 _ROOM = MOST_BYTES // 4
@@ -92,7 +92,7 @@ def _line(text: Text, console: Console) -> None:
 
 def _about(side: Side) -> str:
     told = ", ".join(dict.fromkeys(side.verdicts)) or "no process"
-    lost = f", {side.lost_events} lost events" if side.lost_events else ""
+    lost = f", {plural(side.lost_events, 'lost event')}" if side.lost_events else ""
     stacks = f", {side.lost_stacks} lost stacks" if side.lost_stacks else ""
     part = f" ({'; '.join(side.part)})" if side.part else ""
     return f"{duration(side.duration_ns)}{part}, {told}{lost}{stacks}"
@@ -130,7 +130,9 @@ def _change(figure: Figure) -> str:
         return _NO_CHANGE if figure.change == "same" else "too little to tell"
     if figure.unit == "share":
         return f"{figure.change} by {abs(figure.after - figure.before) * 100:.1f} points"
-    factor = max(figure.after, figure.before) / max(min(figure.after, figure.before), 1e-9)
+    if min(figure.before, figure.after) <= 0:
+        return f"{figure.change}, {'from' if figure.change == 'higher' else 'to'} none"
+    factor = max(figure.after, figure.before) / min(figure.after, figure.before)
     return f"{figure.change} by a factor of {factor:.2f}" if factor < 10 else f"{figure.change} {factor:.0f} times"
 
 

@@ -117,7 +117,7 @@ def _gil_line(gil: GilSummary, process: ProcessSummary, several: bool) -> str:
         if gil.wake_latency_median_ns is not None
         else ""
     )
-    parts += [f"{gil.hand_offs} hand-offs{latency}", f"{gil.switch_requests} switch requests"]
+    parts += [plural(gil.hand_offs, "hand-off") + latency, plural(gil.switch_requests, "switch request")]
     return f"GIL{f' {gil.gil}' if several else ''}: {', '.join(parts)}"
 
 
@@ -133,12 +133,16 @@ def print_quality(quality: Quality, console: Console) -> None:
     """Print losses, broken invariants, the clock's error and each collector's status and cost."""
     if quality.sampled:
         paragraph(quality.sampled, console, style="yellow", indent="")
-    lost = f"{quality.lost} lost events"
+    lost = plural(quality.lost, "lost event")
     if quality.sched_lost:
         lost += f" ({quality.sched_lost} of them scheduling records)"
     if quality.lost_stacks:
         lost += f", {quality.lost_stacks} lost stacks"
-    parts = [lost, f"{len(quality.violations)} broken invariants", f"clock error {duration(quality.clock_error_ns)}"]
+    parts = [
+        lost,
+        plural(len(quality.violations), "broken invariant"),
+        f"clock error {duration(quality.clock_error_ns)}",
+    ]
     for collector in quality.collectors:
         told = collector.status if not collector.cost else f"{collector.status} ({collector.cost})"
         parts.append(f"{collector.name} {told}")

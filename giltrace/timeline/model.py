@@ -384,6 +384,11 @@ class Timeline:
         return first, max([first, *ends])
 
     @property
+    def began_ns(self) -> int:
+        """When it began, in ns since 1970: source that is older is what was run."""
+        return self.start + self.realtime_offset
+
+    @property
     def gathered(self) -> bool:
         """Whether some of its holds stand for several."""
         return any(len(process.gathered) for process in self.processes)

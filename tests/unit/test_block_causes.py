@@ -132,6 +132,8 @@ def test_names() -> None:
     ("line", "cause"),
     [
         ("item = tasks.get()", BlockCause.QUEUE),
+        ("for item in iter(self.tasks.get, None):", BlockCause.QUEUE),
+        ("for item in iter(cache.get_all, None):", BlockCause.LOCK),
         ("with lock: item = cache.get(1)", BlockCause.LOCK),
         ("lock.acquire()", BlockCause.LOCK),
     ],

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from giltrace.analysis.findings.costs import Costed
+from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.recording.events import FRAME, GIL_EVENT, StackTable
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.timeline.collections import FILE, FUNCTION, with_collections
 from giltrace.timeline.model import Array, Process
+from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 
 STACKS = [[("make", "app.py", 3), ("<module>", "app.py", 9)], [], [("run", "app.py", 5)]]
@@ -94,3 +100,22 @@ def test_a_hog_beside_collections_is_not_counted_as_one() -> None:
     assert verdict.summary.startswith("Garbage collection: 4 times, ")
     assert (verdict.evidence["hogs"], verdict.evidence["collections"]) == (5, 4)
     assert verdict.evidence["longest_overstay_ns"] == 100 * MS
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [("gc.collect()", True), ("n = collect(generation=1)", True), ("rows.append(collected(1))", False)],
+)
+def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(line: str, called: bool, tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(line)
+    made = with_stacks(collecting(1.0), [[("clean", str(app), 1)]], hold={1: 0})
+    assert made.stacks is not None
+    made = replace(made, stacks=replace(made.stacks, sample=np.zeros(len(made.samples), np.int32)))
+    figures = Costed(made, before=app.stat().st_mtime_ns + 1)
+    verdict = judge(made, figures)
+    assert verdict.summary.endswith(", called for at clean (app.py:1)." if called else " for up to 100 ms.")
+    assert ("innocent" in verdict.advice) is not called
+    advice = next(one.advice for one in find_findings(made, figures) if one.cause == "collection")
+    assert ("gc.collect()" in advice, "gc.collect()" in verdict.advice) == (called, called)
+    assert "innocent" in judge(made).advice  # without its source nobody knows

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from giltrace.analysis.compare.compare import Comparison, Figure, compare, role_of
-from giltrace.analysis.compare.noise import Estimate, Quantile, Ratio
+from giltrace.analysis.compare.noise import Change, Estimate, Quantile, Ratio
 from giltrace.analysis.compare.noise import compare as judge_change
 from giltrace.reports.compare import as_json, print_comparison
 from giltrace.timeline.model import Timeline
@@ -211,6 +211,18 @@ def test_roles_that_come_and_go() -> None:
 def test_recordings_without_any_process_compare() -> None:
     found = compare(make_timeline(), make_timeline())
     assert (found.roles, found.culprits, found.changed) == ((), (), False)
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(11.72, 0.0, "lower, to none"), (0.0, 3.0, "higher, from none")])
+def test_there_is_no_factor_from_or_to_nothing(before: float, after: float, told: str) -> None:
+    stream, found = io.StringIO(), compare(seen(3 * MS, 1), seen(6 * MS, 2))
+    change: Change = "lower" if after < before else "higher"
+    role = found.roles[0]
+    figure = next(one for one in role.figures if one.name == "waits_per_s")
+    role = replace(role, figures=(replace(figure, before=before, after=after, change=change),))
+    print_comparison(replace(found, roles=(role,)), ("a", "b"), Console(file=stream, width=80))
+    (row,) = [line for line in stream.getvalue().splitlines() if " waits per s " in line]
+    assert row.rstrip().endswith(told)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -179,6 +179,18 @@ def test_interpreters_with_a_gil_each_are_parallel() -> None:
     assert "2 GILs, 2.0 of them held at once on average, kept 2.0 cores busy" in verdict.summary
 
 
+def test_interpreters_that_lack_cores_are_not_told_to_be_more() -> None:
+    script = Script(tids=(PID, 101), gils=2).acquire(0, 0, gil=0).acquire(MS, 1, gil=1)
+    script.release(500 * MS, 0, gil=0).release(500 * MS, 1, gil=1)
+    kernel = Kernel()
+    for at in range(0, 500 * MS, 10 * MS):  # one core, in turns
+        kernel.run(at, at + 5 * MS, PID, preempted=True).run(at + 5 * MS, at + 10 * MS, 101, preempted=True)
+    verdict = judge(process(script, kernel.ended(500 * MS, PID).ended(500 * MS, 101)))
+    assert "2 GILs, 2.0 of them held at once on average, had 1.0 cores on average" in verdict.summary
+    assert "more interpreters help" not in verdict.advice
+    assert "cores are" in verdict.advice
+
+
 def test_io_bound_handoff() -> None:
     verdict = judge(process(*io_bound()))
     assert verdict.kind == "io-bound-handoff"

@@ -70,6 +70,14 @@ def test_a_trace_that_fits_says_nothing(recording: Path, capsys: pytest.CaptureF
     assert trace.stat().st_size == whole_size(recording)
 
 
+def test_without_room_for_the_trace_the_rest_is_told(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = recording / "meta.json" / "it.pftrace"  # below a file nothing can be written
+    show(recording, trace)
+    told = capsys.readouterr().err
+    assert "Convoy: " in told
+    assert f"trace     none: cannot write {trace}: " in told
+
+
 @pytest.mark.usefixtures("small")
 def test_export_thins_unless_all_is_asked_for(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from giltrace.analysis.compare.limits import LIMITS, Chosen, Measured, Unit
 from giltrace.analysis.compare.places import Places
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
 from giltrace.analysis.measure.roles import roles
@@ -72,7 +73,8 @@ def check(timeline: Timeline, rules: Sequence[Rule]) -> CheckResult:
     refuse_wrong(rules)
     if not timeline.processes:
         raise UsageError("no process in the recording", "there is nothing to check")
-    chosen = [Chosen(one, tuple(roles(one)), Places(one)) for one in timeline.processes]
+    figures = [Costed(one, timeline.began_ns) for one in timeline.processes]
+    chosen = [Chosen(one.process, one, tuple(roles(one.process)), Places(one)) for one in figures]
     outcomes = tuple(_outcome(rule, timeline, chosen) for rule in rules)
     passed = all(outcome.passed for outcome in outcomes)
     return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage, timeline.part)
@@ -120,7 +122,7 @@ def _measured(process: Process) -> bool:
 
 
 def _verdict_outcome(name: str, kinds: tuple[str, ...], chosen: Sequence[Chosen]) -> Outcome:
-    found = [(judge(one.process).kind, one) for one in chosen]
+    found = [(judge(one.process, one.figures).kind, one) for one in chosen]
     wrong = [(kind, one) for kind, one in found if (kind in kinds) == (name == VERDICT_NOT)]
     shown = wrong or found
     told = dict.fromkeys(kind for kind, _ in shown)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.compare import noise
 from giltrace.analysis.compare.headline import FindingChange, finding_changes, headline
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
@@ -180,7 +181,7 @@ def _times_as_long(before: Timeline, after: Timeline) -> float | None:
 
 def _side(timeline: Timeline) -> Side:
     used = sorted((p for p in timeline.processes if len(p.holds)), key=lambda p: -int(usage.lengths(p.holds).sum()))
-    verdicts = tuple(judge(p).kind for p in used or timeline.processes)
+    verdicts = tuple(judge(p, Costed(p, timeline.began_ns)).kind for p in used or timeline.processes)
     return Side(timeline.end - timeline.start, verdicts, timeline.lost, timeline.lost_stacks, timeline.part)
 
 

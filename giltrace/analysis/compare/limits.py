@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from giltrace.analysis.compare.places import Places
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.measure import usage
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
@@ -18,9 +19,10 @@ Unit = Literal["ns", "share", "count", "verdict"]
 
 
 class Chosen(NamedTuple):
-    """A process, each thread's role, and whom to blame."""
+    """A process, its figures, each thread's role, and whom to blame."""
 
     process: Process
+    figures: Costed
     roles: tuple[str, ...]
     places: Places
 

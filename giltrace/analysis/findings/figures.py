@@ -233,13 +233,18 @@ class Figures:
         return activity(self.process)
 
     @cached_property
+    def expressions(self) -> Expressions:
+        """What was called, out of the source."""
+        return Expressions(self.process, self._before)
+
+    @cached_property
     def block_causes(self) -> Ints:
         """The `BlockCause` of each block."""
-        return block_causes(self.process, Expressions(self.process, self._before)).astype(np.int64)
+        return block_causes(self.process, self.expressions).astype(np.int64)
 
     def asleep(self, stacks: Ints) -> Ints:
         """The `AsleepCause` of those who slept in these stacks."""
-        return asleep_causes(self.process, stacks, Expressions(self.process, self._before))
+        return asleep_causes(self.process, stacks, self.expressions)
 
     @cached_property
     def turns(self) -> Pieces:

@@ -30,15 +30,11 @@ def parallel(f: Figures) -> Verdict | None:
     cores = f.running_ns / max(f.running.any_ns, 1)
     if cores < SEVERAL_CORES and f.overlap_share < LACKING_OVERLAP:
         return None
-    had = f"kept {cores:.1f} cores busy on average while anything ran"
-    if cores < SEVERAL_CORES:
-        had = f"had {cores:.1f} cores on average while anything ran, and could have used more"
     return Verdict(
         "parallel",
-        f"Parallel: native code off the GIL {had}; threads ran off the GIL {ratio:.1f} times as long as they held it.",
-        "The GIL is not the limit here; more threads help until the cores run out."
-        if cores >= SEVERAL_CORES
-        else f"The GIL is not the limit here, but cores are: {WANTED_CORE}.",
+        f"Parallel: native code off the GIL {_had(cores)}; threads ran off the GIL {ratio:.1f} times as long as they "
+        "held it.",
+        _advice(cores, "threads"),
         {
             "gils_at_once_ratio": usage.gils_at_once([f.process]),
             "off_running_ratio": ratio,
@@ -57,8 +53,19 @@ def interpreters(f: Figures) -> Verdict | None:
     at_once = usage.gils_at_once([f.process])
     return Verdict(
         "parallel",
-        f"Parallel: {f.gils} GILs, {at_once:.1f} of them held at once on average, kept {cores:.1f} cores busy on "
-        "average while anything ran.",
-        "The GIL is not the limit here; more interpreters help until the cores run out.",
+        f"Parallel: {f.gils} GILs, {at_once:.1f} of them held at once on average, {_had(cores)}.",
+        _advice(cores, "interpreters"),
         {"gils_at_once_ratio": at_once, "overlap_share": f.overlap_share, "cores_ratio": cores},
     )
+
+
+def _had(cores: float) -> str:
+    if cores < SEVERAL_CORES:
+        return f"had {cores:.1f} cores on average while anything ran, and could have used more"
+    return f"kept {cores:.1f} cores busy on average while anything ran"
+
+
+def _advice(cores: float, what: str) -> str:
+    if cores < SEVERAL_CORES:
+        return f"The GIL is not the limit here, but cores are: {WANTED_CORE}."
+    return f"The GIL is not the limit here; more {what} help until the cores run out."

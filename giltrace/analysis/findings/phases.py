@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.finding_results import Phase
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.intervals import covered
@@ -46,13 +47,13 @@ def find_phases(process: Process, timeline: Timeline) -> tuple[Phase, ...]:
     for low, high in pairwise(between):
         start, end = int(edges[low]), int(edges[high])
         (part,) = window(_alone(process, timeline), start, end).processes
-        verdict = judge(part)
+        verdict = judge(part, Costed(part, timeline.began_ns))
         begin = start - process.start
         if found and found[-1].verdict.kind == verdict.kind:
             # The same answer twice: judged anew as one.
             begin = found.pop().start_ns
             (part,) = window(_alone(process, timeline), process.start + begin, end).processes
-            verdict = judge(part)
+            verdict = judge(part, Costed(part, timeline.began_ns))
         found.append(Phase(begin, end - process.start, verdict))
     return tuple(found) if 1 < len(found) <= MOST_PHASES else ()
 

@@ -72,9 +72,9 @@ _THREADING = {
 _CLASSES = {"Event": BlockCause.EVENT, "Barrier": BlockCause.BARRIER, "Semaphore": BlockCause.SEMAPHORE}
 # Modules of packages, by what they are called here.
 _ENDS = {"multiprocessing": "/multiprocessing/synchronize.py", "futures": "/concurrent/futures/_base.py"}
-# What a call of something that is no Python function says.
+# What a call of something that is no Python function says. A pool of processes goes through ``iter(tasks.get, None)``.
 _CALLS = (
-    (re.compile(r"\.(?:get|put)\("), BlockCause.QUEUE),
+    (re.compile(r"\.(?:get|put)\(|\biter\([\w.]+\.get,"), BlockCause.QUEUE),
     (re.compile(r"\.result\("), BlockCause.FUTURE),
     (re.compile(r"\.join\("), BlockCause.JOIN),
 )

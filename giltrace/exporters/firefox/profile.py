@@ -33,7 +33,7 @@ def stream(timeline: Timeline, file: BinaryIO) -> None:
     shared = SharedTables()
     separator = b""
     for process in timeline.processes:
-        writer = _Writer(file, process, shared, timeline.start, timeline.start + timeline.realtime_offset)
+        writer = _Writer(file, process, shared, timeline.start, timeline.began_ns)
         for number in process.chosen_threads:
             file.write(separator)
             writer.thread(number)
@@ -45,7 +45,7 @@ def _meta(timeline: Timeline) -> dict[str, Any]:
     machine = timeline.machine
     return {
         "interval": 1,
-        "startTime": (timeline.start + timeline.realtime_offset) / _MS,
+        "startTime": timeline.began_ns / _MS,
         "startTimeAsClockMonotonicNanosecondsSinceBoot": timeline.start,
         "processType": 0,
         "product": " ".join(command_words(timeline.processes[0])[:1]),

@@ -134,7 +134,7 @@ def _write_process(
         names = labels(process)
         values = sink.argument_values(names)
         relations = relate(process)
-        texts = stack_texts(sink, Places(process, relations, timeline.start + timeline.realtime_offset))
+        texts = stack_texts(sink, Places(process, relations, timeline.began_ns))
         for gil in range(process.gils):
             write_group(sink, process, gil, names, values, relations, texts, steps, alone=alone)
         tracks = write_thread_tracks(sink, process, threads, names, values, relations, texts, first_flow, steps)

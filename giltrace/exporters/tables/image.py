@@ -46,7 +46,7 @@ class Image:
     @cached_property
     def places(self) -> Places:
         """Where its threads stood."""
-        return Places(self.process, self.relations, self.timeline.start + self.timeline.realtime_offset)
+        return Places(self.process, self.relations, self.timeline.began_ns)
 
     @cached_property
     def labels(self) -> list[str]:

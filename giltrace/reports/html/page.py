@@ -156,7 +156,7 @@ class _Drawing:
 
     def __init__(self, timeline: Timeline, process: Process, report: ProcessReport, start: int) -> None:
         self._process, self._start = process, start
-        self._figures = Costed(process, timeline.start + timeline.realtime_offset)
+        self._figures = Costed(process, timeline.began_ns)
         self._chosen = chosen = [process.chosen_threads[at] for at in busiest(report.threads, MOST_THREADS)]
         self._lane_of: Ints = np.full(len(process.threads), FREE - 1, np.int64)
         self._lane_of[chosen] = np.arange(len(chosen))
