@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from giltrace.metrics.reading import BUCKETS, CauseReading, Counts, LineReading, ProcessReading, RoleReading
+from giltrace.metrics.reading import BUCKETS, CauseReading, Counts, LineReading, ProcessReading, RoleKey, RoleReading
 
 SECOND = 1_000_000_000
 
@@ -39,8 +39,9 @@ def reading(
     culprits: tuple[LineReading, ...] = (),
     causes: tuple[CauseReading, ...] = (),
     started: float = 0.5,
+    elsewhere: dict[RoleKey, Counts] | None = None,
 ) -> ProcessReading:
-    """A process at an instant (s); each role has one thread."""
+    """A process at an instant (s); each role has one thread, and has used GILs other than the main one `elsewhere`."""
     told = roles if roles is not None else {"MainThread": counts(1)}
     return ProcessReading(
         pid=pid,
@@ -49,7 +50,10 @@ def reading(
         free_threaded=False,
         started_ns=round(started * SECOND),
         at_ns=round(at * SECOND),
-        roles=tuple(RoleReading(role, 1, one) for role, one in told.items()),
+        roles=(
+            *(RoleReading(role, 1, one) for role, one in told.items()),
+            *(RoleReading(role, 1, one, gil) for (role, gil), one in (elsewhere or {}).items()),
+        ),
         threads=(),
         culprits=culprits,
         victims=(),

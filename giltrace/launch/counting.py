@@ -47,11 +47,12 @@ def _itself(pid: int) -> int | None:
 
 @dataclass(frozen=True)
 class Holder:
-    """The thread that had a process's only GIL when the tracer had come, by the ids that they know themselves."""
+    """Who had a GIL when the tracer had come, by the ids that process and thread know themselves."""
 
     pid: int
-    tid: int
+    tid: int  #: 0: nobody
     name: str
+    mutex: int  #: the address of the GIL's
 
 
 @dataclass
@@ -60,7 +61,8 @@ class Counted:
 
     `wait` returns at an instant (as `time.monotonic`), or before that once all is over; `over` tells whether it is.
     Files are read by `do`, with the rights of whoever writes them, and process ids made ours by `pid_here`. If the
-    folder is `shared`, others read and tidy up there too. `holder` had the GIL when counting began, if that is known.
+    folder is `shared`, others read and tidy up there too. `holders` tell who had each GIL when counting began, the main
+    interpreter's first; there are none where that is not known.
     """
 
     folder: Path
@@ -71,7 +73,7 @@ class Counted:
     start: Callable[[], None] = _nothing
     pid_here: Callable[[int], int | None] = _itself
     shared: bool = False
-    holder: Holder | None = None
+    holders: tuple[Holder, ...] = ()
     status: int | None = field(default=None)  #: that the command has ended with; negative for a signal
 
 
@@ -170,7 +172,7 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
             tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
             files = folder if place.is_direct else place.files.path
             counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
-            counted.pid_here, counted.holder = _ids_of(process), _holder(process)
+            counted.pid_here, counted.holders = _ids_of(process), _holders(process)
             try:
                 with kept_up(tracer.poll):
                     yield counted
@@ -180,17 +182,16 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
             place.abandon()
 
 
-def _holder(process: Process) -> Holder | None:
-    """Who has the GIL of a process that has only one, now."""
+def _holders(process: Process) -> tuple[Holder, ...]:
+    """Who has the GILs of a process now."""
     found = gil_holders(process)
-    if len(found) != 1 or not found[0][1]:
-        return None
     try:
-        tid = found[0][1]
-        name = "MainThread" if tid == process.pid else known_threads(process)[tid].name
-        return Holder(process.pid_inside, process.ids(tid)[1], name)
-    except (OSError, KeyError):
-        return None  # it ends
+        ask = any(tid not in (0, process.pid) for _, tid, _ in found)
+        names = {tid: one.name for tid, one in known_threads(process).items()} if ask else {process.pid: "MainThread"}
+        inside = {tid: process.ids(tid)[1] if tid else 0 for _, tid, _ in found}
+        return tuple(Holder(process.pid_inside, inside[tid], names.get(tid, ""), mutex) for _, tid, mutex in found)
+    except OSError:
+        return ()  # it ends
 
 
 def counts_already(process: Process) -> list[str]:

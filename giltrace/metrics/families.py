@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import giltrace
-from giltrace.metrics.reading import Counts, Histogram, LineReading, ProcessReading
+from giltrace.metrics.reading import Counts, Histogram, LineReading, ProcessReading, RoleReading
 from giltrace.metrics.totals import Totals
 from giltrace.text import cut
 
@@ -59,6 +59,7 @@ class Family:
 
 
 _ROLE = (("role",), ("cpython.thread.role",))
+_ROLE_AND_GIL = (("role", "gil"), ("cpython.thread.role", "cpython.gil.number"))
 _LINE = (("line", "function"), ("code.file.path", "code.function.name"))
 _CAUSE = (("cause",), ("cpython.lock.cause",))
 _KIND = (("kind",), ("cpython.gil.line.kind",))
@@ -71,7 +72,11 @@ _NONE: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 def _of_roles(figure: Callable[[Counts], Value]) -> Callable[[Totals], Iterable[Point]]:
-    return lambda totals: [((role.role,), figure(role.counts)) for role in totals.roles]
+    return lambda totals: [(role.key, figure(role.counts)) for role in totals.roles]
+
+
+def _of_whole_roles(figure: Callable[[RoleReading], Value]) -> Callable[[Totals], Iterable[Point]]:
+    return lambda totals: [((role.role,), figure(role)) for role in totals.whole_roles]
 
 
 def _of_lines(lines: Callable[[Totals], tuple[LineReading, ...]]) -> Callable[[Totals], Iterable[Point]]:
@@ -81,10 +86,6 @@ def _of_lines(lines: Callable[[Totals], tuple[LineReading, ...]]) -> Callable[[T
             yield (line.place, function), line.ns / 1e9
 
     return points
-
-
-def _threads(totals: Totals) -> Iterable[Point]:
-    return [((role.role,), float(role.threads)) for role in totals.roles]
 
 
 def _programs(totals: Totals) -> Iterable[Point]:
@@ -100,11 +101,11 @@ def _program(reading: ProcessReading) -> tuple[str, str, str]:
 
 
 def _counter(name: str, instrument: str, unit: str, text: str, figure: Callable[[Counts], Value]) -> Family:
-    return Family(name, instrument, Kind.COUNTER, unit, text, *_ROLE, _of_roles(figure))
+    return Family(name, instrument, Kind.COUNTER, unit, text, *_ROLE_AND_GIL, _of_roles(figure))
 
 
 def _lengths(name: str, instrument: str, text: str, figure: Callable[[Counts], Lengths]) -> Family:
-    return Family(name, instrument, Kind.HISTOGRAM, "s", text, *_ROLE, _of_roles(figure))
+    return Family(name, instrument, Kind.HISTOGRAM, "s", text, *_ROLE_AND_GIL, _of_roles(figure))
 
 
 def _lines(name: str, instrument: str, text: str, lines: Callable[[Totals], tuple[LineReading, ...]]) -> Family:
@@ -161,11 +162,14 @@ FAMILIES: tuple[Family, ...] = (
         "How long waits for the GIL took.",
         lambda c: Lengths(c.wait_lengths, c.waited_ns / 1e9),
     ),
-    _lengths(
+    Family(
         "python_lock_block_seconds",
         "cpython.lock.block.duration",
+        Kind.HISTOGRAM,
+        "s",
         "How long threads slept in the interpreter's own locks, each time.",
-        lambda c: Lengths(c.block_lengths, c.blocked_ns / 1e9),
+        *_ROLE,
+        _of_whole_roles(lambda role: Lengths(role.counts.block_lengths, role.counts.blocked_ns / 1e9)),
     ),
     Family(
         "python_gil_longest_hold_seconds",
@@ -173,7 +177,7 @@ FAMILIES: tuple[Family, ...] = (
         Kind.GAUGE,
         "s",
         "The longest hold of the GIL that ended within the last minute.",
-        *_ROLE,
+        *_ROLE_AND_GIL,
         _of_roles(lambda c: c.longest_hold_ns / 1e9),
     ),
     Family(
@@ -182,14 +186,14 @@ FAMILIES: tuple[Family, ...] = (
         Kind.GAUGE,
         "s",
         "The longest wait for the GIL that ended within the last minute.",
-        *_ROLE,
+        *_ROLE_AND_GIL,
         _of_roles(lambda c: c.longest_wait_ns / 1e9),
     ),
     _gauge(
         "python_gil_busiest_ratio",
         "cpython.gil.busiest.utilization",
         "1",
-        "Share of the last minute that the GIL was held, of the process where that is greatest.",
+        "Share of the last minute that a GIL was held, of the one where that is greatest.",
         lambda totals: totals.busiest,
     ),
     Family(
@@ -235,7 +239,7 @@ FAMILIES: tuple[Family, ...] = (
         "{thread}",
         "Threads of a role that live and have used the GIL.",
         *_ROLE,
-        _threads,
+        _of_whole_roles(lambda role: float(role.threads)),
     ),
     Family(
         "python_gil_processes",

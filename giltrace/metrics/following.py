@@ -20,7 +20,7 @@ class PagesOf:
         self._pages = Pages(counted.folder, counted.pid_here)
         self._do = counted.do
         self._over = counted.over
-        self._before = Before(counted.folder, counted.holder) if counted.holder is not None else None
+        self._before = Before(counted.folder, counted.holders) if counted.holders else None
 
     def read(self, *, reset_longest: bool = False) -> tuple[ProcessReading, ...]:
         """See `Pages.read`."""

@@ -12,7 +12,7 @@ import numpy as np
 from giltrace.metrics.reading import BUCKETS
 
 MAGIC = 0x544E554F43_4C4947  # "GILCOUNT", little endian
-VERSION = 1
+VERSION = 2
 #: Bytes that the file grows by.
 PIECE = 32768
 MOST_PIECES = 160
@@ -40,6 +40,7 @@ class TallyState(IntEnum):
     LIVES = 1
     ENDED = 2
     BEGINS = 3  #: that of a thread which has no name yet
+    LEFT = 4  #: that of a thread which lives and uses another GIL now
 
 
 class Length(IntEnum):
@@ -92,7 +93,8 @@ TALLY = np.dtype(
         ("reading", "<u4"),
         ("asleep", "<u4"),
         ("hint", "<u2", (len(Table),)),
-        ("reserved", "<u2", (5,)),
+        ("gil", "<u2"),
+        ("reserved", "<u2", (4,)),
         ("buckets", "<u8", (len(Length), BUCKETS)),
         ("name", "S88"),
         ("scratch", "<u8", (32,)),

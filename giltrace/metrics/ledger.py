@@ -11,22 +11,35 @@ import contextlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from giltrace.launch.count_folder import had_alone
-from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading, RoleReading, Unnamed
+from giltrace.metrics.reading import (
+    MAIN_GIL,
+    CauseReading,
+    Counts,
+    LineReading,
+    ProcessReading,
+    RoleKey,
+    RoleReading,
+    Unnamed,
+    of_gils,
+)
 from giltrace.metrics.sketch import Sketch
 from giltrace.metrics.totals import RECENT_NS, Totals, added
 
-#: Roles that are told apart; the others are one, `OTHER`, and stay that.
-MOST_ROLES = 32
+#: Roles that are told apart at the main interpreter's GIL, and at each other; the rest are one, `OTHER`, and stay that.
+MOST_ROLES, MOST_ROLES_ELSEWHERE = 32, 8
+#: GILs that are told apart, likewise.
+MOST_GILS = 16
 OTHER = "other"
 
 NAME = "totals.json"
-_VERSION = 2
+_VERSION = 3
 #: A minute is looked at in steps of this.
 _STEP_NS = 5_000_000_000
 #: Processes that are remembered to have been added already, for files of theirs that are not gone yet.
@@ -54,10 +67,11 @@ class Readable(Protocol):
 class _Last:
     """What a process said when it was last read."""
 
-    roles: dict[str, Counts] = field(default_factory=dict)
+    roles: dict[RoleKey, Counts] = field(default_factory=dict)
     causes: dict[str, tuple[int, int]] = field(default_factory=dict)
     lines: dict[str, dict[str, tuple[int, int]]] = field(default_factory=lambda: {name: {} for name in _TABLES})
-    held: list[tuple[int, int]] = field(default_factory=list)  #: instants of the last minute, held until then
+    #: Instants of the last minute, and how long each GIL was held until then.
+    held: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     lost: int = 0
     unnamed_ns: Unnamed = (0, 0, 0)
 
@@ -65,10 +79,10 @@ class _Last:
 @dataclass
 class _State:
     started_ns: int = 0
-    roles: dict[str, Counts] = field(default_factory=dict)
+    roles: dict[RoleKey, Counts] = field(default_factory=dict)
     causes: dict[str, tuple[int, int]] = field(default_factory=dict)
     sketches: dict[str, Sketch] = field(default_factory=lambda: {name: Sketch() for name in _TABLES})
-    longest: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  #: step, hold, wait
+    longest: dict[RoleKey, list[tuple[int, int, int]]] = field(default_factory=dict)  #: step, hold, wait
     last: dict[_Key, _Last] = field(default_factory=dict)
     settled: list[_Key] = field(default_factory=list)
     ended: int = 0
@@ -178,9 +192,9 @@ def _add(state: _State, reading: ProcessReading) -> None:
     new_unnamed = added(reading.unnamed_ns, last.unnamed_ns)
     state.unnamed_ns = _sum(state.unnamed_ns, new_unnamed)
     last.unnamed_ns = _sum(last.unnamed_ns, new_unnamed)
-    held = reading.counts.held_ns
+    held = _held(reading)
     if not last.held:
-        last.held.append((reading.started_ns, 0))
+        last.held.append((reading.started_ns, {}))
     if reading.at_ns - last.held[-1][0] >= _STEP_NS:
         last.held.append((reading.at_ns, held))
     while len(last.held) > 1 and last.held[1][0] <= reading.at_ns - RECENT_NS:
@@ -191,21 +205,25 @@ def _sum(one: Unnamed, other: Unnamed) -> Unnamed:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
-def _by_label(state: _State, roles: Iterable[RoleReading]) -> dict[str, Counts]:
+def _by_label(state: _State, roles: Iterable[RoleReading]) -> dict[RoleKey, Counts]:
     """The counts of a process's roles as they are told apart; a role that is told by its name always is."""
-    together: dict[str, Counts] = {}
+    together: dict[RoleKey, Counts] = {}
     for role in roles:
-        label = _label(state, role.role)
+        label = _label(state, role)
         together[label] = together.get(label, Counts()) + role.counts
     return together
 
 
-def _label(state: _State, role: str) -> str:
-    if role not in state.roles:
-        room = len(state.roles) < MOST_ROLES - 1
+def _label(state: _State, reading: RoleReading) -> RoleKey:
+    role, gil = reading.key
+    gils = Counter(gil for _, gil in state.roles)
+    if gil != MAIN_GIL and gil not in gils and len(gils.keys() - {MAIN_GIL, OTHER}) == MOST_GILS - 2:
+        gil = OTHER
+    if (role, gil) not in state.roles:
+        room = gils[gil] < (MOST_ROLES if gil == MAIN_GIL else MOST_ROLES_ELSEWHERE) - 1
         role = role if room else OTHER
-        state.roles.setdefault(role, Counts())
-    return role
+        state.roles.setdefault((role, gil), Counts())
+    return role, gil
 
 
 def _add_lines(
@@ -224,22 +242,22 @@ def _add_lines(
 def _totals(state: _State, processes: tuple[ProcessReading, ...]) -> Totals:
     at_ns = max((reading.at_ns for reading in processes), default=time.monotonic_ns())
     oldest = (at_ns - RECENT_NS) // _STEP_NS
-    threads: dict[str, int] = {}
+    threads: dict[RoleKey, int] = {}
     for reading in processes:
         for role in reading.roles:
-            label = _label(state, role.role)
+            label = _label(state, role)
             threads[label] = threads.get(label, 0) + role.threads
     roles = []
-    for name, counts in state.roles.items():
-        recent = [one for one in state.longest.get(name, []) if one[0] >= oldest]
+    for key, counts in state.roles.items():
+        recent = [one for one in state.longest.get(key, []) if one[0] >= oldest]
         hold, wait = (max((one[index] for one in recent), default=0) for index in (1, 2))
         counts = replace(counts, longest_hold_ns=hold, longest_wait_ns=wait)
-        roles.append(RoleReading(name, threads.get(name, 0), counts))
+        roles.append(RoleReading(key[0], threads.get(key, 0), counts, key[1]))
     return Totals(
         started_ns=state.started_ns or at_ns,
         at_ns=at_ns,
         processes=processes,
-        roles=tuple(sorted(roles, key=lambda role: role.role)),
+        roles=tuple(sorted(roles, key=lambda role: role.key)),
         culprits=state.sketches["culprits"].lines(),
         victims=state.sketches["victims"].lines(),
         blocked=state.sketches["blocked"].lines(),
@@ -252,23 +270,29 @@ def _totals(state: _State, processes: tuple[ProcessReading, ...]) -> Totals:
 
 
 def _share(state: _State, reading: ProcessReading) -> float:
-    begin, held = state.last[reading.pid, reading.started_ns].held[0]
+    """Of the time that a GIL of the process was held, the greatest."""
+    begin, before = state.last[reading.pid, reading.started_ns].held[0]
     length = reading.at_ns - begin
-    return min((reading.counts.held_ns - held) / length, 1.0) if length > 0 else 0.0
+    held = max((ns - before.get(gil, 0) for gil, ns in _held(reading).items()), default=0)
+    return min(held / length, 1.0) if length > 0 else 0.0
+
+
+def _held(reading: ProcessReading) -> dict[str, int]:
+    return {gil: counts.held_ns for gil, counts in of_gils(reading.roles).items()}
 
 
 def _to_json(state: _State) -> bytes:
     told = {
         "version": _VERSION,
         "started_ns": state.started_ns,
-        "roles": {role: astuple(counts) for role, counts in state.roles.items()},
+        "roles": [[*key, astuple(counts)] for key, counts in state.roles.items()],
         "causes": state.causes,
         "sketches": {name: sketch.to_json() for name, sketch in state.sketches.items()},
-        "longest": state.longest,
+        "longest": [[*key, steps] for key, steps in state.longest.items()],
         "last": [
             [
                 *key,
-                {role: astuple(counts) for role, counts in one.roles.items()},
+                [[*role, astuple(counts)] for role, counts in one.roles.items()],
                 one.causes,
                 one.lines,
                 one.held,
@@ -294,19 +318,19 @@ def _from_json(data: bytes) -> _State:
         last = {}
         for pid, started, roles, causes, lines, held, lost, unnamed in told["last"]:
             last[int(pid), int(started)] = _Last(
-                {role: _counts(one) for role, one in roles.items()},
+                _roles(roles),
                 {cause: (one[0], one[1]) for cause, one in causes.items()},
                 {name: {key: (one[0], one[1]) for key, one in lines[name].items()} for name in _TABLES},
-                [(one[0], one[1]) for one in held],
+                [(int(at), {gil: int(ns) for gil, ns in of.items()}) for at, of in held],
                 int(lost),
                 _unnamed(unnamed),
             )
         return _State(
             int(told["started_ns"]),
-            {role: _counts(one) for role, one in told["roles"].items()},
+            _roles(told["roles"]),
             {cause: (one[0], one[1]) for cause, one in told["causes"].items()},
             {name: Sketch.from_json(told["sketches"][name]) for name in _TABLES},
-            {role: [(one[0], one[1], one[2]) for one in steps] for role, steps in told["longest"].items()},
+            {(role, gil): [(one[0], one[1], one[2]) for one in steps] for role, gil, steps in told["longest"]},
             last,
             [(one[0], one[1]) for one in told["settled"]],
             int(told["ended"]),
@@ -315,6 +339,10 @@ def _from_json(data: bytes) -> _State:
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return _State()
+
+
+def _roles(rows: list[Any]) -> dict[RoleKey, Counts]:
+    return {(str(role), str(gil)): _counts(row) for role, gil, row in rows}
 
 
 def _counts(row: list[Any]) -> Counts:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from giltrace.errors import RecordingError
 from giltrace.metrics.count_file import CountFile, CutOff, OtherVersion, Scale
 from giltrace.metrics.layout import Length, Table, TallyState
 from giltrace.metrics.lines import Lines, Place, places
-from giltrace.metrics.reading import Counts, ProcessReading, RoleReading, ThreadReading, total
+from giltrace.metrics.reading import Counts, ProcessReading, RoleKey, RoleReading, ThreadReading, total
 from giltrace.metrics.roles import UNNAMED, Roles
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
@@ -31,6 +31,7 @@ from giltrace.text import role_name
 _NAME = re.compile(r"count-(\d{1,10})-(\d{1,4})\.bin")
 _PYTHON = re.compile(r"3\.(\d{1,4})\.\S*")
 _CUT_OFF = "the file that it counted in was cut off: what it counted since this was last read is lost"
+_LIVING = (TallyState.LIVES, TallyState.LEFT)
 #: The field of /proc/PID/stat that says when a process began, counted from the state.
 _BEGAN = 19
 
@@ -119,7 +120,7 @@ class _Page:
         version = _PYTHON.match(text_of(bytes(beside.header["python"])))
         self._python = version[0] if version is not None else ""
         self._lines = Lines(self._paths[2], (3, int(version[1])) if version is not None else (3, 0))
-        self._roles = Roles()
+        self._roles: dict[str, Roles] = defaultdict(Roles)  #: by the numbers of GILs
         self._last: ProcessReading | None = None
 
     @classmethod
@@ -175,9 +176,9 @@ class _Page:
         if reset_longest:
             self._file.reset_longest(reading + 1)
         scale = Scale(int(head["scale"]), 0 if ended else ticks)
-        living = [tally for tally in tallies if int(tally["state"]) == TallyState.LIVES]
-        threads = [_thread(tally, scale, reading) for tally in living]
-        alive = () if ended else tuple(threads)
+        living = [tally for tally in tallies if int(tally["state"]) in _LIVING]
+        alive = {} if ended else _threads(living, scale, reading)
+        at = Counter((thread.role, gil) for thread, gil in alive.values())
         sleepers = [*places(head["tables"][Table.SLEEPERS]), *_asleep(living, scale.now)]
         unnamed = [scale.ns(int(table["missed"])) for table in head["tables"]]
         self._lines.update()
@@ -189,10 +190,10 @@ class _Page:
             started_ns=int(head["start_ns"]),
             at_ns=now_ns,
             roles=tuple(
-                RoleReading(role, sum(thread.role == role for thread in alive), counts)
-                for role, counts in sorted(self._of_roles(threads, tallies, reading, scale).items())
+                RoleReading(role, at[role, gil], counts, gil)
+                for (role, gil), counts in sorted(self._of_roles(tallies, reading, scale).items())
             ),
-            threads=alive,
+            threads=tuple(thread for thread, _ in alive.values()),
             culprits=self._lines.readings(places(head["tables"][Table.CULPRITS]), scale),
             victims=self._lines.readings(places(head["tables"][Table.VICTIMS]), scale),
             blocked=self._lines.readings(sleepers, scale),
@@ -200,20 +201,23 @@ class _Page:
             lost=int(head["lost"]),
             unnamed_ns=(unnamed[Table.CULPRITS], unnamed[Table.VICTIMS], unnamed[Table.SLEEPERS]),
             note=text_of(bytes(GilFile.of(self._beside.path, beside).header["note"])),
-            moved=any(tally["number"][Length.HOLDS] or tally["since"][Length.HOLDS] for tally in tallies),
+            moved=frozenset(
+                _gil(tally) for tally in tallies if tally["number"][Length.HOLDS] or tally["since"][Length.HOLDS]
+            ),
             ended=ended,
         )
 
-    def _of_roles(
-        self, threads: list[ThreadReading], tallies: list[np.void], reading: int, scale: Scale
-    ) -> dict[str, Counts]:
-        of_roles: dict[str, list[Counts]] = defaultdict(list)
-        for thread in threads:
-            of_roles[thread.role].append(thread.counts)
+    def _of_roles(self, tallies: list[np.void], reading: int, scale: Scale) -> dict[RoleKey, Counts]:
+        found: dict[str, dict[str, list[Counts]]] = {gil: defaultdict(list) for gil in self._roles}
         for tally in tallies:
-            if int(tally["state"]) == TallyState.ENDED:
-                of_roles[role_name(_name(tally))].append(_counts(tally, scale, reading))
-        return self._roles.update({role: total(counts) for role, counts in of_roles.items()})
+            if int(tally["state"]) in (*_LIVING, TallyState.ENDED):
+                of_gil = found.setdefault(_gil(tally), defaultdict(list))
+                of_gil[role_name(_name(tally))].append(_counts(tally, scale, reading))
+        return {
+            (role, gil): counts
+            for gil, of_gil in found.items()
+            for role, counts in self._roles[gil].update({role: total(each) for role, each in of_gil.items()}).items()
+        }
 
     def remove(self) -> None:
         """Remove the page's files."""
@@ -239,8 +243,24 @@ def _asleep(tallies: list[np.void], now: int) -> Iterator[Place]:
             yield int(tally["asleep"]), 0, now - since, 0
 
 
+def _gil(tally: np.void) -> str:
+    return str(int(tally["gil"]))
+
+
 def _name(tally: np.void) -> str:
     return text_of(bytes(tally["name"]).partition(b"\0")[0]) or UNNAMED
+
+
+def _threads(tallies: list[np.void], scale: Scale, reading: int) -> dict[int, tuple[ThreadReading, str]]:
+    """The threads by their ids, and the GIL that each used last, of what they did with all."""
+    found: dict[int, tuple[ThreadReading, str]] = {}
+    for tally in sorted(tallies, key=lambda one: int(one["state"]) != TallyState.LEFT):
+        thread = _thread(tally, scale, reading)
+        before, _ = found.get(thread.tid, (None, ""))
+        if before is not None:
+            thread = replace(thread, counts=before.counts + thread.counts)
+        found[thread.tid] = thread, _gil(tally)
+    return found
 
 
 def _thread(tally: np.void, scale: Scale, reading: int) -> ThreadReading:

@@ -87,13 +87,30 @@ class ThreadReading:
     blocked: bool  #: asleep in a lock
 
 
+#: The number of the main interpreter's GIL: the only one, but where interpreters have one each (3.12 and later).
+MAIN_GIL = "0"
+
+
 @dataclass(frozen=True)
 class RoleReading:
-    """All threads of one role (threads whose names differ in numbers only), those that have ended too."""
+    """What all threads of one role (whose names differ in numbers only), those that have ended too, did with one GIL.
+
+    A thread that lives is counted at the GIL that it used last.
+    """
 
     role: str
     threads: int  #: that live
     counts: Counts
+    gil: str = MAIN_GIL
+
+    @property
+    def key(self) -> RoleKey:
+        """What tells it from others."""
+        return self.role, self.gil
+
+
+#: A role and the number of a GIL.
+RoleKey = tuple[str, str]
 
 
 #: File, line and function of a line, and whether it collects garbage.
@@ -159,7 +176,7 @@ class ProcessReading:
     lost: int = 0  #: threads that found no room to count in
     unnamed_ns: Unnamed = (0, 0, 0)
     note: str = ""  #: why something is missing, if so
-    moved: bool = False  #: a GIL was taken or given up, if only by a thread that has no name yet
+    moved: frozenset[str] = frozenset()  #: GILs that were taken or given up, if only by threads that have no names yet
     ended: bool = False  #: the process has ended, or executes another program now: these are its last words
 
     @property
@@ -171,6 +188,14 @@ class ProcessReading:
     def seconds(self) -> float:
         """Since the counters began."""
         return (self.at_ns - self.started_ns) / 1e9
+
+
+def of_gils(roles: Iterable[RoleReading]) -> dict[str, Counts]:
+    """What was done with each GIL, by its number."""
+    together: dict[str, Counts] = {}
+    for role in roles:
+        together[role.gil] = together.get(role.gil, Counts()) + role.counts
+    return together
 
 
 def total(counts: Iterable[Counts]) -> Counts:

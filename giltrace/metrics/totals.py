@@ -15,7 +15,7 @@ class Totals:
     """The sums at one instant. Their counts only ever grow from one to the next, whatever processes come and go.
 
     `processes` are those that live. The longest hold and wait in a role's counts are those of the last minute
-    (`RECENT_NS`), and so is the `busiest` share: of the time that the GIL of a process was held, the greatest of all.
+    (`RECENT_NS`), and so is the `busiest` share: of the time that a GIL was held, the greatest of all.
     """
 
     started_ns: int  #: of CLOCK_MONOTONIC: when the first of them began to count
@@ -37,15 +37,25 @@ class Totals:
         """Of all threads together."""
         return total(role.counts for role in self.roles)
 
+    @property
+    def whole_roles(self) -> tuple[RoleReading, ...]:
+        """The roles, each with all that its threads did with whichever GIL."""
+        together: dict[str, RoleReading] = {}
+        for role in self.roles:
+            before = together.get(role.role, RoleReading(role.role, 0, Counts()))
+            threads, counts = before.threads + role.threads, before.counts + role.counts
+            together[role.role] = RoleReading(role.role, threads, counts)
+        return tuple(together.values())
+
     def since(self, before: Totals | None) -> Totals:
         """What was added since another one; all there is where there is none before. What is longest stays as it is."""
         if before is None:
             return self
-        roles = {role.role: role.counts for role in before.roles}
+        roles = {role.key: role.counts for role in before.roles}
         return replace(
             self,
             started_ns=before.at_ns,
-            roles=tuple(replace(role, counts=role.counts.since(roles.get(role.role, Counts()))) for role in self.roles),
+            roles=tuple(replace(role, counts=role.counts.since(roles.get(role.key, Counts()))) for role in self.roles),
             culprits=_lines_since(self.culprits, before.culprits),
             victims=_lines_since(self.victims, before.victims),
             blocked=_lines_since(self.blocked, before.blocked),

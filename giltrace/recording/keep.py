@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,15 @@ _FULL = (ALIGNMENT - _HEAD) // layout.RECORD.itemsize - 1
 # The stretch that threads of few records find a place in.
 _STRETCH = 1 << 16
 _FORCED = np.uint64(layout.RecordFlag.FORCED << layout.FLAG_SHIFT)
+
+
+class Holding(NamedTuple):
+    """A thread that has a GIL: the file of its process, its id and name, and the address of the GIL's mutex."""
+
+    file: LiveFile
+    tid: int
+    name: str
+    gil: int
 
 
 @dataclass
@@ -148,41 +158,58 @@ def _last_release(records: Words) -> int:
 class Keeper:
     """Writes what `reader` gives from now on as a recording at `path`; raises `OutputError` if it cannot be.
 
-    `since_ns` is how far the reader has come. Nothing is known of context switches.
+    `since_ns` is how far the reader has come. Nothing is known of context switches. `holding` are the threads that have
+    a GIL then: one that never lets go of it gives nothing else to write down.
     """
 
-    def __init__(self, path: Path, command: list[str], reader: LiveReader, since_ns: int) -> None:
+    def __init__(
+        self, path: Path, command: list[str], reader: LiveReader, since_ns: int, holding: Iterable[Holding] = ()
+    ) -> None:
         self.path = path
         self._reader = reader
         folder = RecordingFolder(path, force=False)
         self._meta = Meta.begin(giltrace.__version__, command)
         self._meta.start_ns = since_ns
-        self._meta.write(path)
-        folder.keep()
         self._copies: dict[int, _Copy] = {}
         self._ticking = False
+        self._until_ns = since_ns
+        self._ended: set[int] = set()
+        for one in holding:
+            self._meta.holders.append([one.file.pid, one.tid, one.gil])
+            self._meta.thread_names[str(one.tid)] = one.name
+            self._copy_of(one.file)
+        self._meta.write(path)
+        folder.keep()
         self._cores = CoresLog(path)
 
-    def take(self, updates: list[Update]) -> None:
-        """Keep what is new."""
+    def take(self, updates: list[Update], until_ns: int) -> None:
+        """Keep what is new, until then."""
+        self._until_ns = until_ns
         for update in updates:
-            copy = self._copies.get(update.file.number)
-            if copy is None and update.pieces:
-                since = self._meta.start_ns
-                begin = (self._reader.ticks_at(update.file, since), since)
-                copy = self._copies[update.file.number] = _Copy(update.file, self.path, begin)
-                self._ticking |= update.file.clock is layout.Clock.TSC
-            if copy is not None:
-                copy.take(update.pieces)
+            if update.pieces:
+                self._copy_of(update.file).take(update.pieces)
+            if update.ended:
+                self._ended.add(update.file.pid)
         self._cores.look()
         if self._ticking:
             append_pair(self.path)
+
+    def _copy_of(self, file: LiveFile) -> _Copy:
+        copy = self._copies.get(file.number)
+        if copy is None:
+            since = self._meta.start_ns
+            begin = (self._reader.ticks_at(file, since), since)
+            copy = self._copies[file.number] = _Copy(file, self.path, begin)
+            self._ticking |= file.clock is layout.Clock.TSC
+        return copy
 
     def finish(self) -> Path:
         """End the recording and return its folder."""
         for copy in self._copies.values():
             copy.finish()
         self._meta.end_ns = time.monotonic_ns()
+        for one in self._meta.holders:
+            one += [self._until_ns] if one[0] not in self._ended else []
         gil = {"name": "gil", "status": "ok"}
         sched = {"name": "sched", "status": "off: what is kept out of the live view is the GIL only"}
         self._meta.collectors = [gil, sched]

@@ -98,6 +98,8 @@ class LiveFile:
         self.path, self.number = path, number
         self.missed = self.impossible = 0
         self.passed_over: set[int] = set()
+        #: The addresses of GILs, by number, that the tracer has not met, and of which it is known who has them.
+        self.unmet: dict[int, int] = {}
         self._lost = 0
         self.stacks: LiveStacks | None = None
         self._source = Source(path)
@@ -144,6 +146,10 @@ class LiveFile:
         """The address of each GIL's mutex, by GIL number, of those that were used."""
         head = self.header.header
         return [int(address) for address in head["gils"][: int(head["gil_count"])]]
+
+    def address_of(self, gil: int) -> int:
+        """The address of a GIL's mutex; 0 if it is not known."""
+        return next((address for address in self.gils[gil : gil + 1] if address), self.unmet.get(gil, 0))
 
     def number_of(self, tid: int) -> int:
         """The number of the thread with that id, which it keeps when it comes to write its first record."""

@@ -55,7 +55,7 @@ class Holders:
             return  # what the tracers have written is there all the same
         # The tracer knows ids as they are in the process's own pid namespace.
         inside = {here: int(its) for its, here in meta.ids.items()}
-        for pid, tid, address in meta.holders:
+        for pid, tid, address, *_ in meta.holders:
             holder = Holder(inside.get(tid, tid), meta.thread_names.get(str(tid), ""), address)
             self._of.setdefault(inside.get(pid, pid), []).append(holder)
         self.known_ns = time.monotonic_ns() if self._of else 0
@@ -77,11 +77,12 @@ def with_holders(update: Update, holders: list[Holder], since_ns: int) -> Update
     turns = update.events["gil"][(kind == Kind.ACQUIRE) | (kind == Kind.RELEASE)]
     moved = {*np.unique(turns).tolist(), *file.passed_over}
     known, rows, threads = file.gils, [], {}
-    for holder in holders:
-        # The tracer numbers GILs as it meets them: of several that it has not met, the next may be any.
-        if holder.tid and (holder.address in known or len(holders) == 1):
-            gil = known.index(holder.address) if holder.address in known else len(known)
+    for place, holder in enumerate(holders):
+        # The main interpreter's is the first. The others are numbered as the tracer meets them: any may be the next.
+        if holder.tid and (holder.address in known or place == 0):
+            gil = known.index(holder.address) if holder.address in known else 0
             if gil not in moved:
+                file.unmet[gil] = holder.address
                 thread = file.number_of(holder.tid)
                 threads[thread] = ThreadInfo(holder.tid, holder.name)
                 rows.append((max(file.start, since_ns), NO_CORE, thread, gil, Kind.ACQUIRE, 0, -1))

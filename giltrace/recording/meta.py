@@ -41,7 +41,8 @@ class Meta:
     later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
     here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
     has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
-    free), both by their ids here, and the address of its mutex. `asleep` are the threads that slept in a lock then.
+    free), both by their ids here, the address of its mutex, and perhaps a time at which it lived.
+    `asleep` are the threads that slept in a lock then.
     `files` has, by the name that the interpreter has for a piece of code, what people call it: a notebook's cells.
     `ended` says why recording ended before the program did.
     """
@@ -185,7 +186,7 @@ def _are_stretches(value: object) -> bool:
 
 
 def _are_holders(value: object) -> bool:
-    """Whether a value is a list of [id of a process, id of a thread or 0, address]."""
+    """Whether a value is a list of [id of a process, id of a thread or 0, address], a time may follow."""
     # Where this is asked numpy is there; a recorder starts its target without.
     from giltrace.recording.layout import MAX_GILS
 
@@ -193,7 +194,11 @@ def _are_holders(value: object) -> bool:
         isinstance(value, list)
         and len(value) <= MAX_GILS
         and all(
-            isinstance(one, list) and len(one) == 3 and _is_id(one[0]) and _may_be_id(one[1]) and is_int(one[2])
+            isinstance(one, list)
+            and len(one) in (3, 4)
+            and _is_id(one[0])
+            and _may_be_id(one[1])
+            and all(map(is_int, one[2:]))
             for one in value
         )
     )

@@ -13,9 +13,9 @@ from giltrace.recording.order import joined
 
 
 def with_holders(
-    processes: Iterable[ProcessEvents], holders: Sequence[Sequence[int]], names: Mapping[str, str]
+    processes: Iterable[ProcessEvents], holders: Sequence[Sequence[int]], names: Mapping[str, str], end: int = 0
 ) -> list[ProcessEvents]:
-    """Begin the holds that never ended: `holders` and `names` as in `Meta`.
+    """Begin the holds that never ended: `holders` and `names` as in `Meta`, and the recording's `end` (ns), if known.
 
     From the tracer's coming on each release is on record. A GIL that was held then, and of which there is none, was
     held all the time; one that was free, and that nobody took or asked for, was free all the time.
@@ -25,8 +25,11 @@ def with_holders(
     for process in processes:
         if process.pid in left and not process.not_python:
             left.remove(process.pid)  # the program that it goes on with, if it does, begins anew
-            mine = [(tid, address) for pid, tid, address in holders if pid == process.pid]
-            process = _with(process, mine, names)
+            mine = [one for one in holders if one[0] == process.pid]
+            process = _with(process, [(tid, address) for _, tid, address, *_ in mine], names)
+            until = max((one[3] for one in mine if len(one) > 3), default=0)
+            until = min(until, end)
+            process = replace(process, known_until=max(process.known_until, until))
         told.append(process)
     return told
 
@@ -38,7 +41,9 @@ def _with(process: ProcessEvents, holders: Sequence[tuple[int, int]], names: Map
     gils, threads = list(process.gils), list(process.threads)
     begun = []
     for tid, address in holders:
-        if address not in gils:
+        if address not in gils and 0 in gils:
+            gils[gils.index(0)] = address  # that of the main interpreter, which nobody let go of
+        elif address not in gils:
             gils.append(address)
         gil = gils.index(address)
         if tid and gil not in turns["gil"]:

@@ -115,7 +115,7 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
-    processes = with_holders(processes, meta.holders, meta.thread_names)
+    processes = with_holders(processes, meta.holders, meta.thread_names, meta.end_ns or 0)
     asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
     processes = with_sleepers(processes, asleep, meta.thread_names)
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]

@@ -184,7 +184,7 @@ for _ in range(300): time.sleep(0)
 assert scope.scope.name == "giltrace"
 found = {one.name: one for one in scope.metrics}
 (holds,) = found["cpython.gil.holds"].data.data_points
-assert holds.value >= 300 and dict(holds.attributes) == {"cpython.thread.role": "MainThread"}
+assert holds.value >= 300 and dict(holds.attributes) == {"cpython.thread.role": "MainThread", "cpython.gil.number": "0"}
 assert found["cpython.gil.holds"].data.is_monotonic and found["cpython.gil.held.time"].unit == "s"
 assert "cpython.gil.threads" in found
 print("done")

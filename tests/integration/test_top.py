@@ -267,6 +267,30 @@ def test_a_thread_that_never_lets_go_is_told(interpreter: Interpreter, kind: str
         assert told.contended > 0
 
 
+@pytest.mark.on_some
+@pytest.mark.parametrize("kind", ["spin", "seized"])
+def test_a_thread_that_never_lets_go_is_in_what_is_kept(
+    interpreter: Interpreter, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Running(interpreter.path, kind) as target, attached(target.pid) as source:
+        feed = Feed(source)
+        while ThreadState.HOLDING not in (row.state for row in feed.window.snapshot().threads):
+            feed.update()
+        kept, begin = feed.start_keeping(), feed.window.until
+        while feed.window.until < begin + 300_000_000:
+            feed.update()
+        feed.stop_keeping()
+        feed.close()
+    (process,) = load(kept).processes
+    (hold,) = process.holds
+    thread = process.threads[int(hold["thread"])]
+    assert (thread.tid, thread.name) == (target.pid, "MainThread")
+    assert (hold["start"], hold["end"]) == (process.start, process.end)
+    # The two clocks agree to some microseconds.
+    assert hold["end"] - hold["start"] >= 299_000_000
+
+
 def test_a_process_that_is_not_python() -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         ran = subprocess.run([*GILTRACE, "top", "--once", str(other.pid)], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ native-1  the same in the main thread alone
 many      200 threads
 seized    a main thread that sleeps with the GIL, and one that wants it
 deadlock  a main thread that waits for a lock that it has itself
+own-gils  three threads in an interpreter with a GIL each: the first and the last never let go of it, the other works
 ids       threads that work, and one that has libc change the ids of all threads, again and again
 """
 
@@ -44,6 +45,25 @@ def change_ids():
         os.setegid(os.getegid())
 
 
+SPIN, WORK = "while True: pass", "import time\nwhile True: time.sleep(0.001)"
+
+
+def run_inside():
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    words = ("isolated",) if sys.version_info >= (3, 13) else ()
+
+    def run(code):
+        interpreters.run_string(interpreters.create(*words), code)
+
+    for code in SPIN, WORK, SPIN:
+        read, write = os.pipe()
+        start(run, 1, "runner", "import os\nos.write(%d, b'.')\n%s" % (write, code))
+        os.read(read, 1)
+
+
 def start(function, count, name, *arguments):
     threads = [
         threading.Thread(target=function, args=arguments, name="%s-%d" % (name, i), daemon=True) for i in range(count)
@@ -75,6 +95,8 @@ if kind == "ids":
     start(work, 2, "worker")
 if kind == "many":
     start(work, 200, "one-of-many")
+if kind == "own-gils":
+    run_inside()
 if kind == "native-1":
     say_ready()
     ctypes.CDLL(sys.argv[2]).churn()

@@ -137,7 +137,7 @@ def test_a_kept_part_has_small_chunks_for_short_threads(file: TracerFile, tmp_pa
     fill(file, 200)
     reader = LiveReader(tmp_path)
     keeper = Keeper(tmp_path / "kept", ["x"], reader, 0)
-    keeper.take(reader.poll(1_000_000))
+    keeper.take(reader.poll(1_000_000), 1_000_000)
     kept = keeper.finish()
     reader.close()
     (path,) = kept.glob("gil-*.bin")

@@ -85,6 +85,23 @@ def test_a_registry_tells_what_was_counted() -> None:
     assert (culprit.labels, culprit.value) == ({"line": "app.py:12", "function": "work"}, 1.0)
 
 
+def test_a_registry_tells_gils_apart_and_of_each_role_what_is_no_gils() -> None:
+    elsewhere = {("worker-*", "2"): counts(7, waits=1)}
+    registry = CollectorRegistry()
+    registry.register(TotalsCollector(lambda: totals(elsewhere=elsewhere)))
+    samples = {
+        (sample.name, sample.labels.get("gil"), sample.labels.get("role")): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+    }
+    assert samples["python_gil_holds_total", "0", "worker-*"] == 500
+    assert samples["python_gil_holds_total", "2", "worker-*"] == 7
+    assert samples["python_gil_wait_seconds_count", "2", "worker-*"] == 1
+    assert samples["python_gil_threads", None, "worker-*"] == 2
+    assert samples["python_lock_block_seconds_count", None, "worker-*"] == 0
+    assert {gil for name, gil, _ in samples if name == "python_gil_held_seconds_total"} == {"0", "2"}
+
+
 def test_a_registry_with_a_metric_of_that_name_refuses_another() -> None:
     registry = CollectorRegistry()
     registry.register(TotalsCollector(totals))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from giltrace.metrics.families import FAMILIES, Kind, Lengths
-from giltrace.metrics.ledger import MOST_ROLES, NAME, OTHER, Ledger
+from giltrace.metrics.ledger import MOST_GILS, MOST_ROLES, MOST_ROLES_ELSEWHERE, NAME, OTHER, Ledger
 from giltrace.metrics.reading import CauseReading, Counts, LineReading, ProcessReading
 from giltrace.metrics.sketch import MOST_LINES, Sketch
 from giltrace.metrics.totals import Totals
@@ -102,6 +102,32 @@ def test_roles_are_bounded_and_others_stay_others() -> None:
         assert held(totals)[OTHER] == (100 - MOST_ROLES + 1) * at
     threads = {role.role: role.threads for role in totals.roles}
     assert threads[OTHER] == 100 - MOST_ROLES + 1
+
+
+def test_gils_are_told_apart_and_bounded(tmp_path: Path) -> None:
+    elsewhere = {(f"{role} in it", str(gil)): counts(1) for gil in range(1, 40) for role in "abcdefghijk"}
+    pages = MadePages(reading(elsewhere=elsewhere))
+    for at in range(1, 4):
+        pages.readings = (reading(elsewhere={key: counts(at) for key in elsewhere}),)
+        totals = Ledger(pages, tmp_path).update()
+        apart = {
+            gil: [role for role in totals.roles if role.gil == gil] for _, gil in [role.key for role in totals.roles]
+        }
+        assert set(apart) == {*map(str, range(MOST_GILS - 1)), OTHER}
+        assert (
+            {len(apart[str(gil)]) for gil in range(1, MOST_GILS - 1)} == {MOST_ROLES_ELSEWHERE} == {len(apart[OTHER])}
+        )
+        assert sum(role.counts.holds for role in apart["3"]) == 11 * at
+        assert totals.counts.holds == 39 * 11 * at + 1
+        assert [role.counts.holds for role in totals.whole_roles if role.role == "a in it"] == [39 * at]
+
+
+def test_the_busiest_gil_of_a_process_is_told() -> None:
+    """Two that are held half of the time each are no single one that is held all of it."""
+    pages = MadePages(
+        reading(at=1.5, roles={"a": counts(200)}, elsewhere={("a", "1"): counts(500), ("b", "2"): counts(1)})
+    )
+    assert Ledger(pages).update().busiest == pytest.approx(0.5)
 
 
 def test_lines_are_bounded_and_the_costliest_are_there() -> None:
@@ -209,7 +235,7 @@ def test_a_ledger_that_is_damaged_begins_anew(tmp_path: Path, damage: bytes) -> 
     (tmp_path / NAME).write_bytes(damage)
     pages = MadePages(reading(roles={"a": counts(3)}))
     assert held(Ledger(pages, tmp_path).update()) == {"a": 3}
-    assert json.loads((tmp_path / NAME).read_bytes())["version"] == 2
+    assert json.loads((tmp_path / NAME).read_bytes())["version"] == 3
 
 
 def test_an_interval_has_what_was_added_in_it() -> None:

@@ -39,7 +39,7 @@ def told(totals: Totals, before: Totals | None) -> dict[str, Any]:
     """The object of one interval. Times are seconds; ``total`` is since the counting began."""
     new = totals.since(before)
     seconds = max((totals.at_ns - new.started_ns) / 1e9, 0.0)
-    whole = {role.role: role for role in totals.roles}
+    whole = {role.key: role for role in totals.roles}
     return {
         "schema": SCHEMA,
         "time": time.time() - (time.monotonic_ns() - totals.at_ns) / 1e9,
@@ -54,8 +54,8 @@ def told(totals: Totals, before: Totals | None) -> dict[str, Any]:
         "uncounted_threads": totals.lost,
         "unread": list(totals.refused),
         "roles": [
-            {"role": role.role, "threads": role.threads, **_counts(role.counts)}
-            | {"total": _counts(whole[role.role].counts, lengths=True)}
+            {"role": role.role, "gil": role.gil, "threads": role.threads, **_counts(role.counts)}
+            | {"total": _counts(whole[role.key].counts, lengths=True)}
             for role in new.roles
         ],
         "causes": [

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
-from giltrace.metrics.reading import Counts, LineReading, RoleReading
+from giltrace.metrics.reading import MAIN_GIL, Counts, LineReading, RoleReading, of_gils
 from giltrace.metrics.totals import Totals
 from giltrace.reports.console import console
 from giltrace.text import cut, plural, visible
@@ -81,9 +81,12 @@ _NO_TERMINAL = (
 
 
 def _shares(new: Totals) -> tuple[float, float]:
-    """The time that GILs were held, and that at most of it while somebody waited, as shares of all their time."""
+    """The time that GILs were held, and that at most of it while somebody waited, as shares of all their time.
+
+    Where processes have several, it is those of the number that is held most.
+    """
     possible = max((new.at_ns - new.started_ns) * max(len(new.processes), 1), 1)
-    counts = new.counts
+    counts = max(of_gils(new.roles).values(), key=lambda one: one.held_ns, default=Counts())
     return min(counts.held_ns / possible, 1.0), min(min(counts.held_ns, counts.waited_ns) / possible, 1.0)
 
 
@@ -146,20 +149,23 @@ def _drawn(graph: Graph, ink: Ink, width: int, rows: int) -> list[Text]:
 
 def _roles(new: Totals, seconds: float, width: int, room: int) -> list[Text]:
     name = 22 if width < 100 else 30
-    header = f" {'role':<{name}} {'threads':>7} {'held':>6} {'WAITED':>6} {'longest':>8} {'in locks':>8} {'holds/s':>8}"
+    several = any(role.gil != MAIN_GIL for role in new.roles)
+    what = "role, GIL" if several else "role"
+    header = f" {what:<{name}} {'threads':>7} {'held':>6} {'WAITED':>6} {'longest':>8} {'in locks':>8} {'holds/s':>8}"
     lines = [Text(f"{header:<{width}}", "reverse")]
     rows = sorted(new.roles, key=lambda role: (-role.counts.waited_ns, -role.counts.held_ns))
-    lines += [_role(role, seconds, name) for role in rows[:room]]
+    lines += [_role(role, seconds, name, several) for role in rows[:room]]
     if len(rows) > room:
         more = f" +{len(rows) - room} more"
         lines[0] = Text(lines[0].plain[: max(width - len(more), 0)] + more, "reverse")
     return lines
 
 
-def _role(role: RoleReading, seconds: float, name: int) -> Text:
+def _role(role: RoleReading, seconds: float, name: int, several: bool) -> Text:
     counts: Counts = role.counts
     span = seconds * 1e9
-    line = Text(f" {cut(visible(role.role), name):<{name}} {role.threads:>7} ")
+    gil = f", {role.gil}" if several else ""
+    line = Text(f" {cut(visible(role.role), name - len(gil)) + gil:<{name}} {role.threads:>7} ")
     line.append(f"{percent(counts.held_ns / span):>6} {percent(counts.waited_ns / span):>6} ")
     line.append(f"{duration(counts.longest_wait_ns or None):>8} {percent(counts.blocked_ns / span):>8} ")
     line.append(f"{counts.holds / seconds:>8,.0f}")

@@ -1,4 +1,5 @@
-/* The file of counts: one tally for each thread that lives, and one for each role whose threads have ended.
+/* The file of counts: one tally for each thread that lives, and one for each role whose threads have ended; where there
+ * are several GILs, one for each that these have used.
  *
  * A thread writes its own tally alone, without a lock. What is shared is a table of stacks for each question, which
  * only those write to who have just waited. Whoever reads asks the versions whether it has read something whole. */
@@ -14,7 +15,7 @@
 #include <unistd.h>
 
 enum {
-    ROLES = 32,  /* of ended threads that are kept apart */
+    ROLES = 32,  /* of ended threads that are kept apart, and those of each GIL that are not */
     TRIES = 200, /* to get at a table */
     REST = 64,   /* pieces that lie idle before one serves again */
     AHEAD = 16,  /* pieces for the rest of a confined process's life: for some four hundred threads at a time */
@@ -39,7 +40,7 @@ static uint32_t piece_count;
 static char *idle[REST + GT_MOST_PIECES];
 static uint32_t idle_first, idle_count;
 static uint32_t first_free; /* no tally before is free */
-static struct gt_tally *roles[ROLES];
+static struct gt_tally *roles[ROLES + GT_MAX_GILS];
 static uint32_t role_count;
 
 static atomic_flag busy[GT_TABLES] = {ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT, ATOMIC_FLAG_INIT};
@@ -165,7 +166,7 @@ static struct gt_count_head *begun(const char *records) {
     return head != NULL || !begin(records) ? head : atomic_load_explicit(&count_head, memory_order_relaxed);
 }
 
-/* The next three: to be called with the lock of store_file.c. System calls are about to end: take room for all threads
+/* The next four: to be called with the lock of store_file.c. System calls are about to end: take room for all threads
  * that may come. */
 void count_reserve(const char *records) {
     struct gt_count_head *head = begun(records);
@@ -173,8 +174,9 @@ void count_reserve(const char *records) {
     }
 }
 
-/* A tally for the calling thread; NULL if there is no room, which is told if it asks for the `first` time. */
-struct gt_tally *count_take(const char *records, uint32_t tid, bool first) {
+/* A tally for what the calling thread does with that GIL; NULL if there is no room, which is told if it asks for the
+ * `first` time. */
+struct gt_tally *count_take(const char *records, uint32_t tid, uint16_t gil, bool first) {
     struct gt_count_head *head = begun(records);
     if (head == NULL) {
         return NULL;
@@ -192,9 +194,41 @@ struct gt_tally *count_take(const char *records, uint32_t tid, bool first) {
     }
     first_free++;
     tally->tid = tid;
+    tally->gil = gil;
     tally->reading = head->reading;
     __atomic_store_n(&tally->state, GT_TALLY_BEGINS, __ATOMIC_RELEASE);
     return tally;
+}
+
+/* Is it one of that thread, which lives? */
+static bool is_of(const struct gt_tally *tally, uint32_t tid) {
+    uint32_t state = __atomic_load_n(&tally->state, __ATOMIC_RELAXED);
+    return tally->tid == tid && state != GT_TALLY_FREE && state != GT_TALLY_ENDED;
+}
+
+/* The thread goes on with another GIL: its tally for that, NULL if there is no room for one. An interpreter that has
+ * ended took the GIL with it that the thread had. */
+struct gt_tally *count_turn(const char *records, struct gt_tally *tally, uint32_t tid, uint16_t gil, uint64_t now) {
+    if (tally->state == GT_TALLY_BEGINS) {
+        tally->gil = gil; /* it has not had any */
+        return tally;
+    }
+    if (tally->since[GT_HOLDS] != 0) {
+        count_length(tally, GT_HOLDS, now - tally->since[GT_HOLDS]);
+    }
+    struct gt_tally *other;
+    uint32_t index = 0;
+    while ((other = tally_at(index)) != NULL && !(is_of(other, tid) && other->gil == gil)) {
+        index++;
+    }
+    if (other == NULL && (other = count_take(records, tid, gil, true)) != NULL) {
+        memcpy(other->name, tally->name, sizeof other->name);
+    }
+    if (other != NULL) {
+        __atomic_store_n(&other->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
+    }
+    __atomic_store_n(&tally->state, GT_TALLY_LEFT, __ATOMIC_RELEASE);
+    return other;
 }
 
 static bool is_digit(char letter) {
@@ -239,38 +273,63 @@ static void add(struct gt_tally *to, const struct gt_tally *from, uint32_t readi
     to->reading = reading;
 }
 
-/* The thread has ended: what it has counted goes to its role. What it was still at has ended now. */
-void count_leave(struct gt_tally *tally, uint64_t now) {
-    struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
-    if (head == NULL) {
-        return;
+/* Where the threads go that have the role of this one and have ended: NULL if it is the first of them. */
+static struct gt_tally *role_of(const struct gt_tally *tally) {
+    struct gt_tally *nameless = NULL;
+    for (uint32_t i = 0; i < role_count; i++) {
+        if (roles[i]->gil == tally->gil && same_role(roles[i]->name, tally->name)) {
+            return roles[i];
+        }
+        if (i >= ROLES && roles[i]->gil == tally->gil) {
+            nameless = roles[i];
+        }
     }
+    return nameless;
+}
+
+/* What a thread that has ended did with one GIL goes to its role. What it was still at has ended now. */
+static void leave(struct gt_count_head *head, struct gt_tally *tally, uint64_t now) {
     for (int kind = 0; kind < GT_LENGTHS; kind++) {
         if (tally->since[kind] != 0) {
             count_length(tally, (enum gt_length)kind, now - tally->since[kind]);
         }
     }
-    struct gt_tally *role = NULL;
-    for (uint32_t i = 0; i < role_count && role == NULL; i++) {
-        role = same_role(roles[i]->name, tally->name) ? roles[i] : NULL;
-    }
+    struct gt_tally *role = role_of(tally);
     __atomic_fetch_add(&head->folds, 1, __ATOMIC_ACQ_REL);
-    if (role == NULL && role_count < ROLES) {
+    if (role == NULL && role_count < ROLES + GT_MAX_GILS) {
+        if (role_count >= ROLES) {
+            memset(tally->name, 0, sizeof tally->name); /* nor is it the thread of any number */
+            tally->tid = 0;
+        }
         tally->threads = 1;
         tally->state = GT_TALLY_ENDED;
         roles[role_count++] = tally;
     } else {
-        if (role == NULL) {
-            role = roles[ROLES - 1];
-            memset(role->name, 0, sizeof role->name); /* nor is it the thread of any number */
-            role->tid = 0;
+        if (role != NULL) {
+            add(role, tally, head->reading);
         }
-        add(role, tally, head->reading);
         uint32_t index = index_of(tally);
         memset(tally, 0, sizeof *tally);
         first_free = index < first_free ? index : first_free;
     }
     __atomic_fetch_add(&head->folds, 1, __ATOMIC_ACQ_REL);
+}
+
+/* The thread has ended: what it has counted goes to its role. `tally` is not NULL if it is the only one. */
+void count_leave(struct gt_tally *tally, uint32_t tid, bool alone, uint64_t now) {
+    struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
+    if (head == NULL) {
+        return;
+    }
+    if (alone) {
+        leave(head, tally, now);
+        return;
+    }
+    for (uint32_t index = 0; (tally = tally_at(index)) != NULL; index++) {
+        if (is_of(tally, tid)) {
+            leave(head, tally, now);
+        }
+    }
 }
 
 static uint32_t find(const struct gt_count_table *table, uint32_t hint, uint32_t stack) {

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define GT_COUNT_MAGIC 0x544E554F434C4947ull /* "GILCOUNT" */
-#define GT_COUNT_VERSION 1u
+#define GT_COUNT_VERSION 2u
 #define GT_COUNT_PIECE 32768u /* bytes that the file grows by */
 #define GT_MOST_PIECES 160u
 #define GT_BUCKETS 32u
@@ -46,12 +46,20 @@ struct gt_count_head {
     struct gt_count_table tables[GT_TABLES];
 };
 
-/* BEGINS: its thread has no name yet, so it cannot be said what it is. */
-enum gt_tally_state { GT_TALLY_FREE = 0, GT_TALLY_LIVES = 1, GT_TALLY_ENDED = 2, GT_TALLY_BEGINS = 3 };
+/* BEGINS: its thread has no name yet, so it cannot be said what it is. LEFT: its thread lives, and uses another GIL
+ * now. */
+enum gt_tally_state {
+    GT_TALLY_FREE = 0,
+    GT_TALLY_LIVES = 1,
+    GT_TALLY_ENDED = 2,
+    GT_TALLY_BEGINS = 3,
+    GT_TALLY_LEFT = 4
+};
 
 enum gt_length { GT_HOLDS = 0, GT_WAITS = 1, GT_SLEEPS = 2, GT_LENGTHS = 3 };
 
-/* Of one thread that lives, or of all those with the same role that have ended. All but the numbers are ticks. */
+/* Of what one thread that lives did with one GIL, or of all those with the same role that have ended. All but the
+ * numbers are ticks. */
 struct gt_tally {
     uint32_t state;   /* enum gt_tally_state */
     uint32_t version; /* odd while anything changes */
@@ -66,7 +74,8 @@ struct gt_tally {
     uint32_t reading; /* that what is longest belongs to */
     uint32_t asleep;  /* in this stack, if it sleeps */
     uint16_t hint[GT_TABLES];
-    uint16_t reserved[5];
+    uint16_t gil; /* its number in the head of the records' file */
+    uint16_t reserved[4];
     uint64_t buckets[GT_LENGTHS][GT_BUCKETS];
     char name[88];
     gt_record scratch[32]; /* records that nobody keeps */

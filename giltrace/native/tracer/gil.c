@@ -68,6 +68,10 @@ __attribute__((noinline)) bool gil_joins(struct thread *thread) {
 /* The thread uses this GIL from now on, and has locked its A. */
 static struct gil *meet(struct thread *thread, struct gil *gil) {
     thread->gil = gil;
+    if (unlikely(thread->gil_number != gil->id)) {
+        store_turn(thread, gil->id);
+        thread->holds = false; /* else an interpreter has ended, and its GIL with it */
+    }
     if (gil->generation != thread->generation) {
         gil->generation = thread->generation;
         gil->followed = gil->switch_requested = false;

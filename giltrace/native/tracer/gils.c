@@ -101,8 +101,9 @@ static void sweep(void) {
     }
 }
 
+/* The first one is that of the runtime's: of the main interpreter, whichever is met first. */
 static struct gil *take_slot(uintptr_t place, uintptr_t interpreter) {
-    for (uint32_t i = 0; i < GT_MAX_GILS; i++) {
+    for (uint32_t i = interpreter == 0 ? 0 : 1; i < GT_MAX_GILS; i++) {
         uintptr_t none = 0;
         if (atomic_compare_exchange_strong(&gils[i].place, &none, place)) {
             gils[i].id = (uint16_t)i;

@@ -81,7 +81,7 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->cursor = thread->end = thread->release = NULL;
     thread->room.chunk = NULL;
     thread->tally = NULL;
-    thread->registered = thread->named = false;
+    thread->registered = thread->named = thread->turned = false;
     thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
     memset(thread->held, 0, sizeof thread->held);
     thread->type_name = 0;
@@ -115,13 +115,13 @@ static void thread_ends(void *unused) {
         return;
     }
     store_check(thread); /* the recording that it had a number in may be over */
-    if (has_chunk(thread) || thread->tally != NULL) {
+    if (has_chunk(thread) || thread->tally != NULL || thread->turned) {
         uint64_t now = clock_ticks();
         store_emit(thread, now, GT_THREAD_END, 0, 0, 0);
         struct gt_header *head = store_locked();
         bool goes_on = head != NULL && thread->generation == guard_generation();
-        if (goes_on && thread->tally != NULL) {
-            count_leave(thread->tally, now);
+        if (goes_on && (thread->tally != NULL || thread->turned)) {
+            count_leave(thread->tally, thread->tid, !thread->turned, now);
         }
         if (goes_on && has_chunk(thread)) {
             leave_chunk(thread, head, now);
@@ -132,6 +132,7 @@ static void thread_ends(void *unused) {
         /* A destructor of the last round may still come through here: begin a new chunk if so. */
         thread->room.chunk = NULL;
         thread->tally = NULL;
+        thread->turned = false;
         thread->cursor = thread->end = thread->release = NULL;
     }
 }
@@ -290,7 +291,8 @@ static gt_record *more_locked(struct thread *thread, struct gt_header *head, uin
     bool counts = atomic_load_explicit(&count_mode, memory_order_relaxed) != COUNT_NOTHING;
     /* Nobody would take leave of a tally that a thread takes after it has ended. */
     if (thread->tally == NULL && counts && thread->ending < LAST_ROUND) {
-        thread->tally = count_take(store_path(), thread->tid, thread->patience == 0 && !has_chunk(thread));
+        bool first = thread->patience == 0 && !has_chunk(thread);
+        thread->tally = count_take(store_path(), thread->tid, thread->gil_number, first);
     }
     if (count_only()) {
         return thread->tally == NULL ? starve(thread) : begin_again(thread, head, time);
@@ -324,6 +326,28 @@ __attribute__((noinline, cold)) gt_record *store_more(struct thread *thread, uin
     store_took(clock_ticks() - begin);
     errno = saved_errno;
     return record;
+}
+
+/* The thread goes on with another GIL, and what it counts from now on is of that. */
+__attribute__((noinline, cold)) void store_turn(struct thread *thread, uint16_t gil) {
+    thread->gil_number = gil;
+    if (thread->tally == NULL || thread->generation != guard_generation()) {
+        return;
+    }
+    int saved_errno = errno;
+    /* Since when it wants that, at the latest. */
+    uint64_t now = thread->request != 0 ? thread->request : clock_ticks();
+    if (store_locked() != NULL && thread->generation == guard_generation()) {
+        const struct gt_tally *before = thread->tally;
+        thread->tally = count_turn(store_path(), thread->tally, thread->tid, gil, now);
+        thread->turned |= thread->tally != before;
+        if (thread->tally == NULL && count_only()) {
+            thread->cursor = thread->end = thread->release = NULL;
+            thread->named = false;
+        }
+    }
+    store_unlock();
+    errno = saved_errno;
 }
 
 /* Has the thread, which only counts, somewhere to? One that never has a GIL comes by here first. */

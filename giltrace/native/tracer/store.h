@@ -40,6 +40,8 @@ struct thread {
     uint32_t index, tid, sequence;
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
     struct gt_tally *tally;           /* where it counts; NULL if it does not */
+    bool turned;                      /* it has more of those, for other GILs */
+    uint16_t gil_number;              /* of `gil` */
     uint64_t stack_hash;              /* of stacks.c: of the stack that it asked for last, */
     uint32_t stack_number;            /* which has this number */
     uintptr_t own_state;              /* likewise: the thread state that was the thread's own at that time */
@@ -79,6 +81,7 @@ void store_forget(struct thread *thread);
 void store_after_fork(bool goes_on);
 void store_trigger(enum gt_trigger kind, uint64_t length, uint64_t now);
 gt_record *store_more(struct thread *thread, uint64_t time);
+void store_turn(struct thread *thread, uint16_t gil);
 bool store_counts(struct thread *thread, uint64_t time);
 bool store_together(struct thread *thread, uint64_t time, uint32_t words);
 

@@ -119,6 +119,7 @@ void uses_request(struct thread *thread, const struct gil *gil, uint32_t interva
     uint64_t start = store_start(), since = thread->request;
     bool under_way = thread->asked ? since < start : !thread->registered && start != 0;
     since = under_way ? start : since;
+    publish(gil);
     if (since != 0) {
         store_emit(thread, since, GT_REQUEST, gil->id, interval, under_way ? GT_UNDER_WAY : 0);
     }

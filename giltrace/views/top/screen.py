@@ -50,7 +50,7 @@ class Feed:
             until = min(self.window.until + self._step_ns, end)
             updates = self.reader.poll(until)
             if self.keeper is not None:
-                self.keeper.take(updates)
+                self.keeper.take(updates, until)
             self.window.feed(updates, until)
             events = sum(len(update.events) for update in updates)
             if events > _EVENTS_PER_STEP:
@@ -67,7 +67,7 @@ class Feed:
             for number in itertools.chain([""], map("-{}".format, itertools.count(2)))
         )
         path = next(Path(name) for name in names if not os.path.lexists(name))
-        self.keeper = Keeper(path, self.source.command, self.reader, self.window.until)
+        self.keeper = Keeper(path, self.source.command, self.reader, self.window.until, self.window.holding())
         return path
 
     def stop_keeping(self) -> Path | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from giltrace.analysis.measure.intervals import disjoint
 from giltrace.recording.events import ThreadInfo
+from giltrace.recording.keep import Holding
 from giltrace.recording.layout import GIL_SHIFT, MAX_GILS, Kind
 from giltrace.recording.live import Update
 from giltrace.recording.live_file import LiveFile
@@ -345,6 +346,17 @@ class Window:
                 )
             )
         return tuple(rows), max(len(order) - limit, 0)
+
+    def holding(self) -> list[Holding]:
+        """The threads that have a GIL now."""
+        found = []
+        for process in self._processes.values():
+            for row in process.matcher.under_way:
+                ident, gil = process.ident.get(int(row["thread"])), process.file.address_of(int(row["gil"]))
+                if row["kind"] == Kind.ACQUIRE and ident is not None and gil and not process.ended:
+                    person = self._people[ident]
+                    found.append(Holding(process.file, person.info.tid, self._name(person), gil))
+        return found
 
     def _doing(self, process: _Process) -> dict[int, ThreadState]:
         """What the threads do that hold, wait or sleep in a lock, by ident."""

@@ -1,0 +1,130 @@
+"""Counting where interpreters of one process have a GIL each: what a recording of the same run says of each of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from giltrace.launch.counting import counted_process
+from giltrace.metrics.following import PagesOf, ledger_of
+from giltrace.metrics.page import Pages
+from giltrace.metrics.reading import of_gils
+from giltrace.timeline.load import load
+from giltrace.views.ending import Ending
+from tests.attaching import Running
+from tests.counting import counted
+from tests.interpreters import Interpreter
+
+#: `run(code)` in the next one of some interpreters, that have a GIL each.
+INTERPRETERS = """
+import os, sys, threading
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+words = ("isolated",) if sys.version_info >= (3, 13) else ()
+"""
+
+#: Two threads that use one interpreter's GIL each, that of a second one, and the main interpreter's, by turns; the
+#: interpreters end meanwhile. Two more compute in one interpreter, so that one asks the other for its GIL.
+BY_TURNS = (
+    INTERPRETERS
+    + '''
+reads = """
+import os
+for _ in range(200): os.stat("/")
+"""
+computes = """
+import threading
+def compute():
+    for _ in range(3): sum(range(400_000))
+threads = [threading.Thread(target=compute, name=f"inner-{i}") for i in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+def work():
+    made = [interpreters.create(*words) for _ in range(2)]
+    for _ in range(3):
+        for number in made:
+            interpreters.run_string(number, reads)
+            for _ in range(50): os.stat("/")
+    for number in made: interpreters.destroy(number)
+
+def ask():
+    number = interpreters.create()
+    interpreters.run_string(number, computes)
+    interpreters.destroy(number)
+
+threads = [threading.Thread(target=target, name=f"worker-{i}") for i, target in enumerate((work, work, ask))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+'''
+)
+
+
+@pytest.fixture
+def with_own_gils(interpreter: Interpreter) -> Interpreter:
+    """An interpreter whose sub-interpreters may have GILs of their own."""
+    if interpreter.version < (3, 12):
+        pytest.skip("interpreters share one GIL before 3.12")
+    return interpreter
+
+
+def test_each_gil_is_counted_as_a_recording_has_it(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    folder, program = tmp_path / "x.giltrace", tmp_path / "program.py"
+    program.write_text(BY_TURNS)
+    words = [sys.executable, "-m", "giltrace", "record", "--light", "--no-trace", "-o", str(folder)]
+    words += ["--python", str(with_own_gils.path), str(program)]
+    subprocess.run(words, env={**os.environ, "GILTRACE_COUNT": "too"}, check=True, timeout=120, capture_output=True)
+    (process,) = load(folder).processes
+    (page,) = Pages(folder).read()
+    assert (process.lost, page.lost, page.ended) == (0, 0, True)
+    gils = {int(role.gil) for role in page.roles}
+    assert gils == {*process.holds["gil"].tolist()}
+    assert len(gils) >= 4
+    for gil in gils:
+        counts = [role.counts for role in page.roles if role.gil == str(gil)]
+        holds, waits = process.holds[process.holds["gil"] == gil], process.waits[process.waits["gil"] == gil]
+        # The last hold of all may be under way when the process ends.
+        assert 0 <= len(holds) - sum(one.holds for one in counts) <= (gil == 0)
+        assert len(waits) == sum(one.waits for one in counts)
+        lengths = [table["end"] - table["start"] for table in (holds[: sum(one.holds for one in counts)], waits)]
+        assert sum(one.held_ns for one in counts) == pytest.approx(int(lengths[0].sum()), rel=1e-3, abs=1000)
+        assert sum(one.waited_ns for one in counts) == pytest.approx(int(lengths[1].sum()), rel=1e-3, abs=1000)
+        requests = process.switch_requests["gil"] == gil
+        assert sum(one.requests for one in counts) == int(requests.sum())
+        assert sum(sum(one.hold_lengths) for one in counts) == sum(one.holds for one in counts)
+    assert page.counts.forced == int((process.holds["flags"] & 1).sum())
+
+
+def test_counting_alone_tells_gils_and_threads_apart(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    (page,) = counted(tmp_path / "x", with_own_gils.path, "-c", BY_TURNS)
+    mine = {role.key: role.counts for role in page.roles}
+    assert mine["MainThread", "0"].holds > 0
+    assert mine["worker-*", "0"].holds >= 600
+    elsewhere = {key: counts for key, counts in mine.items() if key[1] != "0"}
+    assert sum(counts.holds for (role, _), counts in elsewhere.items() if role == "worker-*") >= 2400
+    assert {role for role, _ in elsewhere} >= {"worker-*", "inner-*"}
+
+
+def test_threads_that_never_let_go_of_their_gils_are_counted(with_own_gils: Interpreter) -> None:
+    """Each has had its own since before anybody counted; the tracer meets only the one between them."""
+    with (
+        Ending() as ending,
+        Running(with_own_gils.path, "own-gils") as target,
+        counted_process(target.pid, ending) as counted,
+    ):
+        pages, ledger = PagesOf(counted), ledger_of(counted)
+        (reading,) = pages.read()
+        while not (read := {gil: counts for gil, counts in of_gils(reading.roles).items() if counts.held_ns}).get("2"):
+            (reading,) = pages.read()
+        totals = ledger.update()
+    assert read["1"].held_ns == read["3"].held_ns == reading.at_ns - reading.started_ns
+    assert 0 < read["2"].held_ns < read["1"].held_ns
+    assert sum(thread.holding and not thread.counts.holds for thread in reading.threads) == 2
+    assert totals.busiest == 1.0
