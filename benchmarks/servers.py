@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import re
 import socket
 import statistics
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,14 +52,32 @@ SERVERS = {
     "gunicorn + Flask": (FLASK, ("gunicorn", "-w", "2", "--threads", "4", "-b", "127.0.0.1:{port}", "app:app")),
     "uvicorn + FastAPI": (FASTAPI, ("uvicorn", "--port", "{port}", "--log-level", "warning", "app:app")),
 }
+#: How long a server may take to begin.
+_START_SECONDS = 60.0
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_until_served(port: int) -> None:
+    """Return once a server listens at `port`. Raises `TimeoutError`."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"nobody listens at port {port} after {_START_SECONDS:.0f} s")
+
+
+def load_told() -> str:
+    """How busy the machine is."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 @contextlib.contextmanager
@@ -65,7 +85,7 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     """A server at work; yields its port."""
     code, words = SERVERS[server]
     (folder / "app.py").write_text(code)
-    port = _free_port()
+    port = free_port()
     module, *options = (word.format(port=port) for word in words)
     env = None
     if counted:
@@ -75,9 +95,7 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as process:
         try:
-            while process.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
+            wait_until_served(port)
             yield port
         finally:
             process.terminate()
