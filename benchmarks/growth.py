@@ -242,8 +242,9 @@ def _table(watched: _Watched) -> tuple[list[list[str]], list[str]]:
     for (who, what), values in watched.figures.items():
         length = len(values) // _PARTS
         means = [statistics.mean(values[at * length : (at + 1) * length]) for at in range(_PARTS)]
+        digits = 0 if "KiB" in what else 1
         grows = all(after - before > _FIGURES[what] for before, after in itertools.pairwise(means[-4:]))
-        rows.append([who, what, *(f"{one:,.1f}" for one in means), "grows" if grows else ""])
+        rows.append([who, what, *(f"{one:,.{digits}f}" for one in means), "grows" if grows else ""])
         grown += [f"{who}: {what}"] if grows else []
     return rows, grown
 

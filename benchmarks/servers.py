@@ -3,8 +3,9 @@
     python benchmarks/servers.py --python PATH [--pairs 10] [--seconds 12] [--markdown]
 
 gunicorn with Flask (two workers of four threads) and uvicorn with FastAPI, under `wrk` with 16 connections, on the
-loopback address; `--python` has those packages. Counters are read each second meanwhile. In each pair both run, the
-first of them in turns. The sign test says how likely it is that as many pairs go one way by chance alone.
+loopback address; `--python` has those packages. Counters are read each second meanwhile, and have to have counted. In
+each pair both run, the first of them in turns. The sign test says how likely it is that as many pairs go one way by
+chance alone. How busy the machine was is told before and after: its figures mean nothing beside other work.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
 
 
 def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[float, float, int]:
-    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted."""
+    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted.
+
+    Raises `RuntimeError` if none were although they should have been.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, holds = Path(name), 0
         with serving(python, server, folder, counted) as port:
@@ -123,6 +127,9 @@ def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[flo
                 done.set()
                 reader.join()
                 holds = sum(page.counts.holds for page in pages.read())
+                pages.close()
+                if not holds:
+                    raise RuntimeError(f"{server}: nothing was counted, so this is no comparison")
     rate, late = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
     assert rate is not None, said
     assert late is not None, said
@@ -147,6 +154,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table for the documentation")
     options = parser.parse_args()
     rows = list[list[str]]()
+    print(f"before: {load_told()}", file=sys.stderr)
     for server in SERVERS:
         rates, lates, bare, holds = list[float](), list[float](), list[tuple[float, float]](), 0
         for pair in range(options.pairs):
@@ -158,7 +166,8 @@ def main() -> None:
             lates.append(got[True][1] / got[False][1])
             bare.append(got[False][:2])
             holds += got[True][2]
-            print(f"{server}: requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}", file=sys.stderr)
+            said = f"requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}, {got[True][2]:,} holds counted"
+            print(f"{server}: {said}; {load_told()}", file=sys.stderr)
         for what, ratios, plain in (
             ("requests a second", rates, statistics.median(one for one, _ in bare)),
             ("99th percentile, ms", lates, statistics.median(one for _, one in bare)),
@@ -169,6 +178,7 @@ def main() -> None:
         rows.append([server, "holds of the GIL counted", f"{holds:,}", "", "", ""])
     head = ["server", "", "bare", "counted", "least to most", "by chance"]
     show(head, rows, markdown=options.markdown, left=2)
+    print(f"after: {load_told()}", file=sys.stderr)
 
 
 if __name__ == "__main__":
