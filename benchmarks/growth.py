@@ -75,8 +75,8 @@ _WORDS = {
     "gunicorn": "-w 2 --threads 4 --max-requests {most} --max-requests-jitter 100 -b 127.0.0.1:{port}",
     "uvicorn": "--workers 2 --limit-max-requests {most} --port {port} --log-level warning",
 }
-#: How the command lines of a server and of its workers go on behind the interpreter.
-_PATTERNS = {"gunicorn": ("-m gunicorn *",), "uvicorn": ("-m uvicorn *", "-c from multiprocessing*")}
+#: How the command lines of a server and of its workers go on behind the interpreter, and options of its own.
+_PATTERNS = {"gunicorn": ("*-m gunicorn *",), "uvicorn": ("*-m uvicorn *", "*-c from multiprocessing*")}
 _SERVED = re.compile(r"giltrace: metrics at http://(\S+)/metrics")
 #: Without the name, which `resets` drops, series would be alike.
 _SHRUNK = (
