@@ -109,7 +109,9 @@ class _Watched:
         if self.giltrace is not None:
             for what, value in (_figures(self.giltrace) or {}).items():
                 self.figures["giltrace", what].append(value)
-        sizes = [size for path in (self.folder / "tmp").rglob("*") if (size := _kib(path)) is not None]
+        # Folders go while this looks, which `os.walk` passes over.
+        files = [Path(at, name) for at, _, names in os.walk(self.folder / "tmp") for name in names]
+        sizes = [size for path in files if (size := _kib(path)) is not None]
         self.figures["counted in", "files"].append(len(sizes))
         self.figures["counted in", "files, KiB"].append(sum(sizes))
 
@@ -134,7 +136,7 @@ def _identity(pid: int) -> _Identity | None:
 
 def _kib(path: Path) -> float | None:
     with contextlib.suppress(OSError):
-        return path.stat().st_blocks / 2 if path.is_file() else None
+        return path.stat().st_blocks / 2
     return None
 
 

@@ -38,7 +38,7 @@ def find(pid: int) -> Process:
         raise TargetError(f"process {pid} is giltrace itself", "in Python, use `with giltrace.trace(...)`")
     if status["State"][0] in "ZX":
         raise TargetError(f"process {pid} has ended and waits for its parent {status['PPid']} to notice (a zombie)")
-    owner = process.owner
+    owner = int(status["Uid"].split()[1])
     if os.geteuid() not in (0, owner):
         raise TargetError(f"process {pid} belongs to another user (uid {owner})", f"sudo giltrace attach {pid}")
     return process
