@@ -3,8 +3,9 @@
     python benchmarks/servers.py --python PATH [--pairs 10] [--seconds 12] [--markdown]
 
 gunicorn with Flask (two workers of four threads) and uvicorn with FastAPI, under `wrk` with 16 connections, on the
-loopback address; `--python` has those packages. Counters are read each second meanwhile. In each pair both run, the
-first of them in turns. The sign test says how likely it is that as many pairs go one way by chance alone.
+loopback address; `--python` has those packages. Counters are read each second meanwhile, and have to have counted. In
+each pair both run, the first of them in turns. The sign test says how likely it is that as many pairs go one way by
+chance alone. How busy the machine was is told before and after: its figures mean nothing beside other work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import re
 import socket
 import statistics
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,14 +53,32 @@ SERVERS = {
     "gunicorn + Flask": (FLASK, ("gunicorn", "-w", "2", "--threads", "4", "-b", "127.0.0.1:{port}", "app:app")),
     "uvicorn + FastAPI": (FASTAPI, ("uvicorn", "--port", "{port}", "--log-level", "warning", "app:app")),
 }
+#: How long a server may take to begin.
+_START_SECONDS = 60.0
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_until_served(port: int) -> None:
+    """Return once a server listens at `port`. Raises `TimeoutError`."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"nobody listens at port {port} after {_START_SECONDS:.0f} s")
+
+
+def load_told() -> str:
+    """How busy the machine is."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 @contextlib.contextmanager
@@ -65,7 +86,7 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     """A server at work; yields its port."""
     code, words = SERVERS[server]
     (folder / "app.py").write_text(code)
-    port = _free_port()
+    port = free_port()
     module, *options = (word.format(port=port) for word in words)
     env = None
     if counted:
@@ -75,16 +96,17 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as process:
         try:
-            while process.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
+            wait_until_served(port)
             yield port
         finally:
             process.terminate()
 
 
 def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[float, float, int]:
-    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted."""
+    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted.
+
+    Raises `RuntimeError` if none were although they should have been.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, holds = Path(name), 0
         with serving(python, server, folder, counted) as port:
@@ -105,6 +127,9 @@ def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[flo
                 done.set()
                 reader.join()
                 holds = sum(page.counts.holds for page in pages.read())
+                pages.close()
+                if not holds:
+                    raise RuntimeError(f"{server}: nothing was counted, so this is no comparison")
     rate, late = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
     assert rate is not None, said
     assert late is not None, said
@@ -129,6 +154,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table for the documentation")
     options = parser.parse_args()
     rows = list[list[str]]()
+    print(f"before: {load_told()}", file=sys.stderr)
     for server in SERVERS:
         rates, lates, bare, holds = list[float](), list[float](), list[tuple[float, float]](), 0
         for pair in range(options.pairs):
@@ -140,7 +166,8 @@ def main() -> None:
             lates.append(got[True][1] / got[False][1])
             bare.append(got[False][:2])
             holds += got[True][2]
-            print(f"{server}: requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}", file=sys.stderr)
+            said = f"requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}, {got[True][2]:,} holds counted"
+            print(f"{server}: {said}; {load_told()}", file=sys.stderr)
         for what, ratios, plain in (
             ("requests a second", rates, statistics.median(one for one, _ in bare)),
             ("99th percentile, ms", lates, statistics.median(one for _, one in bare)),
@@ -151,6 +178,7 @@ def main() -> None:
         rows.append([server, "holds of the GIL counted", f"{holds:,}", "", "", ""])
     head = ["server", "", "bare", "counted", "least to most", "by chance"]
     show(head, rows, markdown=options.markdown, left=2)
+    print(f"after: {load_told()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,17 @@ _PORT = "8000"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A section of the page: what has to be installed, programs by their names, commands, and what is to be blamed."""
+    """A section of the page: what has to be installed, programs by their names, commands, and what is to be blamed.
+
+    `place` is the line to be blamed as reports write it, "total (shop.py:10)", of `function`.
+    """
 
     title: str
     needs: tuple[str, ...]
     programs: dict[str, str]
     commands: str
     function: str
+    place: str
 
     @property
     def recording(self) -> str:
@@ -71,7 +75,7 @@ def _recipe(section: str, common: dict[str, str]) -> Recipe:
     line = _LINE.search(shown)
     assert line is not None
     packages = tuple(re.findall(r"`(\w+)`", needs[1]))
-    return Recipe(section.partition("\n")[0], packages, common | _programs(section), commands, line[1])
+    return Recipe(section.partition("\n")[0], packages, common | _programs(section), commands, line[1], line[0])
 
 
 def missing(recipe: Recipe, python: str = "python") -> list[str]:
@@ -110,8 +114,9 @@ def follow(recipe: Recipe, folder: Path) -> str:
     rows = [row for process in report["processes"] for row in process["blame"]]
     worst = max(rows, key=lambda row: int(row["ns"]), default={"culprit": {}})["culprit"]
     name = worst.get("own_function") or worst.get("function")
-    right = name == recipe.function and name in printed
-    return "" if right else f"{name} is blamed, not {recipe.function}\n{printed}"
+    if name != recipe.function:
+        return f"{name} is blamed, not {recipe.function}\n{printed}"
+    return "" if recipe.place in printed else f"the line is not {recipe.place}\n{printed}"
 
 
 def main(titles: list[str]) -> int:

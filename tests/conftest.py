@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from docs import recipes
-from tests import processes, prometheus, sanitizers, viewers
+from tests import pods, processes, prometheus, sanitizers, viewers
 from tests.interpreters import Interpreter, interpreters, some
 
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
@@ -92,6 +92,7 @@ TOOLS: dict[str, Callable[[], bool]] = {
     "openssl": _has_program("openssl"),
     "setpriv": _has_program("setpriv"),
     "tmux": _has_program("tmux"),
+    "image": pods.available,
     "less": _has_program("less"),
     "zsh": _has_program("zsh"),
     "fish": _has_program("fish"),

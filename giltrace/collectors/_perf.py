@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from giltrace.process.capabilities import granted, in_kubernetes
+
 _SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 
 _TYPE_SOFTWARE = 1
@@ -248,13 +250,17 @@ def explain(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return _explain_refusal()
     if error.errno == errno.ENOSYS:
-        return "perf_event_open is not available here (blocked by a sandbox, or an unknown machine type): " + _SECCOMP
+        return (
+            "perf_event_open is not available here (blocked by a sandbox, or an unknown machine type): "
+            + _without_filter()
+        )
     if error.errno == errno.EMFILE:
         return "too many open files: raise the limit with ulimit -n"
     return f"perf_event_open failed: {error.strerror}"
 
 
-_SECCOMP = "in a container, start it with --cap-add PERFMON or --security-opt seccomp=unconfined"
+def _without_filter() -> str:
+    return granted("PERFMON") + ("" if in_kubernetes() else " or --security-opt seccomp=unconfined")
 
 
 def _explain_refusal() -> str:
@@ -264,4 +270,4 @@ def _explain_refusal() -> str:
         paranoid = 2
     if paranoid > 2:
         return f"kernel.perf_event_paranoid is {paranoid}: sudo sysctl kernel.perf_event_paranoid=2"
-    return f"perf_event_open is forbidden although kernel.perf_event_paranoid is {paranoid}: {_SECCOMP}"
+    return f"perf_event_open is forbidden although kernel.perf_event_paranoid is {paranoid}: {_without_filter()}"

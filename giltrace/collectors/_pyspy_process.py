@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giltrace.collectors import _perf
+from giltrace.process.capabilities import granted
 
 if TYPE_CHECKING:
     from giltrace.collectors._pyspy_trace import ChromeTrace
@@ -118,10 +119,8 @@ class PySpyProcess:
         """Say why it has recorded nothing, remedy included."""
         text = self._output()
         if "ermission denied" in text.lower() or "Operation not permitted" in text:
-            return (
-                "py-spy may not read the target: sudo sysctl kernel.yama.ptrace_scope=0, "
-                "or in a container start it with --cap-add SYS_PTRACE"
-            )
+            remedy = f"sudo sysctl kernel.yama.ptrace_scope=0, or {granted('SYS_PTRACE')}"
+            return f"py-spy may not read the target: {remedy}"
         errors = [line.removeprefix("Error: ") for line in text.splitlines() if line.startswith("Error: ")]
         if not Path(f"/proc/{self.target}").exists() or self.status in (0, -signal.SIGINT):
             return f"process {self.target} ended before py-spy had a sample of it"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from giltrace.errors import TargetError
+from giltrace.process.capabilities import granted
 from giltrace.process.elf import LoadedObject, NotElf
 from giltrace.process.memory import Memory, loaded_objects
 from giltrace.process.stat import stat_fields
@@ -347,5 +348,5 @@ def _not_allowed(pid: int) -> TargetError:
         )
     return TargetError(
         f"{what}: it has capabilities or is not dumpable, or this container lacks CAP_SYS_PTRACE",
-        "run giltrace with sudo, or start the container with --cap-add SYS_PTRACE",
+        f"run giltrace with sudo, or {granted('SYS_PTRACE')}",
     )

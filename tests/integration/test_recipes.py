@@ -42,6 +42,6 @@ def test_every_recipe_is_found_with_its_programs() -> None:
 
 def test_what_comes_out_otherwise_is_told(tmp_path: Path) -> None:
     (flask,) = (recipe for recipe in ALL if recipe.title == "Flask under gunicorn")
-    broken = Recipe(flask.title, (), flask.programs, "echo begun\nfalse\n: giltrace record -o out/none\n", "total")
+    broken = Recipe(flask.title, (), flask.programs, "echo begun\nfalse\n: giltrace record -o out/none\n", "total", "")
     assert follow(broken, tmp_path) == "status 1\nbegun\n"
-    assert missing(Recipe("", ("json", "no_such_package"), {}, "", ""), sys.executable) == ["no_such_package"]
+    assert missing(Recipe("", ("json", "no_such_package"), {}, "", "", ""), sys.executable) == ["no_such_package"]

@@ -37,13 +37,18 @@ def check_up(pid: int) -> tuple[str, Sequence[Finding]]:
         reason = GilCollector().available(None)
         if reason is not None:
             raise TargetError(reason)
-        target = refusals.check_exact(process)
+        # A filter is told beside this: what else is missing should not take a second look.
+        target = refusals.check_exact(process, allow_seccomp=True)
 
     readable = _problem(lambda: refusals.check_readable(process))
-    findings.append(Finding("exact", "ptrace, and a thread at a safe moment", _problem(exact) or _moments(target)))
+    unread = readable or _problem(lambda: Target(process).interpreter)
+    in_the_way = [_problem(exact)]
+    if readable or not unread:
+        in_the_way.append(_problem(lambda: refusals.check_filter(process)))
+    told = "; ".join(problem for problem in in_the_way if problem) or _moments(target)
+    findings.append(Finding("exact", "ptrace, and a thread at a safe moment", told))
     findings.append(Finding("observe", "to read its memory", readable or _problem(lambda: _is_python(process))))
     findings.append(Finding("sched", "perf events", _sched(pid)))
-    unread = readable or _problem(lambda: Target(process).interpreter)
     missing = f"py-spy is not installed: {installation.with_package('py-spy')}" if find_program() is None else unread
     findings.append(Finding("py-spy", "to read its memory", missing))
     return _describe(process, target), findings

@@ -53,6 +53,11 @@ class Process:
         except OSError:
             return False
 
+    @property
+    def owner(self) -> int:
+        """The user whose rights it has. Raises OSError."""
+        return int(self.status()["Uid"].split()[1])
+
     def status(self, tid: int | None = None) -> dict[str, str]:
         """Return the fields of its status file, or of one of its threads'. Raises OSError."""
         path = self.folder / "status" if tid is None else self.folder / "task" / str(tid) / "status"

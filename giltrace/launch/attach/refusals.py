@@ -14,6 +14,7 @@ from giltrace.launch.attach.heads import is_recorded
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone, read_memory
 from giltrace.launch.attach.target import Target
+from giltrace.process.capabilities import granted, lacking
 from giltrace.process.deputy import Deputy, User
 from giltrace.process.folder import Folder
 
@@ -52,14 +53,15 @@ def check_readable(process: Process) -> None:
             raise TargetError(f"process {pid} is not Python but a part of the kernel")
         read_memory(pid, first.start, 1)
     except (Denied, PermissionError):
-        raise TargetError(f"the kernel does not let you trace process {pid}", _denied_remedy(pid)) from None
+        raise TargetError(f"the kernel does not let you trace process {pid}", _denied_remedy(process)) from None
     except Gone:
         raise TargetError(f"process {pid} has ended") from None
     except OSError:
         return  # this mapping cannot be read by anybody
 
 
-def _denied_remedy(pid: int) -> str:
+def _denied_remedy(process: Process) -> str:
+    pid = process.pid
     try:
         scope = int(_YAMA.read_text())
     except (OSError, ValueError):
@@ -68,27 +70,30 @@ def _denied_remedy(pid: int) -> str:
         return (
             "kernel.yama.ptrace_scope is 3, which forbids it to everybody until the next boot: start it with `record`"
         )
-    if scope == 2 or (scope == 1 and os.geteuid() == 0):
-        return f"kernel.yama.ptrace_scope is {scope}: it takes root with CAP_SYS_PTRACE: sudo giltrace attach {pid}"
+    if os.geteuid() == 0:
+        # All that is missing, so that nobody has to come again for the rest.
+        return granted("SYS_PTRACE", *_lacking_for_others(process))
+    if scope == 2:
+        return f"kernel.yama.ptrace_scope is 2: it takes root with CAP_SYS_PTRACE: sudo giltrace attach {pid}"
     if scope == 1:
         return f"kernel.yama.ptrace_scope is 1: sudo giltrace attach {pid}, or sudo sysctl kernel.yama.ptrace_scope=0"
-    if os.geteuid() == 0:
-        return "in a container, start it with --cap-add SYS_PTRACE"
     return f"it has more rights than you, or has forbidden it (prctl PR_SET_DUMPABLE): sudo giltrace attach {pid}"
 
 
 def check_capabilities(process: Process) -> None:
     """Raise `TargetError` if this is root without the capabilities that it takes to work for another user."""
-    owner = int(process.status()["Uid"].split()[1])
-    if os.geteuid() != 0 or owner == 0:
-        return
-    has = int(Process(os.getpid()).status()["CapEff"], 16)
-    missing = [name for name, bits in _FOR_OTHERS.items() if not any(has >> bit & 1 for bit in bits)]
+    missing = _lacking_for_others(process)
     if missing:
+        owner = process.owner
         raise TargetError(
             f"process {process.pid} belongs to uid {owner}, and root here may not act for another user",
-            f"in a container, start it with --cap-add {' --cap-add '.join(missing)}, or run it as uid {owner}",
+            f"{granted(*missing)}, or run it as uid {owner}",
         )
+
+
+def _lacking_for_others(process: Process) -> list[str]:
+    """What this user, if it is root, lacks for a process of another user's."""
+    return lacking(_FOR_OTHERS) if os.geteuid() == 0 and process.owner != 0 else []
 
 
 def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
@@ -98,11 +103,8 @@ def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
     """
     check_machine(process)
     _check_state(process)
-    if process.status().get("Seccomp") == "2" and not allow_seccomp:
-        raise TargetError(
-            f"process {process.pid} runs under a seccomp filter, which may kill it for what the tracer does",
-            f"{_outside(process.pid)}; or add --allow-seccomp if the filter only forbids, as Docker's default does",
-        )
+    if not allow_seccomp:
+        check_filter(process)
     check_readable(process)
     check_capabilities(process)
     try:
@@ -116,6 +118,15 @@ def check_exact(process: Process, *, allow_seccomp: bool = False) -> Target:
         raise TargetError(f"process {process.pid} runs Python {shown}", "giltrace follows CPython 3.8 and newer")
     _check_traced(target)
     return target
+
+
+def check_filter(process: Process) -> None:
+    """Raise `TargetError` for a process under a seccomp filter."""
+    if process.status().get("Seccomp") == "2":
+        raise TargetError(
+            f"process {process.pid} runs under a seccomp filter, which may kill it for what the tracer does",
+            f"{_outside(process.pid)}; or add --allow-seccomp if the filter only forbids, as Docker's default does",
+        )
 
 
 def check_machine(process: Process) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -154,6 +155,18 @@ def test_the_manifests_ask_for_these_and_for_commands_that_there_are(name: str) 
     parsed = command.make_context("metrics", arguments[1:]).params
     assert list(parsed["match"]) == ["gunicorn"]
     assert parsed["allow_seccomp"] is True
+
+
+@pytest.mark.parametrize("version", ["1.25", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("name", ["sidecar.yaml", "daemonset.yaml"])
+def test_the_manifests_are_what_kubernetes_takes(name: str, version: str) -> None:
+    """By its own schemas; a field that these do not know is refused, too."""
+    manifest = yaml.safe_load((KUBERNETES / name).read_text())
+    kubernetes_validate.validate(manifest, version, strict=True)
+    (ours,) = [one for one in manifest["spec"]["template"]["spec"]["containers"] if one["name"] == "giltrace"]
+    ours["securityContext"]["capabilites"] = ours["securityContext"].pop("capabilities")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_the_image_installs_extras_that_there_are() -> None:
