@@ -298,6 +298,14 @@ class Process:
         return found
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it ran, and a thread held its GIL, for at least as long as is told here: nobody saw its end."""
+        if self.has_sched or self.left or self.sampling is not None or self.end_of == "window" or not len(self.holds):
+            return False
+        last = self.holds[self.holds["end"] == self.end]
+        return bool((last["flags"] & np.uint8(Flag.PARTIAL_END)).any())
+
+    @property
     def chosen_threads(self) -> list[int]:
         """The numbers of the threads that are asked about."""
         return list(range(len(self.threads))) if self.chosen is None else np.flatnonzero(self.chosen).tolist()
@@ -406,6 +414,11 @@ class Timeline:
             told.append(
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
                 "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
+            )
+        if cut := sum(process.is_bounded for process in self.processes if process.end < self.end):
+            told.append(
+                f"processes whose end is not on record: {cut}; a thread that had the GIL then counts as its holder up "
+                "to its last record only, and may have had it for longer"
             )
         if self.gathered:
             told.append(
