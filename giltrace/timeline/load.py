@@ -115,7 +115,8 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
-    processes = _as_long_as_known(processes, meta, times)
+    if sched is None:  # else the kernel knows, and more exactly
+        processes = _as_long_as_known(processes, meta, times)
     processes = with_holders(processes, meta.holders, meta.thread_names)
     asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
     processes = with_sleepers(processes, asleep, meta.thread_names)

@@ -302,8 +302,7 @@ class Process:
         """Whether it ran, and a thread held its GIL, for at least as long as is told here: nobody saw its end."""
         if self.has_sched or self.left or self.sampling is not None or self.end_of == "window" or not len(self.holds):
             return False
-        last = self.holds[self.holds["end"] == self.end]
-        return bool((last["flags"] & np.uint8(Flag.PARTIAL_END)).any())
+        return bool((self.holds["flags"][self.holds["end"] == self.end] & np.uint8(Flag.PARTIAL_END)).any())
 
     @property
     def chosen_threads(self) -> list[int]:
@@ -416,10 +415,7 @@ class Timeline:
                 "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
             )
         if cut := sum(process.is_bounded for process in self.processes if process.end < self.end):
-            told.append(
-                f"processes whose end is not on record: {cut}; a thread that had the GIL then counts as its holder up "
-                "to its last record only, and may have had it for longer"
-            )
+            told.append(f"processes whose end is not on record: {cut}; their last holds count up to the last record")
         if self.gathered:
             told.append(
                 "a long recording: quiet holds that came one after the other were added up for this; all sums and "

@@ -172,3 +172,14 @@ def test_a_dump_of_a_loop(tmp_path: Path) -> None:
     process = only(timeline)
     assert begun + 300_000_000 <= process.end == timeline.end
     assert held_at(process, process.end) == ["MainThread"]
+
+
+@pytest.mark.needs("perf")
+def test_where_the_kernel_was_asked_its_word_counts(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "giltrace", "record", "--light", "--no-trace", "-o", str(tmp_path / "killed")]
+    subprocess.run([*command, "-c", KILLED], capture_output=True, timeout=120)
+    timeline = load(tmp_path / "killed.giltrace")
+    process = only(timeline)
+    assert process.end < timeline.end
+    assert process.end_of == "process"
+    assert not any("end is not on record" in remark for remark in timeline.remarks)
