@@ -24,6 +24,7 @@ from giltrace.recording import sched, snapshot
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.folder import SUFFIX
 from giltrace.recording.live import LiveReader
+from giltrace.recording.locate import writers
 from giltrace.recording.meta import Meta
 from giltrace.recording.sleepers import Sleeper
 from giltrace.recording.trigger import Trigger
@@ -67,7 +68,7 @@ def dump(folder: Folder, out: Path, caught: Caught, pid: int, ask: AskSleepers =
             reports.append(CollectorReport("sched", "ok", cost=f"{records:,} records", lost=lost))
         known = {(one.pid, one.tid): one for one in (*meta.asleep, *ask(pid))}
         meta.asleep = list(known.values())
-        meta.end_ns = begun
+        meta.end_ns, meta.lived = begun, [[one, begun] for one in writers(folder, meta.ids)]
         meta.collectors = [asdict(report) for report in reports]
         meta.trigger = caught.trigger
         meta.state = "complete"

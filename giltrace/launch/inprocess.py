@@ -55,9 +55,10 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
     try:
         yield path
     finally:
+        now = time.monotonic_ns()
         # Else the process has put a seccomp filter on itself, which may kill it for that.
         if native.stop():
-            meta.end_ns = time.monotonic_ns()
+            meta.end_ns, meta.lived = now, [[os.getpid(), now]]
             cores.look(now=True)
             append_pair(path)
             meta.collectors = [asdict(GilCollector().report(path))]

@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,6 +95,23 @@ def _is_ours(file: str) -> bool:
     return Path(giltrace.__file__).parent in Path(file).parents
 
 
+def executed(pid: int) -> str:
+    """The program that a process executes, by its path; empty if that is not known."""
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/exe")
+    return ""
+
+
+def _lived(path: Path, pid: int, program: str, *, ended: bool) -> list[int]:
+    """The processes known to have run up to now, in the image recorded last; `program` is what `pid` executed."""
+    # Only now: the target was started without numpy.
+    from giltrace.process.folder import Folder
+    from giltrace.recording.locate import last_wrote, writers
+
+    with Folder.own(path) as folder:
+        return writers(folder) + ([pid] if ended and last_wrote(folder, pid, program) else [])
+
+
 def record(
     target: Target,
     path: Path,
@@ -137,15 +154,16 @@ def record(
         folder.keep()
         if room is not None:
             room.start()
-        status = child.wait(POLL_SECONDS, crew.look)
+        program, status = executed(child.pid), child.wait(POLL_SECONDS, crew.look)
         while status is None:
             crew.poll()
             if room is not None and (why := room.full()):
                 meta.ended = why
                 break
-            status = child.wait(POLL_SECONDS, crew.look)
+            program, status = executed(child.pid) or program, child.wait(POLL_SECONDS, crew.look)
         meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
+    meta.lived = [[pid, meta.end_ns] for pid in _lived(path, child.pid, program, ended=status is not None)]
     if room is not None and status is None:
         room.send_away()
     with ending():

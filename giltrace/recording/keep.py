@@ -65,6 +65,11 @@ class _Copy:
         self._small: Iterator[int] = iter(())
         self.write_head()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._source.pid
+
     def write_head(self) -> None:
         """Describe the process as it is known now."""
         head = np.frombuffer(self._source.header.head, np.uint8).copy()
@@ -208,8 +213,8 @@ class Keeper:
         for copy in self._copies.values():
             copy.finish()
         self._meta.end_ns = time.monotonic_ns()
-        for one in self._meta.holders:
-            one += [self._until_ns] if one[0] not in self._ended else []
+        lived = {copy.pid for copy in self._copies.values()} - self._ended
+        self._meta.lived = [[pid, self._until_ns] for pid in sorted(lived)]
         gil = {"name": "gil", "status": "ok"}
         sched = {"name": "sched", "status": "off: what is kept out of the live view is the GIL only"}
         self._meta.collectors = [gil, sched]

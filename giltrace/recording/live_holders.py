@@ -55,7 +55,7 @@ class Holders:
             return  # what the tracers have written is there all the same
         # The tracer knows ids as they are in the process's own pid namespace.
         inside = {here: int(its) for its, here in meta.ids.items()}
-        for pid, tid, address, *_ in meta.holders:
+        for pid, tid, address in meta.holders:
             holder = Holder(inside.get(tid, tid), meta.thread_names.get(str(tid), ""), address)
             self._of.setdefault(inside.get(pid, pid), []).append(holder)
         self.known_ns = time.monotonic_ns() if self._of else 0

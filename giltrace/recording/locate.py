@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -15,8 +16,9 @@ from giltrace.errors import RecordingError
 from giltrace.process.deputy import Deputy, User
 from giltrace.process.folder import Folder, sees_the_same
 from giltrace.recording import layout
-from giltrace.recording.folder import SUFFIX
+from giltrace.recording.folder import GIL_NAME, SUFFIX
 
+_NOBODY: Mapping[str, int] = {}
 _TRACE = ".pftrace"
 _MAPPED = re.compile(r"^\S+ r\S+ .* (/.*/gil-\d+-\d+\.bin)$", re.M)
 
@@ -90,6 +92,33 @@ def being_written(pid: int) -> Written | None:
                     return Written(Path(parent if ours else f"/proc/{pid}/root{parent}"), folder, is_foreign)
                 folder.close()
     return None
+
+
+def writers(folder: Folder, ids: Mapping[str, int] = _NOBODY) -> list[int]:
+    """The processes that write to the recording `folder` now, by their ids here; `ids` as in `Meta`.
+
+    What executes another program writes no more: it has nothing mapped. Who may not be looked at is left out.
+    """
+    found = set()
+    for name in folder.names(GIL_NAME):
+        match = GIL_NAME.fullmatch(name)
+        if match is None:
+            continue
+        pid = ids.get(match[1], int(match[1]))
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_bytes()
+            if f"/{name}".encode() in maps and _is_at_work(folder, name):
+                found.add(pid)
+    return sorted(found)
+
+
+def last_wrote(folder: Folder, pid: int, program: str) -> bool:
+    """Whether the newest file of process `pid` in the recording `folder` is of this `program`, by its path."""
+    own = [name for name in folder.names(GIL_NAME) if (match := GIL_NAME.fullmatch(name)) and int(match[1]) == pid]
+    if not own or not program:
+        return False
+    head = folder.read(max(own, key=lambda name: int(name[:-4].rpartition("-")[2])), layout.HEADER.itemsize)
+    return len(head) > 0 and bytes(np.frombuffer(head, layout.HEADER)["executable"][0]) == os.fsencode(program)
 
 
 def _open(pid: int, path: str, deputy: Deputy | None, owners: frozenset[int] | None) -> Folder:

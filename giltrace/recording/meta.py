@@ -41,10 +41,10 @@ class Meta:
     later is there in part only. `stops` has, of each time that giltrace stopped a thread of the program, that one's id
     here, the begin and the end; `own_threads` the same of threads that giltrace itself had in the program. `holders`
     has, of each GIL of a process that ran already, the process, the thread that had it as the tracer came (0: it was
-    free), both by their ids here, the address of its mutex, and perhaps a time at which it lived.
-    `asleep` are the threads that slept in a lock then.
-    `files` has, by the name that the interpreter has for a piece of code, what people call it: a notebook's cells.
-    `ended` says why recording ended before the program did.
+    free), both by their ids here, and the address of its mutex. `asleep` are the threads that slept in a lock then.
+    `lived` has processes by their ids here, each with an instant at which it is known to have executed the program
+    still that its newest file is of. `files` has, by the name that the interpreter has for a piece of code, what people
+    call it: a notebook's cells. `ended` says why recording ended before the program did.
     """
 
     giltrace: str
@@ -64,6 +64,7 @@ class Meta:
     own_threads: list[list[int]] = field(default_factory=list)
     holders: list[list[int]] = field(default_factory=list)
     asleep: list[Sleeper] = field(default_factory=list)
+    lived: list[list[int]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     ended: str = ""
     format: str = FORMAT
@@ -185,8 +186,15 @@ def _are_stretches(value: object) -> bool:
     )
 
 
+def _are_instants(value: object) -> bool:
+    """Whether a value is a list of [id of a process, time]."""
+    return isinstance(value, list) and all(
+        isinstance(one, list) and len(one) == 2 and _is_id(one[0]) and is_int(one[1], 0, MAX_TIME) for one in value
+    )
+
+
 def _are_holders(value: object) -> bool:
-    """Whether a value is a list of [id of a process, id of a thread or 0, address], a time may follow."""
+    """Whether a value is a list of [id of a process, id of a thread or 0, address]."""
     # Where this is asked numpy is there; a recorder starts its target without.
     from giltrace.recording.layout import MAX_GILS
 
@@ -194,11 +202,7 @@ def _are_holders(value: object) -> bool:
         isinstance(value, list)
         and len(value) <= MAX_GILS
         and all(
-            isinstance(one, list)
-            and len(one) in (3, 4)
-            and _is_id(one[0])
-            and _may_be_id(one[1])
-            and all(map(is_int, one[2:]))
+            isinstance(one, list) and len(one) == 3 and _is_id(one[0]) and _may_be_id(one[1]) and is_int(one[2])
             for one in value
         )
     )
@@ -237,6 +241,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "own_threads": _are_stretches,
     "holders": _are_holders,
     "asleep": lambda value: isinstance(value, list) and len(value) <= MOST_SLEEPERS and all(map(is_sleeper, value)),
+    "lived": _are_instants,
     "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "start_ns": is_int,

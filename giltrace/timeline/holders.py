@@ -13,9 +13,9 @@ from giltrace.recording.order import joined
 
 
 def with_holders(
-    processes: Iterable[ProcessEvents], holders: Sequence[Sequence[int]], names: Mapping[str, str], end: int = 0
+    processes: Iterable[ProcessEvents], holders: Sequence[Sequence[int]], names: Mapping[str, str]
 ) -> list[ProcessEvents]:
-    """Begin the holds that never ended: `holders` and `names` as in `Meta`, and the recording's `end` (ns), if known.
+    """Begin the holds that never ended: `holders` and `names` as in `Meta`.
 
     From the tracer's coming on each release is on record. A GIL that was held then, and of which there is none, was
     held all the time; one that was free, and that nobody took or asked for, was free all the time.
@@ -25,11 +25,8 @@ def with_holders(
     for process in processes:
         if process.pid in left and not process.not_python:
             left.remove(process.pid)  # the program that it goes on with, if it does, begins anew
-            mine = [one for one in holders if one[0] == process.pid]
-            process = _with(process, [(tid, address) for _, tid, address, *_ in mine], names)
-            until = max((one[3] for one in mine if len(one) > 3), default=0)
-            until = min(until, end)
-            process = replace(process, known_until=max(process.known_until, until))
+            mine = [(tid, address) for pid, tid, address in holders if pid == process.pid]
+            process = _with(process, mine, names)
         told.append(process)
     return told
 

@@ -115,7 +115,9 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
     processes = [_as_seen_here(_since(process, complete), meta) for process in processes]
-    processes = with_holders(processes, meta.holders, meta.thread_names, meta.end_ns or 0)
+    if sched is None:  # else the kernel knows, and more exactly
+        processes = _as_long_as_known(processes, meta, times)
+    processes = with_holders(processes, meta.holders, meta.thread_names)
     asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
     processes = with_sleepers(processes, asleep, meta.thread_names)
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
@@ -170,6 +172,17 @@ def _with_footprint(process: Process, meta: Meta) -> Process:
     # Who has started a program waits for its end.
     left = meta.finished and meta.exit_status is None and meta.trigger is None and process.sampling is None
     return replace(process, stops=np.array(stops, STOP), left=left)
+
+
+def _as_long_as_known(processes: Sequence[ProcessEvents], meta: Meta, times: Times) -> list[ProcessEvents]:
+    """Say until when processes ran that were seen to: who computes writes no record for as long as it likes."""
+    newest = {process.pid: index for index, process in enumerate(processes)}
+    told = list(processes)
+    for pid, until in meta.lived:
+        index = newest.get(pid)
+        if index is not None and times.have(np.array([until])).all():
+            told[index] = replace(told[index], known_until=until)
+    return told
 
 
 def _since(process: ProcessEvents, begin: int) -> ProcessEvents:

@@ -298,6 +298,13 @@ class Process:
         return found
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it ran, and a thread held its GIL, for at least as long as is told here: nobody saw its end."""
+        if self.has_sched or self.left or self.sampling is not None or self.end_of == "window" or not len(self.holds):
+            return False
+        return bool((self.holds["flags"][self.holds["end"] == self.end] & np.uint8(Flag.PARTIAL_END)).any())
+
+    @property
     def chosen_threads(self) -> list[int]:
         """The numbers of the threads that are asked about."""
         return list(range(len(self.threads))) if self.chosen is None else np.flatnonzero(self.chosen).tolist()
@@ -412,6 +419,8 @@ class Timeline:
                 "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
                 "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
             )
+        if cut := sum(process.is_bounded for process in self.processes if process.end < self.end):
+            told.append(f"processes whose end is not on record: {cut}; their last holds count up to the last record")
         if self.gathered:
             told.append(
                 "a long recording: quiet holds that came one after the other were added up for this; all sums and "

@@ -76,7 +76,7 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
         place_types=np.append(process.place_types, np.zeros(len(made), np.uint32)),
         held=np.concatenate([process.held, _held(events, sleeping, number)]),
         stacks=with_stacks(process.stacks, [one.frames for one, _ in sleeping if one.frames]),
-        known_until=max(one.last_ns for one, _ in sleeping),
+        known_until=max(process.known_until, *(one.last_ns for one, _ in sleeping)),
     )
 
 

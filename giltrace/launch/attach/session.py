@@ -12,7 +12,7 @@ from pathlib import Path
 
 import giltrace
 from giltrace.collectors.base import Collector, Session
-from giltrace.collectors.gil import GilCollector
+from giltrace.collectors.gil import PAIR_INTERVAL_NS, GilCollector
 from giltrace.errors import OutputError, TargetError
 from giltrace.launch.attach import inject, refusals
 from giltrace.launch.attach.heads import marked_as_recorded
@@ -26,6 +26,7 @@ from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.process.folder import Folder
 from giltrace.recording.folder import RecordingFolder
+from giltrace.recording.locate import writers
 from giltrace.recording.meta import Meta
 from giltrace.views.ending import Ending
 
@@ -111,6 +112,8 @@ class Recording:
         self.meta.ids = process.ids_here()
         self.meta.write(path)
         self._gil = GilCollector(depth)
+        self._lived: dict[int, int] = {}
+        self._next_look_ns = 0
         self._crew = Crew([self._gil, *collectors], None)
         self._crew.prepare(path, {})
         try:
@@ -132,14 +135,24 @@ class Recording:
         """Keep it going; to be called many times a second."""
         self._crew.poll()
         self._tracer.poll()
+        if time.monotonic_ns() >= self._next_look_ns:
+            self._look_who_lives()
         if self.meta.ids:
             self.meta.ids |= self._process.ids_here()
+
+    def _look_who_lives(self) -> None:
+        """Note until when each process has written, or computed and would have written."""
+        now = time.monotonic_ns()
+        self._next_look_ns = now + PAIR_INTERVAL_NS
+        self._lived |= dict.fromkeys(writers(self.files, self.meta.ids), now)
 
     def finish(self) -> Outcome:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
         self.meta.asleep = seen_again(self.meta.asleep, self.sleepers.look())
+        self._look_who_lives()
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
+        self.meta.lived = [list(one) for one in self._lived.items()]
         said += self._place.collect(self._path)
         self._crew.stop()
         reports = self._crew.reports
