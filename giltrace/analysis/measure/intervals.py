@@ -43,12 +43,12 @@ def covered(start: Ints, end: Ints, until: Ints) -> Ints:
 
 def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The hold that each `thread` had given up last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, _by_end(process), thread, time)
+    return _last_hold(axis, _by_end(process), thread, time)
 
 
 def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     """The hold that each `thread` had begun last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, _by_start(process), thread, time)
+    return _last_hold(axis, _by_start(process), thread, time)
 
 
 class _Placed(NamedTuple):
@@ -78,12 +78,11 @@ def _placed(process: Process, edge: npt.NDArray[Any]) -> _Placed:
     return _Placed(order[again].astype(np.int32), place[again])
 
 
-def _last_hold(
-    process: Process, axis: LifeAxis, placed: _Placed, thread: npt.NDArray[Any], time: npt.NDArray[Any]
-) -> Ints:
+def _last_hold(axis: LifeAxis, placed: _Placed, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
     at = np.searchsorted(placed.place, axis.place(thread, time), "right") - 1
-    hold = placed.hold[np.maximum(at, 0)]
-    return np.where((at >= 0) & (process.holds["thread"][hold] == thread), hold, -1).astype(np.int64)
+    # What lies before the thread's part of the axis is another one's.
+    own = (at >= 0) & (placed.place[at] >= axis.base[thread])
+    return np.where(own, placed.hold[at], -1).astype(np.int64)
 
 
 @once
