@@ -54,10 +54,10 @@ class Sites:
         names = sorted(set(self.roles))
         number = {name: i for i, name in enumerate(names)}
         self._names = names
-        self._role_of = np.array([number[role] for role in self.roles], np.int64)
         self._top, self._tops = _tops(process.stacks)
-        # Of each stack, and at the end of none.
-        self._width, self._top_of = len(self._tops) + 1, np.append(self._top, -1) + 1
+        # Of each stack, and at the end of none; small integers, for there may be millions of rows.
+        self._width, self._top_of = len(self._tops) + 1, (np.append(self._top, -1) + 1).astype(np.int32)
+        self._first_of = np.array([number[role] * self._width for role in self.roles], np.int32)
 
     def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
         """Sort rows by role, leaf, own line, and whether giltrace itself runs that; unused classes are left out.
@@ -65,18 +65,16 @@ class Sites:
         `stack` is -1 where none is known.
         """
         numbers, of_row = self.numbered(thread, stack)
-        return Classes(of_row, tuple(map(self.site, numbers)))
+        return Classes(of_row.astype(np.int64), tuple(map(self.site, numbers)))
 
-    def numbered(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> tuple[list[int], Ints]:
+    def numbered(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> tuple[list[int], npt.NDArray[np.int32]]:
         """The numbers of the sites that rows are sorted into, in order, as `site` takes them, and each row's place."""
         # Class 0 of each role is "no stack known".
-        key = self._role_of[thread]
-        key *= self._width
+        key = self._first_of[thread]
         key += self._top_of[stack]
         used = np.zeros(len(self._names) * self._width, np.bool_)
         used[key] = True
-        place = np.cumsum(used) - 1
-        return np.flatnonzero(used).tolist(), place[key].astype(np.int64, copy=False)
+        return np.flatnonzero(used).tolist(), (np.cumsum(used, dtype=np.int32) - 1)[key]
 
     def site(self, number: int) -> Site:
         """The site of this number."""
