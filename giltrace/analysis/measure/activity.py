@@ -142,11 +142,8 @@ def _cut(
     if len(of):
         time = edges + (axis.starts - axis.base)[thread[of]]
         place, start = np.insert(place, of + 1, edges), np.insert(start, of + 1, time)
-        end, thread, doing = (
-            np.insert(end, of, time),
-            np.insert(thread, of, thread[of]),
-            np.insert(doing, of, doing[of]),
-        )
+        end, thread = np.insert(end, of, time), np.insert(thread, of, thread[of])
+        doing = np.insert(doing, of, doing[of])
     # Of blocks that overlap, as damaged records may have it, the one that began last counts.
     order = np.argsort(first, kind="stable")
     first, last = first[order], np.minimum(last[order], np.append(first[order][1:], NEVER))
