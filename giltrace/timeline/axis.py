@@ -52,8 +52,9 @@ class LifeAxis(NamedTuple):
         """Positions on the axis of the instants `time` of `thread`, clipped to the thread's lifetime."""
         if len(self.starts) == 0:
             return np.empty(0, np.int64)
-        offset = self.base - self.starts
-        position: Ints = time + offset[thread]
+        # What indexes three times is made an index once.
+        thread = thread.astype(np.intp, copy=False)
+        position: Ints = time + (self.base - self.starts)[thread]
         np.maximum(position, self.base[thread], out=position)
         np.minimum(position, (self.base + (self.ends - self.starts))[thread], out=position)
         return position

@@ -124,23 +124,24 @@ class _Matcher:
         begins[1:] &= ~closed[:-1]
         begins |= acquire
         row = np.flatnonzero(begins)
-        event = steps.event[row]
+        # `take` moves whole rows, an index of them each field by itself: ten times slower.
+        begun = self.events.take(steps.event[row])
         holds = np.empty(len(row), HOLD)
-        holds["thread"] = self.events["thread"][event]
-        holds["gil"] = self.events["gil"][event]
-        core = self.events["arg"][event]
+        holds["thread"], holds["gil"], core = begun["thread"], begun["gil"], begun["arg"]
         known = acquire[row]
         holds["core"] = np.where(known & (core != NO_CORE), core, 0).astype(np.int16)
         holds["core"][~known | (core == NO_CORE)] = -1
-        holds["start"] = steps.time[row]
+        holds["start"] = begun["time"]
+        del begun, core
         complete = closed[row]
         last = np.where(complete, row + 1, row)
-        holds["end"] = steps.time[last]
-        released = self.events["flags"][steps.event[last]] & np.uint8(RecordFlag.FORCED)
+        ended = self.events.take(steps.event[last])
+        holds["end"] = ended["time"]
+        released = ended["flags"] & np.uint8(RecordFlag.FORCED)
         holds["flags"] = np.where(complete | ~known, released * np.uint8(Flag.FORCED), 0)
         if not complete.all():
             self._mend(holds, row, np.flatnonzero(known & ~complete), np.flatnonzero(~known))
-        stacks = np.where(complete | ~known, self.events["stack"][steps.event[last]], -1).astype(np.int32)
+        stacks = np.where(complete | ~known, ended["stack"], -1).astype(np.int32)
         return holds, np.cumsum(begins) - 1, stacks
 
     def _mend(self, holds: Array, row: Ints, open_: Ints, headless: Ints) -> None:

@@ -145,15 +145,21 @@ def test_a_process_without_records_has_no_stretches_but_its_threads_lives() -> N
     assert np.unique(activity(made).doing).tolist() in ([], [Doing.OFF])
 
 
-def test_time_in_weighted_intervals_that_overlap() -> None:
+def test_time_in_intervals_that_overlap_is_told_of_the_stretches_it_lies_in() -> None:
     made = scene().process(100 * MS)
     found, axis = activity(made), LifeAxis.of_threads(made.threads)
-    start, end = np.array([0, 15, 15]) * MS, np.array([100, 35, 35]) * MS
-    spent = during(found, axis, np.array([1, 1, 1]), start, end, np.array([1, 2, 1]))
-    by_kind = {(int(t), int(s) // MS): int(ns) // MS for t, s, ns in zip(found.thread, found.start, spent, strict=True)}
-    assert by_kind[1, 10] == 10 + 3 * 5
-    assert by_kind[1, 31] == 20 + 3 * 4
-    assert sum(int(ns) for t, ns in zip(found.thread, spent, strict=True) if t == 0) == 0
+    thread, start, end = np.array([1, 1, 0, 1]), np.array([0, 15, 3, 15]) * MS, np.array([100, 35, 4, 35]) * MS
+    row, spent = during(found, axis, thread, start, end)
+    expected = [
+        sum(
+            max(0, min(int(found.end[at]), last) - max(int(found.start[at]), first))
+            for who, first, last in zip(thread.tolist(), start.tolist(), end.tolist(), strict=True)
+            if who == found.thread[at]
+        )
+        for at in range(len(found.thread))
+    ]
+    assert row.tolist() == [at for at, ns in enumerate(expected) if ns]
+    assert spent.tolist() == [ns for ns in expected if ns]
 
 
 def test_the_table_of_where_threads_were_without_the_gil() -> None:

@@ -16,12 +16,17 @@ import numpy.typing as npt
 from giltrace.analysis.measure.asleep_causes import AsleepCause
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.intervals import last_acquired, last_released
-from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.sites import Sites, own_line
 from giltrace.analysis.measure.stretches import main_stacks
 from giltrace.analysis.site import Site
 from giltrace.recording.order import distinct
-from giltrace.timeline.axis import Ints, LifeAxis
+from giltrace.timeline.axis import NEVER, Ints, LifeAxis, concatenated_ranges, union
 from giltrace.timeline.model import Process, State
+
+Numbers = npt.NDArray[np.int32]
+
+#: So many rows are worked on at a time: what is made of all of them is large beside what is kept.
+_PIECE = 1 << 19
 
 
 class Doing(IntEnum):
@@ -45,6 +50,10 @@ class Doing(IntEnum):
 WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
 
 
+#: What is told beside a line is one of so many.
+_RESTS = len(Doing) * len(BlockCause)
+
+
 class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
 
@@ -52,12 +61,12 @@ class Activity(NamedTuple):
     its hold; -1 where that is not known. `block` is the number of the block that the stretch lies in, -1 for none.
     """
 
-    thread: Ints
+    thread: Numbers
     start: Ints
     end: Ints
     doing: npt.NDArray[np.uint8]
-    stack: npt.NDArray[np.int32]
-    block: Ints
+    stack: Numbers
+    block: Numbers
 
 
 _OF_STATE = np.zeros(len(State), np.uint8)
@@ -80,12 +89,12 @@ def _last_use(process: Process) -> int:
     return int(process.holds["end"].max()) if len(process.holds) else process.start
 
 
-def _by_states(process: Process) -> tuple[Ints, Ints, Ints, npt.NDArray[np.uint8]]:
+def _by_states(process: Process) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8]]:
     rows = process.states
-    return rows["thread"].astype(np.int64), rows["start"], rows["end"], _OF_STATE[rows["state"]]
+    return rows["thread"].astype(np.int32), rows["start"], rows["end"], _OF_STATE[rows["state"]]
 
 
-def _by_holds(process: Process) -> tuple[Ints, Ints, Ints, npt.NDArray[np.uint8]]:
+def _by_holds(process: Process) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8]]:
     """Each thread's holds and waits, and the time between them."""
     axis = LifeAxis.of_threads(process.threads)
     tables = ((process.holds, Doing.PYTHON), (process.waits, Doing.WAITING))
@@ -112,48 +121,60 @@ def _by_holds(process: Process) -> tuple[Ints, Ints, Ints, npt.NDArray[np.uint8]
         np.where(busy, doing[np.maximum(at, 0)], np.uint8(Doing.OFF)) if len(first) else np.full(len(begin), Doing.OFF)
     )
     offset = (axis.starts - axis.base)[thread]
-    return thread.astype(np.int64), begin + offset, finish + offset, what.astype(np.uint8)
+    return thread.astype(np.int32), begin + offset, finish + offset, what.astype(np.uint8)
 
 
 def _cut(
-    process: Process, thread: Ints, start: Ints, end: Ints, doing: npt.NDArray[np.uint8]
-) -> tuple[Ints, Ints, Ints, npt.NDArray[np.uint8], Ints]:
+    process: Process, thread: Numbers, start: Ints, end: Ints, doing: npt.NDArray[np.uint8]
+) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8], Numbers]:
     """Cut the stretches where blocks begin and end, and say which block each lies in."""
     blocks = process.blocks
     if not len(blocks) or not len(start):
-        return thread, start, end, doing, np.full(len(start), -1, np.int64)
+        return thread, start, end, doing, np.full(len(start), -1, np.int32)
     axis = LifeAxis.of_threads(process.threads)
-    begin, finish = axis.place(thread, start), axis.place(thread, end)
+    place = axis.place(thread, start)
     first, last = (axis.place(blocks["thread"], blocks[edge]) for edge in ("start", "end"))
+    # The stretches are in order: there is nothing to sort but the edges of the blocks.
+    edges = distinct(np.concatenate([first, last]))
+    of = np.searchsorted(place, edges, "right") - 1
+    inner = (of >= 0) & (place[of] < edges) & (edges < axis.place(thread[of], end[of]))
+    of, edges = of[inner], edges[inner]
+    if len(of):
+        time = edges + (axis.starts - axis.base)[thread[of]]
+        place, start = np.insert(place, of + 1, edges), np.insert(start, of + 1, time)
+        end, thread = np.insert(end, of, time), np.insert(thread, of, thread[of])
+        doing = np.insert(doing, of, doing[of])
+    # Of blocks that overlap, as damaged records may have it, the one that began last counts.
     order = np.argsort(first, kind="stable")
-    edges = distinct(np.concatenate([begin, finish, first, last]))
-    of = np.searchsorted(begin, edges[:-1], "right") - 1
-    inside = (of >= 0) & (edges[1:] <= finish[np.maximum(of, 0)])
-    low, high, of = edges[:-1][inside], edges[1:][inside], of[inside]
-    at = np.searchsorted(first[order], low, "right") - 1
-    block = np.where(at >= 0, order[np.maximum(at, 0)], -1)
-    block = np.where((block >= 0) & (last[block] > low), block, -1)
-    told = doing[of]
+    first, last = first[order], np.minimum(last[order], np.append(first[order][1:], NEVER))
+    low, high = np.searchsorted(place, first), np.searchsorted(place, np.maximum(last, first))
+    del place
+    row = concatenated_ranges(low, high)
+    block = np.full(len(start), -1, np.int32)
+    block[row] = np.repeat(order, high - low)
     # Woken up, it is ready, and has no core yet: that is not the lock's doing.
-    asleep = (block >= 0) & (told >= Doing.LOCK) & (told != Doing.NO_CORE)
-    told = np.where(asleep, np.uint8(Doing.LOCK), told)
-    offset = (axis.starts - axis.base)[thread[of]]
-    return thread[of], low + offset, high + offset, told, block.astype(np.int64)
+    asleep = row[(doing[row] >= Doing.LOCK) & (doing[row] != Doing.NO_CORE)]
+    doing[asleep] = Doing.LOCK
+    return thread, start, end, doing, block
 
 
 def _with_stacks(
-    process: Process, thread: Ints, start: Ints, end: Ints, doing: npt.NDArray[np.uint8], block: Ints
+    process: Process, thread: Numbers, start: Ints, end: Ints, doing: npt.NDArray[np.uint8], block: Numbers
 ) -> Activity:
     stack = np.full(len(start), -1, np.int32)
     known = process.stacks
     if known is not None:
         if len(process.holds):
             axis = LifeAxis.of_threads(process.threads)
-            on, off = np.flatnonzero(doing == Doing.PYTHON), np.flatnonzero(doing > Doing.WAITING)
-            hold = last_acquired(process, axis, thread[on], start[on])
-            stack[on] = np.where(hold >= 0, np.append(main_stacks(process), -1)[hold], -1)
-            hold = last_released(process, axis, thread[off], start[off])
-            stack[off] = np.where(hold >= 0, np.append(known.hold_end, -1)[hold], -1)
+            main, given = np.append(main_stacks(process), -1), np.append(known.hold_end, -1)
+            for at in range(0, len(start), _PIECE):
+                own = slice(at, at + _PIECE)
+                # Without a hold, -1, it is the last one that was put there.
+                on, off = (
+                    np.flatnonzero(some) + at for some in (doing[own] == Doing.PYTHON, doing[own] > Doing.WAITING)
+                )
+                stack[on] = main[last_acquired(process, axis, thread[on], start[on])]
+                stack[off] = given[last_released(process, axis, thread[off], start[off])]
             if process.free_threaded:
                 stack[start >= _last_use(process)] = -1
         if len(process.waits):
@@ -164,7 +185,7 @@ def _with_stacks(
     return Activity(thread, start, end, doing, stack, block)
 
 
-def _of_waits(process: Process, stacks: npt.NDArray[np.int32], thread: Ints, time: Ints) -> npt.NDArray[np.int32]:
+def _of_waits(process: Process, stacks: Numbers, thread: Numbers, time: Ints) -> Numbers:
     """Of the wait that each `thread` had begun last by `time` the stack, of those of all waits."""
     axis = LifeAxis.of_threads(process.threads)
     place = axis.place(process.waits["thread"], process.waits["start"])
@@ -174,25 +195,34 @@ def _of_waits(process: Process, stacks: npt.NDArray[np.int32], thread: Ints, tim
     return np.where((at >= 0) & (process.waits["thread"][wait] == thread), stacks[wait], np.int32(-1))
 
 
-def during(found: Activity, axis: LifeAxis, thread: Ints, start: Ints, end: Ints, weight: Ints) -> Ints:
-    """How much (ns, times `weight`) of each stretch lies in the times [start, end) of a `thread`, one row each."""
+def during(found: Activity, axis: LifeAxis, thread: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """How much (ns) of which stretches lies in the times [start, end) of a `thread`: their rows, and the sums.
+
+    Times that overlap count each by itself.
+    """
     first, last = axis.place(thread, start), axis.place(thread, end)
-    return _spent(first, last, weight, axis.place(found.thread, found.end)) - _spent(
-        first, last, weight, axis.place(found.thread, found.start)
-    )
+    begin = axis.place(found.thread, found.start)
+    # Each time from the stretch on that it begins in; they are few, or short, beside all stretches.
+    low = np.maximum(np.searchsorted(begin, first, "right") - 1, 0)
+    high = np.searchsorted(begin, last)
+    order = np.argsort(low, kind="stable")
+    row = concatenated_ranges(*union(low[order], np.maximum(high, low)[order]))
+    begin, finish = begin[row], axis.place(found.thread[row], found.end[row])
+    spent = _spent(first, last, finish) - _spent(first, last, begin)
+    some = np.flatnonzero(spent > 0)
+    return row[some], spent[some]
 
 
-def _spent(first: Ints, last: Ints, weight: Ints, until: Ints) -> Ints:
-    """The time in weighted intervals, which may overlap, before each instant.
+def _spent(first: Ints, last: Ints, until: Ints) -> Ints:
+    """The time in intervals, which may overlap, before each instant.
 
     Sums may wrap around: what is left of them when they are subtracted from each other is right.
     """
     total = np.zeros(len(until), np.int64)
-    for edge, sign in ((first, 1), (last, -1)):
-        order = np.argsort(edge, kind="stable")
-        at = np.searchsorted(edge[order], until, "right")
-        level, moment = (np.append(0, np.cumsum(column)) for column in (weight[order], (weight * edge)[order]))
-        total += sign * (level[at] * until - moment[at])
+    for edges, sign in ((first, 1), (last, -1)):
+        edge = np.sort(edges)
+        at = np.searchsorted(edge, until, "right")
+        total += sign * (at * until - np.append(0, np.cumsum(edge))[at])
     return total
 
 
@@ -207,26 +237,39 @@ class Kind(NamedTuple):
 
 
 def by_line(
-    sites: Sites, found: Activity, causes: Ints, row: Ints, asleep: Callable[[Ints], Ints] | None = None
-) -> tuple[tuple[Kind, ...], Ints]:
-    """Sort these rows by own line, what was done there, and for what: the kinds, and that of each row.
+    sites: Sites, found: Activity, causes: Ints, row: Ints, ns: Ints, asleep: Callable[[Ints], Ints] | None = None
+) -> list[tuple[Kind, int]]:
+    """Add up what these rows took (`ns`) by own line, what was done there, and for what: the longest first.
 
     `causes` are those of the blocks, and `asleep` tells the `AsleepCause` of stacks, where that is asked for.
     """
-    lines = Sites.own_lines(sites.classify(found.thread[row], found.stack[row]))
-    doing = found.doing[row].astype(np.int64)
-    cause = np.where(doing == Doing.LOCK, causes[found.block[row]] if len(causes) else 0, 0)
-    slept = np.flatnonzero(doing == Doing.ASLEEP)
-    if asleep is not None:
-        cause[slept] = asleep(found.stack[row[slept]].astype(np.int64))
-    key = (lines.of_row * len(Doing) + doing) * len(BlockCause) + cause
-    used, number = np.unique(key, return_inverse=True)
+    of_class: dict[tuple[int, int], int] = {}
+    for at in range(0, len(row), _PIECE):
+        some = row[at : at + _PIECE]
+        stack, doing = found.stack[some], found.doing[some].astype(np.int64)
+        cause = np.where(doing == Doing.LOCK, causes[found.block[some]] if len(causes) else 0, 0)
+        slept = np.flatnonzero(doing == Doing.ASLEEP)
+        if asleep is not None:
+            cause[slept] = asleep(stack[slept].astype(np.int64))
+        numbers, of_row = sites.numbered(found.thread[some], stack)
+        key = (of_row * len(Doing) + doing) * len(BlockCause) + cause
+        total = np.bincount(key, weights=ns[at : at + _PIECE])
+        for one in np.flatnonzero(total).tolist():
+            number, rest = divmod(one, _RESTS)
+            kind = numbers[number], rest
+            of_class[kind] = of_class.get(kind, 0) + int(total[one])
+    line: dict[Site, int] = {}
+    of_kind: dict[tuple[int, int], int] = {}
+    for (number, rest), spent in sorted(of_class.items()):
+        site = own_line(sites.site(number))
+        kind = line.setdefault(site, len(line)), rest
+        of_kind[kind] = of_kind.get(kind, 0) + spent
+    told = list(line)
     kinds = []
-    for one in used.tolist():
-        rest, because = divmod(one, len(BlockCause))
-        line, what = divmod(rest, len(Doing))
-        kinds.append(Kind(lines.sites[line], Doing(what).label, _because(what, because)))
-    return tuple(kinds), number.ravel().astype(np.int64)
+    for (of_line, rest), spent in sorted(of_kind.items(), key=lambda one: (-one[1], one[0])):
+        what, because = divmod(rest, len(BlockCause))
+        kinds.append((Kind(told[of_line], Doing(what).label, _because(what, because)), spent))
+    return kinds
 
 
 def _because(doing: int, cause: int) -> str:

@@ -112,13 +112,13 @@ class Dealing:
         kinds = kinds[count >= least]
         if not len(kinds):
             return
-        own = _among(kinds, seen)
+        own = among(kinds, seen)
         order = np.flatnonzero(own >= 0)
         order = order[np.lexsort((offset[order], own[order]))]
         own, stack = own[order], stack[order]
         weighing = _Weighing(own, offset[order], len(kinds))
         for rows in self._holds.parts():
-            kind = _among(kinds, kind_of(rows))
+            kind = among(kinds, kind_of(rows))
             weighing.add(kind[kind >= 0], rows[kind >= 0])
         spent = np.append(0, np.cumsum(weighing.weights()))
         first = np.searchsorted(own, np.arange(len(kinds) + 1))
@@ -148,7 +148,7 @@ class Dealing:
         piles = [_Pile(_TURN, self._folder) for _ in range(int(holds.sum()) // BLOCK + 1)]
         rank, number = np.zeros(len(kinds), np.int64), 0
         for rows in self._holds.parts():
-            kind = _among(kinds, kind_of(rows))
+            kind = among(kinds, kind_of(rows))
             some = np.flatnonzero(kind >= 0)
             turns, kind = np.empty(len(some), _TURN), kind[some]
             order = stable_order(kind, len(kinds))
@@ -265,7 +265,7 @@ def _each(rows: Rows) -> Ints:
     return each
 
 
-def _among(kinds: Ints, of: Ints) -> Ints:
-    """Where among the sorted `kinds` each is, -1 where it is not."""
+def among(kinds: Ints, of: Ints) -> Ints:
+    """Where among the sorted `kinds`, which are some, each is; -1 where it is not."""
     at = np.minimum(np.searchsorted(kinds, of), len(kinds) - 1)
     return np.where(kinds[at] == of, at, -1)

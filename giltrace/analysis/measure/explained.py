@@ -26,9 +26,5 @@ def explain(
     if process.chosen is not None:
         chosen &= process.chosen[found.thread]
     row = np.flatnonzero(chosen)
-    if not len(row):
-        return ()
-    kinds, number = by_line(sites, found, causes, row, asleep)
-    total = np.bincount(number, weights=found.end[row] - found.start[row]).astype(np.int64)
-    order = np.argsort(-total, kind="stable").tolist()
-    return tuple(Whereabouts(**kinds[at]._asdict(), ns=int(total[at])) for at in order)
+    kinds = by_line(sites, found, causes, row, found.end[row] - found.start[row], asleep)
+    return tuple(Whereabouts(**kind._asdict(), ns=ns) for kind, ns in kinds)

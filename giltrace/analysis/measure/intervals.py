@@ -12,6 +12,11 @@ from giltrace.timeline.axis import Ints, LifeAxis
 from giltrace.timeline.model import Process
 from giltrace.timeline.once import once
 
+Numbers = npt.NDArray[np.int32]
+
+#: So many instants are looked up at a time.
+_PIECE = 1 << 19
+
 
 class Turns(NamedTuple):
     """The holds of one GIL that took time: number of each `hold`, its `start` and `end`; disjoint and sorted."""
@@ -41,14 +46,14 @@ def covered(start: Ints, end: Ints, until: Ints) -> Ints:
     return np.where(at >= 0, spent[inside] + np.minimum(until, end[inside]) - start[inside], 0)
 
 
-def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+def last_released(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Numbers:
     """The hold that each `thread` had given up last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, _by_end(process), thread, time)
+    return _last_hold(axis, _by_end(process), thread, time)
 
 
-def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Ints:
+def last_acquired(process: Process, axis: LifeAxis, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Numbers:
     """The hold that each `thread` had begun last by `time` (both one per row); -1 where there is none."""
-    return _last_hold(process, axis, _by_start(process), thread, time)
+    return _last_hold(axis, _by_start(process), thread, time)
 
 
 class _Placed(NamedTuple):
@@ -78,12 +83,15 @@ def _placed(process: Process, edge: npt.NDArray[Any]) -> _Placed:
     return _Placed(order[again].astype(np.int32), place[again])
 
 
-def _last_hold(
-    process: Process, axis: LifeAxis, placed: _Placed, thread: npt.NDArray[Any], time: npt.NDArray[Any]
-) -> Ints:
-    at = np.searchsorted(placed.place, axis.place(thread, time), "right") - 1
-    hold = placed.hold[np.maximum(at, 0)]
-    return np.where((at >= 0) & (process.holds["thread"][hold] == thread), hold, -1).astype(np.int64)
+def _last_hold(axis: LifeAxis, placed: _Placed, thread: npt.NDArray[Any], time: npt.NDArray[Any]) -> Numbers:
+    found = np.empty(len(time), np.int32)
+    for first in range(0, len(time), _PIECE):
+        own = slice(first, first + _PIECE)
+        at = np.searchsorted(placed.place, axis.place(thread[own], time[own]), "right") - 1
+        # What lies before the thread's part of the axis is another one's.
+        its = (at >= 0) & (placed.place[at] >= axis.base[thread[own]])
+        found[own] = np.where(its, placed.hold[at], -1)
+    return found
 
 
 @once

@@ -148,13 +148,10 @@ def _meanwhile(process: Process, sites: Sites, found: Activity, causes: Ints, pi
     if not len(pieces.block):
         return ()
     axis = LifeAxis.of_threads(process.threads)
-    spent = during(found, axis, pieces.owner, pieces.start, pieces.end, np.ones(len(pieces.block), np.int64))
-    row = np.flatnonzero(spent > 0)
-    kinds, number = by_line(sites, found, causes, row)
-    total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
+    row, spent = during(found, axis, pieces.owner, pieces.start, pieces.end)
     least = LEAST_SHARE * int((pieces.end - pieces.start).sum())
-    order = np.argsort(-total, kind="stable").tolist()
-    return tuple(Meanwhile(**kinds[at]._asdict(), ns=int(total[at])) for at in order if total[at] >= least)
+    kinds = by_line(sites, found, causes, row, spent)
+    return tuple(Meanwhile(**kind._asdict(), ns=ns) for kind, ns in kinds if ns >= least)
 
 
 def chain(rows: tuple[LockBlame, ...], first: LockBlame) -> tuple[LockBlame, ...]:

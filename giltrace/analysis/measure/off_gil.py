@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.intervals import last_acquired, last_released
-from giltrace.analysis.measure.sites import Classes, Sites
+from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.site import Frame, Site
 from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
@@ -47,7 +47,8 @@ def _released(process: Process) -> npt.NDArray[np.int32]:
     """For each of the states off the GIL the hold that its thread had given up last, -1 if none."""
     row = np.flatnonzero(process.states["state"] >= State.OFF_RUNNING)
     thread, start = process.states["thread"][row], process.states["start"][row]
-    return last_released(process, LifeAxis.of_threads(process.threads), thread, start).astype(np.int32)
+    del row
+    return last_released(process, LifeAxis.of_threads(process.threads), thread, start)
 
 
 def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
@@ -70,8 +71,10 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     known = (hold >= 0) & (stack >= 0)
     if not known.all():
         states, stack = states.take(np.flatnonzero(known)), stack[known]
-    calls: Classes = Sites(process).classify(states["thread"], stack)
+    sites = Sites(process)
+    numbers, call = sites.numbered(states["thread"], stack)
+    told = tuple(map(sites.site, numbers))
     # Code that is compiled of strings has many a first line in a file of the same name: the function tells them apart.
     number: dict[Frame, int] = {}
-    lines = [number.setdefault(site.own_frame, at) for at, site in enumerate(calls.sites)]
-    return OffGil(states, calls.of_row.astype(np.int32), np.array(lines, np.int32), calls.sites)
+    lines = [number.setdefault(site.own_frame, at) for at, site in enumerate(told)]
+    return OffGil(states, call, np.array(lines, np.int32), told)

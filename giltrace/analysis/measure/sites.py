@@ -54,27 +54,35 @@ class Sites:
         names = sorted(set(self.roles))
         number = {name: i for i, name in enumerate(names)}
         self._names = names
-        self._role_of = np.array([number[role] for role in self.roles], np.int64)
         self._top, self._tops = _tops(process.stacks)
+        # Of each stack, and at the end of none; small integers, for there may be millions of rows.
+        self._width, self._top_of = len(self._tops) + 1, (np.append(self._top, -1) + 1).astype(np.int32)
+        self._first_of = np.array([number[role] * self._width for role in self.roles], np.int32)
 
     def classify(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> Classes:
         """Sort rows by role, leaf, own line, and whether giltrace itself runs that; unused classes are left out.
 
         `stack` is -1 where none is known.
         """
-        width = len(self._tops) + 1
+        numbers, of_row = self.numbered(thread, stack)
+        return Classes(of_row.astype(np.int64), tuple(map(self.site, numbers)))
+
+    def numbered(self, thread: npt.NDArray[Any], stack: npt.NDArray[Any]) -> tuple[list[int], npt.NDArray[np.int32]]:
+        """The numbers of the sites that rows are sorted into, in order, as `site` takes them, and each row's place."""
         # Class 0 of each role is "no stack known".
-        top = np.append(self._top, -1)[stack] + 1
-        key = self._role_of[thread]
-        key *= width
-        key += top
-        used = np.zeros(len(self._names) * width + 1, np.bool_)
+        key = self._first_of[thread]
+        key += self._top_of[stack]
+        used = np.zeros(len(self._names) * self._width, np.bool_)
         used[key] = True
-        keys = np.flatnonzero(used)
-        dense = np.cumsum(used) - 1
-        return Classes(
-            dense[key].astype(np.int64, copy=False), tuple(self._site(k // width, k % width) for k in keys.tolist())
-        )
+        return np.flatnonzero(used).tolist(), (np.cumsum(used, dtype=np.int32) - 1)[key]
+
+    def site(self, number: int) -> Site:
+        """The site of this number."""
+        role, top = divmod(number, self._width)
+        if top == 0:
+            return Site(self._names[role])
+        leaf, giltrace, own = self._tops[top - 1]
+        return Site(self._names[role], *leaf, giltrace, *own)
 
     @staticmethod
     def functions(lines: Classes) -> Classes:
@@ -87,14 +95,8 @@ class Sites:
     def own_lines(lines: Classes) -> Classes:
         """The same rows, sorted into the user's lines, whatever these led to in libraries."""
         number: dict[Site, int] = {}
-        of_class = [number.setdefault(_own_line(site), len(number)) for site in lines.sites]
+        of_class = [number.setdefault(own_line(site), len(number)) for site in lines.sites]
         return Classes(np.array(of_class, np.int64)[lines.of_row], tuple(number))
-
-    def _site(self, role: int, top: int) -> Site:
-        if top == 0:
-            return Site(self._names[role])
-        leaf, giltrace, own = self._tops[top - 1]
-        return Site(self._names[role], *leaf, giltrace, *own)
 
     def wait_stacks(self) -> npt.NDArray[np.int32]:
         """The stack of each wait, -1 if unknown."""
@@ -144,7 +146,8 @@ def main_site(sites: Sequence[Site], ns: npt.NDArray[Any]) -> tuple[int, int]:
     return int(np.where(function == most, ns, -1).argmax()), int(of_function[most])
 
 
-def _own_line(site: Site) -> Site:
+def own_line(site: Site) -> Site:
+    """The user's line that `site` was at, whatever it led to in libraries; the site where it has none."""
     if not site.own_function:
         return site
     own = (site.own_function, site.own_file, site.own_line)

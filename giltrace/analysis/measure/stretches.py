@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.dealing import Dealing, Lengths, Seen
+from giltrace.analysis.measure.dealing import Dealing, Lengths, Seen, among
 from giltrace.analysis.measure.intervals import hold_at, requested_holds
 from giltrace.analysis.measure.roles import roles
+from giltrace.recording.order import distinct
 from giltrace.timeline import gathered
 from giltrace.timeline.axis import Ints, concatenated_ranges, union
 from giltrace.timeline.model import Array, Process, Stacks
@@ -152,18 +153,18 @@ def _see(process: Process) -> _Seen:
     return _Seen(sample, hold[sample])
 
 
-def add_to(dealing: Dealing, process: Process, rows: slice = _ALL) -> None:
+def add_to(dealing: Dealing, process: Process, rows: slice | Ints = _ALL) -> None:
     """Give the holds of a process, or some of them, to what deals samples out to them."""
-    known, holds = process.stacks, process.holds[rows]
-    if known is None:
+    known, number = process.stacks, np.arange(len(process.holds))[rows]
+    if known is None or not len(number):
         return
-    seen, first = _see(process), rows.start or 0
-    own = np.flatnonzero((seen.hold >= first) & (seen.hold < first + len(holds)))
-    sample, hold = seen.sample[own], seen.hold[own] - first
+    seen = _see(process)
+    hold = among(number, seen.hold)
+    sample, hold = seen.sample[hold >= 0], hold[hold >= 0]
     length = process.holds["end"] - process.holds["start"]
     times = gathered.times(process)
     lengths = (column[rows] for column in (length // times, _until_contended(process, length) // times, times))
-    offset = process.samples["time"][sample] - holds["start"][hold]
+    offset = process.samples["time"][sample] - process.holds["start"][number[hold]]
     dealing.add(_kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
 
 
@@ -172,11 +173,17 @@ def _dealt(process: Process) -> Numbers:
     """The stack of the sample that each hold shares in, of like ones; -1 for none."""
     if process.dealt is not None:
         return process.dealt
-    if not len(_see(process).sample):
-        return np.full(len(process.holds), -1, np.int32)
+    result, seen = np.full(len(process.holds), -1, np.int32), _see(process)
+    if process.stacks is None or not len(seen.sample):
+        return result
+    # Where few holds were waited for, there are samples of few kinds.
+    kinds = _kinds(process, process.stacks)
+    alike = np.flatnonzero(among(distinct(kinds[seen.hold]), kinds) >= 0)
+    del kinds
     dealing = Dealing()
-    add_to(dealing, process)
-    return dealing.deal()
+    add_to(dealing, process, alike)
+    result[alike] = dealing.deal()
+    return result
 
 
 def _until_contended(process: Process, length: Ints) -> Ints:

@@ -8,6 +8,7 @@ import numpy as np
 
 from giltrace.analysis.measure.intervals import Turns, covered, disjoint, last_acquired, turns
 from giltrace.timeline.axis import Bools, Ints, LifeAxis, union
+from giltrace.timeline.cut import reaching
 from giltrace.timeline.model import WAIT, Array, Process, State
 from giltrace.timeline.once import once
 
@@ -64,11 +65,17 @@ def _causes(process: Process, gil: int, waits: Array, off_core: _OffCore) -> Int
     mine = turns(process, gil)
     idle = off_core.of_gil(gil)
     c_start, c_end = _in_c(process, gil, mine, idle.start, idle.end)
-    time, cause = _stretches(
+    layers = (
         (mine.start, mine.end, _HELD),
         (c_start, c_end, _IN_C),
         (idle.start[~idle.asleep], idle.end[~idle.asleep], _CORELESS),
         (idle.start[idle.asleep], idle.end[idle.asleep], _BLOCKED),
+    )
+    # Of millions of holds few are waited for, it may be.
+    waited = np.stack(union(waits["start"], waits["end"]), axis=1)
+    near = (reaching(start, end, waited) for start, end, _ in layers)
+    time, cause = _stretches(
+        *((start[some], end[some], what) for (start, end, what), some in zip(layers, near, strict=True))
     )
     result = np.zeros((len(waits), 5), np.int64)
     total = waits["end"] - waits["start"]

@@ -28,16 +28,18 @@ def taken(process: Process, cores: int, thread: npt.NDArray[np.int32], start: In
     keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
     keys.sort()
     what = (keys & 3).astype(np.uint8)
-    time = (keys >> 2) + origin
+    keys >>= 2
     runs, ready = (
         np.cumsum(np.array(change, np.int8)[what], dtype=np.int32) for change in ([1, -1, 0, 0], [0, 0, 1, -1])
     )
-    del keys, what
+    del what
     part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
     del runs, ready
-    had = np.append(0.0, np.cumsum(np.diff(time) * part[:-1]))
+    had = np.append(0.0, np.cumsum(np.diff(keys) * part[:-1]))
+    del part
     placed = np.minimum(start + PLACING_NS, end)
-    first, then, last = (np.interp(instant - origin, time - origin, had) for instant in (start, placed, end))
+    first, then, last = (np.interp(instant - origin, keys, had) for instant in (start, placed, end))
+    del keys, had
     behind = np.clip(_behind(process, thread, start, placed, end) / np.maximum(placed - start, 1), 0, 1)
     result: Ints = ((then - first) * (1 - behind) + last - then).astype(np.int64)
     return result

@@ -129,9 +129,6 @@ def path_shares(
     if len(path.thread) == 0 or len(found.start) == 0:
         return ()
     axis = LifeAxis.of_threads(process.threads)
-    spent = during(found, axis, path.thread, path.start, path.end, np.ones(len(path.thread), np.int64))
-    row = np.flatnonzero(spent > 0)
-    kinds, number = by_line(sites, found, causes, row, asleep)
-    total = np.bincount(number, weights=spent[row], minlength=len(kinds)).astype(np.int64)
-    order = np.argsort(-total, kind="stable").tolist()
-    return tuple(OnPath(**kinds[at]._asdict(), ns=int(total[at])) for at in order)
+    row, spent = during(found, axis, path.thread, path.start, path.end)
+    kinds = by_line(sites, found, causes, row, spent, asleep)
+    return tuple(OnPath(**kind._asdict(), ns=ns) for kind, ns in kinds)
