@@ -23,7 +23,7 @@ class Caught:
     """A trigger, and what of it is not on record.
 
     `what` is what it happened to ("the asyncio loop"), empty for the thread itself; `goes_on`: it had not ended when it
-    was told. `looks` are what was seen from outside meanwhile; `late`: the recorder did not get to run, to look.
+    was told. `looks` are what was seen from outside meanwhile; `late`: it was over before anybody looked.
     """
 
     trigger: Trigger

@@ -30,8 +30,8 @@ _MOST_STACKS, _MOST_LOOKS = 64, 64
 class _Loop:
     """A thread that runs a loop of this name: busy `since` then, or in its selector (None).
 
-    `stacks` are where it has given the GIL up since, the `newest` of them last; `watched`: the recorder got to run, to
-    look at it, meanwhile; `told`: this stall is. `outermost` is the function and the file that its stacks begin with.
+    `stacks` are where it has given the GIL up since, the `newest` of them last; `watched`: it was looked at, or tried
+    to; `told`: this stall is. `outermost` is the function and the file that its stacks begin with.
     """
 
     name: str
