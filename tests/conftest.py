@@ -67,23 +67,21 @@ def _can_make_hosts() -> bool:
     return subprocess.run(command.split(), capture_output=True, check=False).returncode == 0
 
 
+#: Packages that are extras, or of which there is no wheel for each interpreter or machine.
+PACKAGES = (
+    *("aiohttp", "dask", "distributed", "duckdb", "fastapi", "flask", "gevent", "gunicorn", "pandas", "polars"),
+    *("pyarrow", "ray", "tornado", "trio", "uvicorn", "uvloop", "ziglang"),
+)
 #: The tools that `@pytest.mark.needs(...)` may name, and whether this machine has each.
 TOOLS: dict[str, Callable[[], bool]] = {
+    **{name: _has_package(name) for name in PACKAGES},
     "cc": _has_program("cc"),
     "musl-gcc": _has_program("musl-gcc"),
     "ld-linux.so.2": _has_program("/lib/ld-linux.so.2"),
     "recipes": lambda: (recipes.HOME / "bin" / "dask").exists(),
     "musl python": lambda: (PYTHONS / "musl" / "complete").exists(),
     "arm64 python": lambda: (PYTHONS / "arm64" / "complete").exists(),
-    "ziglang": _has_package("ziglang"),
-    "dask": _has_package("dask"),
-    "distributed": _has_package("distributed"),
-    "duckdb": _has_package("duckdb"),
     "network namespaces": _can_make_hosts,
-    "pandas": _has_package("pandas"),
-    "polars": _has_package("polars"),
-    "pyarrow": _has_package("pyarrow"),
-    "ray": _has_package("ray"),
     "sanitizers": sanitizers.available,
     "clang-format": _has_program("clang-format"),
     "perf": _has_program("perf"),

@@ -60,6 +60,8 @@ def _of_thread(caught: Caught, timeline: Timeline, process: Process) -> Trigger:
     start = trigger.time_ns - trigger.length_ns
     stretch = Stretch(process, thread, start, trigger.time_ns, caught.looks, before)
     why = stretch.why()
+    # What a thread that nobody waits for runs is seen from outside only.
+    blind = ": it was over before giltrace looked" if caught.late and why.cause == "computing" else ""
     task = trigger.task or why.task
     lines = [*why.lines, stretch.stood()]
     where = ""
@@ -70,7 +72,7 @@ def _of_thread(caught: Caught, timeline: Timeline, process: Process) -> Trigger:
         where = f" in task {task!r}{where}" if task else where
     return replace(
         trigger,
-        sentence=_met(caught, name, why.told, where),
+        sentence=_met(caught, name, why.told + blind, where),
         thread=name,
         task=task,
         cause=why.cause,

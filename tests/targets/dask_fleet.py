@@ -22,12 +22,12 @@ def cluster():
 
 
 def plant(client, steps=60):
-    """A convoy on every worker: until it is through."""
+    """A convoy on every worker, until it is through: it waits for the GIL, and not for the hog to begin."""
     client.run(tasks.again)
-    found = []
-    for address in client.nthreads():
-        on = {"workers": [address], "pure": False}
-        found += [client.submit(tasks.hog, len(found), **on), client.submit(tasks.convoy, steps, **on)]
+    on = [{"workers": [address], "pure": False} for address in client.nthreads()]
+    found = [client.submit(tasks.hog, number, **where) for number, where in enumerate(on)]
+    client.run(tasks.begun)
+    found += [client.submit(tasks.convoy, steps, **where) for where in on]
     client.gather(found)
 
 

@@ -17,6 +17,14 @@ def hog(begun):
     return begun
 
 
+async def begun():
+    """Wait until `hog` computes; on the worker's own loop, which must not be blocked for it."""
+    import asyncio
+
+    while not STARTED.is_set():
+        await asyncio.sleep(0.01)
+
+
 def convoy(steps):
     """Give the GIL up and take it again so many times, while `hog` computes."""
     STARTED.wait()

@@ -7,16 +7,20 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from giltrace.analysis.findings.stall import Look
 from giltrace.analysis.measure.block_causes import BlockCause, cause_of_frames
 from giltrace.analysis.measure.loops import may_wait, own_frames, runs, selector_of
 from giltrace.collectors.rules import EXAMPLES, RULES, parse
 from giltrace.collectors.rules.deadlock import _circle
 from giltrace.collectors.rules.request import Request
+from giltrace.collectors.rules.stall import Stall, _Loop
 from giltrace.integrations.requests import ASGI, WSGI
+from giltrace.recording.live_file import LiveFile
 from giltrace.recording.live_sleeps import Sleep
 from giltrace.recording.slow_requests import FOLDER, LIMIT, MOST_BYTES, file_name
 
@@ -92,6 +96,19 @@ def test_what_a_loop_runs_is_told_from_the_loop() -> None:
     assert own_frames(handler) == 2
     assert runs(stack, "asyncio")
     assert not runs(handler, "asyncio")
+
+
+def test_an_interpreter_that_is_being_ended_has_left_its_loop() -> None:
+    mine = (("close", "/srv/app.py", 7), ("unrolled_run", "/x/trio/_core/_run.py", 9), ("<module>", "/srv/app.py", 30))
+    loop = _Loop("trio", tid=7, outermost=mine[-1][:2])
+    loop.looks = [Look(time, 7, mine, False, True, "") for time in (1, 2)]
+    file = cast(LiveFile, SimpleNamespace(stacks=None))
+    assert Stall._is_of_loop(file, loop, ended=False)
+    # Its last collection goes on, and no code is run any more.
+    loop.looks.append(Look(3, 7, (), True, True, ""))
+    assert not Stall._is_of_loop(file, loop, ended=False)
+    # A loop that came back to its selector has not been left.
+    assert Stall._is_of_loop(file, loop, ended=True)
 
 
 def test_idle_waits_are_told_by_their_frames() -> None:

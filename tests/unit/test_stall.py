@@ -9,7 +9,7 @@ import pytest
 from giltrace.analysis.findings.stall import CAUSES, Look, Stretch, Why
 from giltrace.timeline.model import Process
 from tests.unit.analysis_stacks import Frame, with_stacks
-from tests.unit.gil_events import MS, PID, Script, process
+from tests.unit.gil_events import MS, PID, Kernel, Script, process
 
 LIB = "/usr/lib/python3.12"
 LOOP: list[Frame] = [
@@ -125,3 +125,41 @@ def test_nothing_on_record() -> None:
     assert why(told, 0, MS).cause == "computing"
     assert Stretch(told, 0, 5 * MS, 6 * MS).why().cause == "unknown"
     assert Stretch(told, 0, 5 * MS, 6 * MS).stood() == ""
+
+
+def kept(kernel: Kernel) -> Process:
+    """Thread 0 has the GIL from the selector to the selector, of which the kernel knows more."""
+    script = Script(tids=(PID,)).hold(0, MS, 0).hold(10 * MS, 300 * MS, 0).hold(310 * MS, 311 * MS, 0)
+    return with_stacks(process(script, kernel), [SELECTOR], hold={0: 0})
+
+
+def test_a_thread_with_the_gil_and_no_core_did_not_compute() -> None:
+    told = kept(Kernel().run(0, 50 * MS, PID, preempted=True).run(280 * MS, 311 * MS, PID))
+    found = why(told, 10 * MS, 300 * MS, [look(100 * MS, HANDLER)])
+    assert found == Why("no-core", "it had no core for 230 ms, at handler (app.py:12)", ("handler (app.py:12)",))
+    assert why(told, 10 * MS, 300 * MS, [look(100 * MS, IMPORTING)]).lines == ("handler (app.py:14)",)
+    # Of a little of that time it is not the cause.
+    told = kept(Kernel().run(0, 200 * MS, PID, preempted=True).run(280 * MS, 311 * MS, PID))
+    found = why(told, 10 * MS, 300 * MS, [look(100 * MS, HANDLER)])
+    assert (found.cause, found.told) == ("computing", "its own code computed for 210 ms at handler (app.py:12)")
+
+
+def test_a_thread_that_sleeps_with_the_gil_did_not_compute() -> None:
+    found = why(
+        kept(Kernel().run(0, 20 * MS, PID).run(290 * MS, 311 * MS, PID)), 10 * MS, 300 * MS, [look(100 * MS, HANDLER)]
+    )
+    told = "it was blocked for 270 ms in a call that kept the GIL, at handler (app.py:12)"
+    assert found == Why("blocking-call", told, ("handler (app.py:12)",))
+
+
+def test_a_holder_without_a_core_is_not_to_blame() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(10 * MS, 0)
+    script.release(300 * MS, 1).acquire(300 * MS, 0).release(305 * MS, 0)
+    kernel = Kernel().run(0, 10 * MS, PID).run(300 * MS, 305 * MS, PID)
+    kernel.run(0, 30 * MS, 101, 1, preempted=True).run(290 * MS, 300 * MS, 101, 1)
+    told = with_stacks(process(script, kernel), [SPIN, HANDLER], hold={1: 0, 0: 1}, wait={0: 1})
+    found = why(told, 10 * MS, 305 * MS)
+    assert found.cause == "no-core"
+    assert found.told == (
+        "it waited 290 ms for the GIL, which thread 'thread-1' had at spin (work.py:5), for 260 ms without a core"
+    )

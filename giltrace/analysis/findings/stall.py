@@ -9,25 +9,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis.durations import duration
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.stall_lines import Frames, Lines, import_line, is_idle
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.expressions import Expressions
-from giltrace.analysis.measure.loops import own_frames, selector_of
 from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
-from giltrace.analysis.site import frame_text
-from giltrace.recording.libraries import Libraries
+from giltrace.analysis.measure.usage import in_state
 from giltrace.text import plural
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.collections import FILE as COLLECTOR
-from giltrace.timeline.model import BlockEnd, Process
+from giltrace.timeline.model import BlockEnd, Process, State
 
 #: What a thread may have been kept by.
 CAUSES = (
@@ -40,9 +38,6 @@ ONE_HOLD = 0.5
 MANY = 4
 #: Whoever collects or imports in this share of what was seen of it does that.
 MOSTLY = 0.5
-_IMPORTING = "<frozen importlib"
-
-Frames = Sequence[tuple[str, str, int]]
 
 
 class Look(NamedTuple):
@@ -89,16 +84,18 @@ class Stretch:
         self._process, self._thread, self._start, self._end = process, thread, start, end
         self._figures = Figures(process, before)
         self._expressions = Expressions(process, before)
-        self._libraries = Libraries()
+        self._lines = Lines()
         tid = process.threads[thread].tid
         looks = [look for look in looks if start <= look.time <= end]
         self._own = [look for look in looks if look.tid == tid]
         self._others = [look for look in looks if look.tid != tid]
         found = self._figures.activity
         rows = np.flatnonzero((found.thread == thread) & (found.start < end) & (found.end > start))
-        self._length = np.minimum(found.end[rows], end) - np.maximum(found.start[rows], start)
+        self._begin = np.maximum(found.start[rows], start)
+        self._length = np.minimum(found.end[rows], end) - self._begin
         self._doing = found.doing[rows]
         self._stack = found.stack[rows]
+        self._core = self._at_the_core(self._begin)
         self._known: dict[int, Frames] = {}
 
     def why(self) -> Why:
@@ -107,9 +104,12 @@ class Stretch:
         collecting = self._collecting(self._thread, self._own)
         idle = self._off() & self._in_selector()
         called = self._off() & ~idle & ~importing.rows
-        computed = self._most((self._doing == Doing.PYTHON) & ~importing.rows)
+        holding = (self._doing == Doing.PYTHON) & ~importing.rows
+        computed = self._most(holding & (self._core == State.HOLDING_RUNNING))
+        kept = holding & (self._core == State.HOLDING_BLOCKED)
+        coreless = (self._doing == Doing.NO_CORE) | (holding & (self._core == State.HOLDING_RUNNABLE))
         # Of a hold of which only the ends are on record, the looks tell what it was.
-        seen = self._share(self._own, lambda look: look.holds and bool(_import_line(look.frames)))
+        seen = self._share(self._own, lambda look: look.holds and bool(import_line(look.frames)))
         imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
         kinds: dict[str, tuple[int, Callable[[], Why]]] = {
             "wait": (self._sum(self._doing == Doing.WAITING), self._waited),
@@ -117,8 +117,9 @@ class Stretch:
             "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, collecting)),
             "lock": (self._sum((self._doing == Doing.LOCK) & ~importing.rows), self._locked),
             "call": (self._sum(called), lambda: self._called(called)),
+            "kept": (self._sum(kept), lambda: self._kept(kept)),
             "await": (self._sum(idle), lambda: self._awaited(self._sum(idle))),
-            "core": (self._sum(self._doing == Doing.NO_CORE), self._coreless),
+            "core": (self._sum(coreless), lambda: self._coreless(coreless)),
         }
         ns, tell = max(kinds.values(), key=lambda kind: kind[0])
         found = tell() if ns > 0 else Why("unknown", "what it did is not on record")
@@ -128,11 +129,11 @@ class Stretch:
         """Where the thread stood for most of the time, its own code's innermost line; empty where that is not known."""
         lines = Counter[str]()
         for look in self._own:
-            lines[self._line(look.frames)] += 1
+            lines[self._lines.innermost(look.frames)] += 1
         lines.pop("", None)
         if lines:
             return lines.most_common(1)[0][0]
-        return self._line(self._most(np.ones(len(self._doing), np.bool_)).frames)
+        return self._lines.innermost(self._most(np.ones(len(self._doing), np.bool_)).frames)
 
     def coroutine(self) -> str:
         """The outermost line of what the thread's event loop ran: of a task, its coroutine's; empty if not known."""
@@ -140,12 +141,19 @@ class Stretch:
         stacks: list[Frames] = [look.frames for look in self._own] or [self._most(everywhere).frames]
         lines = Counter[str]()
         for frames in stacks:
-            mine = self._users(frames)
-            if mine:
-                lines[_text(mine[-1])] += 1
+            lines[self._lines.outermost(frames)] += 1
+        lines.pop("", None)
         return lines.most_common(1)[0][0] if lines else ""
 
     # What it did, by kind.
+
+    def _at_the_core(self, time: Ints) -> Ints:
+        """The scheduler's `State` of the thread at each time; without scheduling data, that it ran."""
+        states = self._process.states[self._process.states["thread"] == self._thread]
+        if not len(states):
+            return np.full(len(time), State.HOLDING_RUNNING, np.int64)
+        found: Ints = states["state"][np.searchsorted(states["start"], time, "right") - 1].astype(np.int64)
+        return found
 
     def _off(self) -> Bools:
         return np.isin(self._doing, (Doing.ASLEEP, Doing.NATIVE, Doing.OFF))
@@ -163,9 +171,9 @@ class Stretch:
         for number in np.unique(stack).tolist():
             ns = int(length[stack == number].sum())
             frames = self._frames(number)
-            if not frames or _is_idle(frames):
+            if not frames or is_idle(frames):
                 continue
-            line = self._line(frames)
+            line = self._lines.innermost(frames)
             by_line[line] += ns
             best[line] = max(best.get(line, (0, -1)), (ns, number))
             best_stacks.setdefault(line, []).append(number)
@@ -194,19 +202,6 @@ class Stretch:
         found: Bools = np.array([fits(self._frames(number)) for number in used.tolist()], np.bool_)[of.ravel()]
         return found
 
-    def _line(self, frames: Frames) -> str:
-        """The innermost line of the user's, as far as a loop's frames do not come first; else of a library's."""
-        mine = self._users(frames)
-        return _text(mine[0]) if mine else ""
-
-    def _users(self, frames: Frames) -> Frames:
-        """The user's frames, as far as a loop's do not come first; a library's where there are none."""
-        mine = frames[: own_frames([frame[:2] for frame in frames])] or frames
-        mine = [frame for frame in mine if frame[1] != COLLECTOR]
-        for function, file, _ in mine:
-            self._libraries.learn(function, file)
-        return [frame for frame in mine if not self._libraries.has(frame[1])] or mine
-
     # What it was kept by.
 
     class _Imports(NamedTuple):
@@ -216,17 +211,17 @@ class Stretch:
 
     def _importing(self) -> _Imports:
         """Which rows are of imports: with the GIL or without it, but not in wait for it."""
-        rows = self._by_stack(lambda frames: bool(_import_line(frames))) & (self._doing != Doing.WAITING)
+        rows = self._by_stack(lambda frames: bool(import_line(frames))) & (self._doing != Doing.WAITING)
         return self._Imports(rows, self._sum(rows), self._most(rows).frames if rows.any() else ())
 
     def _imported(self, ns: int, frames: Frames) -> Why:
-        looked = Counter(line for look in self._own if (line := _import_line(look.frames)))
-        line = looked.most_common(1)[0][0] if looked else _import_line(frames)
+        looked = Counter(line for look in self._own if (line := import_line(look.frames)))
+        line = looked.most_common(1)[0][0] if looked else import_line(frames)
         return Why("import", f"it imported for {duration(ns)}, at {line}", (line,))
 
     def _computed(self, part: _Part, collecting: float) -> Why:
-        looked = Counter(line for look in self._own if look.holds and (line := self._line(look.frames)))
-        line = looked.most_common(1)[0][0] if looked else self._line(part.frames)
+        looked = self._looked_at()
+        line = looked or self._lines.innermost(part.frames)
         at = f" at {line}" if line else ", at a line that is not known"
         if line and not looked and not self._is_sampled():
             at = f", up to {line}, where it gave the GIL up"
@@ -246,12 +241,12 @@ class Stretch:
         longest = mine[(holds["end"][mine] - holds["start"][mine]).argmax()]
         return int(sourced_stacks(self._process)[1][longest]) > Source.RELEASE
 
-    def _calls(self, what: str, part: _Part, looked: Counter[str]) -> bool:
+    def _calls(self, what: str, part: _Part, looked: str) -> bool:
         return not looked and part.stack >= 0 and what in self._expressions.at(part.stack)
 
     def _called(self, chosen: Bools) -> Why:
         part = self._most(chosen)
-        line = self._line(part.frames)
+        line = self._lines.innermost(part.frames)
         called = self._expressions.at(part.stack) if part.stack >= 0 else ""
         most = np.bincount(self._doing[chosen], weights=self._length[chosen]).argmax()
         if not line:
@@ -263,14 +258,33 @@ class Stretch:
 
     def _in_selector(self) -> Bools:
         """Which rows are at a stack of an event loop that waits."""
-        return self._by_stack(_is_idle)
+        return self._by_stack(is_idle)
 
     @staticmethod
     def _awaited(ns: int) -> Why:
         return Why("awaiting", f"it awaited something else: its loop was idle for {duration(ns)}")
 
-    def _coreless(self) -> Why:
-        return Why("no-core", f"it had no core for {duration(self._sum(self._doing == Doing.NO_CORE))}", ())
+    def _kept(self, chosen: Bools) -> Why:
+        part = self._most(chosen)
+        line = self._looked_at() or self._lines.innermost(part.frames)
+        at = f", at {line}" if line else ", at a line that is not known"
+        told = f"it was blocked for {duration(part.ns)} in a call that kept the GIL{at}"
+        return Why("blocking-call", told, (line,) if line else ())
+
+    def _coreless(self, chosen: Bools) -> Why:
+        part = self._most(chosen)
+        line = self._looked_at(self._imports_or_stands) or self._imports_or_stands(part.frames)
+        at = f", at {line}" if line else ""
+        return Why("no-core", f"it had no core for {duration(part.ns)}{at}", (line,) if line else ())
+
+    def _imports_or_stands(self, frames: Frames) -> str:
+        return import_line(frames) or self._lines.innermost(frames)
+
+    def _looked_at(self, tell: Callable[[Frames], str] | None = None) -> str:
+        """The line at which it was seen most with the GIL, by default its own; empty if nobody saw it."""
+        tell = tell or self._lines.innermost
+        lines = Counter(line for look in self._own if look.holds and (line := tell(look.frames)))
+        return lines.most_common(1)[0][0] if lines else ""
 
     def _waited(self) -> Why:
         """Whom it waited for, and what that one did."""
@@ -292,9 +306,16 @@ class Stretch:
         longest, holds = int(per_hold.max()), int(np.count_nonzero(per_hold))
         frames = self._culprits_frames(culprit, held.stack[mine_of], lost)
         name = repr(self._figures.name(culprit))
-        line, own = self._line(frames), self._line(self._most(self._doing == Doing.WAITING).frames)
+        coreless = self._without_core(culprit)
+        line, own = (
+            self._lines.innermost(frames),
+            self._lines.innermost(self._most(self._doing == Doing.WAITING).frames),
+        )
         lines = tuple(filter(None, (line, own)))
         where = f" at {line}" if line else ""
+        if coreless > MOSTLY * lost.sum():
+            told = f"it waited {duration(ns)} for the GIL, which thread {name} had{where}"
+            return Why("no-core", f"{told}, for {duration(coreless)} without a core", lines)
         looks = [look for look in self._others if look.tid == process.threads[culprit].tid and look.holds]
         if self._collecting(culprit, looks) >= MOSTLY or (frames and frames[0][1] == COLLECTOR):
             return Why(
@@ -302,7 +323,7 @@ class Stretch:
                 f"it waited {duration(ns)} for the GIL while thread {name} collected garbage{where}",
                 lines,
             )
-        if imported := _import_line(frames):
+        if imported := import_line(frames):
             told = f"it waited {duration(ns)} for the GIL while thread {name} imported, at {imported}"
             return Why("import", told, (imported, *lines[1:]))
         if longest < ONE_HOLD * ns and len(mine) >= MANY:
@@ -312,14 +333,21 @@ class Stretch:
         told = f"it waited {duration(ns)} for the GIL, which thread {name} held for {duration(hold)} without a break"
         return Why("gil-wait", told + where, lines)
 
+    def _without_core(self, thread: int) -> int:
+        """How long (ns) a thread had the GIL, and no core, while this one waited for it."""
+        waits = np.flatnonzero(self._doing == Doing.WAITING)
+        start = self._begin[waits]
+        of = np.full(len(waits), thread)
+        return int(in_state(self._process, State.HOLDING_RUNNABLE, of, start, start + self._length[waits]).sum())
+
     def _culprits_frames(self, culprit: int, stack: Ints, lost: Ints) -> Frames:
         """Where the culprit stood for most of the time: as seen from outside where the record has no sample of it."""
         by_line: dict[str, tuple[int, Frames]] = {}
         for number in np.unique(stack).tolist():
             frames = self._frames(number)
             if frames:
-                before = by_line.get(self._line(frames), (0, frames))
-                by_line[self._line(frames)] = before[0] + int(lost[stack == number].sum()), frames
+                before = by_line.get(self._lines.innermost(frames), (0, frames))
+                by_line[self._lines.innermost(frames)] = before[0] + int(lost[stack == number].sum()), frames
         if by_line:
             return max(by_line.values(), key=lambda one: one[0])[1]
         tid = self._process.threads[culprit].tid
@@ -332,7 +360,7 @@ class Stretch:
         length = np.minimum(blocks["end"][rows], self._end) - np.maximum(blocks["start"][rows], self._start)
         block = int(rows[length.argmax()])
         known = self._process.stacks
-        line = self._line(self._frames(int(known.block[block]))) if known is not None else ""
+        line = self._lines.innermost(self._frames(int(known.block[block]))) if known is not None else ""
         cause = BlockCause(int(self._figures.block_causes[block])).label.replace("-", " ")
         what = cause if cause.endswith("lock") else "lock" if cause == "lock" else f"{cause}'s lock"
         told = f"it slept {duration(int(length.sum()))} in {'an' if what[0] in 'aeiou' else 'a'} {what}"
@@ -367,22 +395,3 @@ class Stretch:
     @staticmethod
     def _share(looks: Sequence[Look], fits: Callable[[Look], bool]) -> float:
         return sum(map(fits, looks)) / len(looks) if looks else 0.0
-
-
-def _text(frame: tuple[str, str, int]) -> str:
-    return frame_text((frame[0], frame[1].rpartition("/")[2], frame[2]))
-
-
-def _is_idle(frames: Frames) -> bool:
-    """Whether a stack is one of an event loop that waits."""
-    return bool(selector_of([frame[:2] for frame in frames]))
-
-
-def _import_line(frames: Frames) -> str:
-    """The line that imports, the outermost of several; empty where none does. What runs the loop is not looked at."""
-    mine = frames[: own_frames([frame[:2] for frame in frames])]
-    found = ""
-    for inner, frame in pairwise(mine):
-        if inner[1].startswith(_IMPORTING) and not frame[1].startswith(_IMPORTING):
-            found = _text(frame)
-    return found

@@ -23,13 +23,14 @@ class Caught:
     """A trigger, and what of it is not on record.
 
     `what` is what it happened to ("the asyncio loop"), empty for the thread itself; `goes_on`: it had not ended when it
-    was told. `looks` are what was seen from outside meanwhile.
+    was told. `looks` are what was seen from outside meanwhile; `late`: it was over before anybody looked.
     """
 
     trigger: Trigger
     what: str = ""
     goes_on: bool = False
     looks: tuple[Look, ...] = ()
+    late: bool = False
 
 
 class Rule:

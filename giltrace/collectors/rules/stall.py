@@ -30,8 +30,8 @@ _MOST_STACKS, _MOST_LOOKS = 64, 64
 class _Loop:
     """A thread that runs a loop of this name: busy `since` then, or in its selector (None).
 
-    `stacks` are where it has given the GIL up since, the `newest` of them last; `told`: this stall is. `outermost` is
-    the function and the file that its stacks begin with.
+    `stacks` are where it has given the GIL up since, the `newest` of them last; `watched`: it was looked at, or tried
+    to; `told`: this stall is. `outermost` is the function and the file that its stacks begin with.
     """
 
     name: str
@@ -41,11 +41,13 @@ class _Loop:
     since: int | None = None
     stacks: set[int] = field(default_factory=set)
     looks: list[Look] = field(default_factory=list)
+    watched: bool = False
     told: bool = False
 
     def begins(self, since: int | None) -> None:
         """It is busy from then on, or in its selector."""
-        self.since, self.stacks, self.looks, self.told, self.newest = since, set(), [], False, 0
+        self.since, self.stacks, self.looks, self.newest = since, set(), [], 0
+        self.watched = self.told = False
 
 
 @dataclass
@@ -132,6 +134,7 @@ class Stall(Following[_Process]):
         """Look at a loop that is busy for long, and tell of it if that does not end."""
         if loop.since is None or loop.told or until - loop.since < self.limit_ns // 2:
             return []
+        loop.watched = True
         if len(loop.looks) < _MOST_LOOKS:
             looks = outside.look(update.file, loop.tid)
             if looks and not selector_of([frame[:2] for frame in looks[0].frames]):
@@ -148,10 +151,13 @@ class Stall(Following[_Process]):
         """Whether it is the loop that kept the thread busy, and not what came after it.
 
         All that a loop runs has its frames below, but for greenlets. Where a stack begins as the loop's does and has
-        them not, the loop has been left. Without any stack it is one that came back to the selector, if it has `ended`;
-        else what was seen last has to be the loop's.
+        them not, the loop has been left, as where the thread has no frames at all. Without any stack it is one that
+        came back to the selector, if it has `ended`; else what was seen last has to be the loop's.
         """
-        mine = [look.frames for look in loop.looks if look.tid == loop.tid and look.frames]
+        mine = [look.frames for look in loop.looks if look.tid == loop.tid]
+        if not ended and mine and not mine[-1]:
+            return False  # no frame is left where the interpreter is being ended
+        mine = [frames for frames in mine if frames]
         newest = mine[-1:]
         if file.stacks is not None:
             mine += [frames for number in loop.stacks if (frames := file.stacks.stack(number))]
@@ -169,7 +175,7 @@ class Stall(Following[_Process]):
         assert loop.since is not None
         task = outside.task(loop.tid, loop.since, end)
         trigger = Trigger(self.kind, self.text, end, end - loop.since, update.file.pid, loop.tid, task=task)
-        return Caught(trigger, f"the {loop.name} loop", goes_on, tuple(loop.looks))
+        return Caught(trigger, f"the {loop.name} loop", goes_on, tuple(loop.looks), late=not loop.watched)
 
 
 def _in_selector(process: _Process, file: LiveFile, turns: Array, outside: Outside) -> npt.NDArray[np.bool_]:
