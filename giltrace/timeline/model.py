@@ -300,9 +300,9 @@ class Process:
     @property
     def is_bounded(self) -> bool:
         """Whether it ran, and a thread held its GIL, for at least as long as is told here: nobody saw its end."""
-        if self.has_sched or self.left or self.sampling is not None or self.end_of == "window" or not len(self.holds):
-            return False
-        return bool((self.holds["flags"][self.holds["end"] == self.end] & np.uint8(Flag.PARTIAL_END)).any())
+        known = self.has_sched or self.left or self.sampling is not None or self.end_of == "window"
+        last = self.holds["flags"][self.holds["end"] == self.end]
+        return not known and bool((last & np.uint8(Flag.PARTIAL_END)).any())
 
     @property
     def chosen_threads(self) -> list[int]:
@@ -382,13 +382,10 @@ class Timeline:
         if self.cut is not None:
             return self.cut.recorded
         tables = [table for process in self.processes for table in (process.holds, process.waits, process.runs)]
-        tables += [spans.spans for process in self.processes for spans in process.spans]
-        tables.append(self.other_runs)
+        tables += [self.other_runs, *(spans.spans for process in self.processes for spans in process.spans)]
         starts = [int(table["start"].min()) for table in tables if len(table)]
-        starts += [process.start for process in self.processes]
-        ends = [int(table["end"].max()) for table in tables if len(table)]
-        first = min(starts, default=self.start)
-        return first, max([first, *ends])
+        first = min(starts + [process.start for process in self.processes], default=self.start)
+        return first, max([first] + [int(table["end"].max()) for table in tables if len(table)])
 
     @property
     def began_ns(self) -> int:
@@ -408,7 +405,7 @@ class Timeline:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know of how this was recorded, in words: why it was written, what it leaves out."""
-        told = [f"written for: {self.trigger}"] if self.trigger is not None else []
+        told = [] if self.trigger is None else [f"written for: {self.trigger}"]
         if self.unfinished:
             told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
         if self.ended:
@@ -439,8 +436,7 @@ class Timeline:
     @property
     def sampling(self) -> Sampling | None:
         """How the processes were sampled, of several the most coarsely; None if all of it is exact."""
-        found = [p.sampling for p in self.processes if p.sampling is not None]
-        return max(found, key=lambda one: one.interval_ns, default=None)
+        return max((p.sampling for p in self.processes if p.sampling), key=lambda one: one.interval_ns, default=None)
 
     @property
     def lost(self) -> int:
