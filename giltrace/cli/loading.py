@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from giltrace.cli import heap
 from giltrace.cli.progress import working
 
 if TYPE_CHECKING:
     from giltrace.analysis.selection import Selection
     from giltrace.timeline.model import Timeline
-
-#: Parameters of `mallopt`, as in glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-
-_PAD_BYTES = 64 << 20
 
 
 def load(
@@ -27,7 +23,7 @@ def load(
     from giltrace.analysis.selection import Selection, with_every_hold
     from giltrace.timeline.load import load as read
 
-    _keep_freed_memory()
+    heap.keep_freed()
     with working(f"reading {folder}"):
         return with_every_hold(read(folder, gathered=None), folder, selection or Selection(), top_waits, every=every)
 
@@ -36,7 +32,7 @@ def load_outline(folder: Path) -> Timeline | None:
     """Read the outline of a recording, for what reads the rest in windows; None if it has to be read as a whole."""
     from giltrace.timeline.windows import outline
 
-    _keep_freed_memory()
+    heap.keep_freed()
     with working(f"reading {folder}"):
         return outline(folder)
 
@@ -51,20 +47,3 @@ def require_something(timeline: Timeline, folder: Path) -> None:
             f"{folder} is empty: no use of a GIL and no core switch is on record{f' ({notes})' if notes else ''}",
             "`giltrace doctor` says what can be captured here",
         )
-
-
-def _keep_freed_memory() -> None:
-    """Let malloc reuse what arrays give back, instead of returning it to the kernel and asking for it again.
-
-    Else every array of some 100 MB is mapped, filled with zeros page by page, and unmapped: half of the time that a
-    large recording takes. No default for a library, whose process goes on. Does nothing without glibc.
-    """
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, -1)
-    mallopt(_TOP_PAD, _PAD_BYTES)

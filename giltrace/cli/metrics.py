@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from giltrace.cli import heap
 from giltrace.cli.completion.candidates import files, live_targets
 from giltrace.cli.options import Code, Module, Python
 from giltrace.cli.outcome import exit_like, tell_printed
@@ -213,6 +214,7 @@ def _match(patterns: list[str], exports: list[Export], seconds: float, *, table:
     from giltrace.metrics.matching import Matching
     from giltrace.views.ending import Ending
 
+    heap.share_one()
     with Ending() as ending, contextlib.ExitStack() as closing:
         matching = Matching(patterns, ending, _say, allow_seccomp=allow_seccomp)
         closing.callback(matching.close)
