@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from giltrace.analysis.compare.check import Outcome, Rule, check
+from giltrace.analysis.compare.compare import compare
 from giltrace.analysis.compare.limits import LIMITS
+from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.selection import Selection, select
 from giltrace.cli.values import parse_duration, parse_share
 from giltrace.errors import UsageError
@@ -17,7 +21,8 @@ from giltrace.reports.check import json as json_of
 from giltrace.reports.check import text
 from giltrace.reports.check.checked import Checked
 from giltrace.timeline.model import Timeline
-from tests.unit.gil_events import MS, PID, Script, timeline
+from tests.unit.gil_events import MS, PID, US, Script, timeline
+from tests.unit.lock_scenes import STACKS, TURN, taking_turns
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
 
 
@@ -41,6 +46,20 @@ def one(rule: str, limit: float | tuple[str, ...], built: Timeline, **asked: Any
 def test_a_figure_may_reach_its_limit(limit: int, passed: bool) -> None:
     outcome = one("max-wait", limit, waits_of(100, 300, 200))
     assert (outcome.measured, outcome.passed, outcome.where) == (300, passed, "thread-1")
+
+
+def test_the_verdict_is_the_reports_own_which_reads_the_source(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text("for task in iter(tasks.get, None):")
+    scene = taking_turns()
+    scene.stacks = {**STACKS, "take": [("take", str(app), 1)]}
+    process = scene.process(20 * TURN + 100 * US)
+    unread = replace(timeline(Script().hold(0, 1, 0)), processes=(process,))
+    read = replace(unread, realtime_offset=app.stat().st_mtime_ns + 1)
+    assert judge(process).kind == "lock-bound"
+    assert [one("verdict-not", ("lock-bound",), built).passed for built in (unread, read)] == [False, True]
+    sides = compare(unread, read)
+    assert sides.before.verdicts == ("lock-bound",) != sides.after.verdicts
 
 
 def test_the_percentile_is_nearest_rank_over_the_role() -> None:
