@@ -22,6 +22,7 @@ from giltrace.collectors.gil import GilCollector, TracedAlready, start_here
 from giltrace.errors import TargetError
 from giltrace.integrations.cores import Absence
 from giltrace.integrations.seen import Edges, Seen
+from giltrace.process.kernel_text import lines_of
 from giltrace.recording.door import Times
 from giltrace.recording.folder import GIL_NAME
 from giltrace.recording.gil import read_process
@@ -141,8 +142,7 @@ _tape = _Tape()
 def _own_file() -> Path:
     """The file that the tracer writes of this process: it is mapped."""
     native.clock_pair()  # a GIL is recognised, and a file is begun, when it is taken
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        paths = {line[line.index("/") :].rstrip("\n") for line in maps if "/gil-" in line}
+    paths = {line[line.index("/") :] for line in lines_of("/proc/self/maps") if "/gil-" in line}
     names = ((GIL_NAME.fullmatch(os.path.basename(path)), path) for path in paths)
     found = [(int(name[2]), path) for name, path in names if name and int(name[1]) == os.getpid()]
     if not found:

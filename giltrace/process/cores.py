@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from giltrace.process.kernel_text import lines_of
+
 
 class Allowed(NamedTuple):
     """What a process may use: `cpus` cores, and of their time at most `quota` cores' worth; None for no such limit."""
@@ -47,7 +49,7 @@ def cpu_quota(pid: int, proc: Path = Path("/proc")) -> float | None:
     Both versions of cgroups are asked. What lies above the root of this process's own cgroup namespace is not seen.
     """
     try:
-        lines = (proc / str(pid) / "cgroup").read_text(errors="surrogateescape").splitlines()
+        lines = lines_of(proc / str(pid) / "cgroup")
     except OSError:
         return None
     paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
@@ -64,7 +66,7 @@ def cpu_quota(pid: int, proc: Path = Path("/proc")) -> float | None:
 def _mounts(proc: Path) -> Iterator[tuple[str, Path, int]]:
     """Where cgroups that have to do with CPU time are mounted here: the cgroup there, the place, the version."""
     try:
-        lines = (proc / "self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        lines = lines_of(proc / "self/mountinfo")
     except OSError:
         return
     for line in lines:

@@ -7,8 +7,9 @@ import errno
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from giltrace.process.kernel_text import lines_of
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ class User(NamedTuple):
     @classmethod
     def of(cls, pid: int) -> User:
         """Those of process `pid`, as they are here. Raises OSError."""
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        lines = lines_of(f"/proc/{pid}/status")
         fields = dict(line.partition(":")[::2] for line in lines)
         groups = tuple(sorted(int(group) for group in fields["Groups"].split()))
         return cls(int(fields["Uid"].split()[3]), int(fields["Gid"].split()[3]), groups)

@@ -17,6 +17,7 @@ from typing import TypeVar
 from giltrace.errors import TargetError
 from giltrace.process.capabilities import granted
 from giltrace.process.elf import LoadedObject, NotElf
+from giltrace.process.kernel_text import text_of
 from giltrace.process.memory import Memory, loaded_objects
 from giltrace.process.stat import stat_fields
 
@@ -129,7 +130,7 @@ class Interpreter:
         found = {}
         for path in Path(f"/proc/{self.pid}/task").glob("*/status"):
             try:
-                match = re.search(r"^NSpid:.*?(\d+)$", path.read_text(errors="replace"), re.M)
+                match = re.search(r"^NSpid:.*?(\d+)$", text_of(path), re.M)
             except OSError:
                 continue  # it has just ended
             tid = int(path.parent.name)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from giltrace.process.elf import LoadedObject, NotElf
+from giltrace.process.kernel_text import lines_of
 
 _MAP = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ 0+ \S+ [1-9]\d* +(.*)")
 
@@ -38,11 +39,10 @@ class Memory:
 def loaded_objects(pid: int, memory: Memory) -> Iterator[tuple[str, LoadedObject]]:
     """The objects that are mapped into the process from their beginning on, by path; those named python first."""
     found: dict[str, int] = {}
-    with open(f"/proc/{pid}/maps", errors="replace") as maps:
-        for line in maps:
-            match = _MAP.match(line)
-            if match is not None:
-                found.setdefault(match[2], int(match[1], 16))
+    for line in lines_of(f"/proc/{pid}/maps"):
+        match = _MAP.match(line)
+        if match is not None:
+            found.setdefault(match[2], int(match[1], 16))
     for path in sorted(found, key=lambda path: "python" not in os.path.basename(path)):
         try:
             loaded = LoadedObject(memory.read, found[path])

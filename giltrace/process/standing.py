@@ -17,6 +17,7 @@ from giltrace.errors import TargetError
 from giltrace.process.elf import NotElf
 from giltrace.process.elf_file import ElfFile
 from giltrace.process.interpreter import Interpreter, find_interpreter, steadily
+from giltrace.process.kernel_text import lines_of
 from giltrace.text import visible
 
 #: So many of the innermost frames are read.
@@ -244,18 +245,17 @@ def _task_places(interpreter: Interpreter) -> tuple[int, int] | None:
     It is a library of its own, or part of the interpreter.
     """
     seen = set()
-    with open(f"/proc/{interpreter.pid}/maps", errors="replace") as maps:
-        for line in maps:
-            found = re.match(r"([0-9a-f]+)-\S+ \S+ 0+ \S+ [1-9]\d* +(.*(?:_asyncio|python)[^/]*)$", line.rstrip("\n"))
-            if found is None or found[2] in seen:
-                continue
-            seen.add(found[2])
-            place = _section_address(Path(f"/proc/{interpreter.pid}/root{found[2]}"), int(found[1], 16))
-            if place is None:
-                continue
-            words = struct.unpack(f"<{_TASKS_WORDS}Q", interpreter.memory.read(place, 8 * _TASKS_WORDS))
-            if 0 < words[_TASK_NAME] < words[0] < 1 << 16 and 0 < words[_RUNNING_TASK] < words[9] < 1 << 24:
-                return words[_TASK_NAME], words[_RUNNING_TASK]
+    for line in lines_of(f"/proc/{interpreter.pid}/maps"):
+        found = re.match(r"([0-9a-f]+)-\S+ \S+ 0+ \S+ [1-9]\d* +(.*(?:_asyncio|python)[^/]*)$", line)
+        if found is None or found[2] in seen:
+            continue
+        seen.add(found[2])
+        place = _section_address(Path(f"/proc/{interpreter.pid}/root{found[2]}"), int(found[1], 16))
+        if place is None:
+            continue
+        words = struct.unpack(f"<{_TASKS_WORDS}Q", interpreter.memory.read(place, 8 * _TASKS_WORDS))
+        if 0 < words[_TASK_NAME] < words[0] < 1 << 16 and 0 < words[_RUNNING_TASK] < words[9] < 1 << 24:
+            return words[_TASK_NAME], words[_RUNNING_TASK]
     return None
 
 

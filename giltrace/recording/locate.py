@@ -15,6 +15,7 @@ import numpy as np
 from giltrace.errors import RecordingError
 from giltrace.process.deputy import Deputy, User
 from giltrace.process.folder import Folder, sees_the_same
+from giltrace.process.kernel_text import text_of
 from giltrace.recording import layout
 from giltrace.recording.folder import GIL_NAME, SUFFIX
 
@@ -74,7 +75,7 @@ def being_written(pid: int) -> Written | None:
     Raises `RecordingError` if there is no such process or it may not be looked at.
     """
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
+        maps = text_of(f"/proc/{pid}/maps")
         deputy, root = Deputy(User.of(pid)), os.readlink(f"/proc/{pid}/root").rstrip("/")
     except FileNotFoundError:
         raise RecordingError(f"there is no process {pid}", "see `ps` for what runs") from None

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from giltrace.process.kernel_text import lines_of
 from giltrace.recording.perf_types import ANONYMOUS, Type
 
 MAPS = "maps.bin"
@@ -44,8 +45,7 @@ class MapsFile:
 def _mappings(pid: int) -> list[bytes]:
     """The mappings of code that a process has by now, as bodies of records; none if it may not be looked at."""
     try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
-            found = [match for line in file if (match := _MAPPED.fullmatch(line.rstrip("\n")))]
+        found = [match for line in lines_of(f"/proc/{pid}/maps") if (match := _MAPPED.fullmatch(line))]
     except OSError:
         return []
     bodies = []

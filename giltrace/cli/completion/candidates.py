@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from giltrace.process.kernel_text import text_of
 from giltrace.recording.folder import GIL_NAME, SUFFIX, TRACE_SUFFIX
 from giltrace.text import cut, visible
 
@@ -129,6 +130,6 @@ def _runs_python(pid: int) -> bool:
 
 def _maps(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/maps").read_text(errors="replace")
+        return text_of(f"/proc/{pid}/maps")
     except OSError:
         return ""

@@ -119,7 +119,7 @@ def _silence(path: str) -> None:
     with open(path, "rb") as file:
         slots = _slots(file.read())
     with open("/proc/self/maps", "rb") as file:
-        maps = [line.split(None, 5) for line in file.read().splitlines()]
+        maps = [line.split(None, 5) for line in file.read().split(b"\n")[:-1]]
     own = [line for line in maps if line[-1] == os.fsencode(os.path.realpath(path))]
     base = min(_range(line)[0] for line in own)
     code = [_range(line) for line in maps if b"x" in line[1] and line not in own]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from giltrace.process.kernel_text import lines_of
 
 _MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) (\S+) (\d+) *(.*)")
 
@@ -61,8 +63,7 @@ class Process:
     def status(self, tid: int | None = None) -> dict[str, str]:
         """Return the fields of its status file, or of one of its threads'. Raises OSError."""
         path = self.folder / "status" if tid is None else self.folder / "task" / str(tid) / "status"
-        lines = path.read_text(errors="replace").splitlines()
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines_of(path))}
 
     def tids(self) -> list[int]:
         """Return the ids of its threads; empty once it is gone."""
@@ -99,8 +100,7 @@ class Process:
 
     def maps(self) -> list[Mapping]:
         """Return its mappings in order of address. Raises OSError."""
-        text = (self.folder / "maps").read_text(errors="surrogateescape")
-        return list(_parse_maps(text, os.readlink(self.folder / "root")))
+        return list(_parse_maps(lines_of(self.folder / "maps"), os.readlink(self.folder / "root")))
 
     def stack_limit(self) -> float:
         """Return how far the main thread's stack may grow, in bytes. Raises OSError."""
@@ -146,10 +146,10 @@ class Process:
         return self.folder / "root" / path.lstrip("/")
 
 
-def _parse_maps(text: str, root: str) -> Iterator[Mapping]:
+def _parse_maps(lines: Sequence[str], root: str) -> Iterator[Mapping]:
     """Paths below `root`, which is where the process's file system begins here, are made those that it sees itself."""
     prefix = root.rstrip("/") + "/"
-    for line in text.splitlines():
+    for line in lines:
         match = _MAP.fullmatch(line)
         if match:
             start, end, mode, offset, device, inode, path = match.groups()
