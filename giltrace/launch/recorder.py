@@ -95,11 +95,39 @@ def _is_ours(file: str) -> bool:
     return Path(giltrace.__file__).parent in Path(file).parents
 
 
-def executed(pid: int) -> str:
-    """The program that a process executes, by its path; empty if that is not known."""
-    with suppress(OSError):
-        return os.readlink(f"/proc/{pid}/exe")
-    return ""
+class Executed:
+    """The `program` that a process executes, by its path, as it was last seen; empty if that is not known."""
+
+    def __init__(self, pid: int) -> None:
+        self.program, self._pid, self._name = "", pid, b""
+
+    def look(self) -> None:
+        """Look at it now."""
+        with suppress(OSError):
+            # In this order: of what is executed in between, the name that it ends with is another one.
+            name = self._name_now()
+            self.program, self._name = os.readlink(f"/proc/{self._pid}/exe"), name
+
+    def end(self) -> None:
+        """It has ended, and can still be asked of: its program is gone, its name is that of the last one."""
+        with suppress(OSError):
+            if self._name_now() != self._name:
+                self.program = ""
+
+    def _name_now(self) -> bytes:
+        with open(f"/proc/{self._pid}/comm", "rb") as file:
+            return file.read()
+
+
+def _wait(child: Child, executed: Executed, crew: Crew) -> int | None:
+    """Wait for its end until it is time to look again; see `Child.wait`."""
+
+    def ended() -> None:
+        executed.end()
+        crew.look()
+
+    executed.look()
+    return child.wait(POLL_SECONDS, ended)
 
 
 def _lived(path: Path, pid: int, program: str, *, ended: bool) -> list[int]:
@@ -150,20 +178,21 @@ def record(
         crew.stop()
         folder.abandon()
         raise
+    executed = Executed(child.pid)
     with taken_beside(meanwhile):
         folder.keep()
         if room is not None:
             room.start()
-        program, status = executed(child.pid), child.wait(POLL_SECONDS, crew.look)
+        status = _wait(child, executed, crew)
         while status is None:
             crew.poll()
             if room is not None and (why := room.full()):
                 meta.ended = why
                 break
-            program, status = executed(child.pid) or program, child.wait(POLL_SECONDS, crew.look)
+            status = _wait(child, executed, crew)
         meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
-    meta.lived = [[pid, meta.end_ns] for pid in _lived(path, child.pid, program, ended=status is not None)]
+    meta.lived = [[pid, meta.end_ns] for pid in _lived(path, child.pid, executed.program, ended=status is not None)]
     if room is not None and status is None:
         room.send_away()
     with ending():
