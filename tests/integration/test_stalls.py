@@ -51,8 +51,8 @@ def test_a_recorder_that_did_not_get_to_run_says_so(tmp_path: Path) -> None:
         sentence, dump = server.told()
         server.end()
     assert trigger_of(tmp_path / dump).cause in ("computing", "no-core")
-    if "computed" in sentence:  # there was a core for it
-        assert sentence.endswith(": it was over before giltrace looked.")
+    if "computed" in sentence:  # there was a core for it; and it may have looked once, before it was stopped
+        assert sentence.endswith((": it was over before giltrace looked.", "where it gave the GIL up."))
 
 
 @pytest.mark.needs("python3.14")

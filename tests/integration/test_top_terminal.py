@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from giltrace.recording import layout
 from giltrace.timeline.load import load
 from tests.terminal import Terminal
 from tests.tracing import TARGETS, recorded
@@ -110,7 +111,7 @@ def test_starts_and_stops_a_recording(tmp_path: Path) -> None:
         terminal.wait_for(r"REC command-top\.giltrace")
         held = tmp_path / "command-top.giltrace"
         terminal.wait_for(r"count-0 +\w+ +\d")
-        while not any(held.glob("gil-*.bin")):
+        while not any(path.stat().st_size > layout.HEADER_SIZE for path in held.glob("gil-*.bin")):
             terminal.wait_for("REC")
         terminal.press("r")
         terminal.wait_for(r"kept as command-top\.giltrace")

@@ -33,14 +33,14 @@ enum {
     KERNEL_SIGSET = 8,
 };
 
-static bool careful;
+static _Atomic bool careful; /* begun anew beside threads that go on */
 static _Atomic bool confined;
 static _Atomic int inside; /* threads that may be in a system call of ours */
 static void (*reserves[RESERVES])(void);
 static unsigned reserve_count;
 
 bool file_careful(void) {
-    return careful;
+    return atomic_load_explicit(&careful, memory_order_relaxed);
 }
 
 bool file_confined(void) {
@@ -157,7 +157,7 @@ static uint32_t number_after(const char *text, const char *name) {
 void file_start(uint32_t *parent) {
     char status[4096];
     file_read("/proc/self/status", status, sizeof status);
-    careful = strstr(status, "\nSeccomp:\t0") == NULL;
+    atomic_store_explicit(&careful, strstr(status, "\nSeccomp:\t0") == NULL, memory_order_relaxed);
     *parent = number_after(status, "\nPPid:\t");
 }
 
@@ -208,7 +208,7 @@ static long write_zeros(long fd, uint64_t offset, size_t size) {
 
 static long allocate(long fd, uint64_t offset, size_t size) {
     long error = -EOPNOTSUPP;
-    for (int tries = 0; !careful && tries < INTERRUPTIONS; tries++) {
+    for (int tries = 0; !file_careful() && tries < INTERRUPTIONS; tries++) {
         error = system_call(SYS_fallocate, fd, 0, (long)offset, (long)size, 0, 0);
         if (error != -EINTR) {
             break;
@@ -252,7 +252,7 @@ static void *map_open(long fd, uint64_t offset, size_t size, void *where) {
         system_call(SYS_munmap, piece, (long)size, 0, 0, 0, 0);
         return NULL;
     }
-    if (!careful) {
+    if (!file_careful()) {
         /* One call instead of a page fault for every 256 records; older kernels just fault. */
         system_call(SYS_madvise, piece, (long)size, MADV_POPULATE_WRITE, 0, 0, 0);
     }
