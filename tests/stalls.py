@@ -169,3 +169,13 @@ def get(place: Path, path: str) -> bytes:
         answer = connection.getresponse().read()
         connection.close()
         return answer
+
+
+def planted(server: Server, folder: Path) -> Iterator[tuple[str, Trigger, Path]]:
+    """Plant one stall after the other: which, what its dump, which is in `folder`, was written for, and the dump."""
+    for plant in PLANTS:
+        server.ask(plant)
+        sentence, dump = server.told()
+        trigger = trigger_of(folder / dump)
+        assert sentence == trigger.sentence
+        yield plant, trigger, folder / dump

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.recording.trigger import Trigger
-from tests.stalls import GILTRACE, LIMIT, PLANTS, SECONDS, get, is_told, serving, trigger_of
+from tests.stalls import GILTRACE, LIMIT, SECONDS, get, is_told, planted, serving, trigger_of
 from tests.tracing import TARGETS
 
 OTHERS = ("uvloop", "trio", "gevent", "tornado")
@@ -26,14 +26,11 @@ def test_what_stalls_a_loop_is_told(tmp_path: Path, loop: str) -> None:
     wrong = []
     with serving(tmp_path, loop, "--dump-on", f"stall>{LIMIT}") as server:
         server.ask("nothing")
-        for plant in PLANTS:
-            server.ask(plant)
-            sentence, dump = server.told()
-            trigger = trigger_of(tmp_path / dump)
-            assert sentence == trigger.sentence
+        for plant, trigger, dump in planted(server, tmp_path):
+            sentence = trigger.sentence
             assert sentence.startswith(f"The {NAMED.get(loop, loop)} loop of thread 'MainThread' stalled for ")
             if not is_told(plant, trigger):
-                wrong.append((plant, sentence))
+                wrong.append((plant, sentence, dump))
         ended = " ".join(server.end().split())
     assert not wrong
     assert f"flight recorder ok ({server.dumps} dumps" in ended

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.recording.trigger import Trigger
-from tests.stalls import GILTRACE, LIMIT, PLANTS, is_told, serving_web, trigger_of
+from tests.stalls import GILTRACE, LIMIT, is_told, planted, serving_web, trigger_of
 from tests.tracing import TARGETS
 
 pytestmark = pytest.mark.rarely
@@ -46,13 +46,10 @@ def test_what_stalls_a_web_server_is_told(tmp_path: Path, name: str) -> None:
         ready = time.monotonic_ns()
         for _ in range(100):
             server.ask("nothing")
-        for plant in PLANTS:
-            server.ask(plant)
-            sentence, dump = server.told()
-            trigger = trigger_of(tmp_path / dump)
-            assert sentence == trigger.sentence
+        for plant, trigger, dump in planted(server, tmp_path):
+            sentence = trigger.sentence
             if not is_told(plant, trigger) or not re.match(begins.format(plant=plant), sentence):
-                wrong.append((plant, sentence))
+                wrong.append((plant, sentence, dump))
         for _ in range(100):
             server.ask("nothing")
         ended = " ".join(server.end().split())
