@@ -19,7 +19,7 @@ from giltrace.launch.attach.holders import gil_holders
 from giltrace.launch.attach.names import known_threads, names_to_tell
 from giltrace.launch.attach.place import find_place
 from giltrace.launch.attach.process import Process
-from giltrace.launch.attach.session import alive, end_orphan
+from giltrace.launch.attach.session import alive
 from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.child import Child
 from giltrace.launch.count_folder import made_for_counts
@@ -164,7 +164,6 @@ def counted_process(pid: int, ending: Ending, *, allow_seccomp: bool = False) ->
 def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Iterator[Counted]:
     GilCollector(native.COUNTING_DEPTH).refuse()
     target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
-    end_orphan(target)
     with made_for_counts() as folder, marked_as_recorded(folder):
         place = find_place(target, folder)
         try:

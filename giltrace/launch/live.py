@@ -20,7 +20,7 @@ from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.place import find_place
 from giltrace.launch.attach.process import Process
-from giltrace.launch.attach.session import Recording, end_orphan
+from giltrace.launch.attach.session import Recording
 from giltrace.launch.attach.sleepers import Sleepers
 from giltrace.launch.beside import beside
 from giltrace.launch.observe import Observation
@@ -178,7 +178,6 @@ def attached(pid: int) -> Iterator[Source]:
     Raises `TargetError` where that is not possible, before anything was done to the process.
     """
     target = refusals.check_exact(refusals.find(pid))
-    end_orphan(target)
     with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
         folder = Path(temporary, "live.giltrace")
         folder.mkdir()

@@ -17,7 +17,7 @@ from giltrace.launch.attach.moment import Kind, Moment, expected, moment
 from giltrace.launch.attach.own_thread import OwnThread
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone, Late, Thread, read_memory, write_memory
-from giltrace.launch.attach.refusals import Trace, active_trace
+from giltrace.launch.attach.refusals import Trace, active_trace, is_orphan
 from giltrace.launch.attach.target import Target, object_at
 from giltrace.process.elf import NotElf
 from giltrace.process.ways import find_ways
@@ -43,6 +43,10 @@ _LONGEST_NAME = 88
 
 _ALREADY_TRACED = 1
 _PENDING = 0xFF
+
+
+class AlreadyTraced(TargetError):
+    """A tracer is at work in the process, or begins or ends just now."""
 
 
 def inject(
@@ -89,7 +93,7 @@ def inject(
             f"it may lack the memory or a permission for it; look from outside: giltrace attach --observe {pid}",
         )
     if result == _ALREADY_TRACED:
-        raise TargetError(f"process {pid} is traced already", "end the other trace first")
+        raise AlreadyTraced(f"process {pid} is traced already", "end the other trace first")
     if result:
         raise TargetError(
             f"the tracer could not start in process {pid}: it could not write {folder}, or found no interpreter",
@@ -130,8 +134,23 @@ def eject(target: Target, footprint: Footprint) -> None:
                 own.call(stop, deadline=time.monotonic() + CALL_SECONDS)
 
 
-def end_orphan(target: Target, trace: Trace) -> None:
-    """End a tracer whose recorder is gone. It may be there still if all threads are in native code."""
+def end_orphan(target: Target, folder: str = "") -> bool:
+    """End a trace that nobody listens to: a recorder that was killed has left its tracer at work.
+
+    One into `folder`, as the process sees it, is such: it is the caller's own, and who wrote to one of that name before
+    has lost it. Returns whether there is none that somebody listens to; the orphan may be there still if all threads
+    are in native code.
+    """
+    trace = active_trace(target)
+    if trace is None:
+        return True
+    if trace.folder != folder and not is_orphan(target.process, trace):
+        return False
+    _end(target, trace)
+    return True
+
+
+def _end(target: Target, trace: Trace) -> None:
     control = layout.HEADER.fields["control"][1] if layout.HEADER.fields else 0
     try:
         write_memory(target.process.pid, trace.head + int(control), struct.pack("<I", Control.CONTROL_STOP))

@@ -14,7 +14,7 @@ import giltrace
 from giltrace.collectors.base import Collector, Session
 from giltrace.collectors.gil import PAIR_INTERVAL_NS, GilCollector
 from giltrace.errors import OutputError, TargetError
-from giltrace.launch.attach import inject, refusals
+from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.holders import gil_holders
 from giltrace.launch.attach.place import Place, find_place
@@ -66,7 +66,6 @@ def attach(
     if reason is not None:
         raise TargetError(reason)
     target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
-    end_orphan(target)
     folder = RecordingFolder(path, force=force)
     try:
         with Ending() as ending, marked_as_recorded(path), alive(process) as lives:
@@ -197,10 +196,3 @@ def alive(process: Process) -> Iterator[Callable[[], bool]]:
         yield lambda: not ends.poll(0)
     finally:
         os.close(handle)
-
-
-def end_orphan(target: Target) -> None:
-    """End a trace that nobody listens to: a recorder that was killed has left its tracer at work."""
-    trace = refusals.active_trace(target)
-    if trace is not None and refusals.is_orphan(target.process, trace):
-        inject.end_orphan(target, trace)

@@ -21,6 +21,9 @@ from giltrace.recording.layout import Control
 #: A process that uses a GIL answers at once; one that does not must be asked through one of its threads.
 _ANSWER_SECONDS = 0.3
 _LOOK_SECONDS = 0.002
+#: What the thread of a recorder that was killed takes at most until its trace can be seen, and ended.
+_ORPHAN_SECONDS = 5.0
+_AGAIN_SECONDS = 0.05
 
 _STAYS = "process {pid} has put a seccomp filter on: the tracer's hooks stay in it, idle"
 
@@ -48,8 +51,7 @@ class AttachedTracer:
         self._look_at_some = Sparing(lambda: self._look_for_filters(self._heads.look(), Filters.grew_at_some))
         self._inherited: InheritedLock | None = None
         try:
-            library, folder = place.library, place.folder
-            self._inherited = inject.inject(target, library, folder, depth, self.footprint, stopped, ring, names)
+            self._inherited = self._inject(depth, stopped, ring, names)
         except TargetError:
             # A process that ended as soon as its tracer was at work has been recorded to its end.
             if not any(head.at_work for head in self._heads.look()) or _wait_while(lambda: target.process.exists):
@@ -57,6 +59,21 @@ class AttachedTracer:
         self._renew_ns = 0
         self._look_for_filters(self._heads.look(), Filters.grew)
         self.poll()
+
+    def _inject(
+        self, depth: int, stopped: Callable[[], bool], ring: int, names: Sequence[tuple[int, str]]
+    ) -> InheritedLock | None:
+        """Put it to work, in place of one whose recorder was killed: also where that one's thread just begins it."""
+        target, folder = self._target, self._place.folder
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while True:
+            free = inject.end_orphan(Target(target.process, target.filters), folder)
+            try:
+                return inject.inject(target, self._place.library, folder, depth, self.footprint, stopped, ring, names)
+            except inject.AlreadyTraced:
+                if not free or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
 
     def poll(self) -> None:
         """Tell the tracer of seccomp filters, and once a second that somebody listens; to be called more often."""

@@ -18,8 +18,10 @@ from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.verdict import judge
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
+from giltrace.launch.attach import inject
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import attach
+from giltrace.launch.attach.target import Target
 from giltrace.recording import layout
 from giltrace.recording.meta import Meta
 from giltrace.timeline.load import load
@@ -217,6 +219,30 @@ def test_a_killed_recorder_leaves_a_recording_and_a_program_to_attach_to(tmp_pat
         record(target.pid, tmp_path / "next.giltrace")
         assert target.hooks() == 0
         assert not load(tmp_path / "killed.giltrace").violations
+
+
+@pytest.mark.parametrize("again", ["killed", "next"])
+def test_replaces_a_trace_that_a_killed_recorder_only_just_began(
+    again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on in the program without it: what it begins may not be there yet at the first look."""
+    looks: list[bool] = []
+
+    def late(target: Target, folder: str) -> bool:
+        looks.append(not looks or inject_end_orphan(target, folder))
+        return looks[-1]
+
+    inject_end_orphan = inject.end_orphan
+    with Running(sys.executable, "workers") as target:
+        started = command(target.pid, tmp_path / "killed.giltrace")
+        started.kill()
+        started.communicate(timeout=60)
+        monkeypatch.setattr(inject, "end_orphan", late)
+        path = tmp_path / f"{again}.giltrace"
+        attach(target.pid, path, [], depth=128, seconds=0.1, force=True)
+        assert looks == [True, True]
+        assert target.answers()
+        assert not load(path).violations
 
 
 def test_full_disk_costs_events_only(tmp_path: Path) -> None:
