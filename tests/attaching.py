@@ -66,6 +66,13 @@ class Running:
         self.process.stdin.write("go on\n")
         self.process.stdin.flush()
 
+    def say(self, word: str) -> None:
+        """Have it do what a word says, and wait until it is done."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        assert self.line() == "done"
+
     def answers(self) -> bool:
         """Let it work and see whether it says so."""
         self.go_on()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from giltrace.recording.meta import Meta
 from giltrace.recording.trigger import Trigger
+from tests.attaching import is_at_work
 from tests.tracing import TARGETS
 
 GILTRACE = (sys.executable, "-m", "giltrace")
@@ -114,33 +115,70 @@ class Server:
 
 
 @contextmanager
-def _recorded(folder: Path, options: Sequence[str], program: Sequence[str | Path]) -> Iterator[subprocess.Popen[str]]:
-    always = ("--ring", "16MiB", "--dump-apart", "0s", "--max-dumps", "100", "--no-trace", "-o", "server")
-    command = [*GILTRACE, "record", *always, *options, *program]
+def _running(folder: Path, command: Sequence[str | Path]) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "STALL_SECONDS": str(SECONDS), "PYTHONPATH": str(TARGETS)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True) as recorder:
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True) as program:
         try:
-            yield recorder
+            yield program
         finally:
-            if recorder.poll() is None:
-                recorder.kill()
+            if program.poll() is None:
+                program.kill()
+
+
+_ALWAYS = ("--ring", "16MiB", "--dump-apart", "0s", "--max-dumps", "100", "--no-trace", "-o", "server")
+
+
+@contextmanager
+def _recorded(folder: Path, options: Sequence[str], program: Sequence[str | Path]) -> Iterator[subprocess.Popen[str]]:
+    with _running(folder, [*GILTRACE, "record", *_ALWAYS, *options, *program]) as recorder:
+        yield recorder
+
+
+@contextmanager
+def _attached(folder: Path, options: Sequence[str], pid: int) -> Iterator[subprocess.Popen[str]]:
+    with _running(folder, [*GILTRACE, "attach", str(pid), *_ALWAYS, *options]) as recorder:
+        while not is_at_work(folder / "server.giltrace"):
+            assert recorder.poll() is None, recorder.communicate()[1]
+            time.sleep(0.005)
+        yield recorder
 
 
 @contextmanager
 def serving(folder: Path, loop: str, *options: str) -> Iterator[Server]:
     """Run a server on a `loop` in `folder`, recorded with these options."""
-    with _recorded(folder, options, (TARGETS / "stalling_server.py", loop)) as recorder:
-        assert recorder.stdout is not None
-        port = int(recorder.stdout.readline())
-        with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rw") as lines:
+    with (
+        _recorded(folder, options, (TARGETS / "stalling_server.py", loop)) as recorder,
+        _asked(recorder) as ask,
+    ):
+        yield Server(recorder, folder, ask)
 
-            def ask(word: str) -> None:
-                lines.write(word + "\n")
-                lines.flush()
-                assert lines.readline() == "done\n"
 
+@contextmanager
+def serving_already(folder: Path, loop: str, *options: str) -> Iterator[Server]:
+    """Run one that is attached to when it serves: with these options, and recorded from then on."""
+    with (
+        _running(folder, [sys.executable, TARGETS / "stalling_server.py", loop]) as server,
+        _asked(server) as ask,
+    ):
+        ask("nothing")
+        with _attached(folder, options, server.pid) as recorder:
             yield Server(recorder, folder, ask)
+
+
+@contextmanager
+def _asked(program: subprocess.Popen[str]) -> Iterator[Callable[[str], None]]:
+    """How a server is asked that says at which port it listens."""
+    assert program.stdout is not None
+    port = int(program.stdout.readline())
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rw") as lines:
+
+        def ask(word: str) -> None:
+            lines.write(word + "\n")
+            lines.flush()
+            assert lines.readline() == "done\n"
+
+        yield ask
 
 
 @contextmanager

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from giltrace.cli.completion.candidates import one_of, processes
-from giltrace.cli.options import Force, Light, NoTrace, Output, StackDepth
+from giltrace.cli.flight import flight_recorder, ring_size, switches_kept
+from giltrace.cli.options import (
+    DumpApart,
+    DumpOn,
+    Force,
+    Light,
+    MaxDumps,
+    NoTrace,
+    OnDump,
+    Output,
+    Ring,
+    StackDepth,
+)
 from giltrace.cli.outcome import outputs, show
 from giltrace.cli.progress import end_of_line, getting_on
 from giltrace.cli.values import parse_length
@@ -56,6 +68,11 @@ def attach(
     stacks: Annotated[
         StackDepth | None, typer.Option("--stacks", help="Python stacks at each hand-over of the GIL. [default: full]")
     ] = None,
+    ring: Ring = "",
+    dump_on: DumpOn = None,
+    max_dumps: MaxDumps = 10,
+    dump_apart: DumpApart = "30s",
+    on_dump: OnDump = "",
 ) -> None:
     """Record a Python process that runs already, exactly, and leave it as it was.
 
@@ -63,6 +80,7 @@ def attach(
     giltrace attach 4242                 until Ctrl-C or the end of the process
     giltrace attach 4242 -d 10s          for ten seconds
     giltrace attach --observe 4242       the same, sampled from outside
+    giltrace attach 4242 --ring 64MiB --dump-on "stall>100ms"
 
     It goes on for the time of -d, or until Ctrl-C or the process's end. The result is NAME.giltrace, the recording, and
     NAME.pftrace, for the Perfetto UI; a summary goes to stderr.
@@ -71,11 +89,19 @@ def attach(
     which stays in the process, idle, afterwards. With --observe not even that: the GIL's state is read from outside
     some ten thousand times a second. What comes out is sampled, and the report says how well.
     `giltrace doctor --pid PID` tells what is possible, and touches nothing.
+
+    A flight recorder, for what happens once a day: --ring keeps the newest events only (and implies --light), and each
+    --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on, with one sentence
+    that says what happened and by which line. A request is then told by the server's frames, not by the middleware.
     """
     from giltrace.collectors import LIGHT, USUAL, choose
 
-    _refuse(without or [], {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp} if observe else {})
-    collectors = choose(LIGHT if light else USUAL, without=[*(without or []), "gil"])
+    for_a_tracer = {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp, "--ring": bool(ring)}
+    _refuse(without or [], for_a_tracer if observe else {})
+    size = ring_size(ring)
+    flight = flight_recorder(size, dump_on or [], max_dumps, dump_apart, on_dump)
+    left, settings = [*(without or []), "gil"], {"sched": switches_kept(size)}
+    collectors = choose(LIGHT if light or size else USUAL, without=left, settings=settings) + flight
     folder, trace = outputs(output, f"attach-{pid}", force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:
@@ -86,8 +112,8 @@ def attach(
         from giltrace.launch.attach.session import attach as run
 
         depth = (stacks or StackDepth.full).frames
-        exact = partial(run, pid, folder, collectors, depth=depth, seconds=seconds, force=force)
-        outcome = exact(allow_seccomp=allow_seccomp, progress=_progress)
+        exact = partial(run, pid, folder, collectors, depth=depth, ring=size, seconds=seconds, force=force)
+        outcome = exact(allow_seccomp=allow_seccomp, progress=_flies if size else _progress)
         end_of_line()
         for line in outcome.said:
             print(f"giltrace: {line}", file=sys.stderr)
@@ -111,3 +137,8 @@ def _announce(pid: int, seconds: float | None) -> None:
 
 def _progress(seconds: float, events: int) -> None:
     getting_on(f"{seconds:7.1f} s  {events:,} events")
+
+
+def _flies(seconds: float, events: int) -> None:
+    # How many there were of which the newest are kept is not known.
+    getting_on(f"{seconds:7.1f} s  the newest events are kept")

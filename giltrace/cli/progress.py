@@ -69,18 +69,25 @@ def working(what: str) -> Iterator[None]:
             line.end()
 
 
+#: Whether such a line stands there.
+_getting_on = threading.Event()
+
+
 def getting_on(text: str) -> None:
     """Say on one line of a terminal, written again and again, how a recording is getting on."""
     if sys.stderr.isatty():
+        _getting_on.set()
         print(f"\r{text}  (Ctrl-C ends the recording)\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def end_of_line() -> None:
     """Take such a line away."""
     if sys.stderr.isatty():
+        _getting_on.clear()
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print a line to stderr from within such a block."""
-    print(f"\r\x1b[K{text}" if _doing and sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+    """Print a line to stderr, in place of what such a block or a recording that is getting on shows there."""
+    shown = (_doing or _getting_on.is_set()) and sys.stderr.isatty()
+    print(f"\r\x1b[K{text}" if shown else text, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from giltrace.cli.completion.candidates import targets
+from giltrace.cli.flight import announce, flight_recorder, ring_size, switches_kept
 from giltrace.cli.options import (
     Code,
     DumpApart,
@@ -30,9 +31,9 @@ from giltrace.cli.options import (
     Without,
 )
 from giltrace.cli.outcome import exit_like, outputs, show
-from giltrace.cli.progress import say, working
+from giltrace.cli.progress import working
 from giltrace.cli.starting import ends
-from giltrace.cli.values import parse_command, parse_duration, parse_rule, parse_size
+from giltrace.cli.values import parse_size
 from giltrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def record(
         os.execv(target.argv[0], target.argv)  # there is nothing to record
     size, most = _sizes(ring, max_size)
     wanted, settings = [*(also or []), *(["viztracer"] if spans else [])], _settings(stacks, size)
-    flight = _flight_recorder(size, dump_on or [], max_dumps, dump_apart, on_dump)
+    flight = flight_recorder(size, dump_on or [], max_dumps, dump_apart, on_dump)
     collectors = _collectors(target, wanted, without or [], light=light, ring=size > 0, settings=settings) + flight
     _refuse_without_tracer(collectors)
     folder, trace = outputs(output, target.name, force=force)
-    room, ready = None if size else Room(folder, most, _announce), ends(no_trace=no_trace)
+    room, ready = None if size else Room(folder, most, announce), ends(no_trace=no_trace)
     status = run(target, folder, collectors, force=force, meanwhile=ready, ending=_finishing, room=room)
     show(folder, trace, no_trace=no_trace)
     exit_like(status)
@@ -120,8 +121,7 @@ def _settings(stacks: StackDepth, ring: int) -> dict[str, dict[str, int]]:
     """What the collectors are told, of which each process keeps so many bytes of its newest events (0: all)."""
     return {
         "gil": {"depth": stacks.frames, "ring": ring, "packs": True},
-        # A hand-over of the GIL takes three times as much room there, shared by the cores.
-        "sched": {"ring": 4 * ring // (os.cpu_count() or 1)},
+        "sched": switches_kept(ring),
     }
 
 
@@ -152,37 +152,11 @@ def _collectors(
     return choose(LIGHT if light or ring else usual, also=also, without=without, settings=settings)
 
 
-def _ring_size(text: str) -> int:
-    size = parse_size(text) if text else 0
-    if text and size < 1 << 20:
-        raise UsageError(f"a ring of {text} is too small", "give --ring 1MiB or more; 64MiB hold some 8 million events")
-    return size
-
-
 def _sizes(ring: str, max_size: str) -> tuple[int, int]:
     """How many bytes a process's ring has (0: none), and how many a recording may take (0: any)."""
-    size, most = _ring_size(ring), parse_size(max_size, "--max-size") if max_size else 0
+    size, most = ring_size(ring), parse_size(max_size, "--max-size") if max_size else 0
     if max_size and size:
         raise UsageError("--max-size is not for a ring", "that takes what --ring says")
     if max_size and most < 1 << 20:
         raise UsageError(f"--max-size {max_size} is too small", "give 1MiB or more")
     return size, most
-
-
-def _announce(what: str) -> None:
-    say(f"giltrace: {what}")
-
-
-def _flight_recorder(ring: int, rules: list[str], most: int, apart: str, command: str) -> list[Collector]:
-    if not ring:
-        if rules:
-            raise UsageError("--dump-on needs a ring to dump", "add --ring 64MiB")
-        if command:
-            raise UsageError("--on-dump needs dumps", "add --ring 64MiB, and --dump-on")
-        return []
-    from giltrace.collectors.flight import FlightRecorder
-    from giltrace.launch.attach.sleepers import asleep_now
-
-    wanted = [parse_rule(text) for text in rules]
-    apart_ns, words = parse_duration(apart, "--dump-apart"), parse_command(command)
-    return [FlightRecorder(wanted, most, _announce, asleep_now, apart_ns=apart_ns, command=words)]

@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from giltrace.process.folder import Folder
 from giltrace.recording.collected import CollectorReport
 
 
 class Session(NamedTuple):
     """One recording under way: its `folder`, the `pid` of the target, and the `python` it is expected to run.
 
-    `python` is None where the target is a command that is not known to be an interpreter.
+    `python` is None where the target is a command that is not known to be an interpreter. `files` is where the tracers
+    write, if that is not the recording: there are links to it meanwhile.
     """
 
     folder: Path
     pid: int
     python: str | None
+    files: Folder | None = None
 
 
 class Collector(Protocol):

@@ -44,9 +44,12 @@ def nobody(pid: int) -> Sequence[Sleeper]:
     return ()
 
 
-def dump(folder: Folder, out: Path, caught: Caught, pid: int, ask: AskSleepers = nobody) -> Trigger:
+def dump(
+    folder: Folder, out: Path, caught: Caught, pid: int, ask: AskSleepers = nobody, files: Folder | None = None
+) -> Trigger:
     """Copy the recording that is being written to `folder` into the new recording `out`, whole or not at all.
 
+    The tracers write to `files`, if that is another folder.
     `pid` is one of its processes: what native code was seen is looked up in the files that this one sees, and `ask`
     is asked for who sleeps in it for so long that a ring has forgotten since when. Returns the trigger with its
     sentence. Raises `OutputError` if it cannot be written, `RecordingError` if `folder` is no recording.
@@ -57,7 +60,7 @@ def dump(folder: Folder, out: Path, caught: Caught, pid: int, ask: AskSleepers =
     try:
         unfinished.mkdir(parents=True)
         begun = time.monotonic_ns()
-        snapshot.copy(folder, unfinished)
+        snapshot.copy(folder, unfinished, files or folder)
         meta = Meta.read(unfinished)
         reports = [GilCollector().report(unfinished)]
         if any(unfinished.glob("sched-*.bin")):
@@ -68,7 +71,7 @@ def dump(folder: Folder, out: Path, caught: Caught, pid: int, ask: AskSleepers =
             reports.append(CollectorReport("sched", "ok", cost=f"{records:,} records", lost=lost))
         known = {(one.pid, one.tid): one for one in (*meta.asleep, *ask(pid))}
         meta.asleep = list(known.values())
-        meta.end_ns, meta.lived = begun, [[one, begun] for one in writers(folder, meta.ids)]
+        meta.end_ns, meta.lived = begun, [[one, begun] for one in writers(files or folder, meta.ids)]
         meta.collectors = [asdict(report) for report in reports]
         meta.trigger = caught.trigger
         meta.state = "complete"
@@ -112,6 +115,7 @@ class FlightRecorder:
         self._announce, self._ask = announce, ask
         self._afterwards = Afterwards(announce, command, written)
         self._folder, self._pid = Path(), 0
+        self._files: Folder | None = None
         self._reader: LiveReader | None = None
         self._outside = outside or Outside()
         self._pending: Caught | None = None
@@ -132,7 +136,7 @@ class FlightRecorder:
 
     def start(self, session: Session) -> None:
         """Remember the target: the tracers report by themselves."""
-        self._pid = session.pid
+        self._pid, self._files = session.pid, session.files
         if any(isinstance(rule, Following) for rule in self._rules):
             self._reader = LiveReader(self._folder)
 
@@ -211,12 +215,12 @@ class FlightRecorder:
         if caught is None:
             return
         self._dumps += 1
-        number, pid, ask = self._dumps, self._pid, self._ask
+        number, pid, ask, files = self._dumps, self._pid, self._ask, self._files
 
         def write() -> tuple[Trigger, Path]:
             out = self._free_name(number)
             with Folder.own(self._folder) as folder:
-                return dump(folder, out, caught, pid, ask), out
+                return dump(folder, out, caught, pid, ask, files), out
 
         self._afterwards.write(write)
 

@@ -31,6 +31,9 @@ PACK_AT_END_NS, PACK_WAIT_S = 10_000_000_000, 5.0
 
 PT_INTERP = 3
 
+#: Where rules of a flight recorder say from how many ticks on a wait or a hold is told of.
+WAIT_LIMIT, HOLD_LIMIT = "GILTRACE_WAIT_LIMIT", "GILTRACE_HOLD_LIMIT"
+
 
 _TRACED = "end the other trace first, or do not run it under `giltrace record`, nor with GILTRACE_COUNT"
 

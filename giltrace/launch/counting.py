@@ -16,6 +16,7 @@ from giltrace.collectors.gil import GilCollector
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.holders import gil_holders
+from giltrace.launch.attach.inject import Plan
 from giltrace.launch.attach.names import known_threads, names_to_tell
 from giltrace.launch.attach.place import find_place
 from giltrace.launch.attach.process import Process
@@ -167,8 +168,8 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
     with made_for_counts() as folder, marked_as_recorded(folder):
         place = find_place(target, folder)
         try:
-            how, names = native.counting(), names_to_tell(process)
-            tracer = AttachedTracer(target, place, how, lambda: ending.signal is not None, names=names)
+            plan = Plan(native.counting(), names=names_to_tell(process))
+            tracer = AttachedTracer(target, place, plan, lambda: ending.signal is not None)
             files = folder if place.is_direct else place.files.path
             counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
             counted.pid_here, counted.holders = _ids_of(process), _holders(process)

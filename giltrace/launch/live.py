@@ -178,15 +178,12 @@ def attached(pid: int) -> Iterator[Source]:
     Raises `TargetError` where that is not possible, before anything was done to the process.
     """
     target = refusals.check_exact(refusals.find(pid))
+    refusals.check_followable(target.process, f"look from outside: giltrace top --observe {pid}")
     with tempfile.TemporaryDirectory(prefix="giltrace-top-") as temporary:
         folder = Path(temporary, "live.giltrace")
         folder.mkdir()
         place = find_place(target, folder)
         try:
-            if not place.is_direct:
-                raise TargetError(
-                    f"process {pid} has another user or file system", f"look from outside: giltrace top --observe {pid}"
-                )
             with marked_as_recorded(folder):
                 recording = Recording(target, place, folder, [], _DEPTH, lambda: False, RING_BYTES)
                 try:

@@ -22,22 +22,23 @@ _GIL, _STACKS, _SCHED = (re.compile(rf"{kind}-[0-9-]{{1,22}}\.bin") for kind in 
 _WHOLE = re.compile("|".join(map(re.escape, (clock_file.FILE, cores_log.FILE, maps_file.MAPS))))
 
 
-def copy(folder: Folder, out: Path) -> None:
-    """Copy what the recording `folder` holds by now into the empty folder `out`.
+def copy(folder: Folder, out: Path, files: Folder) -> None:
+    """Copy what the recording `folder` holds by now into the empty folder `out`; the tracers write to `files`.
 
     The tracers go on meanwhile: a chunk that is used again while it is copied is left out, as its events are before
     `complete_from` by then. Raises `OSError` if `out` cannot be written, `RecordingError` if `folder` cannot be read.
     """
     with _opened(folder, "meta.json") as descriptor:
         (out / "meta.json").write_bytes(os.pread(descriptor, _MOST_META, 0))
-    for name in folder.names(_GIL):
-        with _opened(folder, name) as descriptor:
+    for name in files.names(_GIL):
+        with _opened(files, name) as descriptor:
             if os.fstat(descriptor).st_size >= layout.HEADER_SIZE:  # else it is just being made
                 _copy_chunks(descriptor, out / name)
     # After the events that name them: a stack is written before its first event.
-    for name in (*folder.names(_STACKS), *folder.names(_WHOLE)):
-        with _opened(folder, name) as descriptor:
-            plain_copy(descriptor, out / name)
+    for home, wanted in ((files, _STACKS), (folder, _WHOLE)):
+        for name in home.names(wanted):
+            with _opened(home, name) as descriptor:
+                plain_copy(descriptor, out / name)
     clock_file.append_pair(out)
     for name in folder.names(_SCHED):
         _copy_switches(folder, name, out)

@@ -29,7 +29,7 @@ def test_a_program_that_pins_itself(tmp_path: Path) -> None:
     with recorded(PINNED, folder) as pid:
         assert pid > 0
         # As a flight recorder does, while it is written.
-        snapshot.copy(Folder.own(folder), tmp_path / "meanwhile")
+        snapshot.copy(Folder.own(folder), tmp_path / "meanwhile", Folder.own(folder))
     assert {path.name for path in folder.glob("cores.bin")} == {"cores.bin"}
     timeline = load(folder)
     (process,) = timeline.processes

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from giltrace.recording.trigger import Trigger
-from tests.stalls import GILTRACE, LIMIT, SECONDS, get, is_told, planted, serving, trigger_of
+from tests.stalls import (
+    GILTRACE,
+    LIMIT,
+    SECONDS,
+    Server,
+    get,
+    is_told,
+    planted,
+    serving,
+    serving_already,
+    trigger_of,
+)
 from tests.tracing import TARGETS
 
 OTHERS = ("uvloop", "trio", "gevent", "tornado")
@@ -23,15 +34,25 @@ NAMED = {"tornado": "Tornado"}
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_stalls_a_loop_is_told(tmp_path: Path, loop: str) -> None:
-    wrong = []
     with serving(tmp_path, loop, "--dump-on", f"stall>{LIMIT}") as server:
-        server.ask("nothing")
-        for plant, trigger, dump in planted(server, tmp_path):
-            sentence = trigger.sentence
-            assert sentence.startswith(f"The {NAMED.get(loop, loop)} loop of thread 'MainThread' stalled for ")
-            if not is_told(plant, trigger):
-                wrong.append((plant, sentence, dump))
-        ended = " ".join(server.end().split())
+        _is_told(tmp_path, server, loop)
+
+
+def test_what_stalls_a_loop_that_runs_already_is_told(tmp_path: Path) -> None:
+    with serving_already(tmp_path, "asyncio", "--dump-on", f"stall>{LIMIT}") as server:
+        _is_told(tmp_path, server, "asyncio")
+        server.ask("nothing")  # it goes on without giltrace
+
+
+def _is_told(tmp_path: Path, server: Server, loop: str) -> None:
+    wrong = []
+    server.ask("nothing")
+    for plant, trigger, dump in planted(server, tmp_path):
+        sentence = trigger.sentence
+        assert sentence.startswith(f"The {NAMED.get(loop, loop)} loop of thread 'MainThread' stalled for ")
+        if not is_told(plant, trigger):
+            wrong.append((plant, sentence, dump))
+    ended = " ".join(server.end().split())
     assert not wrong
     assert f"flight recorder ok ({server.dumps} dumps" in ended
     report = subprocess.run([*GILTRACE, "report", str(dump)], cwd=tmp_path, capture_output=True, text=True, check=True)

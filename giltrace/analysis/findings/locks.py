@@ -6,7 +6,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import ONE_CORE, Figures
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause
@@ -111,6 +111,14 @@ def _lock_bound(f: Figures, least: float) -> Verdict | None:
     return Verdict("lock-bound", f"Lock-bound: {lead}: {told}.{_meanwhile(most)}", _advice(f, most), evidence)
 
 
+def own_objects(f: Figures) -> str:
+    """What to do about native code that has a lock of its own."""
+    what = "What is called there has a lock of its own"
+    if f.one_core:
+        return f"{what}. {ONE_CORE}, for which threads would wait instead: more at once would gain nothing."
+    return f"{what}: give each thread an object of its own (a connection, a parser, a session), or use processes."
+
+
 def _waits_for_work(f: Figures) -> Bools:
     """Which blocks are in a semaphore from before the record to its end: as who serves others waits for what to do."""
     blocks = f.process.blocks
@@ -171,9 +179,10 @@ def _advice(f: Figures, row: LockBlame) -> str:
         beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."
         return f"The work at {line} is done with the lock taken: do less of it inside.{beside}"
     if last.doing == Doing.NATIVE.label and last.site.where == row.victim.where:
+        return own_objects(f)
+    if last.doing == Doing.NATIVE.label and f.one_core:
         return (
-            "What is called there has a lock of its own: give each thread an object of its own (a connection, a "
-            "parser, a session), or use processes."
+            f"The native code called at {line} runs with the lock taken. {ONE_CORE}, for which threads would wait then."
         )
     if last.doing == Doing.NATIVE.label:
         return f"The native code called at {line} runs with the lock taken, and could run at once in several threads."

@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.locks import own_objects
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.off_gil import off_gil
@@ -43,8 +44,7 @@ def serial(f: Figures) -> Verdict | None:
         "single-threaded",
         f"One thread at a time, off the GIL: {threads} threads called {where}; for "
         f"{percent(alone / f.had)} of the time several were in that call at once, and one of them ran.{keeps}",
-        "The GIL is not the limit: what is called there has a lock of its own. Give each thread an object of its own "
-        "(a connection, a parser, a session), or use processes.",
+        f"The GIL is not the limit. {own_objects(f)}",
         {"serial_share": alone / f.had, "several_ran_share": together / f.had, "threads": threads},
     )
 

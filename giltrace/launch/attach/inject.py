@@ -7,6 +7,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from giltrace.errors import TargetError
 from giltrace.launch.attach.call import Visit
@@ -45,6 +46,21 @@ _ALREADY_TRACED = 1
 _PENDING = 0xFF
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a recording is to be like: stacks of up to `depth` frames, and how much else that number says (`native`).
+
+    With `ring` (bytes) the tracer keeps its newest events only. It tells of waits and holds that last longer than so
+    many ticks, 0 for none. `names` are those of threads that run already, by what their C library knows them by.
+    """
+
+    depth: int
+    ring: int = 0
+    wait_limit: int = 0
+    hold_limit: int = 0
+    names: Sequence[tuple[int, str]] = ()
+
+
 class AlreadyTraced(TargetError):
     """A tracer is at work in the process, or begins or ends just now."""
 
@@ -53,23 +69,20 @@ def inject(
     target: Target,
     library: str,
     folder: str,
-    depth: int,
+    plan: Plan,
     footprint: Footprint,
     stopped: Callable[[], bool] = lambda: False,
-    ring: int = 0,
-    names: Sequence[tuple[int, str]] = (),
 ) -> InheritedLock | None:
     """Load `library` into the process if it is not there, and start its tracer on `folder`: paths as seen there.
 
-    With `ring` (bytes) it keeps its newest events only. It is told the `names` of threads that run already, by what
-    their C library knows them by. `stopped` is asked whether to give up waiting for a moment, or
-    for the process's loader. Returns what is to be looked after for a while, if the library was loaded. Raises
-    `TargetError`, with the process as it was but for the library, which may be loaded and idle.
+    `stopped` is asked whether to give up waiting for a moment, or for the process's loader. Returns what is to be
+    looked after for a while, if the library was loaded. Raises `TargetError`, with the process as it was but for the
+    library, which may be loaded and idle.
     """
     pid = target.process.pid
     ways = find_ways(pid, target.interpreter.loaded.start)
     data = [os.fsencode(library) + b"\0", os.fsencode(folder) + b"\0", bytes([_PENDING] * 4), ways]
-    data += [name.encode(errors="replace")[:_LONGEST_NAME] + b"\0" for _, name in names]
+    data += [name.encode(errors="replace")[:_LONGEST_NAME] + b"\0" for _, name in plan.names]
     # As much as can be is found out before a thread is stopped for it. Once loaded, the library stays.
     start, inherited = _loaded_at(target.process, library), None
     _refuse(target.filters.grew(), target)
@@ -81,12 +94,15 @@ def inject(
             start = _loaded_at(target.process, library)
         result = _PENDING
         if start is not None:
-            namer = _function(pid, start, "giltrace_name_thread") if names else 0
-            for (thread, _), name in zip(names, own.at[4:], strict=True):
+            namer = _function(pid, start, "giltrace_name_thread") if plan.names else 0
+            for (thread, _), name in zip(plan.names, own.at[4:], strict=True):
                 own.call(namer, thread, name, deadline=deadline)
             lease, tracer = time.monotonic_ns() + LEASE_NS, _function(pid, start, "giltrace_attach")
-            own.call(tracer, own.at[1], depth, lease, ring, own.at[2], own.at[3], deadline=deadline)
+            own.call(tracer, own.at[1], plan.depth, lease, plan.ring, own.at[2], own.at[3], deadline=deadline)
             result = read_memory(pid, own.at[2], 1)[0]
+            if not result and (plan.wait_limit or plan.hold_limit):
+                limiter = _function(pid, start, "giltrace_limit")
+                own.call(limiter, plan.wait_limit, plan.hold_limit, deadline=deadline)
     if start is None:
         raise TargetError(
             f"process {pid} could not load {library}",

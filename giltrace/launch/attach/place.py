@@ -18,7 +18,7 @@ from giltrace.process.deputy import Deputy, User
 from giltrace.process.folder import Folder, plain_copy, sees_the_same
 
 #: What a tracer writes. Nothing else that lies there is taken.
-_RECORDED = re.compile(r"(gil|stacks)-\d+-\d+\.bin")
+RECORDED = re.compile(r"(gil|stacks)-\d+-\d+\.bin")
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Place:
         """Move what the target wrote to `into`, and leave nothing behind. Returns what is to be said, if anything."""
         said = []
         try:
-            for name in [] if self.is_direct else self.files.names(_RECORDED):
+            for name in [] if self.is_direct else self.files.names(RECORDED):
                 try:
                     with self.files.opened(name) as descriptor:
                         plain_copy(descriptor, into / name)

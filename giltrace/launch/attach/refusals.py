@@ -129,6 +129,12 @@ def check_filter(process: Process) -> None:
         )
 
 
+def check_followable(process: Process, remedy: str) -> None:
+    """Raise `TargetError`, with a `remedy`, if what a tracer writes there cannot be followed from here meanwhile."""
+    if not process.shares("pid"):
+        raise TargetError(f"process {process.pid} is in a container: its ids are others there", remedy)
+
+
 def check_machine(process: Process) -> None:
     """Raise `TargetError` for a machine or a kind of program that exact attaching is not made for."""
     if sys.platform != "linux" or platform.machine() != "x86_64":

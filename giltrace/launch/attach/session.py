@@ -12,11 +12,13 @@ from pathlib import Path
 
 import giltrace
 from giltrace.collectors.base import Collector, Session
-from giltrace.collectors.gil import PAIR_INTERVAL_NS, GilCollector
+from giltrace.collectors.gil import HOLD_LIMIT, PAIR_INTERVAL_NS, WAIT_LIMIT, GilCollector
 from giltrace.errors import OutputError, TargetError
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.heads import marked_as_recorded
 from giltrace.launch.attach.holders import gil_holders
+from giltrace.launch.attach.inject import Plan
+from giltrace.launch.attach.links import Links
 from giltrace.launch.attach.place import Place, find_place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.progress import EventCount
@@ -50,6 +52,7 @@ def attach(
     collectors: Sequence[Collector],
     *,
     depth: int,
+    ring: int = 0,
     seconds: float | None = None,
     force: bool = False,
     allow_seccomp: bool = False,
@@ -57,21 +60,23 @@ def attach(
 ) -> Outcome:
     """Record process `pid` into the new folder `path`, exactly, for `seconds` or until a signal or its end.
 
-    `collectors` come on top of the tracer, which reads up to `depth` frames per stack. `progress` is called a few times
-    a second with the seconds and the events so far. Raises `TargetError` or `OutputError`, in which case the process
-    and `path` are as they were.
+    `collectors` come on top of the tracer, which reads up to `depth` frames per stack, and with `ring` (bytes) keeps
+    its newest events only. `progress` is called a few times a second with the seconds and the events so far. Raises
+    `TargetError` or `OutputError`, in which case the process and `path` are as they were.
     """
     process = refusals.find(pid)
     reason = GilCollector().available(None)
     if reason is not None:
         raise TargetError(reason)
     target = refusals.check_exact(process, allow_seccomp=allow_seccomp)
+    if ring:
+        refusals.check_followable(process, "leave --ring out, or run giltrace in its container")
     folder = RecordingFolder(path, force=force)
     try:
         with Ending() as ending, marked_as_recorded(path), alive(process) as lives:
             place = find_place(target, path)
             try:
-                recording = Recording(target, place, path, collectors, depth, lambda: ending.signal is not None)
+                recording = Recording(target, place, path, collectors, depth, lambda: ending.signal is not None, ring)
                 folder.keep()
                 try:
                     _follow(recording, lambda: lives() and ending.signal is None, seconds, progress)
@@ -114,15 +119,22 @@ class Recording:
         self._lived: dict[int, int] = {}
         self._next_look_ns = 0
         self._crew = Crew([self._gil, *collectors], None)
-        self._crew.prepare(path, {})
+        # A ring is followed while it grows.
+        self._links = Links(place.files, path) if ring and not place.is_direct else None
+        told: dict[str, str] = {}
+        self._crew.prepare(path, told)
+        plan = Plan(depth, ring, int(told.get(WAIT_LIMIT, 0)), int(told.get(HOLD_LIMIT, 0)))
         try:
-            self._crew.start(Session(path, process.pid, None), alone=bool(self.meta.ids))
-            self._tracer = AttachedTracer(target, place, depth, ending, ring)
+            files = None if self._links is None else place.files
+            self._crew.start(Session(path, process.pid, None, files), alone=bool(self.meta.ids))
+            self._tracer = AttachedTracer(target, place, plan, ending)
             self.meta.holders = gil_holders(process)
             self.meta.asleep = self.sleepers.look()
             self.meta.write(path)
         except BaseException:
             self._crew.stop()
+            if self._links is not None:
+                self._links.close()
             raise
 
     @property
@@ -132,6 +144,8 @@ class Recording:
 
     def poll(self) -> None:
         """Keep it going; to be called many times a second."""
+        if self._links is not None:
+            self._links.look()
         self._crew.poll()
         self._tracer.poll()
         if time.monotonic_ns() >= self._next_look_ns:
@@ -152,8 +166,13 @@ class Recording:
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
         self.meta.lived = [list(one) for one in self._lived.items()]
+        if self._links is not None:
+            # What follows the files ends before they move.
+            self._crew.stop()
+            self._links.close()
         said += self._place.collect(self._path)
-        self._crew.stop()
+        if self._links is None:
+            self._crew.stop()
         reports = self._crew.reports
         footprint = self._tracer.footprint
         self.meta.stops, self.meta.own_threads = ([list(one) for one in all_] for all_ in astuple(footprint))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from giltrace.errors import TargetError
 from giltrace.launch.attach import inject
@@ -11,6 +11,7 @@ from giltrace.launch.attach.filters import Filters
 from giltrace.launch.attach.footprint import Footprint
 from giltrace.launch.attach.heads import RENEW_NS, Head, Heads
 from giltrace.launch.attach.inherited import InheritedLock
+from giltrace.launch.attach.inject import Plan
 from giltrace.launch.attach.place import Place
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.ptrace import Denied, Gone
@@ -38,10 +39,8 @@ class AttachedTracer:
         self,
         target: Target,
         place: Place,
-        depth: int,
+        plan: Plan,
         stopped: Callable[[], bool],
-        ring: int = 0,
-        names: Sequence[tuple[int, str]] = (),
     ) -> None:
         self.footprint = Footprint()
         self._target, self._place = target, place
@@ -51,7 +50,7 @@ class AttachedTracer:
         self._look_at_some = Sparing(lambda: self._look_for_filters(self._heads.look(), Filters.grew_at_some))
         self._inherited: InheritedLock | None = None
         try:
-            self._inherited = self._inject(depth, stopped, ring, names)
+            self._inherited = self._inject(plan, stopped)
         except TargetError:
             # A process that ended as soon as its tracer was at work has been recorded to its end.
             if not any(head.at_work for head in self._heads.look()) or _wait_while(lambda: target.process.exists):
@@ -60,16 +59,14 @@ class AttachedTracer:
         self._look_for_filters(self._heads.look(), Filters.grew)
         self.poll()
 
-    def _inject(
-        self, depth: int, stopped: Callable[[], bool], ring: int, names: Sequence[tuple[int, str]]
-    ) -> InheritedLock | None:
+    def _inject(self, plan: Plan, stopped: Callable[[], bool]) -> InheritedLock | None:
         """Put it to work, in place of one whose recorder was killed: also where that one's thread just begins it."""
         target, folder = self._target, self._place.folder
         deadline = time.monotonic() + _ORPHAN_SECONDS
         while True:
             free = inject.end_orphan(Target(target.process, target.filters), folder)
             try:
-                return inject.inject(target, self._place.library, folder, depth, self.footprint, stopped, ring, names)
+                return inject.inject(target, self._place.library, folder, plan, self.footprint, stopped)
             except inject.AlreadyTraced:
                 if not free or time.monotonic() >= deadline:
                     raise

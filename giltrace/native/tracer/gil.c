@@ -41,7 +41,7 @@ void gil_resolve(const struct elf_object *python) {
 }
 
 void gil_start(const struct plan *plan) {
-    uses_start(plan);
+    uses_limit(plan->wait_limit, plan->hold_limit);
     atomic_store_explicit(&active, true, memory_order_release);
 }
 

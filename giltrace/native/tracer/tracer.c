@@ -11,6 +11,7 @@
 #include "names.h"
 #include "stacks.h"
 #include "store.h"
+#include "uses.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -232,6 +233,12 @@ EXPORT void giltrace_attach(const char *folder, uint32_t how, uint64_t lease_ns,
     int saved_errno = errno;
     *result = start_as(folder, how, &plan, found);
     errno = saved_errno;
+}
+
+/* For `giltrace attach --dump-on`, once giltrace_attach has begun: tell of waits and holds that last longer than so
+ * many ticks, 0 for none, until the recording ends. */
+EXPORT void giltrace_limit(uint64_t wait, uint64_t hold) {
+    uses_limit(wait, hold);
 }
 
 /* From outside, or from within a hook. */

@@ -45,9 +45,10 @@ static inline uint32_t current_core(void) {
     return core < 0 ? GT_NO_CORE : (uint32_t)core;
 }
 
-void uses_start(const struct plan *plan) {
-    wait_limit = plan->wait_limit != 0 ? plan->wait_limit : UINT64_MAX;
-    hold_limit = plan->hold_limit != 0 ? plan->hold_limit : UINT64_MAX;
+/* In ticks, 0 for none. */
+void uses_limit(uint64_t wait, uint64_t hold) {
+    wait_limit = wait != 0 ? wait : UINT64_MAX;
+    hold_limit = hold != 0 ? hold : UINT64_MAX;
 }
 
 /* Keep the head up to date: also in the file that a forked child begins. False if there is none yet. */

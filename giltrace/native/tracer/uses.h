@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 void uses_resolve(void);
-void uses_start(const struct plan *plan);
+void uses_limit(uint64_t wait, uint64_t hold);
 void uses_name(struct thread *thread);
 void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint64_t now);
 void uses_request(struct thread *thread, const struct gil *gil, uint32_t interval);

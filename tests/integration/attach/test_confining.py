@@ -23,7 +23,7 @@ from giltrace.errors import TargetError
 from giltrace.launch.attach import refusals
 from giltrace.launch.attach.filters import Filters
 from giltrace.launch.attach.footprint import Footprint
-from giltrace.launch.attach.inject import inject, visiting
+from giltrace.launch.attach.inject import Plan, inject, visiting
 from giltrace.launch.attach.process import Process
 from giltrace.launch.attach.session import Outcome, attach
 from giltrace.recording import layout
@@ -205,7 +205,7 @@ def test_a_filter_that_came_after_the_look_is_seen_before_anything_is_done(tmp_p
         target = refusals.check_exact(refusals.find(program.pid))
         program.confines()
         with pytest.raises(TargetError, match="has just put a seccomp filter on"):
-            inject(target, str(native.LIBRARY), str(tmp_path), 0, Footprint())
+            inject(target, str(native.LIBRARY), str(tmp_path), Plan(0), Footprint())
         program.ends()
     assert list(tmp_path.iterdir()) == []
 

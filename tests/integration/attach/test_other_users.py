@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 from giltrace.errors import TargetError
 from giltrace.launch.attach.heads import LEASE_NS
 from giltrace.launch.attach.session import attach
+from giltrace.launch.live import attached
 from giltrace.recording import layout
+from giltrace.recording.live import LiveReader
 from giltrace.timeline.load import load
 from tests.attaching import ROOT
 from tests.tracing import TARGETS, waiting
@@ -178,3 +181,23 @@ def test_nothing_waits_for_the_other_end_of_a_pipe(
         ran = giltrace(*command, process.pid, cwd=tmp_path)
         assert ran.returncode in (0, 1, 2)
         assert "Traceback" not in ran.stderr
+
+
+def test_root_follows_another_users_program(tmp_path: Path) -> None:
+    """As `giltrace top PID` does: what that user's tracer writes is read while it grows, and nothing is left."""
+    code = (TARGETS / "on_request.py").read_text()
+    with somebodys("-c", code) as process:
+        with attached(process.pid) as source:
+            reader = LiveReader(source.folder)
+            assert process.stdin is not None
+            process.stdin.write("busy\n")
+            process.stdin.flush()
+            seen = 0
+            while seen < 1000:
+                seen += sum(len(update.events) for update in reader.poll(time.monotonic_ns() - 25_000_000))
+                time.sleep(0.01)
+            reader.close()
+        process.stdin.write("end\n")
+        process.stdin.flush()
+        process.wait(timeout=60)
+    assert not list(Path("/tmp").glob(f"giltrace-*/recording/gil-{process.pid}-*"))
