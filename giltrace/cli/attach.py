@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,9 @@ from giltrace.cli.outcome import outputs, show
 from giltrace.cli.progress import end_of_line, getting_on
 from giltrace.cli.values import parse_length
 from giltrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from giltrace.collectors.base import Collector
 
 _Pid = Annotated[
     int,
@@ -94,14 +98,11 @@ def attach(
     --dump-on, or `giltrace dump PID`, writes them out as NAME-1.giltrace, NAME-2.giltrace and so on, with one sentence
     that says what happened and by which line. A request is then told by the server's frames, not by the middleware.
     """
-    from giltrace.collectors import LIGHT, USUAL, choose
-
     for_a_tracer = {"--stacks": stacks is not None, "--allow-seccomp": allow_seccomp, "--ring": bool(ring)}
     _refuse(without or [], for_a_tracer if observe else {})
     size = ring_size(ring)
     flight = flight_recorder(size, dump_on or [], max_dumps, dump_apart, on_dump)
-    left, settings = [*(without or []), "gil"], {"sched": switches_kept(size)}
-    collectors = choose(LIGHT if light or size else USUAL, without=left, settings=settings) + flight
+    collectors = _collectors(without or [], size, light=light) + flight
     folder, trace = outputs(output, f"attach-{pid}", force=force)
     seconds = None if duration is None else duration / 1e9
     if observe:
@@ -109,15 +110,38 @@ def attach(
 
         look(pid, folder, collectors, seconds=seconds, force=force, begun=partial(_announce, pid, seconds))
     else:
-        from giltrace.launch.attach.session import attach as run
-
         depth = (stacks or StackDepth.full).frames
-        exact = partial(run, pid, folder, collectors, depth=depth, ring=size, seconds=seconds, force=force)
-        outcome = exact(allow_seccomp=allow_seccomp, progress=_flies if size else _progress)
-        end_of_line()
-        for line in outcome.said:
-            print(f"giltrace: {line}", file=sys.stderr)
+        exact = partial(_exactly, pid, folder, collectors, depth=depth, ring=size, seconds=seconds)
+        exact(force=force, allow_seccomp=allow_seccomp)
     show(folder, trace, no_trace=no_trace)
+
+
+def _collectors(without: list[str], ring: int, *, light: bool) -> list[Collector]:
+    from giltrace.collectors import LIGHT, USUAL, choose
+
+    settings = {"sched": switches_kept(ring)}
+    return choose(LIGHT if light or ring else USUAL, without=[*without, "gil"], settings=settings)
+
+
+def _exactly(
+    pid: int,
+    folder: Path,
+    collectors: list[Collector],
+    *,
+    depth: int,
+    ring: int,
+    seconds: float | None,
+    force: bool,
+    allow_seccomp: bool,
+) -> None:
+    """Record with the tracer in the process, and say how that was left, if there is anything to be said."""
+    from giltrace.launch.attach.session import attach as run
+
+    how = partial(run, depth=depth, ring=ring, seconds=seconds, force=force, allow_seccomp=allow_seccomp)
+    outcome = how(pid, folder, collectors, progress=_flies if ring else _progress)
+    end_of_line()
+    for line in outcome.said:
+        print(f"giltrace: {line}", file=sys.stderr)
 
 
 def _refuse(without: list[str], with_observe: dict[str, bool]) -> None:

@@ -100,15 +100,18 @@ def show(folder: Path, trace: Path, *, no_trace: bool = False) -> None:
                 thinned = write(timeline, trace)
             except OutputError as error:
                 failed = error
+                with contextlib.suppress(OSError):
+                    trace.unlink()  # of the recording that was replaced
         summary = summarise(timeline)
     console = new_console(stderr=True)
     print_summary(summary, console)
+    name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
     lines = [f"recording {visible(str(folder))}"]
     if failed is not None:
         lines.append(f"trace     none: {visible(failed.message)}")
+        lines.append(f"next      {_program()} export {name} --to perfetto -o ELSEWHERE")
     elif not no_trace:
         lines.append(f"trace     {visible(str(trace))}  (open it in the Perfetto UI)")
-    name = _typed(str(folder.with_name(folder.name.removesuffix(SUFFIX))))
     if thinned:
         from giltrace.exporters.perfetto.thinning import OR_A_PART
 

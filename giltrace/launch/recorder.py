@@ -192,7 +192,8 @@ def record(
             status = _wait(child, executed, crew)
         meta.end_ns = time.monotonic_ns()
     meta.exit_status = status
-    meta.lived = [[pid, meta.end_ns] for pid in _lived(path, child.pid, executed.program, ended=status is not None)]
+    with suppress(OSError):  # the folder may be gone
+        meta.lived = [[pid, meta.end_ns] for pid in _lived(path, child.pid, executed.program, ended=status is not None)]
     if room is not None and status is None:
         room.send_away()
     with ending():

@@ -194,7 +194,7 @@ class Keeper:
             if update.pieces:
                 self._copy_of(update.file).take(update.pieces)
             if update.ended:
-                self._ended.add(update.file.pid)
+                self._ended.add(update.file.number)
         self._cores.look()
         if self._ticking:
             append_pair(self.path)
@@ -213,7 +213,7 @@ class Keeper:
         for copy in self._copies.values():
             copy.finish()
         self._meta.end_ns = time.monotonic_ns()
-        lived = {copy.pid for copy in self._copies.values()} - self._ended
+        lived = {copy.pid for number, copy in self._copies.items() if number not in self._ended}
         self._meta.lived = [[pid, self._until_ns] for pid in sorted(lived)]
         gil = {"name": "gil", "status": "ok"}
         sched = {"name": "sched", "status": "off: what is kept out of the live view is the GIL only"}

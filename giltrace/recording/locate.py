@@ -89,6 +89,7 @@ def being_written(pid: int) -> Written | None:
                 is_foreign = not ours or user != os.geteuid()
                 owners = frozenset({user}) if is_foreign or deputy.user.uid != user else None
                 folder = _open(pid, parent.removeprefix(root), deputy if is_foreign else None, owners)
+                folder.read("meta.json", 1)  # else it is none of ours, or may not be read
                 if _is_at_work(folder, name):
                     return Written(Path(parent if ours else f"/proc/{pid}/root{parent}"), folder, is_foreign)
                 folder.close()
@@ -96,21 +97,40 @@ def being_written(pid: int) -> Written | None:
 
 
 def writers(folder: Folder, ids: Mapping[str, int] = _NOBODY) -> list[int]:
-    """The processes that write to the recording `folder` now, by their ids here; `ids` as in `Meta`.
+    """The processes that write to the recording `folder` now, as `Writers.look`."""
+    return Writers(folder).look(ids)
 
-    What executes another program writes no more: it has nothing mapped. Who may not be looked at is left out.
-    """
-    found = set()
-    for name in folder.names(GIL_NAME):
-        match = GIL_NAME.fullmatch(name)
-        if match is None:
-            continue
-        pid = ids.get(match[1], int(match[1]))
-        with contextlib.suppress(OSError):
+
+class Writers:
+    """Who writes to the recording `folder`, again and again: what has ended is not looked at any more."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._ended: set[str] = set()
+
+    def look(self, ids: Mapping[str, int] = _NOBODY) -> list[int]:
+        """The processes that write to it now, by their ids here; `ids` as in `Meta`. Raises OSError.
+
+        What executes another program writes no more: it has nothing mapped. Who may not be looked at is left out.
+        """
+        files: dict[int, list[str]] = {}
+        for name in self._folder.names(GIL_NAME):
+            match = GIL_NAME.fullmatch(name)
+            if match is not None and name not in self._ended:
+                files.setdefault(ids.get(match[1], int(match[1])), []).append(name)
+        return sorted(pid for pid, names in files.items() if self._writes(pid, names))
+
+    def _writes(self, pid: int, names: list[str]) -> bool:
+        try:
             maps = Path(f"/proc/{pid}/maps").read_bytes()
-            if f"/{name}".encode() in maps and _is_at_work(folder, name):
-                found.add(pid)
-    return sorted(found)
+        except FileNotFoundError:
+            self._ended.update(names)
+            return False
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            return any(f"/{name}".encode() in maps and _is_at_work(self._folder, name) for name in names)
+        return False
 
 
 def last_wrote(folder: Folder, pid: int, program: str) -> bool:
@@ -133,7 +153,6 @@ def _open(pid: int, path: str, deputy: Deputy | None, owners: frozenset[int] | N
 
 def _is_at_work(folder: Folder, name: str) -> bool:
     """Tell whether the tracer that wrote this file has not left; a thread may keep a piece of an old one mapped."""
-    folder.read("meta.json", 1)
     head = folder.read(name, layout.HEADER.itemsize)
     status = layout.Status(int(np.frombuffer(head, layout.HEADER)["status"][0]) if len(head) else 0)
     return layout.Status.HOOKED in status and layout.Status.STOPPED not in status

@@ -244,6 +244,7 @@ def test_one_core_is_no_place_for_processes() -> None:
             assert "lower sys.setswitchinterval()" in text or not told
             assert ("one core only" in text) == told
             assert ("Move the CPU-bound work to other processes" in text) != told
+        assert ("an object of its own" in judge(replace(serial(), cores=cores)).advice) != told
         turns = replace(taking_turns(1800 * US, 600 * US, 20 * MS), cores=cores)
         assert ("processes, sub-interpreters" in judge(turns).advice) != told
 

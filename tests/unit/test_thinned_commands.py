@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from giltrace.cli.outcome import show
+from giltrace.errors import OutputError
 from giltrace.exporters.perfetto import thinning
 from giltrace.exporters.perfetto import trace as perfetto
 from giltrace.timeline.load import load
@@ -76,6 +77,21 @@ def test_without_room_for_the_trace_the_rest_is_told(recording: Path, capsys: py
     told = capsys.readouterr().err
     assert "Convoy: " in told
     assert f"trace     none: cannot write {trace}: " in told
+    assert f"export {recording.with_suffix('')} --to perfetto -o ELSEWHERE" in told
+
+
+def test_a_trace_that_was_not_written_is_not_the_one_from_before(
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OutputError("cannot write it: No space left on device", "free some space")
+
+    trace = recording.with_suffix(".pftrace")
+    trace.write_bytes(b"of the recording that was replaced")
+    monkeypatch.setattr("giltrace.exporters.perfetto.trace.write", full)
+    show(recording, trace)
+    assert "trace     none: cannot write it: " in capsys.readouterr().err
+    assert not trace.exists()
 
 
 @pytest.mark.usefixtures("small")

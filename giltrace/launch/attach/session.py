@@ -28,7 +28,7 @@ from giltrace.launch.attach.tracer import AttachedTracer
 from giltrace.launch.recorder import POLL_SECONDS, Crew
 from giltrace.process.folder import Folder
 from giltrace.recording.folder import RecordingFolder
-from giltrace.recording.locate import writers
+from giltrace.recording.locate import Writers
 from giltrace.recording.meta import Meta
 from giltrace.views.ending import Ending
 
@@ -116,6 +116,7 @@ class Recording:
         self.meta.ids = process.ids_here()
         self.meta.write(path)
         self._gil = GilCollector(depth)
+        self._writers = Writers(place.files)
         self._lived: dict[int, int] = {}
         self._next_look_ns = 0
         self._crew = Crew([self._gil, *collectors], None)
@@ -157,7 +158,9 @@ class Recording:
         """Note until when each process has written, or computed and would have written."""
         now = time.monotonic_ns()
         self._next_look_ns = now + PAIR_INTERVAL_NS
-        self._lived |= dict.fromkeys(writers(self.files, self.meta.ids), now)
+        # Its user may take the folder away: the process goes on, and so does this.
+        with contextlib.suppress(OSError):
+            self._lived |= dict.fromkeys(self._writers.look(self.meta.ids), now)
 
     def finish(self) -> Outcome:
         """Take the tracer out, let the collectors finish, and write down what came of it."""

@@ -201,3 +201,12 @@ def test_root_follows_another_users_program(tmp_path: Path) -> None:
         process.stdin.flush()
         process.wait(timeout=60)
     assert not list(Path("/tmp").glob(f"giltrace-*/recording/gil-{process.pid}-*"))
+
+
+def test_another_users_loop_that_lets_go_of_nothing(tmp_path: Path) -> None:
+    """It writes nothing: that it lives is seen by what it has mapped, which lies elsewhere."""
+    with somebodys("-c", "print('ready', flush=True)\nwhile True: pass") as process:
+        attach(process.pid, tmp_path / "x.giltrace", [], depth=128, seconds=0.5)
+    (found,) = load(tmp_path / "x.giltrace").processes
+    assert int((found.holds["end"] - found.holds["start"]).sum()) >= 500_000_000
+    assert not found.violations
