@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from tests.interpreters import Interpreter
 from tests.tracing import TARGETS, waiting
 
 GILTRACE = (sys.executable, "-m", "giltrace")
+#: Each has a dump of its own.
+EACH = ("--dump-apart", "0s", "--max-dumps", "100")
 
 
 @contextmanager
@@ -39,28 +42,34 @@ def flying(
             recorder.kill()
 
 
-def told(recorder: subprocess.Popen[str]) -> list[str]:
-    """Wait for the two lines on a dump."""
+def told_of_the_hold(recorder: subprocess.Popen[str]) -> tuple[str, Path]:
+    """Wait for the dump of what the target does at "hold": the sentence, and the dump.
+
+    On a busy machine a thread without a core holds the GIL for long, too.
+    """
     assert recorder.stderr is not None
-    return [recorder.stderr.readline().strip() for _ in range(2)]
+    while True:
+        sentence, dumped = (recorder.stderr.readline().strip() for _ in range(2))
+        found = re.search(r"hold of ([0-9.]+) ms by thread \d+ \(hold>100ms\): (.*)", dumped)
+        assert found is not None, dumped
+        if float(found[1]) >= 120:
+            return sentence, Path(found[2])
 
 
 @pytest.mark.on_some
 def test_a_hold_over_its_limit_is_dumped(interpreter: Interpreter, tmp_path: Path) -> None:
     with Running(interpreter.path, "", target=TARGETS / "on_request.py") as target:
-        with flying(target.pid, tmp_path, "--dump-on", "hold>100ms", "--dump-on", "wait>5s") as recorder:
-            target.say("busy")
+        with flying(target.pid, tmp_path, "--dump-on", "hold>100ms", "--dump-on", "wait>5s", *EACH) as recorder:
             target.say("hold")
-            sentence, dumped = told(recorder)
-            assert sentence.startswith("giltrace: Thread 'MainThread' held the GIL for 1")
-            assert dumped.endswith(f"(hold>100ms): {tmp_path / 'app-1.giltrace'}")
+            sentence, dump = told_of_the_hold(recorder)
+            assert sentence.startswith("giltrace: Thread 'MainThread' held the GIL for ")
             recorder.send_signal(signal.SIGINT)
             _, rest = recorder.communicate(timeout=60)
             assert recorder.returncode == 0, rest
-            assert "flight recorder ok (1 dumps)" in " ".join(rest.split())
+            assert "flight recorder ok (" in " ".join(rest.split())
         assert target.hooks() == 0
         target.say("hold")  # as before
-    timeline = load(tmp_path / "app-1.giltrace")
+    timeline = load(dump)
     assert timeline.violations == ()
     trigger = timeline.trigger
     assert trigger is not None
@@ -78,7 +87,6 @@ def test_a_limit_ends_with_its_recording(tmp_path: Path) -> None:
             folder.mkdir()
             with flying(target.pid, folder, "--dump-on", rule) as recorder:
                 target.say("hold")
-                time.sleep(0.3)  # longer than the recorder takes to see it
                 recorder.send_signal(signal.SIGINT)
                 recorder.communicate(timeout=60)
             assert bool(list(folder.glob("app-*.giltrace"))) == (rule == "hold>100ms")
@@ -124,18 +132,16 @@ def test_another_users_program(tmp_path: Path) -> None:
     user = {"user": 65534, "group": 65534, "extra_groups": []}
     with (
         waiting(python, "-c", code, cwd="/", **user) as process,
-        flying(process.pid, tmp_path, "--dump-on", "hold>100ms", begun=_is_linked) as recorder,
+        flying(process.pid, tmp_path, "--dump-on", "hold>100ms", *EACH, begun=_is_linked) as recorder,
     ):
         assert process.stdin is not None
         process.stdin.write("busy\nhold\n")
         process.stdin.flush()
-        _, dumped = told(recorder)
-        assert dumped.endswith(f"(hold>100ms): {tmp_path / 'app-1.giltrace'}")
+        _, dump = told_of_the_hold(recorder)
         recorder.send_signal(signal.SIGINT)
         _, rest = recorder.communicate(timeout=60)
         assert recorder.returncode == 0, rest
-    for name in ("app", "app-1"):
-        folder = tmp_path / f"{name}.giltrace"
+    for folder in (tmp_path / "app.giltrace", dump):
         assert not any(path.is_symlink() for path in folder.iterdir())
         timeline = load(folder)
         assert timeline.violations == ()
