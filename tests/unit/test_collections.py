@@ -103,18 +103,32 @@ def test_a_hog_beside_collections_is_not_counted_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "called"),
-    [("gc.collect()", True), ("n = collect(generation=1)", True), ("rows.append(collected(1))", False)],
+    ("imports", "line", "called"),
+    [
+        ("import gc", "gc.collect()", True),
+        ("import os, gc as garbage", "garbage.collect(1)", True),
+        ("from gc import collect", "n = collect(generation=1)", True),
+        ("from gc import (freeze, collect as clean)", "clean()", True),
+        ("from gc import freeze", "rows = [collect(1), collect(2)]", False),
+        ("import gc", "stamps.collect()", False),
+        ("import gc", "self.gc.collect()", False),
+        ("import gc", "rows.append(collected(1))", False),
+        # Who is called gives the GIL up at its first instruction, which has no columns.
+        ("from gc import collect", "def collect(depth):", False),
+        ("from gc import collect", "    async def collect(depth):", False),
+    ],
 )
-def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(line: str, called: bool, tmp_path: Path) -> None:
+def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(
+    imports: str, line: str, called: bool, tmp_path: Path
+) -> None:
     app = tmp_path / "app.py"
-    app.write_text(line)
-    made = with_stacks(collecting(1.0), [[("clean", str(app), 1)]], hold={1: 0})
+    app.write_text(f"{imports}\n{line}\n")
+    made = with_stacks(collecting(1.0), [[("clean", str(app), 2)]], hold={1: 0})
     assert made.stacks is not None
     made = replace(made, stacks=replace(made.stacks, sample=np.zeros(len(made.samples), np.int32)))
     figures = Costed(made, before=app.stat().st_mtime_ns + 1)
     verdict = judge(made, figures)
-    assert verdict.summary.endswith(", called for at clean (app.py:1)." if called else " for up to 100 ms.")
+    assert verdict.summary.endswith(", called for at clean (app.py:2)." if called else " for up to 100 ms.")
     assert ("innocent" in verdict.advice) is not called
     advice = next(one.advice for one in find_findings(made, figures) if one.cause == "collection")
     assert ("gc.collect()" in advice, "gc.collect()" in verdict.advice) == (called, called)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,15 @@ def test_collections_and_imports_are_told_by_looks() -> None:
     assert found.told == "it collected garbage for 290 ms at handler (app.py:12)"
     found = why(alone(), 10 * MS, 300 * MS, [look(150 * MS, IMPORTING)])
     assert (found.cause, found.lines) == ("import", ("handler (app.py:14)",))
+
+
+@pytest.mark.parametrize(("line", "cause"), [("gc.collect()", "collection"), ("mygc.collect()", "computing")])
+def test_a_collection_that_was_called_for_is_told_by_the_source(line: str, cause: str, tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(line)
+    told = process(Script(tids=(PID,)).hold(0, 300 * MS, 0).hold(310 * MS, 311 * MS, 0))
+    told = with_stacks(told, [[("clean", str(app), 1)]], hold={0: 0})
+    assert Stretch(told, 0, 0, 300 * MS, before=app.stat().st_mtime_ns + 1).why().cause == cause
 
 
 @pytest.mark.parametrize(("frames", "collecting", "cause"), [(SPIN, True, "collection"), (IMPORTING, False, "import")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from giltrace.analysis.durations import duration
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
 from giltrace.analysis.findings.figures import COLLECTING_SHARE, Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
@@ -34,8 +34,6 @@ CALLED_FOR = (
     "Call gc.collect() less often there, or leave it to the interpreter; what is there once the program has started "
     "can be left alone: gc.freeze()."
 )
-#: A call of `gc.collect`, however it was imported.
-_COLLECT = re.compile(r"\bcollect\(")
 
 
 def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
@@ -167,7 +165,7 @@ def called_for(f: Figures) -> str:
     # Each gives the GIL up as it returns: its own line is the last.
     hold = f.overstays.hold[f.collections]
     stack, row = np.unique(stacks.hold_end[hold], return_inverse=True)
-    called = np.array([bool(_COLLECT.search(f.expressions.innermost(one))) for one in stack.tolist()], np.bool_)[row]
+    called = np.array([calls_collect(f.expressions, one) for one in stack.tolist()], np.bool_)[row]
     if int(length[called].sum()) < COLLECTING_SHARE * int(length.sum()):
         return ""
     found = f.sites.classify(f.process.holds["thread"][hold], stacks.hold_end[hold])

@@ -19,6 +19,7 @@ from giltrace.analysis.findings.stall_lines import Frames, Lines, import_line, i
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause
+from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
 from giltrace.analysis.measure.usage import in_state
@@ -226,7 +227,7 @@ class Stretch:
         if line and not looked and not self._is_sampled():
             at = f", up to {line}, where it gave the GIL up"
         lines = (line,) if line else ()
-        if collecting >= MOSTLY or self._calls("gc.collect(", part, looked):
+        if collecting >= MOSTLY or (not looked and calls_collect(self._expressions, part.stack)):
             return Why("collection", f"it collected garbage for {duration(part.ns)}{at}", lines)
         return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines)
 
@@ -240,9 +241,6 @@ class Stretch:
             return False
         longest = mine[(holds["end"][mine] - holds["start"][mine]).argmax()]
         return int(sourced_stacks(self._process)[1][longest]) > Source.RELEASE
-
-    def _calls(self, what: str, part: _Part, looked: str) -> bool:
-        return not looked and part.stack >= 0 and what in self._expressions.at(part.stack)
 
     def _called(self, chosen: Bools) -> Why:
         part = self._most(chosen)
