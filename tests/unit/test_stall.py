@@ -173,3 +173,12 @@ def test_a_holder_without_a_core_is_not_to_blame() -> None:
     assert found.told == (
         "it waited 290 ms for the GIL, which thread 'thread-1' had at spin (work.py:5), for 260 ms without a core"
     )
+
+
+def test_who_runs_without_a_gil_computes() -> None:
+    script = Script(tids=(PID, 101), python="3.14.0 free-threading build (main)")
+    script.slept(310 * MS, 0, 0x7000).awoke(320 * MS, 0)
+    kernel = Kernel().run(0, 310 * MS, PID).run(320 * MS, 330 * MS, PID)
+    told = "its own code computed for 299 ms, at a line that is not known"
+    assert why(process(script, kernel), 11 * MS, 320 * MS) == Why("computing", told)
+    assert why(process(script, kernel), 11 * MS, 310 * MS) == Why("computing", told)

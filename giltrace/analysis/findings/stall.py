@@ -106,9 +106,10 @@ class Stretch:
         idle = self._off() & self._in_selector()
         called = self._off() & ~idle & ~importing.rows
         holding = (self._doing == Doing.PYTHON) & ~importing.rows
-        computed = self._most(holding & (self._core == State.HOLDING_RUNNING))
         kept = holding & (self._core == State.HOLDING_BLOCKED)
         coreless = (self._doing == Doing.NO_CORE) | (holding & (self._core == State.HOLDING_RUNNABLE))
+        # Of who computes where the GIL is switched off, the core says that it runs off it.
+        computed = self._most(holding & ~kept & ~coreless)
         # Of a hold of which only the ends are on record, the looks tell what it was.
         seen = self._share(self._own, lambda look: look.holds and bool(import_line(look.frames)))
         imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
