@@ -63,6 +63,13 @@ def test_who_was_not_seen_ends_with_its_last_record_which_is_told(lived: list[tu
     assert remark.startswith("processes whose end is not on record: 1; ")
 
 
+def test_what_was_lost_is_not_made_up_for_by_a_hold_that_goes_on(tmp_path: Path) -> None:
+    whole = recorded(tmp_path, [(os.getpid(), SEEN)], lost=5)
+    (process,) = whole.processes
+    assert (whole.lost, process.end) == (5, START + 3 * MS)
+    assert len(told(whole)) == 1
+
+
 def test_what_a_process_went_on_with_is_an_end() -> None:
     images = [holding().events(), holding(6 * MS).events()]
     assert bounded(*timeline(images, end=END).processes) == [False, True]
