@@ -39,8 +39,16 @@ def why(told: Process, start: int, end: int, looks: Sequence[Look] = ()) -> Why:
     return found
 
 
-def look(time: int, frames: Sequence[Frame], *, tid: int = PID, collecting: bool = False, task: str = "") -> Look:
-    return Look(time, tid, tuple(frames), collecting, True, task)
+def look(
+    time: int,
+    frames: Sequence[Frame],
+    *,
+    tid: int = PID,
+    collecting: bool = False,
+    holds: bool = True,
+    task: str = "",
+) -> Look:
+    return Look(time, tid, tuple(frames), collecting, holds, task)
 
 
 def alone(end: int = 300 * MS) -> Process:
@@ -182,3 +190,39 @@ def test_who_runs_without_a_gil_computes() -> None:
     told = "its own code computed for 299 ms, at a line that is not known"
     assert why(process(script, kernel), 11 * MS, 320 * MS) == Why("computing", told)
     assert why(process(script, kernel), 11 * MS, 310 * MS) == Why("computing", told)
+
+
+def test_who_has_no_core_off_the_gil_stands_where_that_was_given_up() -> None:
+    script = Script(tids=(PID,)).hold(0, 60 * MS, 0).hold(300 * MS, 301 * MS, 0)
+    kernel = Kernel().run(0, 75 * MS, PID, preempted=True).run(300 * MS, 301 * MS, PID)
+    told = with_stacks(process(script, kernel), [HANDLER], hold={0: 0})
+    expected = Why("no-core", "it had no core for 225 ms, at handler (app.py:12)", ("handler (app.py:12)",))
+    assert why(told, 0, 300 * MS, [look(30 * MS, SPIN)]) == expected
+    assert why(told, 0, 300 * MS, [look(30 * MS, SPIN), look(200 * MS, HANDLER, holds=False)]) == expected
+    told = with_stacks(process(script, kernel), [SELECTOR], hold={0: 0})
+    assert why(told, 0, 300 * MS, [look(30 * MS, SPIN), look(200 * MS, HANDLER, holds=False)]) == expected
+    assert why(told, 0, 300 * MS, [look(30 * MS, SPIN)]).lines == ()
+
+
+def test_looks_tell_of_their_own_moment() -> None:
+    """The thread computes at one line for 40 ms, sleeps with the GIL for 100, and in another hold computes for 155."""
+    script = Script(tids=(PID,)).hold(0, 140 * MS, 0).hold(145 * MS, 300 * MS, 0)
+    told = with_stacks(
+        process(script, Kernel().run(0, 40 * MS, PID).run(140 * MS, 300 * MS, PID)), [HANDLER], hold={0: 0}
+    )
+    assert why(told, 0, 150 * MS, [look(30 * MS, SPIN)]).told == (
+        "it was blocked for 100 ms in a call that kept the GIL, at handler (app.py:12)"
+    )
+    found = why(told, 0, 150 * MS, [look(30 * MS, SPIN), look(100 * MS, HANDLER)])
+    assert found.lines == ("handler (app.py:12)",)
+    found = why(told, 0, 300 * MS, [look(100 * MS, SPIN)])
+    assert found.told == "its own code computed for 195 ms, up to handler (app.py:12), where it gave the GIL up"
+    assert why(told, 0, 300 * MS, [look(100 * MS, HANDLER), look(200 * MS, SPIN)]).lines == ("spin (work.py:5)",)
+
+
+def test_the_holder_is_told_by_looks_while_it_was_waited_for() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(100 * MS, 0)
+    script.release(300 * MS, 1).acquire(300 * MS, 0).release(305 * MS, 0)
+    told = with_stacks(process(script), [HANDLER], hold={0: 0}, wait={0: 0})
+    looks = [look(50 * MS, HANDLER, tid=101), look(200 * MS, SPIN, tid=101)]
+    assert why(told, 10 * MS, 305 * MS, looks).lines == ("spin (work.py:5)", "handler (app.py:12)")

@@ -109,14 +109,15 @@ class Stretch:
         kept = holding & (self._core == State.HOLDING_BLOCKED)
         coreless = (self._doing == Doing.NO_CORE) | (holding & (self._core == State.HOLDING_RUNNABLE))
         # Of who computes where the GIL is switched off, the core says that it runs off it.
-        computed = self._most(holding & ~kept & ~coreless)
+        running = holding & ~kept & ~coreless
+        computed = self._most(running)
         # Of a hold of which only the ends are on record, the looks tell what it was.
         seen = self._share(self._own, lambda look: look.holds and bool(import_line(look.frames)))
         imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
         kinds: dict[str, tuple[int, Callable[[], Why]]] = {
             "wait": (self._sum(self._doing == Doing.WAITING), self._waited),
             "import": (imported, lambda: self._imported(imported, importing.frames)),
-            "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, collecting)),
+            "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, running, collecting)),
             "lock": (self._sum((self._doing == Doing.LOCK) & ~importing.rows), self._locked),
             "call": (self._sum(called), lambda: self._called(called)),
             "kept": (self._sum(kept), lambda: self._kept(kept)),
@@ -221,8 +222,9 @@ class Stretch:
         line = looked.most_common(1)[0][0] if looked else import_line(frames)
         return Why("import", f"it imported for {duration(ns)}, at {line}", (line,))
 
-    def _computed(self, part: _Part, collecting: float) -> Why:
-        looked = self._looked_at()
+    def _computed(self, part: _Part, chosen: Bools, collecting: float) -> Why:
+        # Without a core it is still where it computes; asleep, it may be elsewhere.
+        looked = self._looked_at(self._of_same_holds(chosen) & (self._core != State.HOLDING_BLOCKED))
         line = looked or self._lines.innermost(part.frames)
         at = f" at {line}" if line else ", at a line that is not known"
         if line and not looked and not self._is_sampled():
@@ -265,24 +267,44 @@ class Stretch:
 
     def _kept(self, chosen: Bools) -> Why:
         part = self._most(chosen)
-        line = self._looked_at() or self._lines.innermost(part.frames)
+        line = self._looked_at(chosen) or self._lines.innermost(part.frames)
         at = f", at {line}" if line else ", at a line that is not known"
         told = f"it was blocked for {duration(part.ns)} in a call that kept the GIL{at}"
         return Why("blocking-call", told, (line,) if line else ())
 
     def _coreless(self, chosen: Bools) -> Why:
-        part = self._most(chosen)
-        line = self._looked_at(self._imports_or_stands) or self._imports_or_stands(part.frames)
+        ns, tell = self._sum(chosen), self._imports_or_stands
+        off = chosen & (self._doing == Doing.NO_CORE)
+        # Who is off the GIL stands where it gave that up; what it does with the GIL, looks know better.
+        if self._sum(off) >= MOSTLY * ns:
+            line = tell(self._most(off).frames) or self._looked_at(off, tell, holds=False)
+        else:
+            line = self._looked_at(chosen & ~off, tell) or tell(self._most(chosen & ~off).frames)
         at = f", at {line}" if line else ""
-        return Why("no-core", f"it had no core for {duration(part.ns)}{at}", (line,) if line else ())
+        return Why("no-core", f"it had no core for {duration(ns)}{at}", (line,) if line else ())
 
     def _imports_or_stands(self, frames: Frames) -> str:
         return import_line(frames) or self._lines.innermost(frames)
 
-    def _looked_at(self, tell: Callable[[Frames], str] | None = None) -> str:
-        """The line at which it was seen most with the GIL, by default its own; empty if nobody saw it."""
+    def _during(self, looks: Sequence[Look], chosen: Bools) -> list[Look]:
+        """Those of the looks that were taken in the chosen rows."""
+        row = np.searchsorted(self._begin, np.array([look.time for look in looks], np.int64), "right") - 1
+        return [look for look, at in zip(looks, row.tolist(), strict=True) if at >= 0 and chosen[at]]
+
+    def _of_same_holds(self, chosen: Bools) -> Bools:
+        """The chosen rows, and all others of the holds that these are of."""
+        python = self._doing == Doing.PYTHON
+        hold = np.cumsum(python & ~np.append(False, python[:-1]))
+        found: Bools = python & np.isin(hold, hold[chosen])
+        return found
+
+    def _looked_at(self, chosen: Bools, tell: Callable[[Frames], str] | None = None, *, holds: bool = True) -> str:
+        """The line at which it was seen most in the chosen rows, by default its own, with the GIL or without it; empty
+        if nobody saw it there.
+        """
         tell = tell or self._lines.innermost
-        lines = Counter(line for look in self._own if look.holds and (line := tell(look.frames)))
+        looks = [look for look in self._during(self._own, chosen) if look.holds == holds]
+        lines = Counter(line for look in looks if (line := tell(look.frames)))
         return lines.most_common(1)[0][0] if lines else ""
 
     def _waited(self) -> Why:
@@ -350,7 +372,8 @@ class Stretch:
         if by_line:
             return max(by_line.values(), key=lambda one: one[0])[1]
         tid = self._process.threads[culprit].tid
-        return next((look.frames for look in self._others if look.tid == tid and look.holds), ())
+        looks = self._during(self._others, self._doing == Doing.WAITING)
+        return next((look.frames for look in looks if look.tid == tid and look.holds), ())
 
     def _locked(self) -> Why:
         blocks = self._process.blocks
