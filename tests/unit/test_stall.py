@@ -226,3 +226,34 @@ def test_the_holder_is_told_by_looks_while_it_was_waited_for() -> None:
     told = with_stacks(process(script), [HANDLER], hold={0: 0}, wait={0: 0})
     looks = [look(50 * MS, HANDLER, tid=101), look(200 * MS, SPIN, tid=101)]
     assert why(told, 10 * MS, 305 * MS, looks).lines == ("spin (work.py:5)", "handler (app.py:12)")
+
+
+@pytest.mark.parametrize("on_record", [True, False], ids=["on record", "seen from outside"])
+def test_an_import_is_the_same_cause_however_it_is_known(on_record: bool) -> None:
+    def told(kernel: Kernel) -> Why:
+        made = kept(kernel)
+        if on_record:
+            return why(with_stacks(made, [IMPORTING], hold={0: 0}), 10 * MS, 300 * MS)
+        return why(made, 10 * MS, 300 * MS, [look(at * MS, IMPORTING) for at in (20, 100, 250)])
+
+    place = ("handler (app.py:14)",)
+    found = told(Kernel().run(0, 50 * MS, PID, preempted=True).run(280 * MS, 311 * MS, PID))
+    assert found == Why("no-core", "it had no core for 230 ms, at handler (app.py:14)", place)
+    found = told(Kernel().run(0, 50 * MS, PID).run(280 * MS, 311 * MS, PID))
+    assert found == Why("import", "it imported for 290 ms, at handler (app.py:14)", place)
+    found = told(Kernel().run(0, 311 * MS, PID))
+    assert found == Why("import", "it imported for 290 ms, at handler (app.py:14)", place)
+
+
+def test_the_import_that_is_on_record_is_not_told_by_a_look_at_another() -> None:
+    script = Script(tids=(PID,)).hold(0, 200 * MS, 0).hold(210 * MS, 240 * MS, 0)
+    other: list[Frame] = [*IMPORTING[:2], ("start", "/srv/app.py", 99), *LOOP]
+    found = why(with_stacks(process(script), [IMPORTING], hold={0: 0}), 0, 240 * MS, [look(220 * MS, other)])
+    assert found.lines == ("handler (app.py:14)",)
+
+
+def test_who_lacks_a_core_off_the_gil_in_an_import_lacks_a_core() -> None:
+    script = Script(tids=(PID,)).hold(0, 10 * MS, 0).hold(300 * MS, 301 * MS, 0)
+    kernel = Kernel().run(0, 20 * MS, PID, preempted=True).run(300 * MS, 301 * MS, PID)
+    found = why(with_stacks(process(script, kernel), [IMPORTING], hold={0: 0}), 0, 300 * MS)
+    assert found == Why("no-core", "it had no core for 280 ms, at handler (app.py:14)", ("handler (app.py:14)",))

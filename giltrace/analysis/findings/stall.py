@@ -101,26 +101,30 @@ class Stretch:
 
     def why(self) -> Why:
         """Tell why it took so long."""
-        importing = self._importing()
+        # A core that is not there is told before what it was wanted for.
+        python = self._doing == Doing.PYTHON
+        coreless = (self._doing == Doing.NO_CORE) | (python & (self._core == State.HOLDING_RUNNABLE))
+        importing = self._importing(coreless)
         collecting = self._collecting(self._thread, self._own)
         idle = self._off() & self._in_selector()
         called = self._off() & ~idle & ~importing.rows
-        holding = (self._doing == Doing.PYTHON) & ~importing.rows
+        holding = python & ~importing.rows & ~coreless
         kept = holding & (self._core == State.HOLDING_BLOCKED)
-        coreless = (self._doing == Doing.NO_CORE) | (holding & (self._core == State.HOLDING_RUNNABLE))
         # Of who computes where the GIL is switched off, the core says that it runs off it.
-        running = holding & ~kept & ~coreless
+        running = holding & ~kept
         computed = self._most(running)
         # Of a hold of which only the ends are on record, the looks tell what it was.
         seen = self._share(self._own, lambda look: look.holds and bool(import_line(look.frames)))
-        imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
+        seen = seen if seen >= MOSTLY else 0.0
+        looked, slept = int(computed.ns * seen), int(self._sum(kept) * seen)
+        imported = importing.ns + looked + slept
         kinds: dict[str, tuple[int, Callable[[], Why]]] = {
             "wait": (self._sum(self._doing == Doing.WAITING), self._waited),
-            "import": (imported, lambda: self._imported(imported, importing.frames)),
-            "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, running, collecting)),
+            "import": (imported, lambda: self._imported(imported, importing)),
+            "compute": (computed.ns - looked, lambda: self._computed(computed, running, collecting)),
             "lock": (self._sum((self._doing == Doing.LOCK) & ~importing.rows), self._locked),
             "call": (self._sum(called), lambda: self._called(called)),
-            "kept": (self._sum(kept), lambda: self._kept(kept)),
+            "kept": (self._sum(kept) - slept, lambda: self._kept(kept)),
             "await": (self._sum(idle), lambda: self._awaited(self._sum(idle))),
             "core": (self._sum(coreless), lambda: self._coreless(coreless)),
         }
@@ -212,14 +216,17 @@ class Stretch:
         ns: int
         frames: Frames
 
-    def _importing(self) -> _Imports:
-        """Which rows are of imports: with the GIL or without it, but not in wait for it."""
-        rows = self._by_stack(lambda frames: bool(import_line(frames))) & (self._doing != Doing.WAITING)
+    def _importing(self, coreless: Bools) -> _Imports:
+        """Which rows are of imports: with the GIL or without it, but neither in wait for it nor for a core."""
+        rows = self._by_stack(lambda frames: bool(import_line(frames))) & (self._doing != Doing.WAITING) & ~coreless
         return self._Imports(rows, self._sum(rows), self._most(rows).frames if rows.any() else ())
 
-    def _imported(self, ns: int, frames: Frames) -> Why:
+    def _imported(self, ns: int, importing: _Imports) -> Why:
         looked = Counter(line for look in self._own if (line := import_line(look.frames)))
-        line = looked.most_common(1)[0][0] if looked else import_line(frames)
+        line = import_line(importing.frames)
+        # Of less than that, the looks told.
+        if looked and importing.ns < MOSTLY * ns:
+            line = looked.most_common(1)[0][0]
         return Why("import", f"it imported for {duration(ns)}, at {line}", (line,))
 
     def _computed(self, part: _Part, chosen: Bools, collecting: float) -> Why:
