@@ -133,3 +133,32 @@ def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(
     advice = next(one.advice for one in find_findings(made, figures) if one.cause == "collection")
     assert ("gc.collect()" in advice, "gc.collect()" in verdict.advice) == (called, called)
     assert "innocent" in judge(made).advice  # without its source nobody knows
+
+
+def test_only_where_it_was_called_for_it_is_to_be_called_less_often(tmp_path: Path) -> None:
+    """What thread 1 calls for overstays, and costs thread 2 little; what begins by itself in thread 0 costs most."""
+    app = tmp_path / "app.py"
+    app.write_text("import gc\ngc.collect()\nrows = [Row() for row in rows]\n")
+    script, samples = Script(tids=(PID, 101, 102)), 0
+
+    def collection(start: int, asked: int, end: int, thread: int) -> None:
+        nonlocal samples
+        script.acquire(start, thread).request(asked, 2)
+        for time in range(asked + 5 * MS, end, 5 * MS):
+            script.timeout(time, 2, us=5000).add(Kind.SAMPLE, time + MS, 2, arg=COLLECTING)
+            samples += 1
+        script.release(end, thread).acquire(end + US, 2).release(end + MS, 2)
+
+    collection(0, 10 * MS, 110 * MS, 1)
+    # Each is no hog, for it goes on for less than two switch intervals.
+    for at in range(200 * MS, 1200 * MS, 20 * MS):
+        collection(at, at, at + 11 * MS, 0)
+    made = with_stacks(process(script), [[("clean", str(app), 2)], [("make", str(app), 3)]], hold={1: 0, 0: 1})
+    assert made.stacks is not None
+    made = replace(made, stacks=replace(made.stacks, sample=(made.samples["time"] > 150 * MS).astype(np.int32)))
+    figures = Costed(made, before=app.stat().st_mtime_ns + 1)
+    assert judge(made, figures).summary.endswith(", called for at clean (app.py:2).")
+    (found,) = (one for one in find_findings(made, figures) if one.cause == "collection")
+    assert found.culprit is not None
+    assert found.culprit.where == "make (app.py:3)"
+    assert "gc.collect()" not in found.advice

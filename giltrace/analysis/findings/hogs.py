@@ -11,7 +11,6 @@ from giltrace.analysis.durations import duration
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
 from giltrace.analysis.findings.figures import COLLECTING_SHARE, Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
@@ -138,7 +137,7 @@ def collection(f: Figures) -> Verdict | None:
     if not evidence or f.collecting_share < COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f, f.collections)
-    called = called_for(f)
+    called = f.called_for[0].where if f.called_for else ""
     return Verdict(
         "hog",
         f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
@@ -154,22 +153,6 @@ def collection(f: Figures) -> Verdict | None:
             "collecting_share": f.collecting_share,
         },
     )
-
-
-def called_for(f: Figures) -> str:
-    """Where the program called for most of the collections itself, by their time; empty where it did not, so far as
-    the source tells."""
-    stacks, length = f.process.stacks, f.overstays.length[f.collections]
-    if stacks is None or not f.collections.any():
-        return ""
-    # Each gives the GIL up as it returns: its own line is the last.
-    hold = f.overstays.hold[f.collections]
-    stack, row = np.unique(stacks.hold_end[hold], return_inverse=True)
-    called = np.array([calls_collect(f.expressions, one) for one in stack.tolist()], np.bool_)[row]
-    if int(length[called].sum()) < COLLECTING_SHARE * int(length.sum()):
-        return ""
-    found = f.sites.classify(f.process.holds["thread"][hold], stacks.hold_end[hold])
-    return found.sites[int(found.of_row[np.where(called, length, 0).argmax()])].where
 
 
 def _evidence(f: Figures) -> dict[str, float]:
