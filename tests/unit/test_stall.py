@@ -257,3 +257,35 @@ def test_who_lacks_a_core_off_the_gil_in_an_import_lacks_a_core() -> None:
     kernel = Kernel().run(0, 20 * MS, PID, preempted=True).run(300 * MS, 301 * MS, PID)
     found = why(with_stacks(process(script, kernel), [IMPORTING], hold={0: 0}), 0, 300 * MS)
     assert found == Why("no-core", "it had no core for 280 ms, at handler (app.py:14)", ("handler (app.py:14)",))
+
+
+def test_a_wait_counts_as_far_as_it_lies_in_the_stretch() -> None:
+    """Of 400 ms the last 150, in which the holder had no core for 140."""
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(10 * MS, 0)
+    script.release(410 * MS, 1).acquire(410 * MS, 0).release(415 * MS, 0)
+    kernel = Kernel().run(0, 10 * MS, PID).run(410 * MS, 415 * MS, PID)
+    kernel.run(0, 265 * MS, 101, 1, preempted=True).run(405 * MS, 410 * MS, 101, 1)
+    told = with_stacks(process(script, kernel), [SPIN, HANDLER], hold={1: 0, 0: 1}, wait={0: 1})
+    assert why(told, 260 * MS, 415 * MS).told == (
+        "it waited 150 ms for the GIL, which thread 'thread-1' had at spin (work.py:5), for 140 ms without a core"
+    )
+
+
+def test_many_waits_are_many_whatever_was_waited_before() -> None:
+    script = Script(tids=(PID, 101)).hold(0, MS, 0).acquire(2 * MS, 1).request(10 * MS, 0)
+    script.release(400 * MS, 1).acquire(400 * MS, 0).release(401 * MS, 0)
+    for at in range(402 * MS, 502 * MS, 20 * MS):
+        script.acquire(at, 1).request(at + MS, 0).release(at + 15 * MS, 1).acquire(at + 15 * MS, 0)
+        script.release(at + 16 * MS, 0)
+    told = with_stacks(process(script), [SPIN, HANDLER], hold={1: 0, 0: 1}, wait={0: 1})
+    found = why(told, 390 * MS, 500 * MS)
+    assert found.cause == "small-holds"
+    assert found.told.startswith("it waited 80.0 ms for the GIL in 6 waits, mostly for thread 'thread-1' at spin ")
+
+
+def test_a_line_was_seen_if_the_hold_was_that_is_longest_there() -> None:
+    script = Script(tids=(PID, 101)).acquire(0, 0).request(50 * MS, 1).timeout(55 * MS, 1).release(200 * MS, 0)
+    script.acquire(200 * MS, 1).release(201 * MS, 1).hold(205 * MS, 300 * MS, 0)
+    told = with_stacks(process(script), [HANDLER], hold={0: 0}, request={0: 0})
+    assert why(told, 0, 300 * MS).told.endswith(" at handler (app.py:12)")
+    assert why(told, 190 * MS, 300 * MS).told.endswith(", up to handler (app.py:12), where it gave the GIL up")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -244,12 +245,11 @@ class Stretch:
     def _is_sampled(self) -> bool:
         """Whether somebody looked at what the thread did in its longest hold: else only its end is on record."""
         holds = self._process.holds
-        mine = np.flatnonzero(
-            (holds["thread"] == self._thread) & (holds["start"] < self._end) & (holds["end"] > self._start)
-        )
+        length = np.minimum(holds["end"], self._end) - np.maximum(holds["start"], self._start)
+        mine = np.flatnonzero((holds["thread"] == self._thread) & (length > 0))
         if not len(mine):
             return False
-        longest = mine[(holds["end"][mine] - holds["start"][mine]).argmax()]
+        longest = mine[length[mine].argmax()]
         return int(sourced_stacks(self._process)[1][longest]) > Source.RELEASE
 
     def _called(self, chosen: Bools) -> Why:
@@ -318,11 +318,12 @@ class Stretch:
         """Whom it waited for, and what that one did."""
         process, held = self._process, stretches(self._process)
         waits = process.waits
-        chosen = (waits["thread"] == self._thread) & (waits["start"] < self._end) & (waits["end"] > self._start)
-        mine = waits[chosen]
-        ns = int((np.minimum(mine["end"], self._end) - np.maximum(mine["start"], self._start)).sum())
-        nobody: Ints = np.zeros(len(waits), np.int64)
-        shares = attribute(cut_process(process), nobody, np.arange(len(held.of)), chosen)
+        waits = waits[(waits["thread"] == self._thread) & (waits["start"] < self._end) & (waits["end"] > self._start)]
+        # What they went on for before and after is not told.
+        for edge in ("start", "end"):
+            np.clip(waits[edge], self._start, self._end, out=waits[edge])
+        ns, nobody = int((waits["end"] - waits["start"]).sum()), np.zeros(len(waits), np.int64)
+        shares = attribute(replace(cut_process(process), waits=waits), nobody, np.arange(len(held.of)))
         if not len(shares.ns):
             return Why("no-core", f"it waited {duration(ns)} for a GIL that nobody had, to be woken up")
         lost, of = shares.ns, shares.culprit
@@ -354,8 +355,8 @@ class Stretch:
         if imported := import_line(frames):
             told = f"it waited {duration(ns)} for the GIL while thread {name} imported, at {imported}"
             return Why("import", told, (imported, *lines[1:]))
-        if longest < ONE_HOLD * ns and len(mine) >= MANY:
-            told = f"it waited {duration(ns)} for the GIL in {plural(len(mine), 'wait')}, mostly for thread {name}"
+        if longest < ONE_HOLD * ns and len(waits) >= MANY:
+            told = f"it waited {duration(ns)} for the GIL in {plural(len(waits), 'wait')}, mostly for thread {name}"
             return Why("small-holds", f"{told}{where}, which took it {plural(holds, 'time')}", lines)
         hold = int((process.holds["end"] - process.holds["start"])[int(per_hold.argmax())])
         told = f"it waited {duration(ns)} for the GIL, which thread {name} held for {duration(hold)} without a break"
