@@ -21,7 +21,6 @@ from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.collect_calls import calls_collect
-from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
 from giltrace.analysis.measure.usage import in_state
 from giltrace.text import plural
@@ -85,7 +84,6 @@ class Stretch:
     ) -> None:
         self._process, self._thread, self._start, self._end = process, thread, start, end
         self._figures = Figures(process, before)
-        self._expressions = Expressions(process, before)
         self._lines = Lines()
         tid = process.threads[thread].tid
         looks = [look for look in looks if start <= look.time <= end]
@@ -238,7 +236,7 @@ class Stretch:
         if line and not looked and not self._is_sampled():
             at = f", up to {line}, where it gave the GIL up"
         lines = (line,) if line else ()
-        if collecting >= MOSTLY or (not looked and calls_collect(self._expressions, part.stack)):
+        if collecting >= MOSTLY or (not looked and calls_collect(self._figures.expressions, part.stack)):
             return Why("collection", f"it collected garbage for {duration(part.ns)}{at}", lines)
         return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines)
 
@@ -255,7 +253,7 @@ class Stretch:
     def _called(self, chosen: Bools) -> Why:
         part = self._most(chosen)
         line = self._lines.innermost(part.frames)
-        called = self._expressions.at(part.stack) if part.stack >= 0 else ""
+        called = self._figures.expressions.at(part.stack) if part.stack >= 0 else ""
         most = np.bincount(self._doing[chosen], weights=self._length[chosen]).argmax()
         if not line:
             return Why("awaiting", f"it was off the GIL for {duration(part.ns)}, at a line that is not known")
