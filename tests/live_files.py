@@ -35,12 +35,14 @@ class TracerFile:
         status: layout.Status = layout.Status.GIL_SEEN,
         executable: str = "",
         ppid: int = 0,
+        start_ns: int = 0,
     ) -> None:
         self.path = folder / f"gil-{os.getpid()}-{image}.bin"
         head = np.zeros(1, layout.HEADER)
         head["magic"], head["version"] = layout.MAGIC, layout.VERSION
         head["pid"], head["clock"], head["python"] = os.getpid(), layout.Clock.MONOTONIC_NS, b"3.13.0 (main)"
         head["status"], head["executable"], head["ppid"] = status, os.fsencode(executable), ppid
+        head["start_ns"] = head["start_ticks"] = start_ns
         self.path.write_bytes(head.tobytes().ljust(layout.HEADER_SIZE, b"\0"))
         self._filled: dict[int, int] = {}
 

@@ -35,7 +35,7 @@ def stream(timeline: Timeline, file: BinaryIO, what: str = "waiting", by: str = 
     told = False
     for process in timeline.processes:
         names = _threads(process, several=len(timeline.processes) > 1)
-        for doing, totals in _totals(process, what, by):
+        for doing, totals in _totals(timeline, process, what, by):
             for thread, stack, ns in zip(*(column.tolist() for column in totals), strict=True):
                 words = [
                     names[thread],
@@ -53,10 +53,10 @@ def stream(timeline: Timeline, file: BinaryIO, what: str = "waiting", by: str = 
         raise UsageError(*_NOTHING[what])
 
 
-def _totals(process: Process, what: str, by: str) -> list[tuple[str, StackTotals]]:
+def _totals(timeline: Timeline, process: Process, what: str, by: str) -> list[tuple[str, StackTotals]]:
     """The time by stack, and what was done there where that is not said by `what`."""
     if what == "without":
-        return [(f"({name})", totals) for name, totals in without(process)]
+        return [(f"({name})", totals) for name, totals in without(process, timeline.began_ns)]
     return [("", (culprits if by == "culprit" else waiting if what == "waiting" else holding)(process))]
 
 

@@ -58,12 +58,22 @@ def trace_here(name: Path | None, *, stacks: int, force: bool) -> Iterator[Path]
         now = time.monotonic_ns()
         # Else the process has put a seccomp filter on itself, which may kill it for that.
         if native.stop():
-            meta.end_ns, meta.lived = now, [[os.getpid(), now]]
+            meta.end_ns, meta.lived = now, [[pid, now] for pid in _lived(path)]
             cores.look(now=True)
             append_pair(path)
             meta.collectors = [asdict(GilCollector().report(path))]
             meta.state = "complete"
             meta.write(path)
+
+
+def _lived(path: Path) -> list[int]:
+    """The processes known to have run up to now: this one, and those of its children that go on writing."""
+    # Only now: nobody who traces waits for numpy before.
+    from giltrace.process.folder import Folder
+    from giltrace.recording.locate import writers
+
+    with Folder.own(path) as folder:
+        return [os.getpid(), *writers(folder)]
 
 
 def own_name() -> str:

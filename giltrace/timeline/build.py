@@ -152,6 +152,7 @@ def _process(image: Image, members: Cast, runs: Array) -> Process:
         note=recorded.note,
         unused=recorded.unused,
         became=image.became,
+        end_known=image.end_known,
         overwritten=recorded.overwritten,
         sampling=recorded.sampling,
         lost_stacks=recorded.lost_stacks,

@@ -22,7 +22,8 @@ class Image(NamedTuple):
     """One program image while its timeline is built: what was recorded, and the time that it spans.
 
     `ended` tells per traced thread whether its end is on record; `lives` are those of its process that reach into it.
-    `became` is the program that was executed in its place, if that was not Python.
+    `became` is the program that was executed in its place, if that was not Python. It is `end_known` if somebody saw
+    its end, or that it ran up to then.
     """
 
     recorded: ProcessEvents
@@ -34,6 +35,7 @@ class Image(NamedTuple):
     end: int
     problems: tuple[str, ...] = ()
     became: str = ""
+    end_known: bool = False
 
 
 def program_images(
@@ -102,7 +104,8 @@ def _bounded(image: Image, kernel: Kernel, following: int | None, end: int) -> I
     known = _end_of(process.pid, lives, begin, following, end) if lives else following
     finish = last if known is None else max(last, known)
     reaching = tuple(life for life in lives if life.start < finish and life.end > begin)
-    return image._replace(lives=reaching, end=finish)
+    seen = known is not None or process.known_until > 0
+    return image._replace(lives=reaching, end=finish, end_known=seen)
 
 
 def _succession(begin: int, begins: Sequence[_Begin], execs: Sequence[Exec]) -> tuple[int | None, str]:

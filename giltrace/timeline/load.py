@@ -175,12 +175,15 @@ def _with_footprint(process: Process, meta: Meta) -> Process:
 
 
 def _as_long_as_known(processes: Sequence[ProcessEvents], meta: Meta, times: Times) -> list[ProcessEvents]:
-    """Say until when processes ran that were seen to: who computes writes no record for as long as it likes."""
+    """Say until when processes ran that were seen to: who computes writes no record for as long as it likes.
+
+    Where records are lost, the last one that is there does not tell what went on: such a process ends with it.
+    """
     newest = {process.pid: index for index, process in enumerate(processes)}
     told = list(processes)
     for pid, until in meta.lived:
         index = newest.get(pid)
-        if index is not None and times.have(np.array([until])).all():
+        if index is not None and not told[index].lost and times.have(np.array([until])).all():
             told[index] = replace(told[index], known_until=until)
     return told
 

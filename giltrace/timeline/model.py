@@ -221,14 +221,13 @@ class Process:
     """One program image of one process.
 
     `holds` (dtype `HOLD`) and `waits` (dtype `WAIT`) are sorted by start. `runs` (dtype `RUN`) and `states` (dtype
-    `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is
-    the number of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events,
-    `lost_stacks` those whose stack was lost, and `overwritten` those before `start` that a flight recorder had no room
-    for.
+    `STATE`) are sorted by (thread, start) and empty without scheduling data (`has_sched` False). `gils` is the number
+    of distinct GILs. `violations` lists broken invariants in words; `lost` counts lost GIL events, `lost_stacks` those
+    whose stack was lost, and `overwritten` those before `start` that a flight recorder had no room for.
     `switch_intervals` (dtype `SWITCH_INTERVAL`, sorted by start) has a row where a GIL's interval was first seen and
-    one wherever it changed; none for a GIL that nobody waited for.
-    `sampling` is None if what it holds is exact; else it says how far it can be trusted.
-    `became` is the program that was executed in its place, "" if none was or that was Python: a process of its own.
+    one wherever it changed; none for a GIL that nobody waited for. `sampling` is None if what it holds is exact; else
+    it says how far it can be trusted. `became` is the program that was executed in its place, "" if none was or that
+    was Python: a process of its own. It is `end_known` if somebody saw it run up to its `end`.
     `stops` (dtype `STOP`) are the times at which giltrace itself kept a thread from going on; `left` tells that it came
     to the process and left it while that ran. `samples` (dtype `SAMPLE`, sorted by time) are looks at the holders.
     It is `unused` if it is known that its GILs were free all the time. `chosen` (one per thread) are the threads that
@@ -277,6 +276,7 @@ class Process:
     chosen: Bools | None = None
     cores: Cores | None = None
     end_of: EndOf = "process"
+    end_known: bool = False
     native_code: NativeCode = field(default_factory=NativeCode)
     gathered: Array = field(default_factory=lambda: np.empty(0, GATHERED))
     passed: Array = field(default_factory=lambda: np.empty(0, HAND_OFF))
@@ -300,7 +300,7 @@ class Process:
     @property
     def is_bounded(self) -> bool:
         """Whether it ran, and a thread held its GIL, for at least as long as is told here: nobody saw its end."""
-        known = self.has_sched or self.left or self.sampling is not None or self.end_of == "window"
+        known = self.has_sched or self.end_known or self.sampling is not None or self.end_of == "window"
         last = self.holds["flags"][self.holds["end"] == self.end]
         return not known and bool((last & np.uint8(Flag.PARTIAL_END)).any())
 

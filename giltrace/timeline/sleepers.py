@@ -23,7 +23,8 @@ def with_sleepers(
     """Begin the blocks that were under way: `asleep` and `names` as in `Meta`.
 
     From the tracer's coming on, who falls asleep is on record, and so is the first that a thread does with a GIL after
-    it was woken up. Where threads do without a GIL, who was not seen asleep again may have been woken up unseen.
+    it was woken up. Where threads do without a GIL, or records are lost, who was not seen asleep again may have been
+    woken up unseen; and of lost ones nobody knows what went on after the last that is there.
     """
     told = []
     left = {one.pid for one in asleep}
@@ -38,7 +39,7 @@ def with_sleepers(
 def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str, str]) -> ProcessEvents:
     events, threads = process.events, list(process.threads)
     number = {info.tid: at for at, info in reversed(list(enumerate(threads)))}
-    certain = process.sampling is None and "free-threading" not in process.python
+    certain = process.sampling is None and "free-threading" not in process.python and not process.lost
     of_thread, first = np.unique(events["thread"], return_index=True)
     begun = dict(zip(of_thread.tolist(), events["time"][first].tolist(), strict=True))
     rows: list[tuple[int, ...]] = []
@@ -76,7 +77,7 @@ def _with(process: ProcessEvents, asleep: Sequence[Sleeper], names: Mapping[str,
         place_types=np.append(process.place_types, np.zeros(len(made), np.uint32)),
         held=np.concatenate([process.held, _held(events, sleeping, number)]),
         stacks=with_stacks(process.stacks, [one.frames for one, _ in sleeping if one.frames]),
-        known_until=max(process.known_until, *(one.last_ns for one, _ in sleeping)),
+        known_until=max(process.known_until, *(0 if process.lost else one.last_ns for one, _ in sleeping)),
     )
 
 

@@ -48,6 +48,23 @@ if words:
 print(begin, end)
 """
 
+#: Its child computes from soon after it was made until it is killed, once the block has ended.
+FORKS = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+import giltrace
+
+with giltrace.trace(sys.argv[1]):
+    child = os.fork()
+    while not child:
+        pass
+    time.sleep(0.4)
+    end = time.monotonic_ns()
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+print(end)
+"""
+
 #: Computes for 400 ms, says when that began and ended, and does what the first word says.
 SPIN = """
 import os, signal, sys, time
@@ -93,6 +110,18 @@ def test_a_block_that_never_lets_go(words: tuple[str, ...], tmp_path: Path) -> N
         assert process.holds[at]["flags"] & np.uint8(Flag.PARTIAL_END)
     assert held_at(process, end) == ["MainThread"]
     assert int(process.holds["end"].max()) == process.end
+
+
+def test_a_child_that_outlives_the_block(tmp_path: Path) -> None:
+    folder = tmp_path / "block.giltrace"
+    command = [sys.executable, "-c", FORKS, str(folder), str(ROOT)]
+    end = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    timeline = load(folder)
+    assert timeline.violations == ()
+    _, child = timeline.processes
+    assert end <= child.end == timeline.end
+    assert held_at(child, end) == ["MainThread"]
+    assert not any("end is not on record" in remark for remark in timeline.remarks)
 
 
 def test_a_process_that_is_attached_to_and_left(interpreter: Interpreter, tmp_path: Path) -> None:

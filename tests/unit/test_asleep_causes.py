@@ -71,6 +71,7 @@ def test_by_the_frames(files: tuple[str, ...], cause: AsleepCause) -> None:
     [
         ("time.sleep(1)", AsleepCause.SLEEP),
         ("sleep(1)", AsleepCause.SLEEP),
+        ("def sleep(seconds):", AsleepCause.UNKNOWN),
         ("data = client.recv(4096)", AsleepCause.SOCKET),
         ("ready = select.select([one], [], [])", AsleepCause.READY_IO),
         ("os.waitpid(child, 0)", AsleepCause.PROCESS_END),

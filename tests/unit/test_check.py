@@ -13,6 +13,7 @@ import typer
 from giltrace.analysis.compare.check import Outcome, Rule, check
 from giltrace.analysis.compare.compare import compare
 from giltrace.analysis.compare.limits import LIMITS
+from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.selection import Selection, select
 from giltrace.cli.values import parse_duration, parse_share
@@ -20,7 +21,7 @@ from giltrace.errors import UsageError
 from giltrace.reports.check import json as json_of
 from giltrace.reports.check import text
 from giltrace.reports.check.checked import Checked
-from giltrace.timeline.model import Timeline
+from giltrace.timeline.model import Process, Timeline
 from tests.unit.gil_events import MS, PID, US, Script, timeline
 from tests.unit.lock_scenes import STACKS, TURN, taking_turns
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
@@ -138,6 +139,23 @@ def test_what_was_not_measured_does_not_pass(rule: str) -> None:
 def test_without_a_gil_nobody_waits(rule: str) -> None:
     outcome = one(rule, 0, timeline(Script(python="3.14.0 free-threading build"), end=100))
     assert (outcome.passed, outcome.measured) == (True, 0)
+
+
+def test_figures_are_made_once_and_of_what_asks_for_them_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, init = list[int](), Figures.__init__
+
+    def counted(self: Figures, process: Process, before: int = 0) -> None:
+        made.append(process.pid)
+        init(self, process, before)
+
+    monkeypatch.setattr(Figures, "__init__", counted)
+    assert check(waits_of(100), [Rule(name, 1000 * MS) for name in LIMITS]).passed
+    assert made == []
+    assert not check(waits_of(100), [Rule("max-wait", 10), Rule("max-hold", 1)]).passed
+    assert len(made) == 1
+    free = timeline(Script(python="3.14.0 free-threading build"), end=100)
+    assert check(free, [*(Rule(name, 0) for name in LIMITS), Rule("verdict", ("free-threaded",))]).passed
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize(

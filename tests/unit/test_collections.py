@@ -103,19 +103,62 @@ def test_a_hog_beside_collections_is_not_counted_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "called"),
-    [("gc.collect()", True), ("n = collect(generation=1)", True), ("rows.append(collected(1))", False)],
+    ("imports", "line", "called"),
+    [
+        ("import gc", "gc.collect()", True),
+        ("import os, gc as garbage", "garbage.collect(1)", True),
+        ("from gc import collect", "n = collect(generation=1)", True),
+        ("from gc import (freeze, collect as clean)", "clean()", True),
+        ("from gc import freeze", "rows = [collect(1), collect(2)]", False),
+        ("import gc", "stamps.collect()", False),
+        ("import gc", "self.gc.collect()", False),
+        ("import gc", "rows.append(collected(1))", False),
+        # Who is called gives the GIL up at its first instruction, which has no columns.
+        ("from gc import collect", "def collect(depth):", False),
+        ("from gc import collect", "    async def collect(depth):", False),
+    ],
 )
-def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(line: str, called: bool, tmp_path: Path) -> None:
+def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(
+    imports: str, line: str, called: bool, tmp_path: Path
+) -> None:
     app = tmp_path / "app.py"
-    app.write_text(line)
-    made = with_stacks(collecting(1.0), [[("clean", str(app), 1)]], hold={1: 0})
+    app.write_text(f"{imports}\n{line}\n")
+    made = with_stacks(collecting(1.0), [[("clean", str(app), 2)]], hold={1: 0})
     assert made.stacks is not None
     made = replace(made, stacks=replace(made.stacks, sample=np.zeros(len(made.samples), np.int32)))
     figures = Costed(made, before=app.stat().st_mtime_ns + 1)
     verdict = judge(made, figures)
-    assert verdict.summary.endswith(", called for at clean (app.py:1)." if called else " for up to 100 ms.")
+    assert verdict.summary.endswith(", called for at clean (app.py:2)." if called else " for up to 100 ms.")
     assert ("innocent" in verdict.advice) is not called
     advice = next(one.advice for one in find_findings(made, figures) if one.cause == "collection")
     assert ("gc.collect()" in advice, "gc.collect()" in verdict.advice) == (called, called)
     assert "innocent" in judge(made).advice  # without its source nobody knows
+
+
+def test_only_where_it_was_called_for_it_is_to_be_called_less_often(tmp_path: Path) -> None:
+    """What thread 1 calls for overstays, and costs thread 2 little; what begins by itself in thread 0 costs most."""
+    app = tmp_path / "app.py"
+    app.write_text("import gc\ngc.collect()\nrows = [Row() for row in rows]\n")
+    script, samples = Script(tids=(PID, 101, 102)), 0
+
+    def collection(start: int, asked: int, end: int, thread: int) -> None:
+        nonlocal samples
+        script.acquire(start, thread).request(asked, 2)
+        for time in range(asked + 5 * MS, end, 5 * MS):
+            script.timeout(time, 2, us=5000).add(Kind.SAMPLE, time + MS, 2, arg=COLLECTING)
+            samples += 1
+        script.release(end, thread).acquire(end + US, 2).release(end + MS, 2)
+
+    collection(0, 10 * MS, 110 * MS, 1)
+    # Each is no hog, for it goes on for less than two switch intervals.
+    for at in range(200 * MS, 1200 * MS, 20 * MS):
+        collection(at, at, at + 11 * MS, 0)
+    made = with_stacks(process(script), [[("clean", str(app), 2)], [("make", str(app), 3)]], hold={1: 0, 0: 1})
+    assert made.stacks is not None
+    made = replace(made, stacks=replace(made.stacks, sample=(made.samples["time"] > 150 * MS).astype(np.int32)))
+    figures = Costed(made, before=app.stat().st_mtime_ns + 1)
+    assert judge(made, figures).summary.endswith(", called for at clean (app.py:2).")
+    (found,) = (one for one in find_findings(made, figures) if one.cause == "collection")
+    assert found.culprit is not None
+    assert found.culprit.where == "make (app.py:3)"
+    assert "gc.collect()" not in found.advice

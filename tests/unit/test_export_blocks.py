@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from giltrace.analysis.report import analyse
 from giltrace.exporters._relations import waking_holds
+from giltrace.exporters.perfetto.choosing import Bins
 from giltrace.timeline.model import BlockEnd, Timeline
 from tests import firefox_profile
 from tests.made_blocks import BLOCKED, WAKING, causes, with_blocks
-from tests.synthetic import make_process
+from tests.synthetic import make_process, make_timeline
+from tests.unit.block_events import Scene
+from tests.unit.gil_events import MS
 from tests.unit.test_block_tables import SEVERAL, own, text
 from tests.unit.test_exporters import exported, ns
 from tests.unit.test_perfetto_blocks import CASES
@@ -128,3 +134,20 @@ def test_any_blocks_can_be_written(name: str, case: str) -> None:
     assert told.count(b"blocked: " if name == "chrome" else b'"LockBlock"') >= sum(
         len(process.blocks) for process in CASES[case].processes
     )
+
+
+@pytest.mark.parametrize("line", ["for item in iter(tasks.get, None):", "with lock:"])
+def test_what_is_awaited_is_told_by_the_source_here_too(line: str, tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(line)
+    scene = Scene(2, stacks={"take": [("take", str(app), 1)]}).hold(0, MS, 1, "take").hold(MS, 90 * MS, 0, "give")
+    scene.block(MS, 80 * MS, 1, at="take", by=0, wake="give")
+    made = make_timeline(scene.process(90 * MS))
+    made = replace(made, realtime_offset=app.stat().st_mtime_ns + 1 - made.start)
+    cause = "queue" if "tasks" in line else "lock"
+    (process,) = analyse(made).processes
+    assert [row.cause for row in process.whereabouts if row.doing == "lock"] == [cause]
+    folded = exported(made, "collapsed", what="without").decode()
+    assert f"worker-1;take ({app}:1);(blocked: {cause}) {79 * MS}\n" in folded
+    # What is awaited as such is nothing that a thinned trace has to explain.
+    assert int(Bins.of(made).lost.sum()) == (0 if cause == "queue" else 79 * MS)

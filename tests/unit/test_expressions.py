@@ -75,6 +75,14 @@ def test_a_hog_tells_what_was_called(tmp_path: Path) -> None:
     assert found.expression == "return [json.loads(text) for text in texts]"
 
 
+def test_what_begins_a_function_calls_nothing(tmp_path: Path) -> None:
+    assert Expressions(at(source(tmp_path), 3), NOW).at(0) == ""
+    assert Expressions(at(source(tmp_path, "    async  def sleep(n=pause(1)):\n", "two.py"), 1), NOW).at(0) == ""
+    # Where the columns say so it is called in that line.
+    assert Expressions(at(tmp_path / "two.py", 1, 23, 31), NOW).at(0) == "pause(1)"
+    assert Expressions(at(source(tmp_path, "default(1)\n", "three.py"), 1), NOW).at(0) == "default(1)"
+
+
 def test_nothing_is_told_of_source_that_is_not_that_of_the_recording(tmp_path: Path) -> None:
     path = source(tmp_path)
     os.utime(path, ns=(NOW + 1, NOW + 1))

@@ -137,6 +137,22 @@ def test_gils_need_not_be_used_at_once_all_the_time(alone: int, kind: str) -> No
     assert judge(process(script, kernel)).kind == kind
 
 
+def test_interpreters_of_which_one_does_little_do_not_lack_cores() -> None:
+    """The second one has work for a fifth of the time, and waits for a core for 3 ms in each part of it."""
+    script = Script(tids=(PID, 101), gils=2).acquire(0, 0, gil=0).release(1000 * MS, 0, gil=0)
+    kernel = Kernel().run(0, 1000 * MS, PID)
+    for at in range(0, 1000 * MS, 100 * MS):
+        script.acquire(at, 1, gil=1).release(at + 21 * MS, 1, gil=1)
+        kernel.run(at, at + MS, 101, 1, preempted=True).run(at + 4 * MS, at + 21 * MS, 101, 1)
+    made = process(script, kernel.ended(1000 * MS, PID).ended(1000 * MS, 101))
+    verdict = judge(made)
+    assert "kept 1.2 cores busy on average" in verdict.summary
+    assert "more interpreters help" in verdict.advice
+    only = judge(replace(made, cores=Cores(1)))
+    assert "could have used more" in only.summary
+    assert "cores are" in only.advice
+
+
 def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
     """Two threads run native code all the time, on one core."""
     script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()

@@ -117,6 +117,16 @@ def test_without_a_gil_one_may_wake_up_unseen(last: int, blocks: int) -> None:
     assert len(told(nothing(), [sleeper(101, ONE, last=last)]).blocks) == 1
 
 
+@pytest.mark.parametrize(("last", "blocks"), [(2 * MS, 0), (END, 1)])
+def test_where_records_are_lost_too_and_then_no_hold_goes_on_for_it(last: int, blocks: int) -> None:
+    script = Script((PID, 102)).hold(0, MS, 1).acquire(3 * MS, 0)
+    (process,) = timeline(with_sleepers([script.events(lost=5)], [sleeper(101, ONE, last=last)], NAMES)).processes
+    assert len(process.blocks) == blocks
+    assert (process.end, int(process.holds["end"].max())) == (3 * MS, 3 * MS)
+    (process,) = timeline(with_sleepers([script.events()], [sleeper(101, ONE, last=END)], NAMES)).processes
+    assert int(process.holds["end"].max()) == END
+
+
 def test_without_its_line_or_an_owner_it_may_wait_for_work() -> None:
     unknown = [replace(one, frames=()) for one in circle(owners=False)]
     assert len(told(nothing(), unknown).blocks) == 0

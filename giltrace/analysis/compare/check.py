@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from giltrace.analysis.compare.limits import LIMITS, Chosen, Measured, Unit
-from giltrace.analysis.compare.places import Places
-from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.kinds import KINDS
-from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.site import Site
 from giltrace.errors import UsageError
-from giltrace.timeline.model import Process, Timeline
+from giltrace.timeline.model import Timeline
 
 #: The version of `giltrace check --json`: fields are added under it, never renamed or removed.
 SCHEMA = "giltrace-check-1"
@@ -73,8 +70,7 @@ def check(timeline: Timeline, rules: Sequence[Rule]) -> CheckResult:
     refuse_wrong(rules)
     if not timeline.processes:
         raise UsageError("no process in the recording", "there is nothing to check")
-    figures = [Costed(one, timeline.began_ns) for one in timeline.processes]
-    chosen = [Chosen(one.process, one, tuple(roles(one.process)), Places(one)) for one in figures]
+    chosen = [Chosen(one, timeline.began_ns) for one in timeline.processes]
     outcomes = tuple(_outcome(rule, timeline, chosen) for rule in rules)
     passed = all(outcome.passed for outcome in outcomes)
     return CheckResult(SCHEMA, passed, outcomes, timeline.lost, timeline.damage, timeline.part)
@@ -102,7 +98,7 @@ def _outcome(rule: Rule, timeline: Timeline, chosen: Sequence[Chosen]) -> Outcom
     if rule.name == LOST:
         return Outcome(rule.name, timeline.lost <= rule.limit, timeline.lost, rule.limit, "count", "the recording")
     unit, figures = LIMITS[rule.name]
-    if not any(_measured(one.process) for one in chosen):
+    if not any(map(_measured, chosen)):
         why = "; ".join(sorted({one.process.note for one in chosen} - {""}))
         return Outcome(rule.name, False, None, rule.limit, unit, why or "no use of a GIL is on record")
     several = len(timeline.processes) > 1
@@ -116,9 +112,9 @@ def _outcome(rule: Rule, timeline: Timeline, chosen: Sequence[Chosen]) -> Outcom
     return Outcome(rule.name, passed, worst.value, rule.limit, unit, worst.where, culprit)
 
 
-def _measured(process: Process) -> bool:
+def _measured(one: Chosen) -> bool:
     """Whether its use of a GIL is known: on record, or impossible as in a free-threaded build."""
-    return len(process.holds) > 0 or judge(process).kind == "free-threaded"
+    return len(one.process.holds) > 0 or judge(one.process, one.figures).kind == "free-threaded"
 
 
 def _verdict_outcome(name: str, kinds: tuple[str, ...], chosen: Sequence[Chosen]) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from giltrace.analysis.compare.places import Places
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.roles import roles
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Array, Process
@@ -18,13 +19,27 @@ from giltrace.timeline.model import Array, Process
 Unit = Literal["ns", "share", "count", "verdict"]
 
 
-class Chosen(NamedTuple):
-    """A process, its figures, each thread's role, and whom to blame."""
+class Chosen:
+    """A process that is held against limits; what costs more is worked out when it is first asked for."""
 
-    process: Process
-    figures: Costed
-    roles: tuple[str, ...]
-    places: Places
+    def __init__(self, process: Process, began_ns: int) -> None:
+        """`began_ns` is when it was recorded, in ns since 1970."""
+        self.process, self._began_ns = process, began_ns
+
+    @cached_property
+    def figures(self) -> Costed:
+        """Its figures, which limits on times do without."""
+        return Costed(self.process, self._began_ns)
+
+    @cached_property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each thread."""
+        return tuple(roles(self.process))
+
+    @cached_property
+    def places(self) -> Places:
+        """Whom to blame."""
+        return Places(self.figures)
 
 
 class Measured(NamedTuple):
@@ -60,7 +75,7 @@ def _wait_p99(one: Chosen) -> Iterator[Measured]:
         # The nearest rank from above, as in the report: of up to 100 waits, the longest.
         rank = last[at] - count[at] + (99 * int(count[at]) + 99) // 100 - 1
         longest = _only(order[rank : last[at]], len(waits))
-        yield Measured(int(length[order[rank]]), distinct[at], partial(one.places.of_waits, longest))
+        yield Measured(int(length[order[rank]]), distinct[at], partial(_had_it, one, longest))
 
 
 def _wait_share(one: Chosen) -> Iterator[Measured]:
@@ -73,18 +88,18 @@ def _wait_share(one: Chosen) -> Iterator[Measured]:
     chosen = process.of_chosen(process.waits)
     for at in np.flatnonzero(lived > 0).tolist():
         mine = chosen & (role[process.waits["thread"]] == at)
-        yield Measured(float(waited[at] / lived[at]), distinct[at], partial(one.places.of_waits, mine))
+        yield Measured(float(waited[at] / lived[at]), distinct[at], partial(_had_it, one, mine))
 
 
 def _longest_wait(one: Chosen) -> Iterator[Measured]:
     waits = one.process.waits
     for worst, length, where in _longest(one, waits, usage.lengths(waits)):
-        yield Measured(length, where, partial(one.places.of_waits, _only(worst, len(waits))))
+        yield Measured(length, where, partial(_had_it, one, _only(worst, len(waits))))
 
 
 def _longest_hold(one: Chosen) -> Iterator[Measured]:
     for worst, length, where in _longest(one, one.process.holds, usage.hold_lengths(one.process)):
-        yield Measured(length, where, partial(one.places.of_hold, worst))
+        yield Measured(length, where, partial(_held_it, one, worst))
 
 
 def _longest(one: Chosen, rows: Array, length: Ints) -> Iterator[tuple[int, int, str]]:
@@ -102,7 +117,17 @@ def _longest_overstay(one: Chosen) -> Iterator[Measured]:
     if len(length):
         worst = int(length.argmax())
         hold = int(over.hold[worst])
-        yield Measured(int(length[worst]), _name(one.process, int(thread[worst])), partial(one.places.of_hold, hold))
+        yield Measured(int(length[worst]), _name(one.process, int(thread[worst])), partial(_held_it, one, hold))
+
+
+def _had_it(one: Chosen, waits: Bools) -> Site | None:
+    """The site that had the GIL for most of these waits."""
+    return one.places.of_waits(waits)
+
+
+def _held_it(one: Chosen, hold: int) -> Site:
+    """The site of a hold."""
+    return one.places.of_hold(hold)
 
 
 def _only(rows: int | Ints, count: int) -> Bools:

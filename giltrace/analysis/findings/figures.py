@@ -12,6 +12,7 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Activity, activity
 from giltrace.analysis.measure.asleep_causes import asleep_causes
 from giltrace.analysis.measure.block_causes import block_causes
+from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.ending import ending_waits, only_ending
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.intervals import hold_at
@@ -19,6 +20,7 @@ from giltrace.analysis.measure.lock_blame import Pieces, lock_blame, owners
 from giltrace.analysis.measure.off_gil import OffGil, off_gil
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.wait_causes import UNHEEDED_NS, competed_ns, wait_causes
+from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process, State
 
@@ -279,6 +281,24 @@ class Figures:
         seen, collecting = self._seen_collecting
         most: Bools = (seen > 0) & (collecting >= COLLECTING_SHARE * seen)
         return most
+
+    @cached_property
+    def called_for(self) -> tuple[Site, ...]:
+        """Where the program called for the hogs that were collections, most of their time first; nowhere if it did not
+        for most of them, so far as the source tells.
+        """
+        stacks, length = self.process.stacks, self.overstays.length[self.collections]
+        if stacks is None or not len(length):
+            return ()
+        # Each gives the GIL up as it returns: its own line is the last.
+        hold = self.overstays.hold[self.collections]
+        stack, row = np.unique(stacks.hold_end[hold], return_inverse=True)
+        called = np.array([calls_collect(self.expressions, one) for one in stack.tolist()], np.bool_)[row.ravel()]
+        if int(length[called].sum()) < COLLECTING_SHARE * int(length.sum()):
+            return ()
+        found = self.sites.classify(self.process.holds["thread"][hold[called]], stacks.hold_end[hold[called]])
+        ns = np.bincount(found.of_row, weights=length[called])
+        return tuple(found.sites[at] for at in np.argsort(-ns, kind="stable").tolist())
 
     @cached_property
     def asleep_share(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +33,6 @@ CALLED_FOR = (
     "Call gc.collect() less often there, or leave it to the interpreter; what is there once the program has started "
     "can be left alone: gc.freeze()."
 )
-#: A call of `gc.collect`, however it was imported.
-_COLLECT = re.compile(r"\bcollect\(")
 
 
 def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
@@ -140,7 +137,7 @@ def collection(f: Figures) -> Verdict | None:
     if not evidence or f.collecting_share < COLLECTING_SHARE or f.asleep_share >= ASLEEP_SHARE:
         return None
     name, longest, times = _worst(f, f.collections)
-    called = called_for(f)
+    called = f.called_for[0].where if f.called_for else ""
     return Verdict(
         "hog",
         f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
@@ -156,22 +153,6 @@ def collection(f: Figures) -> Verdict | None:
             "collecting_share": f.collecting_share,
         },
     )
-
-
-def called_for(f: Figures) -> str:
-    """Where the program called for most of the collections itself, by their time; empty where it did not, so far as
-    the source tells."""
-    stacks, length = f.process.stacks, f.overstays.length[f.collections]
-    if stacks is None or not f.collections.any():
-        return ""
-    # Each gives the GIL up as it returns: its own line is the last.
-    hold = f.overstays.hold[f.collections]
-    stack, row = np.unique(stacks.hold_end[hold], return_inverse=True)
-    called = np.array([bool(_COLLECT.search(f.expressions.innermost(one))) for one in stack.tolist()], np.bool_)[row]
-    if int(length[called].sum()) < COLLECTING_SHARE * int(length.sum()):
-        return ""
-    found = f.sites.classify(f.process.holds["thread"][hold], stacks.hold_end[hold])
-    return found.sites[int(found.of_row[np.where(called, length, 0).argmax()])].where
 
 
 def _evidence(f: Figures) -> dict[str, float]:

@@ -27,14 +27,14 @@ def parallel(f: Figures) -> Verdict | None:
     ratio = f.off_running_ns / max(f.used_ns, 1)
     if not f.process.has_sched or ratio < RATIO or off_share < SHARE or f.overlap_share < OVERLAP:
         return None
-    cores = f.running_ns / max(f.running.any_ns, 1)
+    cores = _cores(f)
     if cores < SEVERAL_CORES and f.overlap_share < LACKING_OVERLAP:
         return None
     return Verdict(
         "parallel",
-        f"Parallel: native code off the GIL {_had(cores)}; threads ran off the GIL {ratio:.1f} times as long as they "
+        f"Parallel: native code off the GIL {_had(f)}; threads ran off the GIL {ratio:.1f} times as long as they "
         "held it.",
-        _advice(cores, "threads"),
+        _advice(f, "threads"),
         {
             "gils_at_once_ratio": usage.gils_at_once([f.process]),
             "off_running_ratio": ratio,
@@ -49,23 +49,32 @@ def interpreters(f: Figures) -> Verdict | None:
     """Are several GILs held at once?"""
     if not f.process.has_sched or f.gils < 2 or f.overlap_share < GILS_OVERLAP:
         return None
-    cores = f.running_ns / max(f.running.any_ns, 1)
     at_once = usage.gils_at_once([f.process])
     return Verdict(
         "parallel",
-        f"Parallel: {f.gils} GILs, {at_once:.1f} of them held at once on average, {_had(cores)}.",
-        _advice(cores, "interpreters"),
-        {"gils_at_once_ratio": at_once, "overlap_share": f.overlap_share, "cores_ratio": cores},
+        f"Parallel: {f.gils} GILs, {at_once:.1f} of them held at once on average, {_had(f)}.",
+        _advice(f, "interpreters"),
+        {"gils_at_once_ratio": at_once, "overlap_share": f.overlap_share, "cores_ratio": _cores(f)},
     )
 
 
-def _had(cores: float) -> str:
-    if cores < SEVERAL_CORES:
-        return f"had {cores:.1f} cores on average while anything ran, and could have used more"
-    return f"kept {cores:.1f} cores busy on average while anything ran"
+def _cores(f: Figures) -> float:
+    """How many cores threads had on average while any ran."""
+    return f.running_ns / max(f.running.any_ns, 1)
 
 
-def _advice(cores: float, what: str) -> str:
-    if cores < SEVERAL_CORES:
+def _lacked_cores(f: Figures) -> bool:
+    """Whether it was cores that kept threads from running at once: else one did little beside another."""
+    return _cores(f) < SEVERAL_CORES and (f.overlap_share >= LACKING_OVERLAP or f.one_core)
+
+
+def _had(f: Figures) -> str:
+    if _lacked_cores(f):
+        return f"had {_cores(f):.1f} cores on average while anything ran, and could have used more"
+    return f"kept {_cores(f):.1f} cores busy on average while anything ran"
+
+
+def _advice(f: Figures, what: str) -> str:
+    if _lacked_cores(f):
         return f"The GIL is not the limit here, but cores are: {WANTED_CORE}."
     return f"The GIL is not the limit here; more {what} help until the cores run out."

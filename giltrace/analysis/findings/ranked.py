@@ -9,7 +9,7 @@ import numpy as np
 from giltrace.analysis.finding_results import Finding, Hog
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.figures import ONE_CORE
-from giltrace.analysis.findings.hogs import CALLED_FOR, called_for
+from giltrace.analysis.findings.hogs import CALLED_FOR
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites, main_site
@@ -106,8 +106,9 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
         if cause is Cause.HOG:
             mine = next((hog for hog in hogs if culprit is not None and hog.site.where == culprit.where), None)
             advice = hog_advice(mine.functions, mine.samples) if mine is not None else advice
-        if cause is Cause.COLLECTION and called_for(figures):
-            advice = CALLED_FOR
+        if cause is Cause.COLLECTION and culprit is not None:
+            called = culprit.where in [site.where for site in figures.called_for]
+            advice = CALLED_FOR if called else advice
         waits = np.flatnonzero(costs.ns[:, cause])
         found.append(
             Finding(

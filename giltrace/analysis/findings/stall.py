@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from giltrace.analysis.findings.stall_lines import Frames, Lines, import_line, i
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause
-from giltrace.analysis.measure.expressions import Expressions
+from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
 from giltrace.analysis.measure.usage import in_state
 from giltrace.text import plural
@@ -83,7 +84,6 @@ class Stretch:
     ) -> None:
         self._process, self._thread, self._start, self._end = process, thread, start, end
         self._figures = Figures(process, before)
-        self._expressions = Expressions(process, before)
         self._lines = Lines()
         tid = process.threads[thread].tid
         looks = [look for look in looks if start <= look.time <= end]
@@ -100,24 +100,30 @@ class Stretch:
 
     def why(self) -> Why:
         """Tell why it took so long."""
-        importing = self._importing()
+        # A core that is not there is told before what it was wanted for.
+        python = self._doing == Doing.PYTHON
+        coreless = (self._doing == Doing.NO_CORE) | (python & (self._core == State.HOLDING_RUNNABLE))
+        importing = self._importing(coreless)
         collecting = self._collecting(self._thread, self._own)
         idle = self._off() & self._in_selector()
         called = self._off() & ~idle & ~importing.rows
-        holding = (self._doing == Doing.PYTHON) & ~importing.rows
-        computed = self._most(holding & (self._core == State.HOLDING_RUNNING))
+        holding = python & ~importing.rows & ~coreless
         kept = holding & (self._core == State.HOLDING_BLOCKED)
-        coreless = (self._doing == Doing.NO_CORE) | (holding & (self._core == State.HOLDING_RUNNABLE))
+        # Of who computes where the GIL is switched off, the core says that it runs off it.
+        running = holding & ~kept
+        computed = self._most(running)
         # Of a hold of which only the ends are on record, the looks tell what it was.
         seen = self._share(self._own, lambda look: look.holds and bool(import_line(look.frames)))
-        imported = importing.ns + (int(computed.ns * seen) if seen >= MOSTLY else 0)
+        seen = seen if seen >= MOSTLY else 0.0
+        looked, slept = int(computed.ns * seen), int(self._sum(kept) * seen)
+        imported = importing.ns + looked + slept
         kinds: dict[str, tuple[int, Callable[[], Why]]] = {
             "wait": (self._sum(self._doing == Doing.WAITING), self._waited),
-            "import": (imported, lambda: self._imported(imported, importing.frames)),
-            "compute": (computed.ns + importing.ns - imported, lambda: self._computed(computed, collecting)),
+            "import": (imported, lambda: self._imported(imported, importing)),
+            "compute": (computed.ns - looked, lambda: self._computed(computed, running, collecting)),
             "lock": (self._sum((self._doing == Doing.LOCK) & ~importing.rows), self._locked),
             "call": (self._sum(called), lambda: self._called(called)),
-            "kept": (self._sum(kept), lambda: self._kept(kept)),
+            "kept": (self._sum(kept) - slept, lambda: self._kept(kept)),
             "await": (self._sum(idle), lambda: self._awaited(self._sum(idle))),
             "core": (self._sum(coreless), lambda: self._coreless(coreless)),
         }
@@ -209,45 +215,45 @@ class Stretch:
         ns: int
         frames: Frames
 
-    def _importing(self) -> _Imports:
-        """Which rows are of imports: with the GIL or without it, but not in wait for it."""
-        rows = self._by_stack(lambda frames: bool(import_line(frames))) & (self._doing != Doing.WAITING)
+    def _importing(self, coreless: Bools) -> _Imports:
+        """Which rows are of imports: with the GIL or without it, but neither in wait for it nor for a core."""
+        rows = self._by_stack(lambda frames: bool(import_line(frames))) & (self._doing != Doing.WAITING) & ~coreless
         return self._Imports(rows, self._sum(rows), self._most(rows).frames if rows.any() else ())
 
-    def _imported(self, ns: int, frames: Frames) -> Why:
+    def _imported(self, ns: int, importing: _Imports) -> Why:
         looked = Counter(line for look in self._own if (line := import_line(look.frames)))
-        line = looked.most_common(1)[0][0] if looked else import_line(frames)
+        line = import_line(importing.frames)
+        # Of less than that, the looks told.
+        if looked and importing.ns < MOSTLY * ns:
+            line = looked.most_common(1)[0][0]
         return Why("import", f"it imported for {duration(ns)}, at {line}", (line,))
 
-    def _computed(self, part: _Part, collecting: float) -> Why:
-        looked = self._looked_at()
+    def _computed(self, part: _Part, chosen: Bools, collecting: float) -> Why:
+        # Without a core it is still where it computes; asleep, it may be elsewhere.
+        looked = self._looked_at(self._of_same_holds(chosen) & (self._core != State.HOLDING_BLOCKED))
         line = looked or self._lines.innermost(part.frames)
         at = f" at {line}" if line else ", at a line that is not known"
         if line and not looked and not self._is_sampled():
             at = f", up to {line}, where it gave the GIL up"
         lines = (line,) if line else ()
-        if collecting >= MOSTLY or self._calls("gc.collect(", part, looked):
+        if collecting >= MOSTLY or (not looked and calls_collect(self._figures.expressions, part.stack)):
             return Why("collection", f"it collected garbage for {duration(part.ns)}{at}", lines)
         return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines)
 
     def _is_sampled(self) -> bool:
         """Whether somebody looked at what the thread did in its longest hold: else only its end is on record."""
         holds = self._process.holds
-        mine = np.flatnonzero(
-            (holds["thread"] == self._thread) & (holds["start"] < self._end) & (holds["end"] > self._start)
-        )
+        length = np.minimum(holds["end"], self._end) - np.maximum(holds["start"], self._start)
+        mine = np.flatnonzero((holds["thread"] == self._thread) & (length > 0))
         if not len(mine):
             return False
-        longest = mine[(holds["end"][mine] - holds["start"][mine]).argmax()]
+        longest = mine[length[mine].argmax()]
         return int(sourced_stacks(self._process)[1][longest]) > Source.RELEASE
-
-    def _calls(self, what: str, part: _Part, looked: str) -> bool:
-        return not looked and part.stack >= 0 and what in self._expressions.at(part.stack)
 
     def _called(self, chosen: Bools) -> Why:
         part = self._most(chosen)
         line = self._lines.innermost(part.frames)
-        called = self._expressions.at(part.stack) if part.stack >= 0 else ""
+        called = self._figures.expressions.at(part.stack) if part.stack >= 0 else ""
         most = np.bincount(self._doing[chosen], weights=self._length[chosen]).argmax()
         if not line:
             return Why("awaiting", f"it was off the GIL for {duration(part.ns)}, at a line that is not known")
@@ -266,35 +272,56 @@ class Stretch:
 
     def _kept(self, chosen: Bools) -> Why:
         part = self._most(chosen)
-        line = self._looked_at() or self._lines.innermost(part.frames)
+        line = self._looked_at(chosen) or self._lines.innermost(part.frames)
         at = f", at {line}" if line else ", at a line that is not known"
         told = f"it was blocked for {duration(part.ns)} in a call that kept the GIL{at}"
         return Why("blocking-call", told, (line,) if line else ())
 
     def _coreless(self, chosen: Bools) -> Why:
-        part = self._most(chosen)
-        line = self._looked_at(self._imports_or_stands) or self._imports_or_stands(part.frames)
+        ns, tell = self._sum(chosen), self._imports_or_stands
+        off = chosen & (self._doing == Doing.NO_CORE)
+        # Who is off the GIL stands where it gave that up; what it does with the GIL, looks know better.
+        if self._sum(off) >= MOSTLY * ns:
+            line = tell(self._most(off).frames) or self._looked_at(off, tell, holds=False)
+        else:
+            line = self._looked_at(chosen & ~off, tell) or tell(self._most(chosen & ~off).frames)
         at = f", at {line}" if line else ""
-        return Why("no-core", f"it had no core for {duration(part.ns)}{at}", (line,) if line else ())
+        return Why("no-core", f"it had no core for {duration(ns)}{at}", (line,) if line else ())
 
     def _imports_or_stands(self, frames: Frames) -> str:
         return import_line(frames) or self._lines.innermost(frames)
 
-    def _looked_at(self, tell: Callable[[Frames], str] | None = None) -> str:
-        """The line at which it was seen most with the GIL, by default its own; empty if nobody saw it."""
+    def _during(self, looks: Sequence[Look], chosen: Bools) -> list[Look]:
+        """Those of the looks that were taken in the chosen rows."""
+        row = np.searchsorted(self._begin, np.array([look.time for look in looks], np.int64), "right") - 1
+        return [look for look, at in zip(looks, row.tolist(), strict=True) if at >= 0 and chosen[at]]
+
+    def _of_same_holds(self, chosen: Bools) -> Bools:
+        """The chosen rows, and all others of the holds that these are of."""
+        python = self._doing == Doing.PYTHON
+        hold = np.cumsum(python & ~np.append(False, python[:-1]))
+        found: Bools = python & np.isin(hold, hold[chosen])
+        return found
+
+    def _looked_at(self, chosen: Bools, tell: Callable[[Frames], str] | None = None, *, holds: bool = True) -> str:
+        """The line at which it was seen most in the chosen rows, by default its own, with the GIL or without it; empty
+        if nobody saw it there.
+        """
         tell = tell or self._lines.innermost
-        lines = Counter(line for look in self._own if look.holds and (line := tell(look.frames)))
+        looks = [look for look in self._during(self._own, chosen) if look.holds == holds]
+        lines = Counter(line for look in looks if (line := tell(look.frames)))
         return lines.most_common(1)[0][0] if lines else ""
 
     def _waited(self) -> Why:
         """Whom it waited for, and what that one did."""
         process, held = self._process, stretches(self._process)
         waits = process.waits
-        chosen = (waits["thread"] == self._thread) & (waits["start"] < self._end) & (waits["end"] > self._start)
-        mine = waits[chosen]
-        ns = int((np.minimum(mine["end"], self._end) - np.maximum(mine["start"], self._start)).sum())
-        nobody: Ints = np.zeros(len(waits), np.int64)
-        shares = attribute(cut_process(process), nobody, np.arange(len(held.of)), chosen)
+        waits = waits[(waits["thread"] == self._thread) & (waits["start"] < self._end) & (waits["end"] > self._start)]
+        # What they went on for before and after is not told.
+        for edge in ("start", "end"):
+            np.clip(waits[edge], self._start, self._end, out=waits[edge])
+        ns, nobody = int((waits["end"] - waits["start"]).sum()), np.zeros(len(waits), np.int64)
+        shares = attribute(replace(cut_process(process), waits=waits), nobody, np.arange(len(held.of)))
         if not len(shares.ns):
             return Why("no-core", f"it waited {duration(ns)} for a GIL that nobody had, to be woken up")
         lost, of = shares.ns, shares.culprit
@@ -326,8 +353,8 @@ class Stretch:
         if imported := import_line(frames):
             told = f"it waited {duration(ns)} for the GIL while thread {name} imported, at {imported}"
             return Why("import", told, (imported, *lines[1:]))
-        if longest < ONE_HOLD * ns and len(mine) >= MANY:
-            told = f"it waited {duration(ns)} for the GIL in {plural(len(mine), 'wait')}, mostly for thread {name}"
+        if longest < ONE_HOLD * ns and len(waits) >= MANY:
+            told = f"it waited {duration(ns)} for the GIL in {plural(len(waits), 'wait')}, mostly for thread {name}"
             return Why("small-holds", f"{told}{where}, which took it {plural(holds, 'time')}", lines)
         hold = int((process.holds["end"] - process.holds["start"])[int(per_hold.argmax())])
         told = f"it waited {duration(ns)} for the GIL, which thread {name} held for {duration(hold)} without a break"
@@ -351,7 +378,8 @@ class Stretch:
         if by_line:
             return max(by_line.values(), key=lambda one: one[0])[1]
         tid = self._process.threads[culprit].tid
-        return next((look.frames for look in self._others if look.tid == tid and look.holds), ())
+        looks = self._during(self._others, self._doing == Doing.WAITING)
+        return next((look.frames for look in looks if look.tid == tid and look.holds), ())
 
     def _locked(self) -> Why:
         blocks = self._process.blocks

@@ -5,6 +5,7 @@ From Python 3.11 on code tells the columns of each expression; before, and where
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from giltrace.timeline.model import Process
 LARGEST = 4 << 20
 #: Longer ones are cut.
 LONGEST = 60
+#: What begins a function calls nothing: its first instruction has no columns.
+_BEGINS = re.compile(rb"\s*(?:async\s+)?def\s")
 
 
 class Expressions:
@@ -26,7 +29,7 @@ class Expressions:
 
     def __init__(self, process: Process, before: int) -> None:
         self._stacks = process.stacks
-        self._before = before
+        self.before = before
         self._own: Ints | None = None
 
     def at(self, stack: int) -> str:
@@ -37,7 +40,7 @@ class Expressions:
         if self._own is None:
             self._own = innermost_own(table)
         place = int(self._own[stack])
-        return self.innermost(stack) if place < 0 else expression(table, place, self._before)
+        return self.innermost(stack) if place < 0 else expression(table, place, self.before)
 
     def innermost(self, stack: int) -> str:
         """The expression at the innermost frame of a stack, whose ever code that is; empty where it cannot be told."""
@@ -45,7 +48,15 @@ class Expressions:
             return ""
         table = self._stacks.table
         place = int(table.offsets[stack])
-        return expression(table, place, self._before) if place < int(table.offsets[stack + 1]) else ""
+        return expression(table, place, self.before) if place < int(table.offsets[stack + 1]) else ""
+
+    def file(self, stack: int) -> str:
+        """The file of the innermost frame of a stack; empty where it is not known."""
+        if self._stacks is None or stack < 0:
+            return ""
+        table = self._stacks.table
+        inner = table.frames["file"][int(table.offsets[stack]) : int(table.offsets[stack + 1])][:1].tolist()
+        return table.strings[inner[0]] if inner else ""
 
 
 def expression(table: StackTable, place: int, before: int) -> str:
@@ -54,18 +65,21 @@ def expression(table: StackTable, place: int, before: int) -> str:
     `before` is when it was recorded, in ns since 1970.
     """
     frame = table.frames[place]
-    source = _lines(table.strings[frame["file"]], before)
+    source = source_lines(table.strings[frame["file"]], before)
     if not 0 < frame["line"] <= len(source):
         return ""
     line = source[int(frame["line"]) - 1]
     begin, end = int(frame["begin"]), int(frame["end"])
-    text = line[begin:end] if begin < end <= len(line) else line
+    known = begin < end <= len(line)
+    if not known and _BEGINS.match(line):
+        return ""
+    text = line[begin:end] if known else line
     told = " ".join(text.decode("utf-8", "replace").split())
     return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
 
 
 @lru_cache(maxsize=64)
-def _lines(file: str, before: int) -> list[bytes]:
+def source_lines(file: str, before: int) -> list[bytes]:
     """The lines of a source file that has not been written to since; none of any other file.
 
     A recording may come from anybody, and name any file.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from giltrace.analysis.measure.activity import WITHOUT, Doing, activity
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause, block_causes
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.stretches import cut_process, stretches
@@ -57,10 +58,13 @@ def culprits(process: Process) -> StackTotals:
     return _ordered(thread, stack, found.ns)
 
 
-def without(process: Process) -> list[tuple[str, StackTotals]]:
-    """How long each chosen thread that runs Python was without the GIL in each stack, by what it did, in words."""
+def without(process: Process, recorded_ns: int) -> list[tuple[str, StackTotals]]:
+    """How long each chosen thread that runs Python was without the GIL in each stack, by what it did, in words.
+
+    `recorded_ns` is when the recording began, in ns since 1970: source that is older tells what was called.
+    """
     found = activity(process)
-    cause = np.append(block_causes(process), 0)[found.block]
+    cause = np.append(block_causes(process, Expressions(process, recorded_ns)), 0)[found.block]
     told = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
         told &= process.chosen[found.thread]

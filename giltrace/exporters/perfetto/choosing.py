@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from giltrace.analysis.measure.block_causes import AWAITED, block_causes
+from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.worst import SHORTEST_STRETCH, Stretch, around_waits
 from giltrace.exporters.perfetto.size import ROW_COST, SPAN_COST
 from giltrace.exporters.perfetto.steps import Grid, events_in_steps, time_in_steps
@@ -60,7 +61,8 @@ class Bins(NamedTuple):
             waits = process.waits
             lost += time_in_steps(grid, waits["start"], waits["end"], np.zeros(len(waits), np.int64), 1)[0]
             blocks = process.blocks
-            kept = np.where(np.isin(block_causes(process), AWAITED), -1, 0)
+            causes = block_causes(process, Expressions(process, timeline.began_ns))
+            kept = np.where(np.isin(causes, AWAITED), -1, 0)
             lost += time_in_steps(grid, blocks["start"], blocks["end"], kept, 1)[0]
             for at in range(0, len(waits), _PIECE):
                 begun, ended = (grid.at(waits[edge][at : at + _PIECE]) for edge in ("start", "end"))
