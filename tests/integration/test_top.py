@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from giltrace.launch.live import attached, followed
-from giltrace.recording.events import Array, ProcessEvents
+from giltrace.recording.events import PLACE, Array, ProcessEvents
 from giltrace.recording.layout import Kind, RecordFlag
 from giltrace.recording.live import HOLD_BACK_NS, LiveReader, Update
 from giltrace.recording.locate import being_written
@@ -30,6 +30,8 @@ from tests.tracing import TARGETS, read, recorded, traced_environment
 
 GILTRACE = (sys.executable, "-m", "giltrace")
 CONTEND = TARGETS / "contend.py"
+#: Kinds whose `arg` is the number of a place.
+NUMBERED = (Kind.SLEPT, Kind.POSTED)
 
 
 def collect(updates: list[Update]) -> Array:
@@ -41,6 +43,14 @@ def collect(updates: list[Update]) -> Array:
                 _mark_last_release(parts, piece.thread)
         parts.append(update.events.copy())
     return np.concatenate(parts)
+
+
+def places_of(events: Array, places: Array) -> Array:
+    """Where threads sleep, or wake others up: what such events number, by a table of each update's own."""
+    found = np.zeros(len(events), PLACE)
+    numbered = np.isin(events["kind"], NUMBERED)
+    found[numbered] = places[events["arg"][numbered]]
+    return found
 
 
 def _mark_last_release(parts: list[Array], thread: int) -> None:
@@ -78,9 +88,14 @@ def test_gives_the_events_that_are_read_afterwards(interpreter: Interpreter, tmp
     assert updates[-1].ended
     (process,) = read(tmp_path)
     live, later = collect(updates), process.events
-    live, later = (events[np.argsort(events["thread"], kind="stable")] for events in (live, later))
-    for field in ("thread", "gil", "kind", "flags", "arg"):
+    live_places = np.concatenate([places_of(update.events, update.places) for update in updates])
+    live_order, later_order = (np.argsort(events["thread"], kind="stable") for events in (live, later))
+    live, later = live[live_order], later[later_order]
+    for field in ("thread", "gil", "kind", "flags"):
         assert live[field].tolist() == later[field].tolist()
+    other = ~np.isin(later["kind"], NUMBERED)
+    assert live["arg"][other].tolist() == later["arg"][other].tolist()
+    assert live_places[live_order].tolist() == places_of(process.events, process.places)[later_order].tolist()
     # Ticks become times by readings of the clocks, of which more are known afterwards.
     assert np.abs(live["time"] - later["time"]).max() < 100_000
     stacks = updates[-1].file.stacks
