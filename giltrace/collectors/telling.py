@@ -61,7 +61,7 @@ def _of_thread(caught: Caught, timeline: Timeline, process: Process) -> Trigger:
     stretch = Stretch(process, thread, start, trigger.time_ns, caught.looks, before)
     why = stretch.why()
     # What a thread that nobody waits for runs is seen from outside only.
-    blind = ": it was over before giltrace looked" if caught.late and why.cause == "computing" else ""
+    blind = ": it was over before giltrace looked" if caught.late and not why.seen else ""
     task = trigger.task or why.task
     lines = [*why.lines, stretch.stood()]
     where = ""

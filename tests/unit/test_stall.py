@@ -106,7 +106,7 @@ def test_what_a_thread_that_nobody_waits_for_does_is_told_by_looks() -> None:
     late = [look(400 * MS, SPIN), look(5 * MS, SPIN)]
     assert why(alone(), 10 * MS, 300 * MS, [*computing, *late]).lines == ("handler (app.py:12)",)
     assert why(alone(), 10 * MS, 300 * MS) == Why(
-        "computing", "its own code computed for 290 ms, at a line that is not known"
+        "computing", "its own code computed for 290 ms, at a line that is not known", seen=False
     )
 
 
@@ -288,4 +288,5 @@ def test_a_line_was_seen_if_the_hold_was_that_is_longest_there() -> None:
     script.acquire(200 * MS, 1).release(201 * MS, 1).hold(205 * MS, 300 * MS, 0)
     told = with_stacks(process(script), [HANDLER], hold={0: 0}, request={0: 0})
     assert why(told, 0, 300 * MS).told.endswith(" at handler (app.py:12)")
+    assert (why(told, 0, 300 * MS).seen, why(told, 190 * MS, 300 * MS).seen) == (True, False)
     assert why(told, 190 * MS, 300 * MS).told.endswith(", up to handler (app.py:12), where it gave the GIL up")

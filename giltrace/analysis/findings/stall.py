@@ -56,12 +56,16 @@ class Look(NamedTuple):
 
 
 class Why(NamedTuple):
-    """The `cause`, one of `CAUSES`; what is said of it behind a colon; the `lines`, the culprit's first; and a task."""
+    """The `cause`, one of `CAUSES`; what is said of it behind a colon; the `lines`, the culprit's first; and a task.
+
+    `seen`: somebody looked while it happened, or it needs nobody to.
+    """
 
     cause: str
     told: str
     lines: tuple[str, ...] = ()
     task: str = ""
+    seen: bool = True
 
 
 class _Part(NamedTuple):
@@ -233,12 +237,13 @@ class Stretch:
         looked = self._looked_at(self._of_same_holds(chosen) & (self._core != State.HOLDING_BLOCKED))
         line = looked or self._lines.innermost(part.frames)
         at = f" at {line}" if line else ", at a line that is not known"
-        if line and not looked and not self._is_sampled():
+        seen = bool(looked) or (bool(line) and self._is_sampled())
+        if line and not seen:
             at = f", up to {line}, where it gave the GIL up"
         lines = (line,) if line else ()
         if collecting >= MOSTLY or (not looked and calls_collect(self._figures.expressions, part.stack)):
             return Why("collection", f"it collected garbage for {duration(part.ns)}{at}", lines)
-        return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines)
+        return Why("computing", f"its own code computed for {duration(part.ns)}{at}", lines, seen=seen)
 
     def _is_sampled(self) -> bool:
         """Whether somebody looked at what the thread did in its longest hold: else only its end is on record."""
