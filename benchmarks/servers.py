@@ -1,11 +1,12 @@
-"""What counting costs a web server: requests per second and the 99th percentile, bare and counted in turns.
+"""What counting costs a web server: its CPU time for a request, requests per second and the 99th percentile.
 
     python benchmarks/servers.py --python PATH [--pairs 10] [--seconds 12] [--markdown]
 
 gunicorn with Flask (two workers of four threads) and uvicorn with FastAPI, under `wrk` with 16 connections, on the
 loopback address; `--python` has those packages. Counters are read each second meanwhile, and have to have counted. In
-each pair both run, the first of them in turns. The sign test says how likely it is that as many pairs go one way by
-chance alone. How busy the machine was is told before and after: its figures mean nothing beside other work.
+each pair, bare and counted, both run, the first of them in turns. The sign test says how likely it is that as many
+pairs go one way by chance alone. CPU time is the server's own, of all its threads and processes, and tells much smaller
+differences than requests a second do. How busy the machine was is told before and after.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -81,9 +83,18 @@ def load_told() -> str:
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
+def cpu_ns(pid: int) -> int:
+    """For how long a process and those below it have run: their threads that live."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+        total += sum(cpu_ns(int(child)) for child in (task / "children").read_text().split())
+    return total
+
+
 @contextlib.contextmanager
-def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[int]:
-    """A server at work; yields its port."""
+def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[tuple[int, int]]:
+    """A server at work; yields its port and its id."""
     code, words = SERVERS[server]
     (folder / "app.py").write_text(code)
     port = free_port()
@@ -97,19 +108,25 @@ def serving(python: Path, server: str, folder: Path, counted: bool) -> Iterator[
     with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as process:
         try:
             wait_until_served(port)
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
 
 
-def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[float, float, int]:
-    """Requests per second, the 99th percentile in ms, and holds of the GIL that were counted.
+class Measured(NamedTuple):
+    """One run: requests a second, the 99th percentile (ms), CPU time a request (us), and the holds counted."""
 
-    Raises `RuntimeError` if none were although they should have been.
-    """
+    rate: float
+    late: float
+    cpu: float
+    holds: int
+
+
+def measure(python: Path, server: str, seconds: int, counted: bool) -> Measured:
+    """Measure one run. Raises `RuntimeError` if no hold of the GIL was counted although they should have been."""
     with tempfile.TemporaryDirectory() as name:
         folder, holds = Path(name), 0
-        with serving(python, server, folder, counted) as port:
+        with serving(python, server, folder, counted) as (port, pid):
             subprocess.run(["wrk", "-t1", "-c16", "-d1", f"http://127.0.0.1:{port}/"], capture_output=True, check=True)
             done = threading.Event()
             pages = Pages(folder / "counts")
@@ -122,7 +139,9 @@ def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[flo
             if counted:
                 reader.start()
             words = ["wrk", "-t1", "-c16", f"-d{seconds}", "--latency", f"http://127.0.0.1:{port}/"]
+            before = cpu_ns(pid)
             said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            ran = cpu_ns(pid) - before
             if counted:
                 done.set()
                 reader.join()
@@ -133,7 +152,9 @@ def measure(python: Path, server: str, seconds: int, counted: bool) -> tuple[flo
     rate, late = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
     assert rate is not None, said
     assert late is not None, said
-    return float(rate[1]), float(late[1]) * _UNITS[late[2]], holds
+    requests = re.search(r"(\d+) requests in", said)
+    assert requests is not None, said
+    return Measured(float(rate[1]), float(late[1]) * _UNITS[late[2]], ran / 1e3 / int(requests[1]), holds)
 
 
 def sign_test(ratios: list[float]) -> float:
@@ -156,25 +177,30 @@ def main() -> None:
     rows = list[list[str]]()
     print(f"before: {load_told()}", file=sys.stderr)
     for server in SERVERS:
-        rates, lates, bare, holds = list[float](), list[float](), list[tuple[float, float]](), 0
+        counted_runs, bare_runs = list[Measured](), list[Measured]()
         for pair in range(options.pairs):
             got = {
                 counted: measure(options.python, server, options.seconds, counted)
                 for counted in ((False, True) if pair % 2 else (True, False))
             }
-            rates.append(got[True][0] / got[False][0])
-            lates.append(got[True][1] / got[False][1])
-            bare.append(got[False][:2])
-            holds += got[True][2]
-            said = f"requests x {rates[-1]:.3f}, 99 % x {lates[-1]:.3f}, {got[True][2]:,} holds counted"
+            one, other = got[True], got[False]
+            counted_runs.append(one)
+            bare_runs.append(other)
+            said = (
+                f"CPU x {one.cpu / other.cpu:.3f}, requests x {one.rate / other.rate:.3f}, {one.holds:,} holds counted"
+            )
             print(f"{server}: {said}; {load_told()}", file=sys.stderr)
-        for what, ratios, plain in (
-            ("requests a second", rates, statistics.median(one for one, _ in bare)),
-            ("99th percentile, ms", lates, statistics.median(one for _, one in bare)),
+        for what, name in (
+            ("CPU time a request, us", "cpu"),
+            ("requests a second", "rate"),
+            ("99th percentile, ms", "late"),
         ):
-            median, least, most = statistics.median(ratios), min(ratios), max(ratios)
-            spread = f"{least:.3f} to {most:.3f}"
-            rows.append([server, what, f"{plain:.1f}", f"x {median:.3f}", spread, f"{sign_test(ratios):.2f}"])
+            bare = [getattr(run, name) for run in bare_runs]
+            ratios = [getattr(run, name) / plain for run, plain in zip(counted_runs, bare, strict=True)]
+            spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            median = f"x {statistics.median(ratios):.3f}"
+            rows.append([server, what, f"{statistics.median(bare):.1f}", median, spread, f"{sign_test(ratios):.2f}"])
+        holds = sum(run.holds for run in counted_runs)
         rows.append([server, "holds of the GIL counted", f"{holds:,}", "", "", ""])
     head = ["server", "", "bare", "counted", "least to most", "by chance"]
     show(head, rows, markdown=options.markdown, left=2)
