@@ -12,7 +12,7 @@ import pytest
 from giltrace.launch.counting import counted_process
 from giltrace.metrics.following import PagesOf, ledger_of
 from giltrace.metrics.page import Pages
-from giltrace.metrics.reading import of_gils
+from giltrace.metrics.reading import Counts, of_gils
 from giltrace.timeline.load import load
 from giltrace.views.ending import Ending
 from tests.attaching import Running
@@ -128,3 +128,28 @@ def test_threads_that_never_let_go_of_their_gils_are_counted(with_own_gils: Inte
     assert 0 < read["2"].held_ns < read["1"].held_ns
     assert sum(thread.holding and not thread.counts.holds for thread in reading.threads) == 2
     assert totals.busiest == 1.0
+
+
+def steady(pages: PagesOf) -> tuple[dict[str, Counts], int]:
+    """What was done with each GIL of a process that does nothing now, and how long (ns) it has counted."""
+    (first,), (second,) = pages.read(), pages.read()
+    assert of_gils(first.roles) == of_gils(second.roles)
+    assert not any(thread.holding for thread in second.threads)
+    return of_gils(second.roles), first.at_ns - first.started_ns
+
+
+def test_counted_again_a_gil_that_the_tracer_knows_is_the_same(with_own_gils: Interpreter) -> None:
+    with Ending() as ending, Running(with_own_gils.path, "one-gil") as target:
+        for _ in range(2):
+            with counted_process(target.pid, ending) as counted:
+                pages = PagesOf(counted)
+                target.say("rest")
+                assert target.all_read()
+                pages.read()
+                target.say("work")
+                target.say("rest")
+                assert target.all_read()
+                gils, _ = steady(pages)
+                assert gils.keys() == {"0", "1"}
+                assert gils["1"].holds > 1
+                target.say("work")

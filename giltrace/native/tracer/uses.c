@@ -98,6 +98,10 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
         store_number(thread, now, GT_STACK, stack);
     }
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
+    if (unlikely(!gil->followed)) {
+        publish(gil); /* nobody has been seen to take it */
+        gil->followed = true;
+    }
     if (unlikely(thread->tally != NULL)) {
         /* A file that begins with this very event begins after it, and one that has just ended began at 0. */
         uint64_t since = thread->holds ? thread->acquired : store_start();
@@ -110,7 +114,6 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
         store_trigger(GT_TRIGGER_HOLD, now - thread->acquired, now);
     }
     thread->holds = false;
-    gil->followed = true;
 }
 
 /* Write down since when the thread wants the GIL. If the recording began while it was on its way to it, the time is
