@@ -153,3 +153,26 @@ def test_counted_again_a_gil_that_the_tracer_knows_is_the_same(with_own_gils: In
                 assert gils.keys() == {"0", "1"}
                 assert gils["1"].holds > 1
                 target.say("work")
+
+
+def test_what_was_held_before_stays_with_its_gil_when_the_thread_goes_on_to_another(
+    with_own_gils: Interpreter, tmp_path: Path
+) -> None:
+    says = tmp_path / "says"
+    says.write_bytes(b"\0")
+    with (
+        Ending() as ending,
+        Running(with_own_gils.path, "enters", says) as target,
+        counted_process(target.pid, ending) as counted,
+    ):
+        pages = PagesOf(counted)
+        (working,) = pages.read()
+        with says.open("r+b") as file:
+            file.write(b"\1")
+        assert target.waits()
+        gils, counted_ns = steady(pages)
+    worked_ns = working.at_ns - working.started_ns
+    assert gils.keys() == {"0", "1"}
+    assert worked_ns < gils["0"].held_ns < counted_ns - gils["1"].held_ns
+    assert gils["0"].holds == 1
+    assert gils["1"].holds > 0

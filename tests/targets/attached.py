@@ -12,10 +12,13 @@ deadlock  a main thread that waits for a lock that it has itself
 own-gils  three threads in an interpreter with a GIL each: the first and the last never let go of it, the other works
 one-gil   a thread in an interpreter with a GIL of its own that computes without letting go of it until the line "rest",
           and until "work" sleeps in a read
+enters    computes without letting go of the GIL until the file that comes second says 1; then its main thread sleeps
+          in a read, in an interpreter with a GIL of its own
 ids       threads that work, and one that has libc change the ids of all threads, again and again
 """
 
 import ctypes
+import mmap
 import os
 import sys
 import threading
@@ -95,6 +98,16 @@ def work_by_turns():
         print("done", flush=True)
 
 
+def enter():
+    run_code = make_interpreter()
+    with open(sys.argv[2], "rb") as file:
+        says = mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ)
+    say_ready()
+    while not says[0]:
+        pass
+    run_code("import os\nos.read(0, 1)")
+
+
 def start(function, count, name, *arguments):
     threads = [
         threading.Thread(target=function, args=arguments, name="%s-%d" % (name, i), daemon=True) for i in range(count)
@@ -130,6 +143,8 @@ if kind == "own-gils":
     run_inside(SPIN, WORK, SPIN)
 if kind == "one-gil":
     work_by_turns()
+if kind == "enters":
+    enter()
 if kind == "native-1":
     say_ready()
     ctypes.CDLL(sys.argv[2]).churn()

@@ -106,6 +106,9 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
         /* A file that begins with this very event begins after it, and one that has just ended began at 0. */
         uint64_t since = thread->holds ? thread->acquired : store_start();
         count_length(thread->tally, GT_HOLDS, since != 0 && since < now ? now - since : 0);
+        if (unlikely(!thread->named)) {
+            uses_name(thread); /* what it has counted is of this GIL, and stays so */
+        }
     }
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
