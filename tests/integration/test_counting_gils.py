@@ -138,6 +138,24 @@ def steady(pages: PagesOf) -> tuple[dict[str, Counts], int]:
     return of_gils(second.roles), first.at_ns - first.started_ns
 
 
+def test_one_that_lets_go_for_the_first_time_and_stays_away_is_seen_to(with_own_gils: Interpreter) -> None:
+    with (
+        Ending() as ending,
+        Running(with_own_gils.path, "one-gil") as target,
+        counted_process(target.pid, ending) as counted,
+    ):
+        pages = PagesOf(counted)
+        (working,) = pages.read()
+        target.say("rest")
+        assert target.all_read()
+        gils, counted_ns = steady(pages)
+    worked_ns = working.at_ns - working.started_ns
+    assert of_gils(working.roles)["1"].held_ns == worked_ns
+    assert gils.keys() == {"0", "1"}
+    assert gils["1"].holds == 1
+    assert worked_ns < gils["1"].held_ns < counted_ns
+
+
 def test_counted_again_a_gil_that_the_tracer_knows_is_the_same(with_own_gils: Interpreter) -> None:
     with Ending() as ending, Running(with_own_gils.path, "one-gil") as target:
         for _ in range(2):
