@@ -16,7 +16,7 @@ from giltrace.metrics.reading import Counts, of_gils
 from giltrace.timeline.load import load
 from giltrace.views.ending import Ending
 from tests.attaching import Running
-from tests.counting import counted
+from tests.counting import counted, counting
 from tests.interpreters import Interpreter
 
 #: `run(code)` in the next one of some interpreters, that have a GIL each.
@@ -64,6 +64,19 @@ threads = [threading.Thread(target=target, name=f"worker-{i}") for i, target in 
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 '''
+)
+
+#: More GILs than the tracer tells apart. Says how much CPU time (s) it took to use them all.
+CROWD = (
+    INTERPRETERS
+    + """
+made = [interpreters.create(*words) for _ in range(80)]
+import time
+begin = time.process_time()
+for _ in range(30):
+    for number in made: interpreters.run_string(number, "pass")
+print(time.process_time() - begin)
+"""
 )
 
 
@@ -194,3 +207,15 @@ def test_what_was_held_before_stays_with_its_gil_when_the_thread_goes_on_to_anot
     assert worked_ns < gils["0"].held_ns < counted_ns - gils["1"].held_ns
     assert gils["0"].holds == 1
     assert gils["1"].holds > 0
+
+
+def test_more_gils_than_are_told_apart_cost_the_program_little(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    words = [str(with_own_gils.path), "-W", "ignore", "-c", CROWD]
+    bare, hooked = (
+        float(subprocess.run(words, env=env, check=True, timeout=120, capture_output=True).stdout)
+        for env in (None, counting(tmp_path / "x"))
+    )
+    (page,) = Pages(tmp_path / "x").read()
+    assert page.note == "more than 64 GILs at once: the later ones were not recorded"
+    assert len(of_gils(page.roles)) == 64
+    assert hooked < 5 * bare

@@ -31,8 +31,11 @@ static struct {
 /* Is anything recorded? */
 static _Atomic bool active;
 
-/* Were there more GILs than can be told apart? */
+/* Were there more GILs than can be told apart? To look at one that may be another, and for those that have ended, takes
+ * long: it is done once in so many times then. */
 static _Atomic bool crowded;
+static _Atomic uint32_t passed;
+enum { PASSED = 1024 };
 
 /* Does what the recorder has asked for, from within a hook. */
 void (*_Atomic gil_obey)(uint32_t control);
@@ -87,7 +90,9 @@ static struct gil *meet(struct thread *thread, struct gil *gil) {
 /* Does it prove to be a GIL that the thread has locked A of? NULL if not. */
 static struct gil *learn(struct thread *thread, uintptr_t place, bool locked) {
     uintptr_t interpreter;
-    if (!gils_is_one(place, locked, &interpreter)) {
+    bool many = atomic_load_explicit(&crowded, memory_order_relaxed);
+    if ((many && atomic_fetch_add_explicit(&passed, 1, memory_order_relaxed) % PASSED != 0) ||
+        !gils_is_one(place, locked, &interpreter)) {
         return NULL;
     }
     struct gil *gil = gils_learn(place, interpreter);
@@ -98,7 +103,7 @@ static struct gil *learn(struct thread *thread, uintptr_t place, bool locked) {
     }
     thread->release = NULL; /* of another GIL, which it left for this one: not forced */
     meet(thread, gil);
-    gil->followed = atomic_load_explicit(&crowded, memory_order_relaxed); /* who has it may have taken it unmet */
+    gil->followed = many; /* who has it may have taken it unmet */
     return gil;
 }
 
