@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from giltrace.launch.counting import counted_process
 from giltrace.metrics.following import PagesOf, ledger_of
 from giltrace.metrics.page import Pages
 from giltrace.metrics.reading import Counts, of_gils
+from giltrace.recording.gil import open_files
 from giltrace.timeline.load import load
 from giltrace.views.ending import Ending
 from tests.attaching import Running
-from tests.counting import counted, counting
+from tests.counting import Stepping, counted, counting, of_role
 from tests.interpreters import Interpreter
 
 #: `run(code)` in the next one of some interpreters, that have a GIL each.
@@ -76,6 +78,48 @@ begin = time.process_time()
 for _ in range(30):
     for number in made: interpreters.run_string(number, "pass")
 print(time.process_time() - begin)
+"""
+)
+
+#: Goes to and fro between two GILs, as often as the rounds say, beside so many threads that sleep.
+TO_AND_FRO = (
+    INTERPRETERS
+    + """
+ended = threading.Event()
+begun = threading.Semaphore(0)
+def sleep():
+    begun.release()
+    ended.wait()
+threading.stack_size(1 << 16)
+threads = [threading.Thread(target=sleep) for _ in range(%d)]
+for thread in threads: thread.start()
+for thread in threads: begun.acquire()
+number = interpreters.create(*words)
+for _ in range(12):
+    for _ in range(100): interpreters.run_string(number, "pass")
+    step("here")
+ended.set()
+"""
+)
+
+#: Of sixteen tallies all are taken as the main thread goes on to another GIL, again and again.
+CROWDED = (
+    INTERPRETERS
+    + """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
+gate = threading.Barrier(16)
+def sleep():
+    gate.wait()
+    gate.wait()
+threads = [threading.Thread(target=sleep, name=f"early-{i}") for i in range(15)]
+for thread in threads: thread.start()
+gate.wait()
+number = interpreters.create(*words)
+for _ in range(3): interpreters.run_string(number, "import os\\nfor _ in range(200): os.stat('/')")
+for _ in range(200): os.stat("/")
+step("turned")
+gate.wait()
 """
 )
 
@@ -219,3 +263,34 @@ def test_more_gils_than_are_told_apart_cost_the_program_little(with_own_gils: In
     assert page.note == "more than 64 GILs at once: the later ones were not recorded"
     assert len(of_gils(page.roles)) == 64
     assert hooked < 5 * bare
+
+
+def ticks_of_turns(python: Path, folder: Path, threads: int) -> int:
+    """What a hundred turns to another GIL and back took the tracer, by its own account, beside so many threads."""
+    with Stepping(folder, python, TO_AND_FRO % threads) as target:
+        told = []
+        for _ in range(12):
+            target.comes_to("here")
+            (file,) = open_files(folder)
+            told.append(int(file.header["slow_ticks"]))
+            target.go_on()
+        target.end()
+    return min(after - before for before, after in itertools.pairwise(told[1:]))
+
+
+def test_a_turn_takes_as_long_beside_many_threads_and_is_told(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    few, many = (ticks_of_turns(with_own_gils.path, tmp_path / f"{count}", count) for count in (1, 400))
+    assert few > 0
+    assert many < 5 * few
+
+
+def test_who_finds_no_room_for_another_gil_counts_on_and_is_told_once(
+    with_own_gils: Interpreter, tmp_path: Path
+) -> None:
+    with Stepping(tmp_path / "x", with_own_gils.path, CROWDED) as target:
+        target.comes_to("turned")
+        (page,) = Pages(tmp_path / "x").read()
+        target.end()
+    assert page.lost == 1
+    assert {role.key for role in page.roles} == {("MainThread", "0"), ("early-*", "0")}
+    assert of_role(page, "MainThread").holds >= 4 * 200
