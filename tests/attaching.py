@@ -80,12 +80,23 @@ class Running:
 
     def waits(self) -> bool:
         """Wait until its main thread waits for the next line."""
+        return self._comes_to(lambda: self._reads(self.pid) == 0)
+
+    def all_read(self) -> bool:
+        """Wait until each of its threads sleeps in a read."""
+        return self._comes_to(lambda: None not in map(self._reads, Process(self.pid).tids()))
+
+    def _comes_to(self, state: Callable[[], bool]) -> bool:
         while self.process.poll() is None:
-            blocked = Process(self.pid).blocked(self.pid)
-            if isinstance(blocked, Blocked) and blocked.number == _READ and blocked.arguments[0] == 0:
+            if state():
                 return True
             time.sleep(0.002)
         return False
+
+    def _reads(self, tid: int) -> int | None:
+        """The descriptor that a thread sleeps in a read of, None if it does not."""
+        blocked = Process(self.pid).blocked(tid)
+        return blocked.arguments[0] if isinstance(blocked, Blocked) and blocked.number == _READ else None
 
     def hooks(self) -> int:
         """How many slots of the interpreter lead into the tracer library."""

@@ -172,8 +172,8 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
             tracer = AttachedTracer(target, place, plan, lambda: ending.signal is not None)
             files = folder if place.is_direct else place.files.path
             counted = Counted(files, "", time.sleep, lambda: None, place.deputy.do)
-            counted.pid_here, counted.holders = _ids_of(process), _holders(process)
             try:
+                counted.pid_here, counted.holders = _ids_of(process), _holders(process)
                 with kept_up(tracer.poll):
                     yield counted
             finally:
@@ -183,15 +183,19 @@ def _attached(process: Process, ending: Ending, *, allow_seccomp: bool) -> Itera
 
 
 def _holders(process: Process) -> tuple[Holder, ...]:
-    """Who has the GILs of a process now."""
+    """Who has the GILs of a process now. A thread that has ended meanwhile has none."""
     found = gil_holders(process)
+    ask = any(tid not in (0, process.pid) for _, tid, _ in found)
     try:
-        ask = any(tid not in (0, process.pid) for _, tid, _ in found)
+        pid = process.pid_inside
         names = {tid: one.name for tid, one in known_threads(process).items()} if ask else {process.pid: "MainThread"}
-        inside = {tid: process.ids(tid)[1] if tid else 0 for _, tid, _ in found}
-        return tuple(Holder(process.pid_inside, inside[tid], names.get(tid, ""), mutex) for _, tid, mutex in found)
     except OSError:
         return ()  # it ends
+    inside = {}
+    for tid in names.keys() & {tid for _, tid, _ in found}:
+        with contextlib.suppress(OSError):
+            inside[tid] = process.ids(tid)[1]
+    return tuple(Holder(pid, inside.get(tid, 0), names[tid] if tid in inside else "", mutex) for _, tid, mutex in found)
 
 
 def counts_already(process: Process) -> list[str]:

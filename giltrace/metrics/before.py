@@ -64,14 +64,20 @@ class Before:
         return (mine, *others)
 
     def _numbered(self, reading: ProcessReading, addresses: list[int]) -> ProcessReading:
-        """The reading with the numbers that GILs have here; `addresses` has them by the tracer's."""
+        """The reading with the numbers that GILs have here; `addresses` has them by the tracer's.
+
+        Without a GIL whose address is 0: a thread counts there, and has yet to say which one it is.
+        """
         for gil in sorted({role.gil for role in reading.roles} | reading.moved, key=int):
-            free = next(str(number) for number in range(layout.MAX_GILS * 2) if self._is_free(str(number)))
-            self._numbers.setdefault(gil, self._number_at.get(addresses[int(gil)], free))
+            address = addresses[int(gil)]
+            if gil not in self._numbers and address:
+                free = next(str(number) for number in range(layout.MAX_GILS * 2) if self._is_free(str(number)))
+                self._numbers[gil] = self._number_at.get(address, free)
+        known = self._numbers
         return replace(
             reading,
-            roles=_together(replace(role, gil=self._numbers[role.gil]) for role in reading.roles),
-            moved=frozenset(self._numbers[gil] for gil in reading.moved),
+            roles=_together(replace(role, gil=known[role.gil]) for role in reading.roles if role.gil in known),
+            moved=frozenset(known[gil] for gil in reading.moved if gil in known),
         )
 
     def _is_free(self, number: str) -> bool:

@@ -12,6 +12,7 @@ from giltrace.analysis.measure.block_causes import BlockCause, cause_of_frames
 from giltrace.metrics import layout
 from giltrace.metrics.count_file import Scale
 from giltrace.metrics.reading import CauseReading, LineReading
+from giltrace.recording.door import MAX_COUNT
 from giltrace.recording.stacks import Frame, LiveStacks
 from giltrace.text import visible
 
@@ -20,10 +21,10 @@ Place = tuple[int, int, int, int]
 
 
 def places(table: np.void) -> list[Place]:
-    """The places of a table that are taken."""
+    """The places of a table that are taken, but for what no tracer writes."""
     used = min(int(table["used"]), layout.PLACES)
     columns = (table[name][:used].tolist() for name in ("stacks", "times", "ticks", "error"))
-    return list(zip(*columns, strict=True))
+    return [place for place in zip(*columns, strict=True) if place[1] < MAX_COUNT]
 
 
 class Lines:

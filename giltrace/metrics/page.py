@@ -25,6 +25,7 @@ from giltrace.metrics.reading import Counts, ProcessReading, RoleKey, RoleReadin
 from giltrace.metrics.roles import UNNAMED, Roles
 from giltrace.process.stat import stat_fields
 from giltrace.recording import layout
+from giltrace.recording.door import MAX_COUNT, MAX_TIME
 from giltrace.recording.gil_file import GilFile, cmdline_of, head_at, text_of
 from giltrace.text import role_name
 
@@ -171,7 +172,8 @@ class _Page:
 
     def _read(self, beside: bytes, reset_longest: bool, ended: bool) -> ProcessReading:
         ticks, now_ns, _ = native.clock_pair()
-        head, tallies = self._file.read()
+        head, found = self._file.read()
+        tallies = [tally for tally in found if _makes_sense(tally)]
         reading = int(head["reading"])
         if reset_longest:
             self._file.reset_longest(reading + 1)
@@ -187,7 +189,7 @@ class _Page:
             command=cmdline_of(self._beside),
             python=self._python,
             free_threaded=layout.Status.FREE_THREADED in _status(beside),
-            started_ns=int(head["start_ns"]),
+            started_ns=min(int(head["start_ns"]), MAX_TIME),
             at_ns=now_ns,
             roles=tuple(
                 RoleReading(role, at[role, gil], counts, gil)
@@ -241,6 +243,12 @@ def _asleep(tallies: list[np.void], now: int) -> Iterator[Place]:
         since = int(tally["since"][Length.SLEEPS])
         if 0 < since < now:
             yield int(tally["asleep"]), 0, now - since, 0
+
+
+def _makes_sense(tally: np.void) -> bool:
+    """Whether a tracer may have written that: who may write to the process's files may have written anything there."""
+    counts = (tally[name] for name in ("number", "forced", "requests", "buckets"))
+    return int(tally["gil"]) < layout.MAX_GILS and all(int(np.max(one)) < MAX_COUNT for one in counts)
 
 
 def _gil(tally: np.void) -> str:

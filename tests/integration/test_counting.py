@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from giltrace.launch.counting import counted_process
+from giltrace.launch import counting
+from giltrace.launch.counting import Holder, counted_process
 from giltrace.metrics import layout
 from giltrace.metrics.count_file import CountFile
 from giltrace.metrics.following import PagesOf
@@ -24,6 +25,7 @@ from tests.counting import Stepping, counted, of_role
 from tests.interpreters import Interpreter
 
 GILTRACE = (sys.executable, "-m", "giltrace")
+NO_TID = 4_194_304  # Linux has none so high
 
 #: Locks, a queue, and threads that compute at once.
 BUSY = """
@@ -317,3 +319,22 @@ def test_a_thread_that_never_lets_go_is_counted(interpreter: Interpreter, kind: 
             assert thread.counts.held_ns == reading.counts.held_ns == reading.at_ns - reading.started_ns
         assert second.counts.held_ns > first.counts.held_ns
         assert second.started_ns == first.started_ns
+
+
+def test_a_holder_that_has_ended_meanwhile_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "gil_holders", lambda process: [[process.pid, NO_TID, 1], [process.pid, 0, 2]])
+    with Ending() as ending, Running(sys.executable, "idle") as target, counted_process(target.pid, ending) as counted:
+        assert counted.holders == (Holder(target.pid, 0, "", 1), Holder(target.pid, 0, "", 2))
+        assert {role.role for reading in PagesOf(counted).read() for role in reading.roles} <= {"MainThread"}
+
+
+def test_what_goes_wrong_once_the_tracer_is_in_place_takes_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(process: object) -> list[list[int]]:
+        raise RuntimeError
+
+    monkeypatch.setattr(counting, "gil_holders", fail)
+    with Ending() as ending, Running(sys.executable, "idle") as target:
+        with pytest.raises(RuntimeError), counted_process(target.pid, ending):
+            pass
+        assert target.hooks() == 0
+        assert target.answers()

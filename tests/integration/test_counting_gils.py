@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 from giltrace.launch.counting import counted_process
 from giltrace.metrics.following import PagesOf, ledger_of
 from giltrace.metrics.page import Pages
-from giltrace.metrics.reading import of_gils
+from giltrace.metrics.reading import Counts, of_gils
+from giltrace.recording.gil import open_files
 from giltrace.timeline.load import load
 from giltrace.views.ending import Ending
 from tests.attaching import Running
-from tests.counting import counted
+from tests.counting import Stepping, counted, counting, of_role
 from tests.interpreters import Interpreter
 
 #: `run(code)` in the next one of some interpreters, that have a GIL each.
@@ -64,6 +66,61 @@ threads = [threading.Thread(target=target, name=f"worker-{i}") for i, target in 
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 '''
+)
+
+#: More GILs than the tracer tells apart. Says how much CPU time (s) it took to use them all.
+CROWD = (
+    INTERPRETERS
+    + """
+made = [interpreters.create(*words) for _ in range(80)]
+import time
+begin = time.process_time()
+for _ in range(30):
+    for number in made: interpreters.run_string(number, "pass")
+print(time.process_time() - begin)
+"""
+)
+
+#: Goes to and fro between two GILs, as often as the rounds say, beside so many threads that sleep.
+TO_AND_FRO = (
+    INTERPRETERS
+    + """
+ended = threading.Event()
+begun = threading.Semaphore(0)
+def sleep():
+    begun.release()
+    ended.wait()
+threading.stack_size(1 << 16)
+threads = [threading.Thread(target=sleep) for _ in range(%d)]
+for thread in threads: thread.start()
+for thread in threads: begun.acquire()
+number = interpreters.create(*words)
+for _ in range(12):
+    for _ in range(100): interpreters.run_string(number, "pass")
+    step("here")
+ended.set()
+"""
+)
+
+#: Of sixteen tallies all are taken as the main thread goes on to another GIL, again and again.
+CROWDED = (
+    INTERPRETERS
+    + """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
+gate = threading.Barrier(16)
+def sleep():
+    gate.wait()
+    gate.wait()
+threads = [threading.Thread(target=sleep, name=f"early-{i}") for i in range(15)]
+for thread in threads: thread.start()
+gate.wait()
+number = interpreters.create(*words)
+for _ in range(3): interpreters.run_string(number, "import os\\nfor _ in range(200): os.stat('/')")
+for _ in range(200): os.stat("/")
+step("turned")
+gate.wait()
+"""
 )
 
 
@@ -128,3 +185,112 @@ def test_threads_that_never_let_go_of_their_gils_are_counted(with_own_gils: Inte
     assert 0 < read["2"].held_ns < read["1"].held_ns
     assert sum(thread.holding and not thread.counts.holds for thread in reading.threads) == 2
     assert totals.busiest == 1.0
+
+
+def steady(pages: PagesOf) -> tuple[dict[str, Counts], int]:
+    """What was done with each GIL of a process that does nothing now, and how long (ns) it has counted."""
+    (first,), (second,) = pages.read(), pages.read()
+    assert of_gils(first.roles) == of_gils(second.roles)
+    assert not any(thread.holding for thread in second.threads)
+    return of_gils(second.roles), first.at_ns - first.started_ns
+
+
+def test_one_that_lets_go_for_the_first_time_and_stays_away_is_seen_to(with_own_gils: Interpreter) -> None:
+    with (
+        Ending() as ending,
+        Running(with_own_gils.path, "one-gil") as target,
+        counted_process(target.pid, ending) as counted,
+    ):
+        pages = PagesOf(counted)
+        (working,) = pages.read()
+        target.say("rest")
+        assert target.all_read()
+        gils, counted_ns = steady(pages)
+    worked_ns = working.at_ns - working.started_ns
+    assert of_gils(working.roles)["1"].held_ns == worked_ns
+    assert gils.keys() == {"0", "1"}
+    assert gils["1"].holds == 1
+    assert worked_ns < gils["1"].held_ns < counted_ns
+
+
+def test_counted_again_a_gil_that_the_tracer_knows_is_the_same(with_own_gils: Interpreter) -> None:
+    with Ending() as ending, Running(with_own_gils.path, "one-gil") as target:
+        for _ in range(2):
+            with counted_process(target.pid, ending) as counted:
+                pages = PagesOf(counted)
+                target.say("rest")
+                assert target.all_read()
+                pages.read()
+                target.say("work")
+                target.say("rest")
+                assert target.all_read()
+                gils, _ = steady(pages)
+                assert gils.keys() == {"0", "1"}
+                assert gils["1"].holds > 1
+                target.say("work")
+
+
+def test_what_was_held_before_stays_with_its_gil_when_the_thread_goes_on_to_another(
+    with_own_gils: Interpreter, tmp_path: Path
+) -> None:
+    says = tmp_path / "says"
+    says.write_bytes(b"\0")
+    with (
+        Ending() as ending,
+        Running(with_own_gils.path, "enters", says) as target,
+        counted_process(target.pid, ending) as counted,
+    ):
+        pages = PagesOf(counted)
+        (working,) = pages.read()
+        with says.open("r+b") as file:
+            file.write(b"\1")
+        assert target.waits()
+        gils, counted_ns = steady(pages)
+    worked_ns = working.at_ns - working.started_ns
+    assert gils.keys() == {"0", "1"}
+    assert worked_ns < gils["0"].held_ns < counted_ns - gils["1"].held_ns
+    assert gils["0"].holds == 1
+    assert gils["1"].holds > 0
+
+
+def test_more_gils_than_are_told_apart_cost_the_program_little(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    words = [str(with_own_gils.path), "-W", "ignore", "-c", CROWD]
+    bare, hooked = (
+        float(subprocess.run(words, env=env, check=True, timeout=120, capture_output=True).stdout)
+        for env in (None, counting(tmp_path / "x"))
+    )
+    (page,) = Pages(tmp_path / "x").read()
+    assert page.note == "more than 64 GILs at once: the later ones were not recorded"
+    assert len(of_gils(page.roles)) == 64
+    assert hooked < 5 * bare
+
+
+def ticks_of_turns(python: Path, folder: Path, threads: int) -> int:
+    """What a hundred turns to another GIL and back took the tracer, by its own account, beside so many threads."""
+    with Stepping(folder, python, TO_AND_FRO % threads) as target:
+        told = []
+        for _ in range(12):
+            target.comes_to("here")
+            (file,) = open_files(folder)
+            told.append(int(file.header["slow_ticks"]))
+            target.go_on()
+        target.end()
+    return min(after - before for before, after in itertools.pairwise(told[1:]))
+
+
+def test_a_turn_takes_as_long_beside_many_threads_and_is_told(with_own_gils: Interpreter, tmp_path: Path) -> None:
+    few, many = (ticks_of_turns(with_own_gils.path, tmp_path / f"{count}", count) for count in (1, 400))
+    assert few > 0
+    assert many < 5 * few
+
+
+def test_who_finds_no_room_for_another_gil_counts_on_and_is_told_once(
+    with_own_gils: Interpreter, tmp_path: Path
+) -> None:
+    with Stepping(tmp_path / "x", with_own_gils.path, CROWDED) as target:
+        target.comes_to("turned")
+        (page,) = Pages(tmp_path / "x").read()
+        target.end()
+    assert page.lost == 1
+    assert {role.key for role in page.roles} == {("MainThread", "0"), ("early-*", "0")}
+    assert of_role(page, "MainThread").holds >= 4 * 200

@@ -137,6 +137,29 @@ def test_a_process_that_is_attached_to_and_left(interpreter: Interpreter, tmp_pa
     assert int(lengths.sum()) / (process.end - process.start) > 0.9
 
 
+def test_who_lets_go_of_a_gil_and_stays_away_has_it_no_more(interpreter: Interpreter, tmp_path: Path) -> None:
+    if interpreter.version < (3, 12):
+        pytest.skip("interpreters share one GIL before 3.12")
+    with Running(interpreter.path, "one-gil") as target:
+        folder = tmp_path / "rests.giltrace"
+        command = [sys.executable, "-m", "giltrace", "attach", str(target.pid), "--light", "--no-trace"]
+        with subprocess.Popen([*command, "-o", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True) as recorder:
+            while not is_at_work(folder):
+                time.sleep(0.01)
+            attached = time.monotonic_ns()
+            target.say("rest")
+            assert target.all_read()
+            rests = time.monotonic_ns()
+            recorder.send_signal(signal.SIGINT)
+            _, said = recorder.communicate(timeout=60)
+        assert recorder.returncode == 0, said
+    process = only(load(folder))
+    (hold,) = process.holds[process.holds["gil"] == 1]
+    assert process.threads[int(hold["thread"])].tid != target.pid
+    assert int(hold["start"]) == process.start
+    assert attached < int(hold["end"]) < rests
+
+
 def test_a_process_that_is_killed_while_attached_to(tmp_path: Path) -> None:
     with Running(sys.executable, "spin") as target:
         folder = tmp_path / "killed.giltrace"

@@ -10,10 +10,15 @@ many      200 threads
 seized    a main thread that sleeps with the GIL, and one that wants it
 deadlock  a main thread that waits for a lock that it has itself
 own-gils  three threads in an interpreter with a GIL each: the first and the last never let go of it, the other works
+one-gil   a thread in an interpreter with a GIL of its own that computes without letting go of it until the line "rest",
+          and until "work" sleeps in a read
+enters    computes without letting go of the GIL until the file that comes second says 1; then its main thread sleeps
+          in a read, in an interpreter with a GIL of its own
 ids       threads that work, and one that has libc change the ids of all threads, again and again
 """
 
 import ctypes
+import mmap
 import os
 import sys
 import threading
@@ -46,22 +51,61 @@ def change_ids():
 
 
 SPIN, WORK = "while True: pass", "import time\nwhile True: time.sleep(0.001)"
+#: Until a byte in a file says that it is to rest.
+BY_TURNS = """
+import mmap
+says = mmap.mmap(%d, 1)
+while True:
+    while not says[0]: pass
+    os.read(%d, 1)
+    os.write(%d, b".")
+"""
 
 
-def run_inside():
+def make_interpreter():
     try:
         import _interpreters as interpreters
     except ImportError:
         import _xxsubinterpreters as interpreters
     words = ("isolated",) if sys.version_info >= (3, 13) else ()
+    made = interpreters.create(*words)
+    return lambda code: interpreters.run_string(made, code)
 
-    def run(code):
-        interpreters.run_string(interpreters.create(*words), code)
 
-    for code in SPIN, WORK, SPIN:
+def run_inside(*codes):
+    for code in codes:
         read, write = os.pipe()
         start(run, 1, "runner", "import os\nos.write(%d, b'.')\n%s" % (write, code))
         os.read(read, 1)
+
+
+def run(code):
+    make_interpreter()(code)
+
+
+def work_by_turns():
+    says = os.memfd_create("says")
+    os.ftruncate(says, 1)
+    read, write = os.pipe()
+    awake, wakes = os.pipe()
+    run_inside(BY_TURNS % (says, read, wakes))
+    say_ready()
+    for line in sys.stdin:
+        os.pwrite(says, b"\1" if line == "rest\n" else b"\0", 0)
+        if line == "work\n":
+            os.write(write, b".")
+            os.read(awake, 1)
+        print("done", flush=True)
+
+
+def enter():
+    run_code = make_interpreter()
+    with open(sys.argv[2], "rb") as file:
+        says = mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ)
+    say_ready()
+    while not says[0]:
+        pass
+    run_code("import os\nos.read(0, 1)")
 
 
 def start(function, count, name, *arguments):
@@ -96,7 +140,11 @@ if kind == "ids":
 if kind == "many":
     start(work, 200, "one-of-many")
 if kind == "own-gils":
-    run_inside()
+    run_inside(SPIN, WORK, SPIN)
+if kind == "one-gil":
+    work_by_turns()
+if kind == "enters":
+    enter()
 if kind == "native-1":
     say_ready()
     ctypes.CDLL(sys.argv[2]).churn()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from giltrace.errors import RecordingError
+from giltrace.launch.counting import Holder
 from giltrace.metrics import layout
+from giltrace.metrics.before import Before
 from giltrace.metrics.count_file import CountFile, CutOff
 from giltrace.metrics.page import Pages
 from giltrace.metrics.reading import BUCKETS, Counts
 from giltrace.metrics.roles import MOST, UNNAMED, Roles
 from giltrace.recording import layout as recorded
-from giltrace.recording.door import Source
+from giltrace.recording.door import MAX_COUNT, Source
 
 NO_PID = 4_194_304  # Linux has none so high
 EVEN = 2**32 - 2
@@ -50,6 +53,38 @@ def test_numbers_that_make_no_sense_are_read(tmp_path: Path, fill: int, state: i
     assert len(reading.culprits) <= layout.PLACES
     assert all(text.isprintable() for thread in reading.threads for text in (thread.name, thread.role))
     assert reading.counts.holds >= 0
+
+
+@pytest.mark.parametrize("field", ["gil", "number", "forced", "requests", "buckets"])
+def test_a_tally_that_no_tracer_writes_is_left_out(tmp_path: Path, field: str) -> None:
+    """An exporter cannot tell such counts, and there are not so many GILs."""
+    path, data = page(tmp_path, 2, 0)
+    tallies(data)["state"], tallies(data)["number"] = layout.TallyState.LIVES, 3
+    tallies(data)[field][0] = recorded.MAX_GILS if field == "gil" else MAX_COUNT
+    path.write_bytes(data.tobytes())
+    (reading,) = Before(tmp_path, [Holder(NO_PID, 0, "", 1)]).added_to(Pages(tmp_path).read(), alive=True)
+    assert reading.counts.holds == 3 * (len(tallies(data)) - 1)
+
+
+def test_a_line_that_was_there_more_often_than_can_be_is_left_out(tmp_path: Path) -> None:
+    path, data = page(tmp_path, 1, 0)
+    tables = data[: layout.HEAD.itemsize].view(layout.HEAD)["tables"][0]
+    tables["used"], tables["ticks"] = 2, 1
+    tables["times"][:, :2] = MAX_COUNT, 5
+    path.write_bytes(data.tobytes())
+    (reading,) = Pages(tmp_path).read()
+    told = (reading.culprits, reading.victims, reading.blocked)
+    assert [line.times for lines in told for line in lines] == [5, 5, 5]
+    assert [cause.blocks for cause in reading.causes] == [5]
+
+
+def test_a_time_to_come_is_bounded(tmp_path: Path) -> None:
+    """Or it is more than an exporter can tell once it is one of the clock on the wall."""
+    path, data = page(tmp_path, 1, 0)
+    data[: layout.HEAD.itemsize].view(layout.HEAD)["start_ns"] = 2**64 - 1
+    path.write_bytes(data.tobytes())
+    (reading,) = Pages(tmp_path).read()
+    assert reading.started_ns + time.time_ns() < 2**63
 
 
 def test_a_page_that_is_always_in_change_is_read_in_few_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ static uint32_t piece_count;
 static char *idle[REST + GT_MOST_PIECES];
 static uint32_t idle_first, idle_count;
 static uint32_t first_free; /* no tally before is free */
+/* The next one of the same thread, round: GT_MAX_GILS at most, whatever the file says by now. */
+static uint16_t beside[GT_MOST_PIECES * (GT_COUNT_PIECE / sizeof(struct gt_tally))];
 static struct gt_tally *roles[ROLES + GT_MAX_GILS];
 static uint32_t role_count;
 
@@ -192,6 +194,7 @@ struct gt_tally *count_take(const char *records, uint32_t tid, uint16_t gil, boo
         }
         tally = tally_at(first_free);
     }
+    beside[first_free] = (uint16_t)first_free;
     first_free++;
     tally->tid = tid;
     tally->gil = gil;
@@ -200,15 +203,9 @@ struct gt_tally *count_take(const char *records, uint32_t tid, uint16_t gil, boo
     return tally;
 }
 
-/* Is it one of that thread, which lives? */
-static bool is_of(const struct gt_tally *tally, uint32_t tid) {
-    uint32_t state = __atomic_load_n(&tally->state, __ATOMIC_RELAXED);
-    return tally->tid == tid && state != GT_TALLY_FREE && state != GT_TALLY_ENDED;
-}
-
-/* The thread goes on with another GIL: its tally for that, NULL if there is no room for one. An interpreter that has
- * ended took the GIL with it that the thread had. */
-struct gt_tally *count_turn(const char *records, struct gt_tally *tally, uint32_t tid, uint16_t gil, uint64_t now) {
+/* The thread goes on with another GIL: its tally for that, or the one that it has if there is no room for one, which is
+ * told if it asks for the `first` time. An interpreter that has ended took the GIL with it that the thread had. */
+struct gt_tally *count_turn(const char *records, struct gt_tally *tally, uint16_t gil, bool first, uint64_t now) {
     if (tally->state == GT_TALLY_BEGINS) {
         tally->gil = gil; /* it has not had any */
         return tally;
@@ -216,18 +213,24 @@ struct gt_tally *count_turn(const char *records, struct gt_tally *tally, uint32_
     if (tally->since[GT_HOLDS] != 0) {
         count_length(tally, GT_HOLDS, now - tally->since[GT_HOLDS]);
     }
-    struct gt_tally *other;
-    uint32_t index = 0;
-    while ((other = tally_at(index)) != NULL && !(is_of(other, tid) && other->gil == gil)) {
-        index++;
+    uint32_t mine = index_of(tally), index = mine;
+    struct gt_tally *other = tally;
+    for (uint32_t i = 0; i < GT_MAX_GILS && other->gil != gil; i++) {
+        index = beside[index];
+        other = tally_at(index);
     }
-    if (other == NULL && (other = count_take(records, tid, gil, true)) != NULL) {
+    if (other->gil != gil) {
+        other = count_take(records, tally->tid, gil, first);
+        if (other == NULL) {
+            return tally;
+        }
         memcpy(other->name, tally->name, sizeof other->name);
-    }
-    if (other != NULL) {
-        __atomic_store_n(&other->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
+        index = index_of(other);
+        beside[index] = beside[mine];
+        beside[mine] = (uint16_t)index;
     }
     __atomic_store_n(&tally->state, GT_TALLY_LEFT, __ATOMIC_RELEASE);
+    __atomic_store_n(&other->state, GT_TALLY_LIVES, __ATOMIC_RELEASE);
     return other;
 }
 
@@ -288,7 +291,8 @@ static struct gt_tally *role_of(const struct gt_tally *tally) {
 }
 
 /* What a thread that has ended did with one GIL goes to its role. What it was still at has ended now. */
-static void leave(struct gt_count_head *head, struct gt_tally *tally, uint64_t now) {
+static void leave(struct gt_count_head *head, uint32_t index, uint64_t now) {
+    struct gt_tally *tally = tally_at(index);
     for (int kind = 0; kind < GT_LENGTHS; kind++) {
         if (tally->since[kind] != 0) {
             count_length(tally, (enum gt_length)kind, now - tally->since[kind]);
@@ -308,27 +312,22 @@ static void leave(struct gt_count_head *head, struct gt_tally *tally, uint64_t n
         if (role != NULL) {
             add(role, tally, head->reading);
         }
-        uint32_t index = index_of(tally);
         memset(tally, 0, sizeof *tally);
         first_free = index < first_free ? index : first_free;
     }
     __atomic_fetch_add(&head->folds, 1, __ATOMIC_ACQ_REL);
 }
 
-/* The thread has ended: what it has counted goes to its role. `tally` is not NULL if it is the only one. */
-void count_leave(struct gt_tally *tally, uint32_t tid, bool alone, uint64_t now) {
+/* The thread has ended: what it has counted goes to its role. */
+void count_leave(const struct gt_tally *tally, uint64_t now) {
     struct gt_count_head *head = atomic_load_explicit(&count_head, memory_order_relaxed);
     if (head == NULL) {
         return;
     }
-    if (alone) {
-        leave(head, tally, now);
-        return;
-    }
-    for (uint32_t index = 0; (tally = tally_at(index)) != NULL; index++) {
-        if (is_of(tally, tid)) {
-            leave(head, tally, now);
-        }
+    uint32_t mine = index_of(tally), index = mine;
+    for (uint32_t i = 0; i < GT_MAX_GILS && (i == 0 || index != mine); i++) {
+        leave(head, index, now);
+        index = beside[index];
     }
 }
 

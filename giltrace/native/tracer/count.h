@@ -20,8 +20,8 @@ void count_reset(void);
 void count_reserve(const char *path);
 void count_after_fork(void);
 struct gt_tally *count_take(const char *path, uint32_t tid, uint16_t gil, bool first);
-struct gt_tally *count_turn(const char *path, struct gt_tally *tally, uint32_t tid, uint16_t gil, uint64_t now);
-void count_leave(struct gt_tally *tally, uint32_t tid, bool alone, uint64_t now);
+struct gt_tally *count_turn(const char *path, struct gt_tally *tally, uint16_t gil, bool first, uint64_t now);
+void count_leave(const struct gt_tally *tally, uint64_t now);
 void count_at(enum gt_table table, struct gt_tally *tally, uint32_t stack, uint64_t ticks);
 void count_sample(uint32_t stack, bool collecting, uint32_t sparing);
 

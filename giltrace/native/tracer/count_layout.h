@@ -38,7 +38,7 @@ struct gt_count_head {
     uint64_t start_ticks;
     uint64_t start_ns;
     uint64_t scale;   /* ticks times this, without the lowest 32 bits: units of 2^-30 s */
-    uint64_t lost;    /* threads that found no tally */
+    uint64_t lost;    /* threads that found no tally, or none for one more GIL */
     uint32_t pieces;  /* of the file, so far */
     uint32_t folds;   /* odd while what one tally says goes to another */
     uint32_t reading; /* a reader adds one: what is longest is that since then */

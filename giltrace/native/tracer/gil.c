@@ -31,6 +31,12 @@ static struct {
 /* Is anything recorded? */
 static _Atomic bool active;
 
+/* Were there more GILs than can be told apart? To look at one that may be another, and for those that have ended, takes
+ * long: it is done once in so many times then. */
+static _Atomic bool crowded;
+static _Atomic uint32_t passed;
+enum { PASSED = 1024 };
+
 /* Does what the recorder has asked for, from within a hook. */
 void (*_Atomic gil_obey)(uint32_t control);
 
@@ -42,6 +48,7 @@ void gil_resolve(const struct elf_object *python) {
 
 void gil_start(const struct plan *plan) {
     uses_limit(plan->wait_limit, plan->hold_limit);
+    atomic_store_explicit(&crowded, false, memory_order_relaxed);
     atomic_store_explicit(&active, true, memory_order_release);
 }
 
@@ -83,16 +90,21 @@ static struct gil *meet(struct thread *thread, struct gil *gil) {
 /* Does it prove to be a GIL that the thread has locked A of? NULL if not. */
 static struct gil *learn(struct thread *thread, uintptr_t place, bool locked) {
     uintptr_t interpreter;
-    if (!gils_is_one(place, locked, &interpreter)) {
+    bool many = atomic_load_explicit(&crowded, memory_order_relaxed);
+    if ((many && atomic_fetch_add_explicit(&passed, 1, memory_order_relaxed) % PASSED != 0) ||
+        !gils_is_one(place, locked, &interpreter)) {
         return NULL;
     }
     struct gil *gil = gils_learn(place, interpreter);
     if (gil == NULL) {
+        atomic_store_explicit(&crowded, true, memory_order_relaxed);
         store_note("more than 64 GILs at once: the later ones were not recorded");
         return NULL;
     }
     thread->release = NULL; /* of another GIL, which it left for this one: not forced */
-    return meet(thread, gil);
+    meet(thread, gil);
+    gil->followed = many; /* who has it may have taken it unmet */
+    return gil;
 }
 
 /* EBUSY if it is another's. A tool whose own function is there is to see the lock. */
@@ -175,8 +187,10 @@ static __attribute__((noinline)) void signal_unknown(struct thread *thread, cons
             gil = learn(thread, place, true);
             thread->asked |= gil != NULL && nested; /* its lock of A was seen, as that of a mutex like others */
         }
-        if (gil == NULL && gils_in_runtime(address - GIL_C)) {
-            gil = learn(thread, address - GIL_C, false);
+        place = address - GIL_C;
+        bool given_up = (uintptr_t)thread->locked[1] == place + GIL_A;
+        if (gil == NULL && (given_up || gils_in_runtime(place))) {
+            gil = learn(thread, place, false);
             takes = gil == NULL;
         }
     }

@@ -81,7 +81,7 @@ __attribute__((noinline, cold)) void store_forget(struct thread *thread) {
     thread->cursor = thread->end = thread->release = NULL;
     thread->room.chunk = NULL;
     thread->tally = NULL;
-    thread->registered = thread->named = thread->turned = false;
+    thread->registered = thread->named = thread->crowded = false;
     thread->sequence = thread->stack = thread->starved = thread->patience = thread->held_next = 0;
     memset(thread->held, 0, sizeof thread->held);
     thread->type_name = 0;
@@ -115,13 +115,13 @@ static void thread_ends(void *unused) {
         return;
     }
     store_check(thread); /* the recording that it had a number in may be over */
-    if (has_chunk(thread) || thread->tally != NULL || thread->turned) {
+    if (has_chunk(thread) || thread->tally != NULL) {
         uint64_t now = clock_ticks();
         store_emit(thread, now, GT_THREAD_END, 0, 0, 0);
         struct gt_header *head = store_locked();
         bool goes_on = head != NULL && thread->generation == guard_generation();
-        if (goes_on && (thread->tally != NULL || thread->turned)) {
-            count_leave(thread->tally, thread->tid, !thread->turned, now);
+        if (goes_on && thread->tally != NULL) {
+            count_leave(thread->tally, now);
         }
         if (goes_on && has_chunk(thread)) {
             leave_chunk(thread, head, now);
@@ -132,7 +132,6 @@ static void thread_ends(void *unused) {
         /* A destructor of the last round may still come through here: begin a new chunk if so. */
         thread->room.chunk = NULL;
         thread->tally = NULL;
-        thread->turned = false;
         thread->cursor = thread->end = thread->release = NULL;
     }
 }
@@ -291,8 +290,8 @@ static gt_record *more_locked(struct thread *thread, struct gt_header *head, uin
     bool counts = atomic_load_explicit(&count_mode, memory_order_relaxed) != COUNT_NOTHING;
     /* Nobody would take leave of a tally that a thread takes after it has ended. */
     if (thread->tally == NULL && counts && thread->ending < LAST_ROUND) {
-        bool first = thread->patience == 0 && !has_chunk(thread);
-        thread->tally = count_take(store_path(), thread->tid, thread->gil_number, first);
+        thread->tally = count_take(store_path(), thread->tid, thread->gil_number, !thread->crowded);
+        thread->crowded |= thread->tally == NULL;
     }
     if (count_only()) {
         return thread->tally == NULL ? starve(thread) : begin_again(thread, head, time);
@@ -335,18 +334,15 @@ __attribute__((noinline, cold)) void store_turn(struct thread *thread, uint16_t 
         return;
     }
     int saved_errno = errno;
+    uint64_t begin = clock_ticks();
     /* Since when it wants that, at the latest. */
-    uint64_t now = thread->request != 0 ? thread->request : clock_ticks();
+    uint64_t now = thread->request != 0 ? thread->request : begin;
     if (store_locked() != NULL && thread->generation == guard_generation()) {
-        const struct gt_tally *before = thread->tally;
-        thread->tally = count_turn(store_path(), thread->tally, thread->tid, gil, now);
-        thread->turned |= thread->tally != before;
-        if (thread->tally == NULL && count_only()) {
-            thread->cursor = thread->end = thread->release = NULL;
-            thread->named = false;
-        }
+        thread->tally = count_turn(store_path(), thread->tally, gil, !thread->crowded, now);
+        thread->crowded |= thread->tally->gil != gil;
     }
     store_unlock();
+    store_took(clock_ticks() - begin);
     errno = saved_errno;
 }
 

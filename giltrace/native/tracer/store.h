@@ -40,7 +40,7 @@ struct thread {
     uint32_t index, tid, sequence;
     uint32_t stack;                   /* the number that the thread's newest STACK gives */
     struct gt_tally *tally;           /* where it counts; NULL if it does not */
-    bool turned;                      /* it has more of those, for other GILs */
+    bool crowded;                     /* it has found no room for one before */
     uint16_t gil_number;              /* of `gil` */
     uint64_t stack_hash;              /* of stacks.c: of the stack that it asked for last, */
     uint32_t stack_number;            /* which has this number */

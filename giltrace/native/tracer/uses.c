@@ -98,10 +98,17 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
         store_number(thread, now, GT_STACK, stack);
     }
     gt_record *release = store_emit(thread, now, GT_RELEASE, gil->id, 0, 0);
+    if (unlikely(!gil->followed)) {
+        publish(gil); /* nobody has been seen to take it */
+        gil->followed = true;
+    }
     if (unlikely(thread->tally != NULL)) {
         /* A file that begins with this very event begins after it, and one that has just ended began at 0. */
         uint64_t since = thread->holds ? thread->acquired : store_start();
         count_length(thread->tally, GT_HOLDS, since != 0 && since < now ? now - since : 0);
+        if (unlikely(!thread->named)) {
+            uses_name(thread); /* what it has counted is of this GIL, and stays so */
+        }
     }
     thread->release = gil->switch_requested ? release : NULL;
     thread->request = 0; /* a contended A on the way out is not a wait for the GIL */
@@ -110,7 +117,6 @@ void uses_released(struct thread *thread, struct gil *gil, uintptr_t state, uint
         store_trigger(GT_TRIGGER_HOLD, now - thread->acquired, now);
     }
     thread->holds = false;
-    gil->followed = true;
 }
 
 /* Write down since when the thread wants the GIL. If the recording began while it was on its way to it, the time is
