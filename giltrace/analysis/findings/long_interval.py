@@ -109,6 +109,6 @@ def nobody_asked(f: Figures) -> str:
         f" The switch interval was {duration(int(np.median(interval[mine])))} where Python starts with "
         f"{duration(default)}, so threads kept the GIL until they gave it up by themselves, or for so long; others "
         f"waited up to {duration(int(usage.lengths(waits[mine]).max()))} at once. Find the call of "
-        f"sys.setswitchinterval(), and set it back to {default / 1e9:g}: the whole takes as long, but each thread waits "
-        "for less at a time."
+        f"sys.setswitchinterval(), and set it back to {default / 1e9:g}: the whole takes as long, but each thread "
+        "waits for less at a time."
     )
