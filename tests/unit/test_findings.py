@@ -249,6 +249,31 @@ def test_a_wait_that_nobody_caused_has_no_culprit() -> None:
     assert (found.cause, found.ns, found.culprit) == ("wake-up", 10 * MS, None)
 
 
+def test_nobody_waits_for_himself() -> None:
+    """The main thread waits for hogs of another, which at first run no longer than asked; that one waits for it less.
+
+    What the main thread lost to contention is a small part of its waits, and the other's waits are lost to that alone.
+    """
+    script, kernel, at = Script(tids=(PID, 101)).hold(0, 10 * US, 0), Kernel(), 20 * US
+    for _ in range(5):
+        script.hold(at, at + 300 * MS, 1).request(at + MS, 0)
+        for late in range(1, 59):
+            script.timeout(at + MS + late * 5 * MS, 0)
+        script.hold(at + 300 * MS + US, at + 302 * MS, 0).request(at + 301 * MS, 1)
+        kernel.run(at, at + 300 * MS, 101, 1).run(at + 300 * MS + US, at + 302 * MS, PID)
+        at += 302 * MS + US
+    script.hold(at, at + US, 1)
+    made = process(script, kernel.ended(at + US, PID).ended(at + US, 101))
+    found = find_findings(
+        with_stacks(made, [[WORK], [("collect", "/srv/app.py", 9)]], hold={0: 0, 1: 1}, wait={0: 0, 1: 1})
+    )
+    told = {one.cause: one for one in found}
+    assert told["contention"].victim.function == "work"
+    for one in (told["contention"], told["hog"]):
+        assert one.culprit is not None
+        assert one.culprit.function == "collect"
+
+
 def test_one_core_is_no_place_for_processes() -> None:
     for cores, told in ((Cores(1), True), (Cores(4, 0.5), True), (Cores(4, 2.0), False), (None, False)):
         advice = judge(replace(process(*cpu_bound()), cores=cores)).advice
