@@ -78,6 +78,7 @@ _TOLD = {
 _ON_ONE_CORE = {
     Cause.CONTENTION: f"{ONE_CORE}: neither threads nor processes speed this up before it may use more.",
     Cause.CONVOY: f"{ONE_CORE}: lower sys.setswitchinterval() and measure.",
+    Cause.NO_CORE: f"{ONE_CORE}: let it use more, or see what else runs there.",
 }
 
 #: What they are called, by `Cause`.
