@@ -52,9 +52,9 @@ def test_without_a_gil_computing_under_a_lock_is_not_compared_with_the_gil() -> 
     assert found.advice.startswith("Whoever has the lock computes with it: do less inside")
 
 
-@pytest.mark.parametrize("how", [{}, {"python": True}, {"native": True}])
-def test_where_no_line_is_known_none_is_left_out_of_a_sentence(how: dict[str, bool]) -> None:
-    found = judge(taking_turns(**how).process(END, stacks=False))
+@pytest.mark.parametrize(("python", "native"), [(False, False), (True, False), (False, True)])
+def test_where_no_line_is_known_none_is_left_out_of_a_sentence(python: bool, native: bool) -> None:
+    found = judge(taking_turns(python=python, native=native).process(END, stacks=False))
     assert found.kind == "lock-bound"
     assert " at  " not in found.advice
     assert "lock" in found.advice.partition(":")[0]

@@ -56,7 +56,8 @@ class CulpritSites:
             return None
         had = np.bincount(shares.culprit, shares.ns * shares.victim)
         some = np.flatnonzero(had)
-        return self._classes.sites[some[main_site([self._classes.sites[one] for one in some.tolist()], had[some])[0]]]
+        sites = [self._classes.sites[one] for one in some.tolist()]
+        return sites[main_site(sites, had[some])[0]]
 
     def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
         """For each class of the chosen waits (one per wait) that lost any time: who it lost most of it to."""
