@@ -56,7 +56,7 @@ class CulpritSites:
             return None
         had = np.bincount(shares.culprit, shares.ns * shares.victim)
         some = np.flatnonzero(had)
-        sites = [self._classes.sites[one] for one in some.tolist()]
+        sites: list[Site] = [self._classes.sites[one] for one in some.tolist()]
         return sites[main_site(sites, had[some])[0]]
 
     def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
