@@ -6,6 +6,37 @@ from dataclasses import dataclass
 
 from giltrace.analysis.site import Site
 
+#: What threads sleep in, or are asleep for where that is told, in words, by cause.
+CAUSE_TEXT = {
+    "lock": "in a lock",
+    "condition": "for a condition",
+    "event": "for an event",
+    "barrier": "at a barrier",
+    "semaphore": "for a semaphore",
+    "queue": "for a queue",
+    "join": "for a thread's end",
+    "start": "for a thread's start",
+    "future": "for a future",
+    "import-lock": "for an import",
+    "logging-lock": "in logging's lock",
+    "process-lock": "in a shared lock",
+    "object-lock": "in an object's lock",
+    "stop-the-world": "stopped by another",
+    "other-lock": "in Python's own lock",
+    "sleep": "in a sleep",
+    "ready-io": "for I/O to be ready",
+    "socket": "for a socket",
+    "process-queue": "for a shared queue",
+    "process-message": "for another process",
+    "process-end": "for a process's end",
+}
+_DOING_TEXT = {
+    "asleep": "asleep or in I/O",
+    "native": "in native code",
+    "no-core": "ready, but no core",
+    "off": "off the GIL",
+}
+
 
 @dataclass(frozen=True)
 class Whereabouts:
@@ -68,3 +99,8 @@ class OnPath:
     doing: str
     cause: str
     ns: int
+
+
+def without_text(doing: str, cause: str) -> str:
+    """What a thread did without the GIL, and what for, in words: both as of `Whereabouts`."""
+    return CAUSE_TEXT.get(cause, "") or _DOING_TEXT[doing]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.findings.locks import did
-from giltrace.analysis.lock_results import LockBlame, OnPath, Whereabouts
+from giltrace.analysis.lock_results import CAUSE_TEXT, LockBlame, OnPath, Whereabouts, without_text
 from giltrace.analysis.site import Site
 from giltrace.reports.console import paragraph, print_table
 from giltrace.reports.names import site_name
@@ -27,46 +27,7 @@ LEAST_DID = 0.1
 TOP_PATH = 5
 LEAST_ON_PATH = 0.02
 
-_DOING = {
-    "asleep": "asleep or in I/O",
-    "native": "in native code",
-    "no-core": "ready, but no core",
-    "off": "off the GIL",
-}
-#: What they were asleep for, where that is told.
-_ASLEEP = {
-    "sleep": "in a sleep",
-    "ready-io": "for I/O to be ready",
-    "socket": "for a socket",
-    "process-lock": "in a shared lock",
-    "process-queue": "for a shared queue",
-    "process-message": "for another process",
-    "process-end": "for a process's end",
-}
 _PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
-#: What threads sleep in, in words, by cause.
-CAUSE = {
-    "lock": "in a lock",
-    "condition": "for a condition",
-    "event": "for an event",
-    "barrier": "at a barrier",
-    "semaphore": "for a semaphore",
-    "queue": "for a queue",
-    "join": "for a thread's end",
-    "start": "for a thread's start",
-    "future": "for a future",
-    "import-lock": "for an import",
-    "logging-lock": "in logging's lock",
-    "process-lock": "in a shared lock",
-    "object-lock": "in an object's lock",
-    "stop-the-world": "stopped by another",
-    "other-lock": "in Python's own lock",
-}
-
-
-def _told(row: Whereabouts | OnPath) -> str:
-    """What a thread did, in words."""
-    return _ASLEEP.get(row.cause, "") or CAUSE.get(row.cause, "") or _DOING[row.doing]
 
 
 def print_whereabouts(rows: Sequence[Whereabouts], console: Console, *, everything: bool = False) -> None:
@@ -87,7 +48,7 @@ def print_some_whereabouts(
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
     for row in shown:
-        told = _told(row)
+        told = without_text(row.doing, row.cause)
         table.add_row(f"    {duration(row.ns)}", percent(row.ns / total), Text(told, "bold"), Text(site_name(row.site)))
     print_table(table, console)
     rest = len(rows) - len(shown)
@@ -105,7 +66,7 @@ def print_path(rows: Sequence[OnPath], wall_ns: int, end_of: str, console: Conso
         table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
     for row in shown:
-        told = f"{_PATH.get(row.doing, '') or _told(row)}"
+        told = f"{_PATH.get(row.doing, '') or without_text(row.doing, row.cause)}"
         left = duration(max(wall_ns - row.ns, 0))
         table.add_row(
             f"    {duration(row.ns)}", percent(row.ns / max(wall_ns, 1)), left, Text(f"{told}: {site_name(row.site)}")
@@ -135,7 +96,7 @@ def print_locks(rows: Sequence[LockBlame], console: Console, *, everything: bool
 def _pair(row: LockBlame, room: int) -> Text:
     """The blocked line, its waker below it, and what that one did."""
     several = f" ({len(row.locks)} of them)" if len(row.locks) > 1 and row.cause in ("lock", "object-lock") else ""
-    told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else CAUSE[row.cause]
+    told = f"in the lock of a {' or '.join(row.objects[:3])}" if row.objects else CAUSE_TEXT[row.cause]
     pair = Text(wrapped(f"{site_name(row.victim)}: {told}{several}", room, "  "))
     pair.append("\n").append(wrapped(f"until {_waker(row.waker)}", room, "    "), style="red")
     for one in row.meanwhile:

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.lock_results import CAUSE_TEXT
 from giltrace.analysis.results import Report
 from giltrace.analysis.site import Site
 from giltrace.analysis.task_results import GIL, Fleet, TaskBlame, TaskPrefix
 from giltrace.reports.console import paragraph, print_heading, print_table
-from giltrace.reports.locks import CAUSE
 from giltrace.reports.names import shortened
 from giltrace.reports.pairs import LEAST_NAME, print_pairs, wrapped
 from giltrace.text import plural
@@ -86,7 +86,7 @@ def _print_blame(rows: Sequence[TaskBlame], console: Console, most: int | None) 
 
 
 def _pair(row: TaskBlame, room: int) -> Text:
-    what = "" if row.cause == GIL else f", {CAUSE[row.cause]}"
+    what = "" if row.cause == GIL else f", {CAUSE_TEXT[row.cause]}"
     pair = Text(wrapped(f"{_at(row.prefix, row.victim)}{what}", room, "  "))
     whom = "its time was up, or to the end" if row.culprit is None else _at(row.culprit_prefix, row.culprit)
     pair.append("\n").append(wrapped(f"{'for' if row.cause == GIL else 'until'} {whom}", room, "    "), style="red")

@@ -18,7 +18,16 @@ from giltrace.timeline.model import Cores, Process
 from tests.synthetic import make_process
 from tests.unit.analysis_stacks import own_site, with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
-from tests.unit.test_summary_verdict import convoy, cpu_bound, hog, io_bound, parallel, single
+from tests.unit.test_summary_verdict import (
+    brief_steps,
+    convoy,
+    cpu_bound,
+    hog,
+    io_bound,
+    parallel,
+    single,
+    without_a_core,
+)
 
 WORK, LOCK = ("work", "/srv/app.py", 7), ("wait", "/usr/lib/python3.12/threading.py", 327)
 
@@ -153,7 +162,7 @@ def test_interpreters_of_which_one_does_little_do_not_lack_cores() -> None:
     assert "cores are" in only.advice
 
 
-def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
+def on_one_core() -> Process:
     """Two threads run native code all the time, on one core."""
     script, kernel = Script(tids=(PID, 101, 102)).hold(0, 10 * US, 0), Kernel()
     script.hold(MS, MS + 50 * US, 1).hold(2 * MS, 2 * MS + 50 * US, 2)
@@ -162,7 +171,11 @@ def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
         at = 2 * MS + turn * 4 * MS
         kernel.run(at, at + 4 * MS, 102 - turn % 2, preempted=True)
     end = 402 * MS
-    verdict = judge(process(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102)))
+    return process(script, kernel.ended(end, PID).ended(end, 101).ended(end, 102))
+
+
+def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
+    verdict = judge(on_one_core())
     assert verdict.kind == "parallel"
     assert "1.0 cores on average while anything ran, and could have used more" in verdict.summary
     assert "threads help" not in verdict.advice
@@ -249,6 +262,31 @@ def test_a_wait_that_nobody_caused_has_no_culprit() -> None:
     assert (found.cause, found.ns, found.culprit) == ("wake-up", 10 * MS, None)
 
 
+def test_nobody_waits_for_himself() -> None:
+    """The main thread waits for hogs of another, which at first run no longer than asked; that one waits for it less.
+
+    What the main thread lost to contention is a small part of its waits, and the other's waits are lost to that alone.
+    """
+    script, kernel, at = Script(tids=(PID, 101)).hold(0, 10 * US, 0), Kernel(), 20 * US
+    for _ in range(5):
+        script.hold(at, at + 300 * MS, 1).request(at + MS, 0)
+        for late in range(1, 59):
+            script.timeout(at + MS + late * 5 * MS, 0)
+        script.hold(at + 300 * MS + US, at + 302 * MS, 0).request(at + 301 * MS, 1)
+        kernel.run(at, at + 300 * MS, 101, 1).run(at + 300 * MS + US, at + 302 * MS, PID)
+        at += 302 * MS + US
+    script.hold(at, at + US, 1)
+    made = process(script, kernel.ended(at + US, PID).ended(at + US, 101))
+    found = find_findings(
+        with_stacks(made, [[WORK], [("collect", "/srv/app.py", 9)]], hold={0: 0, 1: 1}, wait={0: 0, 1: 1})
+    )
+    told = {one.cause: one for one in found}
+    assert told["contention"].victim.function == "work"
+    for one in (told["contention"], told["hog"]):
+        assert one.culprit is not None
+        assert one.culprit.function == "collect"
+
+
 def test_one_core_is_no_place_for_processes() -> None:
     for cores, told in ((Cores(1), True), (Cores(4, 0.5), True), (Cores(4, 2.0), False), (None, False)):
         advice = judge(replace(process(*cpu_bound()), cores=cores)).advice
@@ -260,6 +298,11 @@ def test_one_core_is_no_place_for_processes() -> None:
             assert "lower sys.setswitchinterval()" in text or not told
             assert ("one core only" in text) == told
             assert ("Move the CPU-bound work to other processes" in text) != told
+        for lacking in (on_one_core(), process(*brief_steps(5 * US, 200 * US)), without_a_core()):
+            advice = judge(replace(lacking, cores=cores)).advice
+            assert ("one core only" in advice) == told
+            assert ("see what else ran on this machine" in advice) != told
+        assert ("more threads help" in judge(replace(process(*parallel()), cores=cores)).advice) != told
         assert ("an object of its own" in judge(replace(serial(), cores=cores)).advice) != told
         turns = replace(taking_turns(1800 * US, 600 * US, 20 * MS), cores=cores)
         assert ("processes, sub-interpreters" in judge(turns).advice) != told

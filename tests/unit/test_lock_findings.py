@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.findings.locks import _telling
 from giltrace.analysis.findings.verdict import judge
+from giltrace.analysis.lock_results import LockBlame, Meanwhile
+from giltrace.analysis.site import Site
 from giltrace.timeline.model import BlockEnd
 from tests.unit.block_events import Scene
 from tests.unit.gil_events import MS, US
@@ -44,6 +49,44 @@ def test_without_a_gil_computing_under_a_lock_is_not_compared_with_the_gil() -> 
     found = verdict(scene, 10 * TURN + 100 * US, free_threaded=True)
     assert found.kind == "lock-bound"
     assert "GIL" not in found.advice
+    assert found.advice.startswith("Whoever has the lock computes with it: do less inside")
+
+
+@pytest.mark.parametrize(("python", "native"), [(False, False), (True, False), (False, True)])
+def test_where_no_line_is_known_none_is_left_out_of_a_sentence(python: bool, native: bool) -> None:
+    found = judge(taking_turns(python=python, native=native).process(END, stacks=False))
+    assert found.kind == "lock-bound"
+    assert " at  " not in found.advice
+    assert "lock" in found.advice.partition(":")[0]
+
+
+def sharing_a_core(at: str) -> Scene:
+    """As native code under a lock, but whoever has it has a core for the first 2 ms of each turn of 10 only."""
+    made = Scene(3, STACKS).hold(0, 20 * US, 0, "start")
+    for turn in range(20):
+        owner, begin = 1 + turn % 2, turn * TURN + 50 * US
+        end = begin + TURN
+        made.hold(begin, begin + 200 * US, owner, at)
+        made.run(begin + 200 * US, begin + 2 * MS, owner).ready(begin + 2 * MS, owner)
+        made.hold(end - 200 * US, end - 50 * US, owner, "take")
+        since = 100 * US if turn == 0 else begin - 50 * US
+        made.block(since, end, 3 - owner, at="take", by=owner, woken=end - 100 * US, wake="give")
+    return made
+
+
+def test_an_owner_without_a_core_is_told_by_what_it_did_with_one() -> None:
+    found = verdict(sharing_a_core("work"))
+    assert "Whoever had it had no core at work (app.py:1)" in found.summary
+    assert "The native code called at work (app.py:1) runs with the lock taken" in found.advice
+
+
+def test_time_without_a_core_at_an_unknown_line_is_not_judged() -> None:
+    site = Site("worker-*", "work", "app.py", 1, False, "work", "app.py", 1)
+    did = (Meanwhile(Site("worker-*"), "no-core", "", 60), Meanwhile(site, "asleep", "", 25))
+    row = LockBlame(site, None, "lock", (), 100, 1, 100, did)
+    assert _telling(row) == did[1]
+    assert _telling(replace(row, meanwhile=(did[0], replace(did[1], ns=15)))) is None
+    assert _telling(replace(row, meanwhile=did[:1])) is None
 
 
 def test_native_code_under_a_lock() -> None:

@@ -364,10 +364,15 @@ def test_threads_that_exclude_each_other_take_turns() -> None:
     assert verdict.evidence["used_share"] > 0.9
 
 
-def test_single_thread_that_lacked_a_core_is_told_so() -> None:
+def without_a_core() -> Process:
+    """One thread has the GIL for a second, and no core for most of it."""
     script, kernel = Script(tids=(PID,)).acquire(0, 0).release(1000 * MS, 0), Kernel()
     kernel.run(0, 300 * MS, PID, preempted=True).run(900 * MS, 1000 * MS, PID).ended(1000 * MS, PID)
-    verdict = judge(process(script, kernel))
+    return process(script, kernel)
+
+
+def test_single_thread_that_lacked_a_core_is_told_so() -> None:
+    verdict = judge(without_a_core())
     assert verdict.kind == "single-threaded"
     assert "lacked a core while it held the GIL for 60.0%" in verdict.summary
 

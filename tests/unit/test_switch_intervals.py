@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from giltrace.analysis.durations import duration
 from giltrace.analysis.findings.convoy import find_convoys
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.usage import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
 from giltrace.timeline.model import Process
+from tests.unit.block_events import Scene
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 
 
@@ -117,6 +119,42 @@ def test_a_long_interval_starves_short_steps(held: int, interval_us: int, short:
         assert verdict.evidence["steps"] == 8
         assert verdict.evidence["saved_ns"] == pytest.approx(8 * (held - 6 * MS), rel=0.01)
         assert "sys.setswitchinterval()" in verdict.advice
+
+
+def served(interval_us: int) -> Process:
+    """Thread 1 computes for 100 ms at a time, and has woken thread 2 up each time, which holds for a moment."""
+    made, turn = Scene(3).hold(0, 10 * US, 0, "start"), 101 * MS
+    for item in range(8):
+        begin = item * turn + 20 * US
+        made.hold(begin, begin + 100 * MS, 1, "compute")
+        made.block(begin - 15 * US, begin + MS, 2, at="get", by=1, wake="compute", owned=False)
+        made.script.request(begin + MS, 2, us=interval_us)
+        made.hold(begin + 100 * MS + US, begin + 100 * MS + 51 * US, 2, "get")
+    made.hold(8 * turn + 20 * US, 8 * turn + 90 * MS, 1, "compute")
+    made.ends = {2: 8 * turn}
+    return made.process(8 * turn + 91 * MS)
+
+
+def test_who_is_starved_by_those_that_it_serves_is_starved() -> None:
+    """With an interval that nobody has tuned, the same figures are those of one thread that all serve."""
+    assert judge(served(0)).summary.startswith("One thread is what all hangs on")
+    assert judge(served(100_000_000)).summary.startswith("Starved by the switch interval: it was 100 s")
+
+
+@pytest.mark.parametrize(
+    ("held", "interval_us", "told"),
+    [
+        (500 * MS, 100_000_000, True),
+        (30 * MS, 20_000, True),
+        (30 * MS, 19_900, False),  # others ask for the GIL often enough
+        (10 * MS, 100_000_000, False),  # not twice as long as with Python's own
+    ],
+)
+def test_a_long_interval_is_named_where_those_who_wait_compute_too(held: int, interval_us: int, told: bool) -> None:
+    verdict = judge(starved(held, interval_us, held))
+    assert verdict.kind != "convoy"
+    assert ("sys.setswitchinterval()" in verdict.advice) is told
+    assert (f"interval was {duration(interval_us * US)} where Python starts with 5.00 ms" in verdict.advice) is told
 
 
 def _early(wait: int, interval_us: int) -> Process:

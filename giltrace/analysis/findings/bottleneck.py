@@ -9,6 +9,7 @@ from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.figures import ONE_CORE, QUIET_SHARE
 from giltrace.analysis.findings.hogs import hog
+from giltrace.analysis.findings.long_interval import find_long_interval
 from giltrace.analysis.findings.single import ALONE_SHARE
 from giltrace.analysis.measure.intervals import last_released
 from giltrace.analysis.measure.wait_causes import competed_ns
@@ -20,14 +21,16 @@ def bottleneck(f: Costed) -> Verdict | None:
     """Does one thread have the GIL nearly all the time, and do the others wait only as it has woken them up?
 
     The stages of a pipeline beside the one that computes wait for the GIL most of their lives, and hold nobody up. Who
-    keeps the GIL past requests is told as what it is.
+    keeps the GIL past requests, or as nobody is to ask for it, is told as what it is.
     """
     alone = f.holders > 1 and f.top_share >= ALONE_SHARE and f.held_much
     if not alone or f.waited[f.top] > QUIET_SHARE * f.lives[f.top]:
         return None
     if f.costs.of_path().sum() > QUIET_SHARE * f.wall or not (served := _served(f)).any():
         return None
-    if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had or hog(f) is not None:
+    if competed_ns(f.process, chosen=~served) > QUIET_SHARE * f.had:
+        return None
+    if hog(f) is not None or find_long_interval(f) is not None:
         return None
     waited = int(f.waited.sum() - f.waited[f.top])
     elsewhere = f". {ONE_CORE}" if f.one_core else ", or do its work in several processes"

@@ -56,10 +56,14 @@ QUIET_SHARE = 0.1
 CONTENDER_SHARE = 0.1
 #: What is so of a process that is `one_core`.
 ONE_CORE = "The process may use one core only (its CPU affinity, its container's CPU limit)"
-#: What to do about a core that was not there.
-WANTED_CORE = (
-    "see what else ran on this machine (the trace shows it), and what the process may use: its CPU affinity, its "
-    "container's CPU limit"
+#: What to do about a core that was not there, as the end of a sentence ...
+_WANTED_CORE = (
+    ": see what else ran on this machine (the trace shows it), and what the process may use: its CPU affinity, its "
+    "container's CPU limit."
+)
+#: ... and where the process is `one_core`.
+_WANTED_MORE = (
+    f". {ONE_CORE}: until it may use more, further threads or processes gain nothing. See what else runs there."
 )
 
 
@@ -175,6 +179,11 @@ class Figures:
     def one_core(self) -> bool:
         """Whether it is known that the process may not use more than one core."""
         return self.process.cores is not None and self.process.cores.at_once <= 1
+
+    @property
+    def wanted_core(self) -> str:
+        """What to do about a core that was not there, as the end of a sentence."""
+        return _WANTED_MORE if self.one_core else _WANTED_CORE
 
     @cached_property
     def running(self) -> usage.Running:

@@ -8,7 +8,7 @@ from giltrace.analysis.durations import percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
-from giltrace.analysis.findings.figures import QUIET_SHARE, WANTED_CORE, Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.timeline.model import State
@@ -85,7 +85,7 @@ def _why_waited(f: Costed) -> str:
     python, in_c, no_core, asleep, free = f.causes.sum(axis=0).tolist()
     waited = max(python + in_c + no_core + asleep + free, 1)
     if no_core >= max(python + in_c, asleep, free):
-        return f"{percent(no_core / waited)} of the waiting passed while the holder had no core: {WANTED_CORE}."
+        return f"{percent(no_core / waited)} of the waiting passed while the holder had no core{f.wanted_core}"
     if asleep >= max(python + in_c, free):
         return (
             f"{percent(asleep / waited)} of the waiting passed while the holder slept with the GIL: in a call that "

@@ -27,9 +27,10 @@ WORLD_SHARE = 0.1
 BRIEF_NS = 50_000
 #: ... and if there are so many of them in a second.
 MANY_TURNS = 1_000
-#: What an owner did for this share of the time is what to look at.
+#: What an owner did for this share of the time in which it had a core is what to look at.
 TELLING_SHARE = 0.5
 
+_AT_ONCE = ", and could run at once in several threads."
 _ADVICE = {
     BlockCause.LOGGING_LOCK: (
         "Writing log records makes threads wait for each other: let logging.handlers.QueueHandler hand them to a "
@@ -74,7 +75,7 @@ def lock_beside(f: Figures) -> Verdict | None:
     """
     names = {cause.label for cause in GIVEN_BACK}
     most = next((row for row in f.lock_blame if row.cause in names), None)
-    if most is None or (most.meanwhile and most.meanwhile[0].doing == Doing.WAITING.label):
+    if most is None or [one.doing for one in _with_a_core(most)[:1]] == [Doing.WAITING.label]:
         return None
     return _lock_bound(f, BESIDE_SHARE)
 
@@ -163,29 +164,53 @@ def _meanwhile(row: LockBlame) -> str:
     return f" Whoever had it {did(first)} for {percent(min(first.ns / max(row.ns, 1), 1))} of that."
 
 
+def _with_a_core(row: LockBlame) -> list[Meanwhile]:
+    """What owners did but for lacking a core, the longest first."""
+    return [one for one in row.meanwhile if one.doing != Doing.NO_CORE.label]
+
+
+def _telling(row: LockBlame) -> Meanwhile | None:
+    """What owners did for most of the time in which they had a core, if one thing stands out.
+
+    Without a core they did nothing: that counts as what they did at the same line, or not at all.
+    """
+    known = _with_a_core(row)
+    ns = [one.ns for one in known]
+    left = row.ns
+    for lacked in (one for one in row.meanwhile if one.doing == Doing.NO_CORE.label):
+        at = next((at for at, one in enumerate(known) if lacked.site.function and one.site == lacked.site), -1)
+        if at >= 0:
+            ns[at] += lacked.ns
+        else:
+            left -= lacked.ns
+    most = max(range(len(known)), key=ns.__getitem__, default=-1)
+    return known[most] if most >= 0 and ns[most] >= TELLING_SHARE * left else None
+
+
 def _advice(f: Figures, row: LockBlame) -> str:
     cause = next(cause for cause in BlockCause if cause.label == row.cause)
     if cause in _ADVICE:
         return _ADVICE[cause]
-    links = chain(f.lock_blame, row)
-    last = links[-1].meanwhile[0] if links[-1].meanwhile else None
-    if last is None or last.ns < TELLING_SHARE * links[-1].ns:
+    end = chain(f.lock_blame, row)[-1]
+    last = _telling(end)
+    if last is None:
         return "See below what its owners did with it: do less of that inside the lock, or use a lock for each part."
     line = last.site.where if last.site.function else ""
     if last.doing == Doing.ASLEEP.label:
         what = f"What sleeps or waits for I/O at {line}" if line else "A sleep or I/O"
         return f"{what} is done with the lock taken: do it outside, or give each thread a lock of its own."
     if last.doing == Doing.PYTHON.label:
+        what = f"The work at {line} is done with the lock taken: do less of it inside."
+        if not line:
+            what = "Whoever has the lock computes with it: do less inside, or give each thread an object of its own."
         beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."
-        return f"The work at {line} is done with the lock taken: do less of it inside.{beside}"
-    if last.doing == Doing.NATIVE.label and last.site.where == row.victim.where:
+        return f"{what}{beside}"
+    if last.doing == Doing.NATIVE.label and line and line == row.victim.where:
         return own_objects(f)
-    if last.doing == Doing.NATIVE.label and f.one_core:
-        return (
-            f"The native code called at {line} runs with the lock taken. {ONE_CORE}, for which threads would wait then."
-        )
     if last.doing == Doing.NATIVE.label:
-        return f"The native code called at {line} runs with the lock taken, and could run at once in several threads."
+        what = f"The native code called at {line}" if line else "Native code"
+        rest = f". {ONE_CORE}, for which threads would wait then." if f.one_core else _AT_ONCE
+        return f"{what} runs with the lock taken{rest}"
     if last.doing == Doing.WAITING.label:
         return "Its owner waited for the GIL with it: what holds the GIL meanwhile is told below."
     return "See below what its owners did with it."

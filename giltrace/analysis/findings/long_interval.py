@@ -8,8 +8,9 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.wait_causes import competed_ns
 from giltrace.timeline.axis import Bools
 
 #: Long enough to be meant, and for waits to be seen beside those for other reasons: people who tune for throughput
@@ -90,4 +91,24 @@ def long_interval(f: Figures) -> Verdict | None:
             "waited_share": share,
             "switch_interval_ns": found.interval_ns,
         },
+    )
+
+
+def nobody_asked(f: Figures) -> str:
+    """That a long interval made waits longer, in words; empty where that is not so for much of the time.
+
+    That holds of threads that compute for long, too: these gain nothing by a shorter one, but that each waits for less
+    at once.
+    """
+    process, waits, default = f.process, f.process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
+    interval = usage.switch_interval(process, waits["gil"], waits["start"])
+    mine = (interval >= LONG_NS) & (f.competed >= 2 * default)
+    if not mine.any() or competed_ns(process, chosen=mine) <= QUIET_SHARE * f.had:
+        return ""
+    return (
+        f" The switch interval was {duration(int(np.median(interval[mine])))} where Python starts with "
+        f"{duration(default)}, so threads kept the GIL until they gave it up by themselves, or for so long; others "
+        f"waited up to {duration(int(usage.lengths(waits[mine]).max()))} at once. Find the call of "
+        f"sys.setswitchinterval(), and set it back to {default / 1e9:g}: the whole takes as long, but each thread "
+        "waits for less at a time."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import WANTED_CORE, Figures
+from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.measure import usage
 
 #: Parallel: threads ran off the GIL for this many times the held time, so that it lets two get on nearly twice as fast
@@ -75,6 +75,6 @@ def _had(f: Figures) -> str:
 
 
 def _advice(f: Figures, what: str) -> str:
-    if _lacked_cores(f):
-        return f"The GIL is not the limit here, but cores are: {WANTED_CORE}."
+    if _lacked_cores(f) or f.one_core:
+        return f"The GIL is not the limit here, but cores are{f.wanted_core}"
     return f"The GIL is not the limit here; more {what} help until the cores run out."

@@ -11,8 +11,9 @@ from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.figures import ONE_CORE
 from giltrace.analysis.findings.hogs import CALLED_FOR
 from giltrace.analysis.findings.hogs import advice as hog_advice
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
-from giltrace.analysis.measure.sites import Sites, main_site
+from giltrace.analysis.measure.sites import Sites, function_of, main_site
 from giltrace.analysis.site import Site
 from giltrace.timeline.model import Process
 
@@ -77,6 +78,7 @@ _TOLD = {
 _ON_ONE_CORE = {
     Cause.CONTENTION: f"{ONE_CORE}: neither threads nor processes speed this up before it may use more.",
     Cause.CONVOY: f"{ONE_CORE}: lower sys.setswitchinterval() and measure.",
+    Cause.NO_CORE: f"{ONE_CORE}: let it use more, or see what else runs there.",
 }
 
 #: What they are called, by `Cause`.
@@ -102,7 +104,8 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
         name, summary, advice = _TOLD[cause]
         if figures.one_core:
             advice = _ON_ONE_CORE.get(cause, advice)
-        culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause)
+        victim = sides.victim(cause)
+        culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause, victim)
         if cause is Cause.HOG:
             mine = next((hog for hog in hogs if culprit is not None and hog.site.where == culprit.where), None)
             advice = hog_advice(mine.functions, mine.samples) if mine is not None else advice
@@ -120,7 +123,7 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
                 waits=len(waits),
                 max_ns=int(costs.ns[:, cause].max()),
                 since_ns=int(process.waits["start"][waits].min()) - process.start,
-                victim=sides.victim(cause),
+                victim=victim,
                 culprit=culprit,
             )
         )
@@ -130,12 +133,17 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
 
 
 class _Sides:
-    """Who lost most to a cause, and who had the GIL in most of that."""
+    """Who lost most to a cause, and who had the GIL in most of that. Of the same waits, so nobody waits for itself.
+
+    Of each wait counts what the cause cost.
+    """
 
     def __init__(self, process: Process, costs: Costs) -> None:
         self._costs = costs
+        self._length = np.maximum(usage.lengths(process.waits), 1)
         sites = Sites(process)
         self._victims = sites.classify(process.waits["thread"], sites.wait_stacks())
+        self._functions = [function_of(site) for site in self._victims.sites]
         self._culprits = CulpritSites(process, sites)
 
     def victim(self, cause: Cause) -> Site:
@@ -144,7 +152,13 @@ class _Sides:
         lost = np.bincount(self._victims.of_row, weights=ns, minlength=len(self._victims.sites))
         return self._victims.sites[main_site(self._victims.sites, lost)[0]]
 
-    def culprit(self, cause: Cause) -> Site | None:
-        """The site that most of those waits overlap which were lost to `cause`, above all if there are such."""
-        chosen = self._costs.ns.argmax(axis=1) == cause
-        return self._culprits.main(chosen if chosen.any() else self._costs.ns[:, cause] > 0)
+    def culprit(self, cause: Cause, victim: Site) -> Site | None:
+        """The site that had the GIL for most of what the victim's function lost to `cause`.
+
+        Above all in waits of which that was the largest part: who had the GIL in the rest of them is no culprit.
+        """
+        whose = function_of(victim)
+        theirs = np.array([function == whose for function in self._functions], np.bool_)[self._victims.of_row]
+        above_all = theirs & (self._costs.ns.argmax(axis=1) == cause)
+        chosen = above_all if above_all.any() else theirs
+        return self._culprits.main_of(np.where(chosen, self._costs.ns[:, cause] / self._length, 0))

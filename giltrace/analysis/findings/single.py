@@ -7,7 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.contention import CONTENDED_SHARE
-from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, WANTED_CORE, Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, Figures
 from giltrace.analysis.findings.io_bound import blocked_at
 from giltrace.analysis.findings.unused import IDLE_SHARE
 
@@ -47,7 +47,7 @@ def single(f: Figures) -> Verdict | None:
     more = "" if f.one_core else " or from more processes"
     advice = f"The GIL costs nothing here; speed comes from faster code{more}."
     if lacked:
-        advice = f"The GIL costs nothing here, but a core does: {WANTED_CORE}."
+        advice = f"The GIL costs nothing here, but a core does{f.wanted_core}"
     if not quiet and f.holders > 1:
         most = int(np.where(np.arange(len(f.waited)) == f.top, 0, f.waited).argmax())
         advice += (

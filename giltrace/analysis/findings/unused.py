@@ -7,9 +7,8 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
+from giltrace.analysis.findings.stood import stood
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.standing import where_idle
-from giltrace.text import plural
 from giltrace.timeline.model import State
 
 #: A process with one thread that runs for less than this share of its wall time is idle: timers and pings take less.
@@ -22,8 +21,6 @@ WITHOUT_SHARE = 0.05
 OFF_NS = 3_000_000
 #: ... early in the process.
 EARLY_SHARE = 0.5
-#: So many threads are told where they stood.
-MOST_TOLD = 3
 
 
 def free_threaded(f: Figures) -> Verdict | None:
@@ -100,7 +97,7 @@ def _unused(f: Figures) -> Verdict:
     return Verdict(
         "idle",
         f"Idle: {said}. They wait for I/O, for locks or for each other.",
-        _stand(f) or "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
+        stood(f) or "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
         evidence,
     )
 
@@ -113,16 +110,6 @@ def idle(f: Figures) -> Verdict | None:
     return Verdict(
         "idle",
         f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
-        f"Record while the process has work to do. {_stand(f)}".rstrip(),
+        f"Record while the process has work to do. {stood(f)}".rstrip(),
         {"running_share": f.busy_share, "contended_share": f.contended_share},
     )
-
-
-def _stand(f: Figures) -> str:
-    """Where the threads stood; empty for one thread, and where that is not known."""
-    known = where_idle(f.process)
-    if len(known) < 2:
-        return ""
-    told = ", ".join(f"{f.name(thread)!r} at {where}" for thread, where in known[:MOST_TOLD])
-    more = f" and {plural(len(known) - MOST_TOLD, 'more thread')}" if len(known) > MOST_TOLD else ""
-    return f"They stood, {told}{more}: if they should be at work, they may wait for each other, a deadlock."

@@ -16,7 +16,7 @@ from giltrace.analysis.findings.hogs import asleep, collection, hog
 from giltrace.analysis.findings.imports import imports
 from giltrace.analysis.findings.io_bound import io_bound, one_line
 from giltrace.analysis.findings.locks import lock_beside, lock_bound, stop_the_world
-from giltrace.analysis.findings.long_interval import long_interval
+from giltrace.analysis.findings.long_interval import long_interval, nobody_asked
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
 from giltrace.analysis.findings.single import single
@@ -60,12 +60,17 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     11. *io-bound-handoff* where the end hung on one line that sleeps (`one_line`), or the rest is left and waits are
         few or brief, *cpu-bound-contention* where they are not.
 
+    Whatever it is, a long switch interval that made waits longer is named beside it (`nobody_asked`).
+
     A wait counts for 8 to 11 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
     """
     figures = figures or Costed(process)
-    verdict, on = _judged(figures), gil_is_on(figures)
-    return replace(verdict, advice=verdict.advice + on) if on else verdict
+    verdict = _judged(figures)
+    beside = gil_is_on(figures)
+    if "switch_interval_ns" not in verdict.evidence:
+        beside += nobody_asked(figures)
+    return replace(verdict, advice=verdict.advice + beside) if beside else verdict
 
 
 def _judged(figures: Costed) -> Verdict:

@@ -81,8 +81,12 @@ def _of_stack(table: StackTable, stack: int, expressions: Expressions) -> Asleep
         return AsleepCause.UNKNOWN
     first, last = int(table.offsets[stack]), int(table.offsets[stack + 1])
     files = table.frames["file"][first : min(last, first + _DEPTH)].tolist()
-    told = _of_files([table.strings[file] for file in files])
-    return told if told else _of_call(expressions.innermost(stack))
+    return cause_of_files([table.strings[file] for file in files], expressions.innermost(stack))
+
+
+def cause_of_files(files: Sequence[str], called: str) -> AsleepCause:
+    """By the files of the innermost frames, or the expression that the innermost one `called`."""
+    return _of_files(files[:_DEPTH]) or _of_call(called)
 
 
 def _of_files(files: Sequence[str]) -> AsleepCause:

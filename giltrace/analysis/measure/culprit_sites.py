@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from giltrace.analysis.finding_results import BlameTotal
 from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
@@ -13,6 +14,9 @@ from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Process
+
+#: What counts of a wait is told apart in so many steps: each costs as much as one more kind of waits.
+_STEPS = 16
 
 
 class MainCulprit(NamedTuple):
@@ -42,9 +46,18 @@ class CulpritSites:
 
     def main(self, chosen: Bools) -> Site | None:
         """The site that had the GIL for most of the chosen waits (bool, one per wait); None if nobody had it."""
-        nobody: Ints = np.zeros(len(self._process.waits), np.int64)
-        shares = attribute(self._process, nobody, self._classes.of_row, chosen)
-        return self._classes.sites[int(shares.culprit[self._main(shares)[0]])] if len(shares.culprit) else None
+        return self.main_of(chosen.astype(np.float64))
+
+    def main_of(self, part: npt.NDArray[np.float64]) -> Site | None:
+        """The same where only a `part` of each wait (from 0 to 1) counts, in steps of `_STEPS` to a whole one."""
+        step = np.ceil(part * _STEPS).astype(np.int64)
+        shares = attribute(self._process, step, self._classes.of_row, step > 0)
+        if not len(shares.culprit):
+            return None
+        had = np.bincount(shares.culprit, shares.ns * shares.victim)
+        some = np.flatnonzero(had)
+        sites: list[Site] = [self._classes.sites[one] for one in some.tolist()]
+        return sites[main_site(sites, had[some])[0]]
 
     def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
         """For each class of the chosen waits (one per wait) that lost any time: who it lost most of it to."""

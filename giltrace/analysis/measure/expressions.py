@@ -50,6 +50,11 @@ class Expressions:
         place = int(table.offsets[stack])
         return expression(table, place, self.before) if place < int(table.offsets[stack + 1]) else ""
 
+    def line(self, file: str, line: int) -> str:
+        """What the source says at a line; empty where that cannot be told."""
+        source = source_lines(file, self.before)
+        return source[line - 1].decode("utf-8", "replace").strip() if 0 < line <= len(source) else ""
+
     def file(self, stack: int) -> str:
         """The file of the innermost frame of a stack; empty where it is not known."""
         if self._stacks is None or stack < 0:
