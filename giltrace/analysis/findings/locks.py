@@ -137,6 +137,13 @@ def _where(site: Site) -> str:
     return site.where if site.function else f"the end of {site.thread}"
 
 
+def _own_line(site: Site) -> str:
+    """The user's line; where a library's is all that is known, that was come to when the work was done."""
+    if site.own_function:
+        return site.where
+    return f"a line that is not known, before {site.where}," if site.function else "a line that is not known"
+
+
 _DID = {
     Doing.PYTHON.label: "ran Python up to",
     Doing.WAITING.label: "waited for the GIL at",
@@ -177,7 +184,7 @@ def _advice(f: Figures, row: LockBlame) -> str:
         return f"{what} is done with the lock taken: do it outside, or give each thread a lock of its own."
     if last.doing == Doing.PYTHON.label:
         beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."
-        return f"The work at {line} is done with the lock taken: do less of it inside.{beside}"
+        return f"The work at {_own_line(last.site)} is done with the lock taken: do less of it inside.{beside}"
     if last.doing == Doing.NATIVE.label and last.site.where == row.victim.where:
         return own_objects(f)
     if last.doing == Doing.NATIVE.label and f.one_core:

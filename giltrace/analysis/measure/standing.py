@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.sampled import frame_of
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.site import frame_text
 from giltrace.recording.libraries import Libraries
 from giltrace.timeline.axis import LifeAxis, union
 from giltrace.timeline.model import Process
-
-_FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d+)\)", re.DOTALL)
 
 
 def where_sampled(process: Process, thread: int, time: int) -> str:
@@ -28,13 +25,13 @@ def where_sampled(process: Process, thread: int, time: int) -> str:
         rows = spans.spans[spans.spans["tid"] == process.threads[thread].tid]
         rows = rows[(rows["start"] <= time) & (rows["end"] >= time)]
         names = [spans.names[at] for at in rows["name"][np.argsort(-rows["depth"].astype(np.int64))].tolist()]
-        frames = [found for name in names if (found := _FRAME.fullmatch(name)) is not None]
-        for frame in frames:
-            libraries.learn(frame["function"], frame["file"])
-        own = [frame for frame in frames if not libraries.has(frame["file"])]
+        frames = [found for name in names if (found := frame_of(name)) is not None]
+        for function, file, _ in frames:
+            libraries.learn(function, file)
+        own = [frame for frame in frames if not libraries.has(frame[1])]
         if frames:
-            chosen = (own or frames)[0]
-            return frame_text((chosen["function"], chosen["file"].rpartition("/")[2], int(chosen["line"])))
+            function, file, line = (own or frames)[0]
+            return frame_text((function, file.rpartition("/")[2], line))
     return ""
 
 
