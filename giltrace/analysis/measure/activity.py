@@ -58,7 +58,8 @@ class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
 
     `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
-    its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in, -1 for none.
+    its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in,
+    -1 for none.
     """
 
     thread: Numbers

@@ -21,17 +21,18 @@ from giltrace.timeline.once import once
 
 @once
 def work_stacks(process: Process) -> npt.NDArray[np.int32]:
-    """`main_stacks`, but for holds whose stack has none of the user's code: what a sampler saw in them, or in the like
-    one that is nearest in time, as the number of its line (`sampled_lines`) beyond those of stacks; or where they began.
+    """`main_stacks`, but for holds whose stack has none of the user's code what a sampler saw in them, or in the like
+    one that is nearest in time: the number of that line (`sampled_lines`), beyond those of stacks; or where they began.
     """
-    stack, known = main_stacks(process), process.stacks
+    stack: npt.NDArray[np.int32] = main_stacks(process)
+    known = process.stacks
     if known is None or not len(process.holds):
         return stack
     own = np.append(innermost_own(known.table) >= 0, False)
     blind = np.flatnonzero(~own[stack])
     if not len(blind):
         return stack
-    stack = stack.copy()
+    stack = stack.astype(np.int32)
     begun = own[known.hold_begin[blind]]
     stack[blind[begun]] = known.hold_begin[blind[begun]]
     line = _sampled(process, known, blind)

@@ -28,8 +28,8 @@ _UNSEEN = -2
 
 
 class Sampled(NamedTuple):
-    """One row per instant, sorted by `place` on the axis of all threads' lives (`LifeAxis`): `line` is the number of the
-    user's innermost line among `lines`, -1 where none was on the stack. Times are right within `error_ns`.
+    """One row per instant, sorted by `place` on the axis of all threads' lives (`LifeAxis`): `line` is the number of
+    the user's innermost line among `lines`, -1 where none was on the stack. Times are right within `error_ns`.
     """
 
     place: Ints
