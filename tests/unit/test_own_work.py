@@ -12,7 +12,7 @@ import pytest
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.activity import Doing, activity
 from giltrace.analysis.measure.own_work import sampled_line, work_stacks
-from giltrace.analysis.measure.sampled import sampled_lines
+from giltrace.analysis.measure.sampled import own_lines, sampled_lines
 from giltrace.analysis.measure.sites import Sites
 from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import Process
@@ -133,13 +133,14 @@ def test_numbers_of_stacks_stay_what_they_are(made: Process) -> None:
 
 
 def test_what_is_seen_for_long_counts_for_long(made: Process) -> None:
-    found = sampled_lines(sampled(made, [(0, MS, RESULT), (MS, 2 * MS, CALC), (2 * MS, 22 * MS, OTHER)]))
+    seen = sampled(made, [(0, MS, RESULT), (MS, 2 * MS, CALC), (2 * MS, 22 * MS, OTHER)])
+    found = sampled_lines(seen)
     assert [int((found.line == number).sum()) for number in range(2)] == [1, 20]
-    assert found.lines == (("calc", "/srv/app.py", 7), ("other", "/srv/app.py", 9))
+    assert own_lines(seen) == (("calc", "/srv/app.py", 7), ("other", "/srv/app.py", 9))
 
 
 def test_what_the_user_says_is_his_is_his(made: Process) -> None:
     assert made.stacks is not None
     own = replace(made, stacks=replace(made.stacks, table=replace(made.stacks.table, own=("/usr/lib",))))
-    found = sampled_lines(sampled(own, every_turn((MS, 9 * MS, CALC))))
-    assert {function for function, _, _ in found.lines} == {"_worker", "notify"}
+    found = own_lines(sampled(own, every_turn((MS, 9 * MS, CALC))))
+    assert {function for function, _, _ in found} == {"_worker", "notify"}

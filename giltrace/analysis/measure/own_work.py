@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.own_line import innermost_own
-from giltrace.analysis.measure.sampled import sampled_lines
+from giltrace.analysis.measure.sampled import own_lines, sampled_lines
 from giltrace.analysis.measure.stretches import kinds, main_stacks
 from giltrace.analysis.site import Frame
 from giltrace.timeline import gathered
@@ -22,7 +22,7 @@ from giltrace.timeline.once import once
 @once
 def work_stacks(process: Process) -> npt.NDArray[np.int32]:
     """`main_stacks`, but for holds whose stack has none of the user's code what a sampler saw in them, or in the like
-    one that is nearest in time: the number of that line (`sampled_lines`), beyond those of stacks; or where they began.
+    one that is nearest in time: the number of that line (`own_lines`), beyond those of stacks; or where they began.
     """
     stack: npt.NDArray[np.int32] = main_stacks(process)
     known = process.stacks
@@ -43,7 +43,7 @@ def work_stacks(process: Process) -> npt.NDArray[np.int32]:
 def sampled_line(process: Process, number: int) -> Frame | None:
     """The line that a number of `work_stacks` stands for, None for one of a stack."""
     first = len(process.stacks.table) if process.stacks is not None else 0
-    return sampled_lines(process).lines[number - first] if number >= first else None
+    return own_lines(process)[number - first] if number >= first else None
 
 
 def _sampled(process: Process, known: Stacks, blind: Ints) -> Ints:

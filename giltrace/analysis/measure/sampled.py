@@ -21,6 +21,8 @@ _FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d+)\)", re.DOTAL
 
 #: This share of what is seen is new after the time from one look to the next; the rest is seen for longer.
 _USUAL = 0.25
+#: No sampler looks more often (ns).
+_FINEST = 1_000_000
 #: So many looks at the same are told apart.
 _MOST = 1_000
 #: At such an instant nobody looked.
@@ -29,12 +31,11 @@ _UNSEEN = -2
 
 class Sampled(NamedTuple):
     """One row per instant, sorted by `place` on the axis of all threads' lives (`LifeAxis`): `line` is the number of
-    the user's innermost line among `lines`, -1 where none was on the stack. Times are right within `error_ns`.
+    the user's innermost line (`own_lines`), -1 where none was on the stack. Times are right within `error_ns`.
     """
 
     place: Ints
     line: Ints
-    lines: tuple[Frame, ...]
     error_ns: int
 
 
@@ -44,21 +45,25 @@ def frame_of(name: str) -> Frame | None:
     return (found["function"], found["file"], int(found["line"])) if found is not None else None
 
 
+def own_lines(process: Process) -> tuple[Frame, ...]:
+    """The user's lines that the sampler saw anywhere."""
+    return _numbered(process)[0]
+
+
 @once
 def sampled_lines(process: Process) -> Sampled:
     """Where the user's code was, by the first sampler that looked at the process."""
-    spans = next((one for one in process.spans if one.sampled and len(one.spans)), None)
+    spans = _spans(process)
     none: Ints = np.empty(0, np.int64)
     if spans is None:
-        return Sampled(none, none, (), 0)
+        return Sampled(none, none, 0)
     thread = _threads(process, spans.spans["tid"])
     rows, thread = spans.spans[thread >= 0], thread[thread >= 0]
     axis = LifeAxis.of_threads(process.threads)
     start, end = (axis.place(thread, rows[edge]) for edge in ("start", "end"))
     instant = _instants(np.concatenate([start, end]))
     line: Ints = np.full(len(instant), _UNSEEN, np.int64)
-    lines, of_name = _own_lines(process, spans)
-    number = of_name[rows["name"]]
+    number = _numbered(process)[1][rows["name"]]
     # From the outermost on: who is called comes later, and stays.
     for depth in np.unique(rows["depth"][(number >= 0) | (rows["depth"] == 0)]).tolist():
         mine = np.flatnonzero(rows["depth"] == depth)
@@ -68,7 +73,7 @@ def sampled_lines(process: Process) -> Sampled:
         told = (at >= 0) & (end[mine[at]] > instant) & ((found >= 0) | (depth == 0))
         line[told] = found[told]
     seen = line != _UNSEEN
-    return Sampled(instant[seen], line[seen], lines, spans.clock_error_ns)
+    return Sampled(instant[seen], line[seen], spans.clock_error_ns)
 
 
 def _instants(edges: Ints) -> Ints:
@@ -77,7 +82,7 @@ def _instants(edges: Ints) -> Ints:
     """
     edges = distinct(edges)
     gaps = np.diff(edges)
-    step = max(int(np.quantile(gaps, _USUAL)), 1) if len(gaps) else 1
+    step = max(int(np.quantile(gaps, _USUAL)), _FINEST) if len(gaps) else _FINEST
     more = np.minimum(gaps // step, _MOST)
     of = np.repeat(np.arange(len(gaps)), more)
     number = np.arange(len(of)) - np.repeat(np.cumsum(more) - more, more)
@@ -92,9 +97,15 @@ def _threads(process: Process, tids: Ints) -> Ints:
     return found
 
 
-def _own_lines(process: Process, spans: Spans) -> tuple[tuple[Frame, ...], Ints]:
+def _spans(process: Process) -> Spans | None:
+    return next((one for one in process.spans if one.sampled and len(one.spans)), None)
+
+
+@once
+def _numbered(process: Process) -> tuple[tuple[Frame, ...], Ints]:
     """The lines that are the user's, and for each name of spans the number of its line, -1 for those of libraries."""
-    frames = [frame_of(name) for name in spans.names]
+    spans = _spans(process)
+    frames = [frame_of(name) for name in spans.names] if spans is not None else []
     own = _own(process, [frame for frame in frames if frame is not None])
     lines: dict[Frame, int] = {}
     of_name = [lines.setdefault(frame, len(lines)) if frame in own else -1 for frame in frames if frame is not None]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.roles import roles
-from giltrace.analysis.measure.sampled import sampled_lines
+from giltrace.analysis.measure.sampled import own_lines
 from giltrace.analysis.measure.stretches import main_stacks
 from giltrace.analysis.site import Frame, Site, frame_text
 from giltrace.recording.events import StackTable
@@ -179,7 +179,7 @@ def _with_sampled(process: Process, top: Ints, tops: list[Top]) -> tuple[Ints, l
     if process.stacks is None:
         return top, tops
     number = {one: at for at, one in enumerate(tops)}
-    lines = [Top(line, False, line) for line in sampled_lines(process).lines]
+    lines = [Top(line, False, line) for line in own_lines(process)]
     places = [number.setdefault(line, len(number)) for line in lines]
     return np.concatenate([top, np.array(places, np.int64)]), list(number)
 
