@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from giltrace.recording import layout
+from giltrace.recording import chunks, layout
 from giltrace.recording.chunks import MAX_CHUNK
 from giltrace.recording.door import Damaged, Source
 
@@ -163,7 +163,15 @@ class Laid(Source):
         return whole.ljust(frame.size, b"\0")[low:high]
 
 
-def size_of(gil_file: Path) -> int:
-    """How many bytes a file of the tracer's has, or had before parts of it were packed."""
+def size_of(gil_file: Path, enough: int) -> int:
+    """How many bytes of records a file of the tracer's has, packed or not, counted up to about `enough` of them.
+
+    The file may be much larger: room is made ahead of need, of all that may ever be needed before a seccomp filter.
+    """
+    total = 0
     with Laid(gil_file) as source:
-        return source.size
+        for _, written, _ in chunks.read(source, chunks.find(source)):
+            total += written.records.nbytes
+            if total > enough:
+                break
+    return total

@@ -64,17 +64,23 @@ def load(
 
 def is_long(folder: Path) -> bool:
     """Whether it would take seconds to work on every hold of the recording `folder`."""
-    total = sum(_size(folder / part.folder) for part in read_fleet(folder).parts)
-    return total + _size(folder) > MOST_BYTES
+    total = 0
+    for one in (folder, *(folder / part.folder for part in read_fleet(folder).parts)):
+        total += _size(one, MOST_BYTES - total)
+        if total > MOST_BYTES:
+            return True
+    return False
 
 
-def _size(folder: Path) -> int:
+def _size(folder: Path, enough: int) -> int:
     total, refused = 0, list[Damaged]()
     if not folder.is_dir():
         return 0
     for path in matching(folder, GIL_NAME.fullmatch):
+        if total > enough:
+            break
         with leaving_out(path, refused):
-            total += size_of(path)
+            total += size_of(path, enough - total)
     return total
 
 

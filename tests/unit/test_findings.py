@@ -112,7 +112,20 @@ def test_imports_are_told_as_such() -> None:
     told = {found.cause: found for found in find_findings(made)}
     assert told["import"].victim == own_site("thread-*", *WORK)
     assert told["import"].culprit == own_site("thread-*", "<module>", "/srv/big.py", 3)
+    assert "Most was lost to big (" in verdict.summary
+    assert told["import"].summary.startswith("while other threads imported modules: big (")
     assert "Imports" not in judge(importing(("<module>", "/srv/big.py", 3))).summary
+
+
+def test_a_librarys_modules_are_told_by_what_was_asked_for() -> None:
+    """The line that imports has no name in it where it is a loop's over what is installed."""
+    frozen = ("_call_with_frames_removed", "<frozen importlib._bootstrap>", 241)
+    libraries = "/srv/venv/lib/python3.12/site-packages"
+    inner = ("<module>", f"{libraries}/sqlalchemy/sql/base.py", 9)
+    outer = ("<module>", f"{libraries}/sqlalchemy/orm/__init__.py", 3)
+    summary = judge(importing(inner, frozen, outer, frozen, ("load", "/srv/app.py", 30))).summary
+    assert "Most was lost to sqlalchemy.orm (" in summary
+    assert "sql.base" not in summary
 
 
 def test_what_imports_cost_is_a_share_of_the_whole_time() -> None:

@@ -15,6 +15,7 @@ from giltrace.analysis.findings.long_interval import find_long_interval
 from giltrace.analysis.lock_results import OnPath
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
+from giltrace.analysis.measure.modules import IMPORTING
 from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.replay.critical_path import CriticalPath, critical_path, on_path, path_shares
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
@@ -25,9 +26,6 @@ from giltrace.timeline.model import Process
 #: what all threads lost does: its end may have hung on what it is not known to have waited for. Less than that hardly
 #: shows in how long the program takes.
 PATH_SHARE = 0.1
-
-#: The files of the import system's frames, in every version.
-_IMPORTING = "<frozen importlib"
 
 
 class Cause(IntEnum):
@@ -126,7 +124,7 @@ def _import_share(process: Process, waits_ns: Ints) -> npt.NDArray[np.float64]:
     share = np.zeros(len(waits_ns))
     if process.stacks is None or len(process.stacks.table) == 0 or len(waits_ns) == 0:
         return share
-    importing = np.append(process.stacks.table.within(lambda file: file.startswith(_IMPORTING)), False)
+    importing = np.append(process.stacks.table.within(lambda file: file.startswith(IMPORTING)), False)
     if not importing.any():
         return share
     held = stretches(process)

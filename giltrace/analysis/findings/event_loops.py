@@ -17,7 +17,7 @@ from giltrace.timeline.model import Process, Stacks
 
 def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
     """The threads with a loop's frames in a stack of theirs, the one that waited most first; none without stacks."""
-    kind = _loop_of_thread(process)
+    kind = loop_of_thread(process)
     runners = np.flatnonzero(kind).tolist()
     if not runners:
         return ()
@@ -42,7 +42,7 @@ def find_event_loops(process: Process) -> tuple[EventLoop, ...]:
     return tuple(sorted(found, key=lambda loop: -loop.waited_ns))
 
 
-def _loop_of_thread(process: Process) -> Ints:
+def loop_of_thread(process: Process) -> Ints:
     """For each thread the number in `LOOPS` of the loop that it runs, 0 for none."""
     result = np.zeros(len(process.threads), np.int64)
     if process.stacks is None or len(process.stacks.table) == 0:

@@ -138,6 +138,11 @@ def _where(site: Site) -> str:
     return site.where if site.function else f"the end of {site.thread}"
 
 
+def _own_line(site: Site) -> str:
+    """The user's line; where a library's is all that is known, that was come to when the work was done."""
+    return site.where if site.own_function else f"a line that is not known, before {site.where},"
+
+
 _DID = {
     Doing.PYTHON.label: "ran Python up to",
     Doing.WAITING.label: "waited for the GIL at",
@@ -200,7 +205,7 @@ def _advice(f: Figures, row: LockBlame) -> str:
         what = f"What sleeps or waits for I/O at {line}" if line else "A sleep or I/O"
         return f"{what} is done with the lock taken: do it outside, or give each thread a lock of its own."
     if last.doing == Doing.PYTHON.label:
-        what = f"The work at {line} is done with the lock taken: do less of it inside."
+        what = f"The work at {_own_line(last.site)} is done with the lock taken: do less of it inside."
         if not line:
             what = "Whoever has the lock computes with it: do less inside, or give each thread an object of its own."
         beside = "" if f.process.free_threaded else " Without the lock these threads would wait for the GIL instead."

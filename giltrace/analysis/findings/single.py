@@ -6,6 +6,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.findings.collected import collected
 from giltrace.analysis.findings.contention import CONTENDED_SHARE
 from giltrace.analysis.findings.figures import QUIET_SHARE, TURN_NS, Figures
 from giltrace.analysis.findings.io_bound import blocked_at
@@ -39,7 +40,7 @@ def single(f: Figures) -> Verdict | None:
             f"One thread at a time: {f.holders} threads took turns with the GIL, which one of them had for "
             f"{percent(f.used_share)} of the time, and hardly waited for it.",
             "The GIL is not what lets only one run: look at what the others are blocked on where they gave it up, a "
-            f"lock, a queue or each other's end.{blocked_at(f)}",
+            f"lock, a queue or each other's end.{blocked_at(f)}{collected(f)}",
             {"used_share": f.used_share, **evidence},
         )
     lacked = f.coreless_share > QUIET_SHARE
@@ -48,6 +49,7 @@ def single(f: Figures) -> Verdict | None:
     advice = f"The GIL costs nothing here; speed comes from faster code{more}."
     if lacked:
         advice = f"The GIL costs nothing here, but a core does{f.wanted_core}"
+    advice += collected(f)
     if not quiet and f.holders > 1:
         most = int(np.where(np.arange(len(f.waited)) == f.top, 0, f.waited).argmax())
         advice += (

@@ -21,6 +21,7 @@ from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.collect_calls import calls_collect
+from giltrace.analysis.measure.own_work import sampled_line
 from giltrace.analysis.measure.stretches import Source, cut_process, sourced_stacks, stretches
 from giltrace.analysis.measure.usage import in_state
 from giltrace.text import plural
@@ -200,6 +201,8 @@ class Stretch:
         known = self._process.stacks
         if known is None or stack < 0:
             return ()
+        if (line := sampled_line(self._process, stack)) is not None:
+            return (line,)
         if stack not in self._known:
             table = known.table
             rows = table.frames[table.offsets[stack] : table.offsets[stack + 1]][["function", "file", "line"]].tolist()

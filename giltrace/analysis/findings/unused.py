@@ -6,9 +6,11 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.findings.event_loops import loop_of_thread
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.stood import stood
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.loops import LOOPS
 from giltrace.timeline.model import State
 
 #: A process with one thread that runs for less than this share of its wall time is idle: timers and pings take less.
@@ -21,6 +23,8 @@ WITHOUT_SHARE = 0.05
 OFF_NS = 3_000_000
 #: ... early in the process.
 EARLY_SHARE = 0.5
+#: Loops whose tasks are those of asyncio.
+_ASYNCIO = ("asyncio", "uvloop", "Tornado")
 
 
 def free_threaded(f: Figures) -> Verdict | None:
@@ -110,6 +114,19 @@ def idle(f: Figures) -> Verdict | None:
     return Verdict(
         "idle",
         f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
-        f"Record while the process has work to do. {stood(f)}".rstrip(),
+        f"{_loop(f) or 'Record while the process has work to do.'} {stood(f)}".rstrip(),
         {"running_share": f.busy_share, "contended_share": f.contended_share},
+    )
+
+
+def _loop(f: Figures) -> str:
+    """What may keep the tasks of an event loop, if the thread that used the GIL most runs one; else empty."""
+    kind = int(loop_of_thread(f.process)[f.top]) if f.holders else 0
+    if not kind:
+        return ""
+    how = "Task.print_stack() of each in asyncio.all_tasks()" if LOOPS[kind] in _ASYNCIO else "by its own tools"
+    return (
+        f"Thread {f.name(f.top)!r} runs an event loop ({LOOPS[kind]}) that hardly had anything to run. If there was "
+        "work to do, its tasks waited for I/O, for timers or for each other, in locks and queues of the loop, which "
+        f"giltrace does not see: look where they stand, {how}."
     )

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from giltrace.analysis.measure.asleep_causes import AsleepCause
 from giltrace.analysis.measure.block_causes import BlockCause
 from giltrace.analysis.measure.intervals import last_acquired, last_released
+from giltrace.analysis.measure.own_work import work_stacks
 from giltrace.analysis.measure.sites import Sites, own_line
-from giltrace.analysis.measure.stretches import main_stacks
 from giltrace.analysis.site import Site
 from giltrace.recording.order import distinct
 from giltrace.timeline.axis import NEVER, Ints, LifeAxis, concatenated_ranges, union
@@ -58,7 +58,8 @@ class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
 
     `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
-    its hold; -1 where that is not known. `block` is the number of the block that the stretch lies in, -1 for none.
+    its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in,
+    -1 for none.
     """
 
     thread: Numbers
@@ -166,7 +167,7 @@ def _with_stacks(
     if known is not None:
         if len(process.holds):
             axis = LifeAxis.of_threads(process.threads)
-            main, given = np.append(main_stacks(process), -1), np.append(known.hold_end, -1)
+            main, given = np.append(work_stacks(process), -1), np.append(known.hold_end, -1)
             for at in range(0, len(start), _PIECE):
                 own = slice(at, at + _PIECE)
                 # Without a hold, -1, it is the last one that was put there.

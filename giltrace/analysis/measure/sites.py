@@ -11,6 +11,7 @@ import numpy.typing as npt
 from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.roles import roles
+from giltrace.analysis.measure.sampled import own_lines
 from giltrace.analysis.measure.stretches import main_stacks
 from giltrace.analysis.site import Frame, Site, frame_text
 from giltrace.recording.events import StackTable
@@ -54,7 +55,7 @@ class Sites:
         names = sorted(set(self.roles))
         number = {name: i for i, name in enumerate(names)}
         self._names = names
-        self._top, self._tops = _tops(process.stacks)
+        self._top, self._tops = _with_sampled(process, *_tops(process.stacks))
         # Of each stack, and at the end of none; small integers, for there may be millions of rows.
         self._width, self._top_of = len(self._tops) + 1, (np.append(self._top, -1) + 1).astype(np.int32)
         self._first_of = np.array([number[role] * self._width for role in self.roles], np.int32)
@@ -171,6 +172,16 @@ def _tops(stacks: Stacks | None) -> tuple[Ints, list[Top]]:
     top = np.full(len(table), -1, np.int64)
     top[filled] = inverse.ravel()
     return top, tops
+
+
+def _with_sampled(process: Process, top: Ints, tops: list[Top]) -> tuple[Ints, list[Top]]:
+    """The same, followed by the lines that a sampler saw (`own_work`)."""
+    if process.stacks is None:
+        return top, tops
+    number = {one: at for at, one in enumerate(tops)}
+    lines = [Top(line, False, line) for line in own_lines(process)]
+    places = [number.setdefault(line, len(number)) for line in lines]
+    return np.concatenate([top, np.array(places, np.int64)]), list(number)
 
 
 def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[Frame]]:

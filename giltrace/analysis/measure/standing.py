@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.analysis.measure.intervals import last_released
+from giltrace.analysis.measure.sampled import frame_of
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.site import frame_text
 from giltrace.recording.libraries import Libraries
 from giltrace.timeline.axis import LifeAxis, union
 from giltrace.timeline.model import Process
-
-_FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d+)\)", re.DOTALL)
-
 
 #: A function, its file and the line that it was at.
 _Sampled = tuple[str, str, int]
@@ -64,9 +61,9 @@ def _sampled(process: Process, thread: int, time: int) -> tuple[_Sampled, ...]:
         rows = spans.spans[spans.spans["tid"] == process.threads[thread].tid]
         rows = rows[(rows["start"] <= time) & (rows["end"] >= time)]
         names = [spans.names[at] for at in rows["name"][np.argsort(-rows["depth"].astype(np.int64))].tolist()]
-        frames = [found for name in names if (found := _FRAME.fullmatch(name)) is not None]
+        frames = tuple(found for name in names if (found := frame_of(name)) is not None)
         if frames:
-            return tuple((one["function"], one["file"], int(one["line"])) for one in frames)
+            return frames
     return ()
 
 

@@ -165,7 +165,7 @@ def add_to(dealing: Dealing, process: Process, rows: slice | Ints = _ALL) -> Non
     times = gathered.times(process)
     lengths = (column[rows] for column in (length // times, _until_contended(process, length) // times, times))
     offset = process.samples["time"][sample] - process.holds["start"][number[hold]]
-    dealing.add(_kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
+    dealing.add(kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
 
 
 @once
@@ -177,9 +177,9 @@ def _dealt(process: Process) -> Numbers:
     if process.stacks is None or not len(seen.sample):
         return result
     # Where few holds were waited for, there are samples of few kinds.
-    kinds = _kinds(process, process.stacks)
-    alike = np.flatnonzero(among(distinct(kinds[seen.hold]), kinds) >= 0)
-    del kinds
+    kind = kinds(process, process.stacks)
+    alike = np.flatnonzero(among(distinct(kind[seen.hold]), kind) >= 0)
+    del kind
     dealing = Dealing()
     add_to(dealing, process, alike)
     result[alike] = dealing.deal()
@@ -201,7 +201,7 @@ def _until_contended(process: Process, length: Ints) -> Ints:
     return result
 
 
-def _kinds(process: Process, known: Stacks) -> Ints:
+def kinds(process: Process, known: Stacks) -> Ints:
     """A number for each hold: equal for those of one role that began and ended in the same stacks.
 
     It is the same for all parts of a process.
