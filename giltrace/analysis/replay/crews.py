@@ -19,6 +19,10 @@ from giltrace.timeline.once import once
 
 #: Who was seen in code of these files takes jobs, or hands them out.
 _QUEUE_FILES = ("/queue.py", "/concurrent/futures/thread.py", "/multiprocessing/pool.py")
+#: Without a queue that is seen, threads that were blocked so often each, on average, may take jobs by that lock ...
+_JOBS = 10
+#: ... if one of them did so much more than they all did on average.
+_UNEVEN = 1.25
 
 
 class Crew(NamedTuple):
@@ -48,15 +52,40 @@ def crews(process: Process, waits: Array, chosen: Bools) -> tuple[Crew, ...]:
     return tuple(found)
 
 
-@once
 def fed_crews(process: Process) -> tuple[Crew, ...]:
     """The crews whose threads were seen where jobs are taken from a queue, with what they waited for a GIL."""
+    return crews(process, process.waits, _fed(process))
+
+
+def lock_crews(process: Process, program: Program, locks: tuple[int, ...]) -> tuple[Crew, ...]:
+    """The crews of threads that were blocked in these locks, which take jobs as far as can be told.
+
+    The lock may be what they take them by: who has it takes the next one, too.
+    """
+    blocks = process.blocks[np.isin(process.blocks["lock"], locks)]
+    fed, blocked = _fed(process), np.bincount(blocks["thread"], minlength=len(process.threads))
+    edges = np.append(0, np.cumsum(program.delay + program.cpu))[program.first]
+    worked = np.diff(edges)
+    return tuple(
+        crew
+        for crew in crews(process, blocks, blocked > 0)
+        if fed[crew.threads].any()
+        or (
+            blocked[crew.threads].sum() >= _JOBS * len(crew.threads)
+            and worked[crew.threads].max() > _UNEVEN * worked[crew.threads].mean()
+        )
+    )
+
+
+@once
+def _fed(process: Process) -> Bools:
+    """Which threads were seen where jobs are taken from a queue."""
     fed = np.zeros(len(process.threads), np.bool_)
     if process.stacks is None or not len(process.stacks.table):
-        return ()
+        return fed
     within = np.append(process.stacks.table.within(lambda file: f"/{file}".endswith(_QUEUE_FILES)), False)
     fed[process.holds["thread"][within[process.stacks.hold_end]]] = True
-    return crews(process, process.waits, fed)
+    return fed
 
 
 def _at_once(process: Process, threads: Ints) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.off_gil import off_gil
-from giltrace.analysis.replay.crews import Crew, crews, fed_crews, shared, without_work
+from giltrace.analysis.replay.crews import Crew, fed_crews, lock_crews, shared, without_work
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
@@ -66,16 +66,14 @@ def without_lock(process: Process, cores: int, native: Wakes, locks: tuple[int, 
     """Replay a process on so many cores without some of its locks, given by their numbers, and with its GIL, if any.
 
     All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time. Those
-    that waited in the locks may share their work anew: who had such a lock may have taken the next job as well.
+    that waited in the locks may share their jobs anew: who had such a lock may have taken the next one as well.
     """
     program = read_program(process, cores, native, without=locks)
-    blocks = process.blocks[np.isin(process.blocks["lock"], locks)]
-    blocked = np.isin(np.arange(len(process.threads)), blocks["thread"])
     held = int(usage.state_sums(process)[:, State.HOLDING_RUNNING].sum())
     if not process.has_sched:
         held = int(usage.sum_by_thread(process, process.holds).sum())
     measured = process.end - process.start
-    least = replay_shared(program, cores, crews(process, blocks, blocked))
+    least = replay_shared(program, cores, lock_crews(process, program, locks))
     makespan = min(max(least, held if process.gils == 1 else 0), measured)
     return WhatIfPoint(cores, makespan, measured / makespan if makespan else 1.0)
 
