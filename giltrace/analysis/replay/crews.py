@@ -113,7 +113,7 @@ def shared(program: Program, crew: Crew) -> int:
 
 def levelled(busy: Ints, known: tuple[Crew, ...]) -> Ints:
     """How long each thread was busy (ns), if crews share that."""
-    found = busy.copy()
+    found: Ints = busy.copy()
     for crew in known:
         found[crew.threads] = np.minimum(busy[crew.threads], busy[crew.threads].sum() // crew.at_once)
     return found
