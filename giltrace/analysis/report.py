@@ -13,6 +13,7 @@ from giltrace.analysis.findings.event_loops import find_event_loops
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.phases import find_phases
 from giltrace.analysis.findings.ranked import find_findings
+from giltrace.analysis.findings.untold import with_untold
 from giltrace.analysis.fleet import find_fleet
 from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
@@ -115,7 +116,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         hogs=_released(figures, hogs, replayed),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
-        what_if=replayed,
+        what_if=with_untold(figures, replayed),
         verdict=known.verdict,
         quality=_quality(timeline, process, *_own_work(process)),
         became=process.became,

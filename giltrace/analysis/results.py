@@ -102,6 +102,10 @@ class WhatIf:
     machine, without a quota; None if the program had those. `woken_bound` is `speedup_bound` if whoever was blocked and
     went on while another thread had the GIL was woken by that one, as locks and queues written in C do it, and not by
     the world.
+
+    `untold_ns` is what threads waited for the GIL where the bound does not tell what they would gain: the end hardly
+    hung on that, or, `by_clock`, on the clock or what came from outside. 0 where the bound tells it, or they hardly
+    waited.
     """
 
     cores: int
@@ -112,6 +116,8 @@ class WhatIf:
     quota: float | None = None
     on_all: WhatIfPoint | None = None
     woken_bound: float = 1.0
+    untold_ns: int = 0
+    by_clock: bool = False
 
 
 @dataclass(frozen=True)

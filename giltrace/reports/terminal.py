@@ -94,7 +94,7 @@ def _print_process(process: ProcessReport, console: Console, detail: Detail) -> 
         print_path(process.critical_path, process.duration_ns, process.end_of, console)
         console.print()
     print_heading("What would change without a GIL", console)
-    _print_what_if(process.what_if, console)
+    _print_what_if(process.what_if, process.end_of, console)
     console.print()
 
 
@@ -295,7 +295,10 @@ def _event_loop(loop: EventLoop) -> str:
     return f"{text}; most of it for {site_name(loop.culprit)} ({duration(loop.culprit_ns)} in that function)."
 
 
-def _print_what_if(found: WhatIf, console: Console) -> None:
+def _print_what_if(found: WhatIf, end_of: str, console: Console) -> None:
+    if found.untold_ns and found.speedup_bound < _TELLING:
+        paragraph(_untold(found, end_of), console)
+        return
     points = [point for point in found.by_cores if point.cores != found.cores]
     others = ", ".join(f"{point.speedup_bound:.2f} x on {point.cores}" for point in points)
     allowed = plural(found.cores, "core") if found.quota is None else f"{found.quota:g} CPUs"
@@ -313,6 +316,23 @@ def _print_what_if(found: WhatIf, console: Console) -> None:
         )
     if found.on_all is not None:
         paragraph(f"With all {found.on_all.cores} cores: at most {found.on_all.speedup_bound:.2f} x as fast.", console)
+    if found.untold_ns:
+        paragraph(_untold(found, end_of), console)
+
+
+def _untold(found: WhatIf, end_of: str) -> str:
+    """What a bound does not tell."""
+    why = (
+        f"The end of the {end_of} hung on the clock or on what came from outside, so how long it took says nothing of "
+        "how much got done."
+        if found.by_clock
+        else f"The end of the {end_of} hardly hung on waits for the GIL, so it would hardly come sooner "
+        f"({duration(found.measured_ns)} would take at least {duration(found.makespan_ns)})."
+    )
+    return (
+        f"{why} But up to {duration(found.untold_ns)} of waiting for the GIL, all threads together, would be gone on "
+        f"{plural(found.cores, 'core')}: what threads waited with would be done sooner."
+    )
 
 
 def _quality(report: Report) -> Quality:

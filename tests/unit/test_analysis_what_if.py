@@ -9,12 +9,14 @@ import pytest
 
 from giltrace.analysis.replay import rows
 from giltrace.analysis.replay.cores import PLACING_NS, taken
+from giltrace.analysis.replay.crews import fed_crews, levelled
 from giltrace.analysis.replay.native_locks import Wakes
 from giltrace.analysis.replay.program import read_program
 from giltrace.analysis.replay.what_if import replay, what_if
 from giltrace.timeline.model import HOLD, STATE, Cores, Process, State, Thread
 from tests.unit.analysis_stacks import with_stacks
-from tests.unit.gil_events import MS, PID, Kernel, Script, process
+from tests.unit.block_events import Scene
+from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 from tests.unit.test_summary_verdict import convoy, cpu_bound
 
 HR, HB, W, OR, OB = (
@@ -61,6 +63,28 @@ def test_threads_that_take_turns_run_side_by_side(threads: int, cores: int, make
     assert found.makespan_ns == makespan * MS
     assert found.speedup_bound == 1000 / makespan
     assert [point.cores for point in found.by_cores] == list(range(1, cores + 1))
+
+
+def one_does_all(frame: tuple[str, str, int]) -> Process:
+    """One of four threads does nearly all jobs, while the others wait for the GIL with the next ones."""
+    made = Scene(5, {"job": [("job", "/srv/app.py", 1), frame]}).hold(0, 20 * US, 0, "start")
+    made.hold(MS, 801 * MS, 1, "job")
+    for thread in (2, 3, 4):
+        made.script.request(MS + thread * US, thread)
+        made.hold(801 * MS + thread * 10 * US, 801 * MS + thread * 10 * US + 5 * US, thread, "job")
+    return made.process(802 * MS)
+
+
+@pytest.mark.parametrize(
+    ("frame", "bound"),
+    [(("_worker", "/usr/lib/python3.12/concurrent/futures/thread.py", 80), 4), (("main", "/srv/app.py", 9), 1)],
+)
+def test_threads_that_take_jobs_share_them(frame: tuple[str, str, int], bound: int) -> None:
+    """Who could not take a job while another thread had the GIL does so without one."""
+    made = one_does_all(frame)
+    assert what_if(made, 8).speedup_bound == pytest.approx(bound, rel=0.02)
+    busy = np.array([0, 800, 0, 0, 0])
+    assert levelled(busy, fed_crews(made)).max() == 800 // bound
 
 
 def test_more_cores_than_threads_bring_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from giltrace.analysis.report import analyse
 from giltrace.reports.json import to_json
 from giltrace.timeline.model import Process
 from tests.synthetic import make_timeline
-from tests.unit.block_events import Scene
+from tests.unit.block_events import Scene, library, own
 from tests.unit.gil_events import MS, US
 from tests.unit.lock_scenes import TURN, joined, taking_turns
 
@@ -91,6 +92,51 @@ def test_without_the_lock_what_was_slept_in_it_is_not() -> None:
     free = without_lock(made, 4, Wakes.none(), (0,))
     assert held.speedup_bound == pytest.approx(1, abs=0.05)
     assert free.speedup_bound == pytest.approx(2, abs=0.15)
+
+
+def throttled(*, names: tuple[str, ...] = (), fed: bool = True, blocks: int = 1) -> Process:
+    """Two of four threads may be in at once: those that have it take all jobs, while the others wait for it.
+
+    They are a pool's, if `fed`, and the others wait in so many `blocks`.
+    """
+    pool = library("_worker", "/usr/lib/python3.12/concurrent/futures/thread.py")
+    made = Scene(5, {"job": [own("job"), *([pool] if fed else [])]})
+    made.hold(0, 20 * US, 0, "start")
+    for thread in (1, 2):
+        for at in range(MS + thread * 10 * US, 200 * MS, 5 * MS):
+            made.hold(at, at + 5 * US, thread, "job")
+    for thread in (3, 4):
+        for part in range(blocks):
+            begin, end = (MS + at * 195 * MS // blocks for at in (part, part + 1))
+            made.block(begin, end - US, thread, at="job", by=1, woken=end - 10 * US, wake="job")
+        made.hold(196 * MS + thread * 10 * US, 196 * MS + thread * 10 * US + 5 * US, thread, "job")
+    built = made.process(200 * MS)
+    called = names or tuple(one.name for one in built.threads)
+    return replace(
+        built, threads=tuple(one._replace(name=name) for one, name in zip(built.threads, called, strict=True))
+    )
+
+
+def test_without_the_lock_threads_share_what_only_some_did_because_of_it() -> None:
+    """Each thread's own work kept, 200 ms would stay 200 ms: "at most 1 x as fast" is what a raised number belies."""
+    assert without_lock(throttled(), 4, Wakes.none(), (0,)).speedup_bound == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(("blocks", "bound"), [(1, 1), (40, 2)])
+def test_the_lock_may_be_what_they_take_jobs_by(blocks: int, bound: int) -> None:
+    """One that each waits for time and again, while one does more than the others; once in a life it is no queue."""
+    made = throttled(fed=False, blocks=blocks)
+    assert without_lock(made, 4, Wakes.none(), (0,)).speedup_bound == pytest.approx(bound, abs=0.1)
+
+
+def test_threads_that_do_other_work_do_not_share_it() -> None:
+    made = throttled(names=("MainThread", "reader", "writer", "checker", "sweeper"))
+    assert without_lock(made, 4, Wakes.none(), (0,)).speedup_bound == pytest.approx(1, abs=0.05)
+
+
+def test_what_threads_do_not_wait_for_the_gil_they_do_not_do_for_others_without_it() -> None:
+    """They wait for the lock, which stays."""
+    assert what_if(throttled(), 4).speedup_bound == pytest.approx(1, abs=0.05)
 
 
 def test_without_the_lock_the_gil_stays() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from giltrace.analysis.durations import duration
 from giltrace.analysis.findings.convoy import find_convoys
+from giltrace.analysis.findings.long_interval import LONG_NS
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.usage import DEFAULT_SWITCH_INTERVAL_NS, switch_interval
 from giltrace.timeline.model import Process
@@ -16,14 +17,38 @@ from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
 
 def steps(wait: int, interval_us: int, number: int = 50) -> Process:
     """Thread 1 counts; thread 2 sleeps 1 ms, waits, holds 10 us; each wait's first timed wait is `interval_us` long."""
+    return process(changing((wait, interval_us, number)))
+
+
+def changing(*parts: tuple[int, int, int]) -> Script:
+    """See `steps`; one part after the other."""
     script, at = Script(), 0
-    for _ in range(number):
+    for wait, interval_us in [(wait, interval_us) for wait, interval_us, number in parts for _ in range(number)]:
         wants = at + MS
         script.acquire(at, 1).request(wants, 2).timeout(wants + interval_us * US, 2, us=interval_us)
         end = wants + wait
         script.release(end, 1, forced=True).acquire(end + US, 2).release(end + 11 * US, 2)
         at = end + 12 * US
-    return process(script)
+    return script
+
+
+def test_estimates_are_made_of_the_waits_under_one_interval_and_their_time() -> None:
+    """Steps of 11 ms for most of the time, after some of 3 ms: with Python's own interval they take 6 ms."""
+    (found,) = find_convoys(process(changing((2 * MS, 2000, 40), (10 * MS, 10_000, 60))))
+    assert found.switch_interval_ns == 10 * MS
+    assert [one.switch_interval_ns for one in found.estimates] == [5 * MS, MS, 500 * US, 100 * US]
+    for one in found.estimates:
+        assert one.wait_per_step_ns == pytest.approx(one.switch_interval_ns, rel=0.02)
+        assert one.steps_per_s == pytest.approx(1e9 / (MS + one.switch_interval_ns), rel=0.05)
+
+
+def test_of_an_interval_that_became_long_no_convoy_is_told_and_how_holds_ended() -> None:
+    made = process(changing((5 * MS, 5000, 40), (400 * MS, 400_000, 8)))
+    verdict = judge(made)
+    assert verdict.summary.startswith("Starved by the switch interval: it was 400 ms")
+    assert "by themselves" not in verdict.summary
+    assert find_convoys(made) == ()
+    assert "by themselves" in judge(starved(500 * MS, 100_000_000, 50 * US)).summary
 
 
 def test_is_read_off_timed_out_waits_and_where_it_changed() -> None:
@@ -85,7 +110,10 @@ def test_a_convoy_waits_for_about_one_interval(wait: int, interval_us: int, kind
     verdict = judge(made)
     assert verdict.kind == kind
     convoys = find_convoys(made)
-    assert [convoy.switch_interval_ns for convoy in convoys] == [interval_us * US] * (kind == "convoy")
+    # Of a long one the verdict tells, and nothing else.
+    told = kind == "convoy" and interval_us * US < LONG_NS
+    assert verdict.summary.startswith("Starved") is (kind == "convoy" and not told)
+    assert [convoy.switch_interval_ns for convoy in convoys] == [interval_us * US] * told
     assert all(one.switch_interval_ns < interval_us * US for convoy in convoys for one in convoy.estimates)
 
 

@@ -89,7 +89,7 @@ def convoys(f: Figures) -> Convoys:
     nobody = np.zeros(len(f.lives), np.int64)
     if not waits.any():
         return Convoys([], usage.Steps(nobody, nobody, nobody), waits)
-    waits &= (f.competed >= CONVOY_COMPETED_INTERVALS * interval) & _until_forced(process)
+    waits &= (f.competed >= CONVOY_COMPETED_INTERVALS * interval) & until_forced(process)
     steps = usage.convoy_steps(process, waits, f.competed, CONVOY_HOLD_NS)
     competed = np.bincount(process.waits["thread"], f.competed, len(f.lives))
     had = f.lives - (f.waited - competed)
@@ -101,7 +101,7 @@ def convoys(f: Figures) -> Convoys:
     return Convoys(sorted(np.flatnonzero(caught).tolist(), key=lambda i: -int(steps.number[i])), steps, waits)
 
 
-def _until_forced(process: Process) -> Bools:
+def until_forced(process: Process) -> Bools:
     """Which waits saw a thread give the GIL up because it was asked to."""
     waits, holds = process.waits, process.holds
     found = np.zeros(len(waits), np.bool_)

@@ -9,6 +9,7 @@ from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.contention import instead_of_threads
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
+from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import AWAITED, BlockCause
 from giltrace.timeline.model import State
@@ -54,7 +55,7 @@ def one_line(f: Costed) -> Verdict | None:
     """Does the end hang on what one line of a thread sleeps for, and hardly on any wait for the GIL?
 
     Of a main thread that is no answer: a server's sleeps until somebody comes. Nor is it where nobody waits for that
-    line but who joins its thread.
+    line but who joins its thread, nor where a thread was late each time that the end happens not to hang on.
     """
     if not len(f.process.blocks) or not f.on_path or f.costs.of_path().sum() > QUIET_SHARE * f.wall:
         return None
@@ -62,7 +63,7 @@ def one_line(f: Costed) -> Verdict | None:
     share = most.ns / f.wall
     if most.doing != Doing.ASLEEP.label or share < PATH_SHARE or most.site.thread == "MainThread":
         return None
-    if not most.site.own_function or not (f.lasting_share > QUIET_SHARE or _awaited(f)):
+    if not most.site.own_function or not (f.lasting_share > QUIET_SHARE or _awaited(f)) or _late(f):
         return None
     return Verdict(
         "io-bound-handoff",
@@ -72,6 +73,15 @@ def one_line(f: Costed) -> Verdict | None:
         "The GIL is not the limit here: wait for less there, or let several threads do that at once.",
         {"path_share": share, "contended_share": f.contended_share, "held_share": f.held_share},
     )
+
+
+def _late(f: Costed) -> bool:
+    """Did a thread lose much of its life to waits for the GIL, more than one, and had no time to spare: for other
+    threads it waited less? Where it waits for them anyway, as a stage does for a slower one, it only does so later.
+    """
+    again = np.bincount(f.process.waits["thread"], minlength=len(f.waited)) > 1
+    spare = usage.sum_by_thread(f.process, f.process.blocks)
+    return bool((again & (f.waited > QUIET_SHARE * f.lives) & (spare < f.waited)).any())
 
 
 def _awaited(f: Costed) -> bool:

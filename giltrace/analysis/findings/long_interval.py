@@ -8,7 +8,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures, until_forced
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.wait_causes import competed_ns
 from giltrace.timeline.axis import Bools
@@ -75,10 +75,12 @@ def long_interval(f: Figures) -> Verdict | None:
     first = found.threads[0]
     share = float(f.waited[first] / f.lives[first])
     more = f" (and {len(found.threads) - 1} more)" if len(found.threads) > 1 else ""
+    forced = bool((until_forced(f.process) & found.waits).any())
+    kept = "for so long before they were made to give it up" if forced else "until they gave it up by themselves"
     return Verdict(
         "convoy",
         f"Starved by the switch interval: it was {duration(found.interval_ns)} where Python starts with "
-        f"{duration(usage.DEFAULT_SWITCH_INTERVAL_NS)}, so threads kept the GIL until they gave it up by themselves. "
+        f"{duration(usage.DEFAULT_SWITCH_INTERVAL_NS)}, so threads kept the GIL {kept}. "
         f"Thread {f.name(first)!r}{more} waited up to {duration(found.longest_ns)} before short steps: "
         f"{percent(share)} of its life.",
         "Find the call of sys.setswitchinterval(), in your code or a library's, and set it back to "

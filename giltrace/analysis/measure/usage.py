@@ -364,18 +364,24 @@ class Steps(NamedTuple):
     median_wait: Ints
 
 
+def step_waits(process: Process, chosen: npt.NDArray[np.bool_], longest_hold: int) -> Ints:
+    """The `chosen` waits (bool, one per wait) that each led to a hold of at most `longest_hold` ns, given up
+    voluntarily: their numbers.
+    """
+    led = np.flatnonzero(chosen & (process.waits["hold"] >= 0))
+    holds = process.holds[process.waits["hold"][led]]
+    unforced = (holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
+    step: Ints = led[unforced & (lengths(process.waits)[led] > 0) & (lengths(holds) <= longest_hold)]
+    return step
+
+
 def convoy_steps(process: Process, chosen: npt.NDArray[np.bool_], competed: Ints, longest_hold: int) -> Steps:
     """Holds of at most `longest_hold` ns given up voluntarily, each after a `chosen` wait (bool, one per wait).
 
     `competed` (ns, one per wait) is for how long another thread ran with the GIL meanwhile.
     """
-    waited, lost = np.zeros((2, len(process.holds)), np.int64)
-    led = chosen & (process.waits["hold"] >= 0)
-    waited[process.waits["hold"][led]] = lengths(process.waits)[led]
-    lost[process.waits["hold"][led]] = competed[led]
-    unforced = (process.holds["flags"] & (np.uint8(Flag.FORCED) | _PARTIAL)) == 0
-    step = unforced & (waited > 0) & (lengths(process.holds) <= longest_hold)
-    thread, waited, lost = process.holds["thread"][step], waited[step], lost[step]
+    step = step_waits(process, chosen, longest_hold)
+    thread, waited, lost = process.waits["thread"][step], lengths(process.waits)[step], competed[step]
     count = np.bincount(thread, minlength=len(process.threads)).astype(np.int64)
     first = np.cumsum(count) - count
     ordered = waited[np.lexsort((waited, thread))]

@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.replay.crews import fed_crews, levelled
 from giltrace.analysis.results import WhatIf
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.model import Process, State
@@ -17,6 +18,7 @@ def released(process: Process, sites: Sites, hogs: tuple[Hog, ...], replayed: Wh
 
     What others do with the GIL is still done one by one. And a thread wants the GIL back after such a call: as often as
     it was a hog, it waits for whoever has it, for as long as that one goes on, or until the switch interval is over.
+    Threads that take jobs from a queue may share them anew.
     """
     if not hogs:
         return ()
@@ -27,6 +29,7 @@ def released(process: Process, sites: Sites, hogs: tuple[Hog, ...], replayed: Wh
     busy = usage.sum_by_thread(process, holds)
     if process.has_sched:
         busy = busy + usage.state_sums(process)[:, State.OFF_RUNNING]
+    busy = levelled(busy, fed_crews(process))
     workers = [thread.end for thread in process.threads if thread.tid != process.pid]
     tail = process.end - max(workers, default=process.end)
     found = []

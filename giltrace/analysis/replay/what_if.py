@@ -13,6 +13,7 @@ import numpy as np
 
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.off_gil import off_gil
+from giltrace.analysis.replay.crews import Crew, fed_crews, lock_crews, shared, without_work
 from giltrace.analysis.replay.native_locks import Wakes, native_wakes
 from giltrace.analysis.replay.program import Program, read_program
 from giltrace.analysis.results import WhatIf, WhatIfPoint
@@ -34,8 +35,9 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
     else it had them all.
 
     Kept are each thread's order of work, its CPU demand and the time that it was blocked; a thread that started or
-    joined another one does so again. Waits for the GIL fall away. It is a bound: locks and queues between threads,
-    caches and memory would cost something. The `native_wakes` are worked out if they are not given.
+    joined another one does so again. But who takes jobs from a queue may do more or fewer of them. Waits for the GIL
+    fall away. It is a bound: locks and queues between threads, caches and memory would cost something. The
+    `native_wakes` are worked out if they are not given.
     """
     machine = max(machine, 1) if machine else int(process.runs["core"].max(initial=0)) + 1
     had = process.cores or Cores(machine)
@@ -63,14 +65,16 @@ def what_if(process: Process, machine: int, native: Wakes | None = None) -> What
 def without_lock(process: Process, cores: int, native: Wakes, locks: tuple[int, ...]) -> WhatIfPoint:
     """Replay a process on so many cores without some of its locks, given by their numbers, and with its GIL, if any.
 
-    All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time.
+    All else that threads waited for each other for stays, and what was done with a GIL is done by one at a time. Those
+    that waited in the locks may share their jobs anew: who had such a lock may have taken the next one as well.
     """
     program = read_program(process, cores, native, without=locks)
     held = int(usage.state_sums(process)[:, State.HOLDING_RUNNING].sum())
     if not process.has_sched:
         held = int(usage.sum_by_thread(process, process.holds).sum())
     measured = process.end - process.start
-    makespan = min(max(replay(program, cores), held if process.gils == 1 else 0), measured)
+    least = replay_shared(program, cores, lock_crews(process, program, locks))
+    makespan = min(max(least, held if process.gils == 1 else 0), measured)
     return WhatIfPoint(cores, makespan, measured / makespan if makespan else 1.0)
 
 
@@ -81,6 +85,7 @@ class _Bound:
         self.measured = process.end - process.start
         self._had = cores
         self._program = program
+        self._crews = fed_crews(process)
         self._threads = max(len(process.threads), 1)
         self._known: dict[int, int] = {}
         self._unlimited = self._replayed(self._threads)
@@ -103,7 +108,7 @@ class _Bound:
     def _replayed(self, cores: int) -> int:
         cores = min(cores, self._threads)
         if cores not in self._known:
-            self._known[cores] = replay(self._program, cores)
+            self._known[cores] = replay_shared(self._program, cores, self._crews)
         return self._known[cores]
 
     def _point(self, cores: int, makespan: int) -> WhatIfPoint:
@@ -129,6 +134,24 @@ def replay(program: Program, cores: int) -> int:
     return _Replay(program, cores).run()
 
 
+def replay_shared(program: Program, cores: int, known: tuple[Crew, ...]) -> int:
+    """How long (ns) it takes at least, however crews share their work among their threads.
+
+    It does not end before the others have done theirs, nor before a crew has, from its first thread's beginning on; and
+    all that needs a core has to have one. No thread is relieved of more than what others have time for now.
+    """
+    kept = replay(program, cores)
+    if not known:
+        return kept
+    others = _Replay(without_work(program, known), cores)
+    relieved = sum(crew.waited for crew in known)
+    least = max(others.run(), int(program.cpu.sum()) // cores, kept - relieved)
+    for crew in known:
+        began = min(others.began.get(thread, 0) for thread in crew.threads.tolist())
+        least = max(least, began + shared(program, crew))
+    return min(kept, least)
+
+
 class _Replay:
     def __init__(self, program: Program, cores: int) -> None:
         self.program = program
@@ -149,6 +172,8 @@ class _Replay:
         self.events: list[tuple[int, int, int, int]] = []
         self.order = 0
         self.end = 0
+        # When each thread began.
+        self.began: dict[int, int] = {}
 
     def run(self) -> int:
         """Replay everything and return when everything is over."""
@@ -163,6 +188,7 @@ class _Replay:
             if self.left[thread]:
                 self.ready.append(thread)
             elif what == _BEGIN:
+                self.began[thread] = now
                 self._begin_step(now, thread)
             else:
                 self._finish_step(now, thread)

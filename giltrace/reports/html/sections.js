@@ -41,7 +41,8 @@ function tiles(process) {
     [duration(longest), "the longest wait"],
     [whole(sum(gils, "handoffs")), "hand-offs"],
     ...(whatIf ? [[whole(sum(gils, "switch_requests")), "switch requests"],
-      [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`]] : []),
+      tellsNothing(whatIf) ? [`≤ ${duration(whatIf.untold_ns)}`, `of waiting gone without a GIL, on ${allowedText(whatIf)}`]
+        : [`≤ ${whatIf.speedup_bound.toFixed(2)} x`, `without a GIL, on ${allowedText(whatIf)}`]] : []),
   ];
   return element("div", { class: "tiles" },
     ...all.map(([value, about]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, about))));
@@ -76,9 +77,23 @@ function findingsCard(process) {
 
 const allowedText = (whatIf) => (whatIf.quota === null ? plural(whatIf.cores, "core") : `${whatIf.quota} CPUs`);
 
+// The end hung on something else than waits that would be gone without a GIL: a factor would argue against them.
+const tellsNothing = (whatIf) => whatIf.untold_ns > 0 && whatIf.speedup_bound < 1.1;
+
+function untoldText(whatIf, endOf) {
+  const why = whatIf.by_clock
+    ? `The end of the ${endOf} hung on the clock or on what came from outside, so how long it took says nothing of how much got done.`
+    : `The end of the ${endOf} hardly hung on waits for the GIL, so it would hardly come sooner `
+      + `(${duration(whatIf.measured_ns)} would take at least ${duration(whatIf.makespan_ns)}).`;
+  return `${why} But up to ${duration(whatIf.untold_ns)} of waiting for the GIL, all threads together, would be gone on `
+    + `${plural(whatIf.cores, "core")}: what threads waited with would be done sooner.`;
+}
+
 function whatIfCard(process) {
   const { what_if: whatIf } = process;
   if (!whatIf) return null;
+  const untold = whatIf.untold_ns ? element("p", { class: "soft small" }, untoldText(whatIf, process.end_of)) : null;
+  if (tellsNothing(whatIf)) return card("Without a GIL", "", { class: "half", id: "what-if" }, untold);
   const pointRow = (name, point) => [name, duration(point.makespan_ns), `≤ ${point.speedup_bound.toFixed(2)} x`];
   const points = whatIf.by_cores.map((point, at) =>
     pointRow(at === whatIf.by_cores.length - 1 ? allowedText(whatIf) : plural(point.cores, "core"), point));
@@ -88,7 +103,7 @@ function whatIfCard(process) {
     + "thread had the GIL, waited for that one (a lock, a queue, an answer) and not for the world.") : null;
   return card("Without a GIL", "a bound, not a prediction: the recording replayed without its waits, with its CPU time, cores as the only limit",
     { class: "half", id: "what-if" }, table(["on", "at least", "faster by"],
-      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row))), { label: "without a GIL" }).made, woken);
+      [["as recorded", duration(whatIf.measured_ns), "1 x"], ...points].map((row) => element("tr", {}, ...cells(row))), { label: "without a GIL" }).made, woken, untold);
 }
 
 function stateBar(name, states) {
