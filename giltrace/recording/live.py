@@ -63,7 +63,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # what is no id is nobody's
         return False
     except PermissionError:
         pass

@@ -19,19 +19,31 @@ class Links:
 
     def __init__(self, files: Folder, path: Path) -> None:
         self._files, self._path = files, path
+        #: What is open, by name; of processes that have ended for one look; and what is followed no more.
         self._open: dict[str, int] = {}
+        self._over: set[str] = set()
+        self._done: set[str] = set()
 
     def look(self) -> None:
-        """Add what there is new; what cannot be opened is none of a tracer's."""
+        """Add what there is new, and take away what nobody writes any more, once its followers have seen its end.
+
+        What cannot be opened is none of a tracer's.
+        """
+        for name in self._over:
+            self._close(name)
+        self._done |= self._over
+        self._over = {name for name in self._open if not os.path.exists(f"/proc/{name.split('-')[1]}")}
         with contextlib.suppress(OSError):
             for name in self._files.names(RECORDED):
-                if name not in self._open:
+                if name not in self._open and name not in self._done:
                     self._open[name] = self._files.open(name)
                     os.symlink(f"/proc/{os.getpid()}/fd/{self._open[name]}", self._path / name)
 
     def close(self) -> None:
         """Take them away: the files themselves are to come in their places."""
-        for name, descriptor in self._open.items():
-            (self._path / name).unlink(missing_ok=True)
-            os.close(descriptor)
-        self._open.clear()
+        for name in list(self._open):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+        os.close(self._open.pop(name))

@@ -177,6 +177,8 @@ class Recording:
         if self._links is None:
             self._crew.stop()
         reports = self._crew.reports
+        if self._links is not None:
+            reports["gil"] = self._gil.report(self._path)  # of all files, now that they are here
         footprint = self._tracer.footprint
         self.meta.stops, self.meta.own_threads = ([list(one) for one in all_] for all_ in astuple(footprint))
         longest = max(footprint.lengths) / 1e6
