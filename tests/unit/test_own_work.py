@@ -12,7 +12,7 @@ import pytest
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.activity import Doing, activity
 from giltrace.analysis.measure.own_work import sampled_line, work_stacks
-from giltrace.analysis.measure.sampled import own_lines, sampled_lines
+from giltrace.analysis.measure.sampled import _MOST_IN_ALL, _instants, own_lines, sampled_lines
 from giltrace.analysis.measure.sites import Sites
 from giltrace.recording.events import SPAN, Spans
 from giltrace.timeline.model import Process
@@ -137,6 +137,13 @@ def test_what_is_seen_for_long_counts_for_long(made: Process) -> None:
     found = sampled_lines(seen)
     assert [int((found.line == number).sum()) for number in range(2)] == [1, 20]
     assert own_lines(seen) == (("calc", "/srv/app.py", 7), ("other", "/srv/app.py", 9))
+
+
+def test_looks_are_bounded_however_long_the_same_was_seen() -> None:
+    edges = np.sort(np.concatenate([np.arange(0, 10**10, 10**6), np.arange(10**10, 10**14, 10**9)]))
+    found = _instants(edges)
+    assert set(edges.tolist()) <= set(found.tolist())
+    assert len(found) <= len(edges) + _MOST_IN_ALL
 
 
 def test_what_the_user_says_is_his_is_his(made: Process) -> None:

@@ -12,7 +12,7 @@ from giltrace.analysis.findings.servers import more_processes
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.sites import Sites
-from giltrace.timeline.axis import Bools
+from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Array, Process
 
 #: For these switch intervals the effect on a convoy is estimated.
@@ -57,7 +57,7 @@ def find_convoys(process: Process, figures: Figures | None = None) -> tuple[Conv
                 waited_ns=int(f.waited[thread]),
                 waited_share=float(f.waited[thread] / life),
                 switch_interval_ns=interval,
-                estimates=_estimates(process, thread, long, interval),
+                estimates=_estimates(process, thread, mine, interval),
                 stack=sites.stack(int(stack)),
             )
         )
@@ -97,15 +97,17 @@ def _interval(process: Process, waits: Array) -> int:
     return int(intervals[len(intervals) // 2])
 
 
-def _estimates(process: Process, thread: int, long: Bools, interval: int) -> tuple[IntervalEstimate, ...]:
+def _estimates(process: Process, thread: int, rows: Ints, interval: int) -> tuple[IntervalEstimate, ...]:
     """What other intervals would make of the thread's steps under this `interval`, while that was set.
+
+    `rows` are the numbers of its waits.
 
     Each interval that a step waits out becomes the other interval, and what a short rest is stays: wake-up latency. A
     long rest is part of another thread's turn, which is as long as the interval too.
     """
     waits = process.waits
-    mine = long & (waits["thread"] == thread)
-    mine &= usage.switch_interval(process, waits["gil"], waits["start"]) == interval
+    mine = np.zeros(len(waits), np.bool_)
+    mine[rows] = usage.switch_interval(process, waits["gil"][rows], waits["start"][rows]) == interval
     steps = waits[usage.step_waits(process, mine, CONVOY_HOLD_NS)]
     if not len(steps):
         return ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.measure.own_code import own_stacks
 from giltrace.analysis.measure.own_line import innermost_own
 from giltrace.analysis.measure.sampled import own_lines, sampled_lines
 from giltrace.analysis.measure.stretches import kinds, main_stacks
@@ -28,7 +29,7 @@ def work_stacks(process: Process) -> npt.NDArray[np.int32]:
     known = process.stacks
     if known is None or not len(process.holds):
         return stack
-    own = np.append(innermost_own(known.table) >= 0, False)
+    own = np.append((innermost_own(known.table) >= 0) | own_stacks(known.table), False)
     blind = np.flatnonzero(~own[stack])
     if not len(blind):
         return stack
@@ -52,22 +53,23 @@ def _sampled(process: Process, known: Stacks, blind: Ints) -> Ints:
     seen = sampled_lines(process)
     if not (seen.line >= 0).any():
         return line
-    holds = process.holds[blind]
+    thread, start, end = (process.holds[name][blind] for name in ("thread", "start", "end"))
     axis = LifeAxis.of_threads(process.threads)
-    first, last = (axis.place(holds["thread"], holds[edge]) for edge in ("start", "end"))
+    first, last = (axis.place(thread, edge) for edge in (start, end))
     # In those that are shorter than the clocks differ, something else may have been seen.
     long = np.flatnonzero((last - first) // gathered.times(process)[blind] > seen.error_ns)
     long = long[np.argsort(first[long], kind="stable")]
     if not len(long):
         return line
-    at = long[np.maximum(np.searchsorted(first[long], seen.place, "right") - 1, 0)]
+    row = np.maximum(np.searchsorted(first[long], seen.place, "right") - 1, 0)
+    at = long[row]
     inside = np.flatnonzero((first[at] <= seen.place) & (seen.place < last[at]))
     if not len(inside):
         return line
-    kind = np.unique(kinds(process, known)[blind], return_inverse=True)[1].ravel()
-    time = holds["start"][at[inside]] + seen.place[inside] - first[at[inside]]
-    middle = (holds["start"][long] + holds["end"][long]) // 2
-    nearest = _nearest((kind[at[inside]], time - process.start), (kind[long], middle - process.start))
+    kind = np.unique(kinds(process, known)[blind[long]], return_inverse=True)[1].ravel()
+    time = start[at[inside]] + seen.place[inside] - first[at[inside]]
+    middle = (start[long] + end[long]) // 2
+    nearest = _nearest((kind[row[inside]], time - process.start), (kind, middle - process.start))
     line[long[nearest >= 0]] = seen.line[inside[nearest[nearest >= 0]]]
     return line
 

@@ -25,6 +25,8 @@ _USUAL = 0.25
 _FINEST = 1_000_000
 #: So many looks at the same are told apart.
 _MOST = 1_000
+#: ... and so many in all, beside the edges of spans.
+_MOST_IN_ALL = 1 << 20
 #: At such an instant nobody looked.
 _UNSEEN = -2
 
@@ -82,7 +84,7 @@ def _instants(edges: Ints) -> Ints:
     """
     edges = distinct(edges)
     gaps = np.diff(edges)
-    step = max(int(np.quantile(gaps, _USUAL)), _FINEST) if len(gaps) else _FINEST
+    step = max(int(np.quantile(gaps, _USUAL)), int(gaps.sum()) // _MOST_IN_ALL, _FINEST) if len(gaps) else _FINEST
     more = np.minimum(gaps // step, _MOST)
     of = np.repeat(np.arange(len(gaps)), more)
     number = np.arange(len(of)) - np.repeat(np.cumsum(more) - more, more)

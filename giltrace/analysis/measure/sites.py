@@ -178,10 +178,14 @@ def _with_sampled(process: Process, top: Ints, tops: list[Top]) -> tuple[Ints, l
     """The same, followed by the lines that a sampler saw (`own_work`)."""
     if process.stacks is None:
         return top, tops
-    number = {one: at for at, one in enumerate(tops)}
-    lines = [Top(line, False, line) for line in own_lines(process)]
-    places = [number.setdefault(line, len(number)) for line in lines]
-    return np.concatenate([top, np.array(places, np.int64)]), list(number)
+    number, found = {one: at for at, one in enumerate(tops)}, list(tops)
+    places = list[int]()
+    for line in (Top(line, False, line) for line in own_lines(process)):
+        if line not in number:
+            number[line] = len(found)
+            found.append(line)
+        places.append(number[line])
+    return np.concatenate([top, np.array(places, np.int64)]), found
 
 
 def _numbered(table: StackTable, place: Ints) -> tuple[Ints, list[Frame]]:

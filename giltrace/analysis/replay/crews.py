@@ -42,16 +42,18 @@ def crews(process: Process, waits: Array, chosen: Bools) -> tuple[Crew, ...]:
     The `waits` would fall away; of threads, from start to end.
     """
     waited = usage.sum_by_thread(process, waits)
-    names = np.array(roles(process))
-    found = []
-    for role in np.unique(names[chosen]).tolist() if len(names) else ():
-        threads = np.flatnonzero(names == role)
-        most = _at_once(process, threads)
+    if not len(process.threads):
+        return ()
+    of_thread = np.unique(np.array(roles(process)), return_inverse=True)[1].ravel()
+    order, found = np.argsort(of_thread, kind="stable"), []
+    for threads in np.split(order, np.cumsum(np.bincount(of_thread))[:-1]):
+        most = _at_once(process, threads) if len(threads) > 1 and chosen[threads].any() else 0
         if most > 1:
             found.append(Crew(threads, most, int(waited[threads].sum())))
     return tuple(found)
 
 
+@once
 def fed_crews(process: Process) -> tuple[Crew, ...]:
     """The crews whose threads were seen where jobs are taken from a queue, with what they waited for a GIL."""
     return crews(process, process.waits, _fed(process))
