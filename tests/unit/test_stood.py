@@ -76,6 +76,14 @@ def test_threads_that_all_stand_in_locks_may_be_a_deadlock() -> None:
     assert told.endswith(DEADLOCK)
 
 
+def test_a_main_thread_that_nobody_knows_of_may_be_what_others_wait_for() -> None:
+    scene = asleep({}, "join", "get").block(10 * MS, END, 0, at="join", owned=False)
+    made = scene.block(10 * MS, END, 1, at="get", lock=1, owned=False).process(END)
+    main, *others = made.threads
+    assert DEADLOCK not in stood(Figures(replace(made, threads=(*made.threads, main._replace(tid=made.pid)))))
+    assert DEADLOCK in stood(Figures(replace(made, threads=(main, *others))))
+
+
 def test_who_waits_with_a_limit_goes_on_by_itself() -> None:
     scene = asleep({}, "join", "get").block(10 * MS, END, 0, at="join", owned=False)
     made = scene.block(10 * MS, END, 1, at="get", lock=1, owned=False, timed=True).process(END)

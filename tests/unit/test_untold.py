@@ -60,7 +60,8 @@ def test_waits_that_the_end_did_not_hang_on_are_told() -> None:
 
 def test_an_end_by_the_clock_is_told_as_that() -> None:
     assert told(served(main_sleeps=True)).by_clock
-    assert told(replace(served(), end_of="recording")).by_clock
+    for end_of in ("recording", "window"):
+        assert told(replace(served(), end_of=end_of)).by_clock
 
 
 def test_nothing_is_told_where_hardly_anybody_waited_or_no_core_is_left() -> None:

@@ -28,24 +28,26 @@ def imports(f: Costed) -> Verdict | None:
         return None
     share = float(of_thread.max() / f.wall)
     most, waiters = int(of_thread.argmax()), int(np.count_nonzero(of_thread))
-    modules = told_modules(f, f.costs)
+    named, ns = lost_modules(f, f.costs)
+    most_of = "Most was lost to" if 2 * ns >= of_thread.sum() else "Of that,"
+    modules = f" {most_of} {named}." if named else ""
     others = f" ({plural(waiters, 'thread')} waited {duration(int(of_thread.sum()))} in all)" if waiters > 1 else ""
     return Verdict(
         "cpu-bound-contention",
         f"Imports: thread {f.name(most)!r} waited {duration(of_thread[most])} for the GIL, {percent(share)} of the "
         f"time, while other threads imported modules{others}: compiling and running a module's code keeps the GIL."
-        f"{modules and f' Most was lost to {modules}.'}",
+        f"{modules}",
         "Import before the threads start, or before the service takes requests. Where "
         "modules are compiled each time (no __pycache__ that can be written), compile them once: python -m compileall.",
         {"import_share": share, "waited_ns": int(of_thread.sum()), "longest_wait_ns": int(lost.max())},
     )
 
 
-def told_modules(f: Costed, costs: Costs) -> str:
-    """The modules that most time was lost to, and how much: "sqlalchemy.orm (310 ms) and flask (42.0 ms)"."""
+def lost_modules(f: Costed, costs: Costs) -> tuple[str, int]:
+    """The modules that most time was lost to: "sqlalchemy.orm (310 ms) and flask (42.0 ms)", and ns of all of these."""
     lost = costs.ns[:, Cause.IMPORT]
     if f.process.stacks is None or not lost.any():
-        return ""
+        return "", 0
     module, names = imported(f.process.stacks.table)
     held = stretches(f.process)
     # A class for what was imported without a module's code on the stack, and one for all else.
@@ -56,5 +58,7 @@ def told_modules(f: Costed, costs: Costs) -> str:
     whole = np.bincount(wait, weights=ns, minlength=len(lost))
     spent = packages(names, np.bincount(of, ns * (lost / np.maximum(whole, 1))[wait], len(names)))
     most = sorted(spent, key=lambda name: -spent[name])[:MOST_TOLD]
-    told = [f"{name} ({duration(spent[name])})" for name in most if spent[name] > LEAST_SHARE * lost.sum()]
-    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    most = [name for name in most if spent[name] > LEAST_SHARE * lost.sum()]
+    told = [f"{name} ({duration(spent[name])})" for name in most]
+    named = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    return named, sum(spent[name] for name in most)

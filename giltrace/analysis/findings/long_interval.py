@@ -46,7 +46,7 @@ def find_long_interval(f: Figures) -> LongInterval | None:
     interval = usage.switch_interval(process, waits["gil"], waits["start"])
     if not (interval >= LONG_NS).any():
         return None
-    over = np.where(interval >= LONG_NS, f.competed - default, 0)
+    over = np.where(interval >= LONG_NS, f.causes[:, 0] - default, 0)  # who runs C code does not heed a request
     brief = np.zeros(len(waits), np.bool_)
     led = waits["hold"] >= 0
     brief[led] = usage.lengths(process.holds)[waits["hold"][led]] <= default
@@ -104,13 +104,16 @@ def nobody_asked(f: Figures) -> str:
     """
     process, waits, default = f.process, f.process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
     interval = usage.switch_interval(process, waits["gil"], waits["start"])
-    mine = (interval >= LONG_NS) & (f.competed >= 2 * default)
+    if not (interval >= LONG_NS).any():
+        return ""
+    python = f.causes[:, 0]
+    mine = (interval >= LONG_NS) & (python >= 2 * default)
     if not mine.any() or competed_ns(process, chosen=mine) <= QUIET_SHARE * f.had:
         return ""
     return (
         f" The switch interval was {duration(int(np.median(interval[mine])))} where Python starts with "
         f"{duration(default)}, so threads kept the GIL until they gave it up by themselves, or for so long; others "
-        f"waited up to {duration(int(usage.lengths(waits[mine]).max()))} at once. Find the call of "
+        f"waited up to {duration(int(python[mine].max()))} at once. Find the call of "
         f"sys.setswitchinterval(), and set it back to {default / 1e9:g}: the whole takes as long, but each thread "
         "waits for less at a time."
     )

@@ -11,7 +11,7 @@ from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.figures import ONE_CORE
 from giltrace.analysis.findings.hogs import CALLED_FOR
 from giltrace.analysis.findings.hogs import advice as hog_advice
-from giltrace.analysis.findings.imports import told_modules
+from giltrace.analysis.findings.imports import lost_modules
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.sites import Sites, function_of, main_site
@@ -113,7 +113,7 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
         if cause is Cause.COLLECTION and culprit is not None:
             called = culprit.where in [site.where for site in figures.called_for]
             advice = CALLED_FOR if called else advice
-        if cause is Cause.IMPORT and (modules := told_modules(figures, costs)):
+        if cause is Cause.IMPORT and (modules := lost_modules(figures, costs)[0]):
             summary += f": {modules}"
         waits = np.flatnonzero(costs.ns[:, cause])
         found.append(

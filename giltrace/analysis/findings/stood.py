@@ -11,6 +11,7 @@ from giltrace.analysis.lock_results import CAUSE_TEXT, without_text
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.asleep_causes import AsleepCause, cause_of_files
 from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause, cause_of_frames
+from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.measure.standing import Stood, longest_idle, where_idle
 from giltrace.text import plural
 
@@ -41,38 +42,50 @@ def stood(f: Figures) -> str:
     known = where_idle(f.process, instant)
     if len(known) < 2:
         return ""
-    what = [_what_for(f, one, instant) for one in known]
+    found = f.activity
+    now = np.flatnonzero((found.start <= instant) & (instant < found.end))
+    row = dict(zip(found.thread[now].tolist(), now.tolist(), strict=True))
+    what = [_what_for(f, one, row.get(one.thread, -1)) for one in known]
+    python = python_threads(f.process)
+    living = {
+        at
+        for at, one in enumerate(f.process.threads)
+        if one.start <= instant <= one.end and (python[at] or one.tid == f.process.pid)
+    }
     some = zip(known[:MOST_TOLD], what[:MOST_TOLD], strict=True)
     told = ", ".join(f"{f.name(one.thread)!r} {for_.text} at {one.where}" for one, for_ in some)
     more = f" and {plural(len(known) - MOST_TOLD, 'more thread')}" if len(known) > MOST_TOLD else ""
-    return f"They stood, {told}{more}: if they should be at work, {_advice(what)}."
+    advice = _advice(what, everybody=living <= {one.thread for one in known})
+    return f"They stood, {told}{more}: if they should be at work, {advice}."
 
 
-def _advice(what: list[_For]) -> str:
-    if _may_be_deadlock(what):
+def _advice(what: list[_For], *, everybody: bool) -> str:
+    if _may_be_deadlock(what, everybody=everybody):
         return "they may wait for each other, a deadlock"
     if any(one.cause in _OF_PROCESSES for one in what):
         return "look at the processes that they wait for"
     return "look at what they wait for there"
 
 
-def _may_be_deadlock(what: list[_For]) -> bool:
-    """Whether all stand in locks, as far as is known, or several in different ones of which one is to be given back.
+def _may_be_deadlock(what: list[_For], *, everybody: bool) -> bool:
+    """Whether `everybody` stands in locks, as far as is known, or several in different ones of which one is to be given
+    back.
 
     Whoever sleeps, or waits for I/O or a process, goes on by itself, and may be what others wait for.
     """
     stuck = [one for one in what if one.lock >= 0 or one.unknown]
-    if len(stuck) == len(what):
+    if everybody and len(stuck) == len(what):
         return True
     locks = {one.lock for one in stuck if not one.unknown}
     return len(locks) > 1 and any(one.cause in _GIVEN_BACK for one in stuck if not one.unknown)
 
 
-def _what_for(f: Figures, one: Stood, instant: int) -> _For:
-    """What a thread stood there for: by the block that it was in, its stack, or its sampled frames."""
+def _what_for(f: Figures, one: Stood, row: int) -> _For:
+    """What a thread stood there for: by the block that it was in, its stack, or its sampled frames.
+
+    `row` is that of what it did then, -1 if that is not known.
+    """
     found, process = f.activity, f.process
-    here = np.flatnonzero((found.thread == one.thread) & (found.start <= instant) & (instant < found.end))
-    row = int(here[0]) if len(here) else -1
     block = int(found.block[row]) if row >= 0 else -1
     if block >= 0:
         cause = BlockCause(int(f.block_causes[block])).label

@@ -29,7 +29,7 @@ def with_untold(f: Costed, replayed: WhatIf) -> WhatIf:
 
 
 def _ended_by_clock(f: Costed) -> bool:
-    if f.process.end_of == "recording":
+    if f.process.end_of != "process":
         return True
     asleep = (Doing.ASLEEP.label, Doing.LOCK.label)
     slept = sum(row.ns for row in f.on_path if row.site.thread == "MainThread" and row.doing in asleep)
