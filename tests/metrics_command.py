@@ -32,7 +32,7 @@ def in_turn():
 
 def hog():
     while True:
-        sum(range(12_000_000))
+        sum(range(40_000_000))
         time.sleep(0.2)
 
 threads = [(compute, f"cpu-{i}") for i in range(2)] + [(in_turn, f"io-{i}") for i in range(4)] + [(hog, "hog")]

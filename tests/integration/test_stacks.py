@@ -114,7 +114,7 @@ heap = [[number] for number in range(200_000)]
 def works():
     for _ in range(6):
         gc.collect()  # COLLECT
-        for _ in range(400_000): pass  # COMPUTE
+        for _ in range(1_500_000): pass  # COMPUTE
 thread = threading.Thread(target=works, name="works")
 thread.start()
 while thread.is_alive():
