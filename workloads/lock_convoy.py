@@ -1,7 +1,7 @@
 """Six threads go round one lock: each turn takes 0.1 ms, and whoever had one is the last in the queue for the next.
 
 A step asks something for 0.1 ms with the lock taken, and something else for 0.1 ms without; both asleep. With so many
-threads the lock is nearly always taken, so that they go to sleep for it, and are woken up, thousands of times per second.
+threads the lock is nearly always taken: they go to sleep for it, and are woken up, thousands of times per second.
 
 What to look for: zoomed in, each thread's track is a row of short violet blocks, and each arrow leads from one thread
 to the next: the lock goes round, thousands of times per second. With `--threads 1` there are none.
