@@ -77,6 +77,10 @@ class Terminal:
         self._wait(lambda: [path.read_text() if path.exists() else ""], lambda text: text.endswith("\n"), "the end")
         return int(path.read_text())
 
+    def ended(self) -> bool:
+        """Whether the program has."""
+        return (self._folder / "status").exists()
+
     def errors(self) -> str:
         path = self._folder / "errors"
         return path.read_text() if path.exists() else ""

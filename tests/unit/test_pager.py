@@ -64,7 +64,13 @@ def test_one_who_leaves_early_or_interrupts_sees_no_error(recording: Path, tmp_p
     with run(tmp_path, "report", recording, "--all") as terminal:
         terminal.wait_for(r"\n:\s*\Z")
         terminal.press("C-c")
-        terminal.press("q")
+
+        def left() -> bool:
+            # `less` throws away what is typed while it is being interrupted.
+            terminal.press("q")
+            return terminal.ended()
+
+        terminal.wait_until(left, "the end")
         assert terminal.status() == 0
         assert terminal.is_as_before()
     assert terminal.errors() == ""
