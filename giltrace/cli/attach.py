@@ -111,8 +111,9 @@ def attach(
         look(pid, folder, collectors, seconds=seconds, force=force, begun=partial(_announce, pid, seconds))
     else:
         depth = (stacks or StackDepth.full).frames
-        exact = partial(_exactly, pid, folder, collectors, depth=depth, ring=size, seconds=seconds)
-        exact(force=force, allow_seccomp=allow_seccomp)
+        _exactly(
+            pid, folder, collectors, depth=depth, ring=size, seconds=seconds, force=force, allow_seccomp=allow_seccomp
+        )
     show(folder, trace, no_trace=no_trace)
 
 
@@ -137,8 +138,17 @@ def _exactly(
     """Record with the tracer in the process, and say how that was left, if there is anything to be said."""
     from giltrace.launch.attach.session import attach as run
 
-    how = partial(run, depth=depth, ring=ring, seconds=seconds, force=force, allow_seccomp=allow_seccomp)
-    outcome = how(pid, folder, collectors, progress=_flies if ring else _progress)
+    outcome = run(
+        pid,
+        folder,
+        collectors,
+        depth=depth,
+        ring=ring,
+        seconds=seconds,
+        force=force,
+        allow_seccomp=allow_seccomp,
+        progress=_flies if ring else _progress,
+    )
     end_of_line()
     for line in outcome.said:
         print(f"giltrace: {line}", file=sys.stderr)

@@ -121,12 +121,13 @@ class Recording:
         self._next_look_ns = 0
         self._crew = Crew([self._gil, *collectors], None)
         # A ring is followed while it grows.
-        self._links = Links(place.files, path) if ring and not place.is_direct else None
+        self._follows = ring > 0 and not place.is_direct
+        self._links = Links(place.files, path)
         told: dict[str, str] = {}
         self._crew.prepare(path, told)
         plan = Plan(depth, ring, int(told.get(WAIT_LIMIT, 0)), int(told.get(HOLD_LIMIT, 0)))
         try:
-            files = None if self._links is None else place.files
+            files = place.files if self._follows else None
             self._crew.start(Session(path, process.pid, None, files), alone=bool(self.meta.ids))
             self._tracer = AttachedTracer(target, place, plan, ending)
             self.meta.holders = gil_holders(process)
@@ -134,8 +135,7 @@ class Recording:
             self.meta.write(path)
         except BaseException:
             self._crew.stop()
-            if self._links is not None:
-                self._links.close()
+            self._links.close()
             raise
 
     @property
@@ -145,7 +145,7 @@ class Recording:
 
     def poll(self) -> None:
         """Keep it going; to be called many times a second."""
-        if self._links is not None:
+        if self._follows:
             self._links.look()
         self._crew.poll()
         self._tracer.poll()
@@ -169,16 +169,15 @@ class Recording:
         said = self._tracer.stop()
         self.meta.end_ns = time.monotonic_ns()
         self.meta.lived = [list(one) for one in self._lived.items()]
-        if self._links is not None:
-            # What follows the files ends before they move.
-            self._crew.stop()
-            self._links.close()
+        if self._follows:
+            self._crew.stop()  # what follows the files ends before they move
+        self._links.close()
         said += self._place.collect(self._path)
-        if self._links is None:
-            self._crew.stop()
         reports = self._crew.reports
-        if self._links is not None:
+        if self._follows:
             reports["gil"] = self._gil.report(self._path)  # of all files, now that they are here
+        else:
+            self._crew.stop()
         footprint = self._tracer.footprint
         self.meta.stops, self.meta.own_threads = ([list(one) for one in all_] for all_ in astuple(footprint))
         longest = max(footprint.lengths) / 1e6
