@@ -84,7 +84,7 @@ def convoys(f: Figures) -> Convoys:
     Threads that are as brief as who waits for them, and wait for many such turns, have no switch interval to lower.
     """
     process = f.process
-    interval = usage.switch_interval(process, process.waits["gil"], process.waits["start"])
+    interval = f.intervals
     waits = usage.lengths(process.waits) >= CONVOY_WAIT_INTERVALS * interval
     nobody = np.zeros(len(f.lives), np.int64)
     if not waits.any():
@@ -316,6 +316,11 @@ class Figures:
         thread, end = holds["thread"][over.hold], holds["end"][over.hold]
         slept = usage.in_state(self.process, State.HOLDING_BLOCKED, thread, over.asked, end)
         return float(slept.sum() / max(int(over.length.sum()), 1))
+
+    @cached_property
+    def intervals(self) -> Ints:
+        """The switch interval (ns) that each wait was under."""
+        return usage.switch_interval(self.process, self.process.waits["gil"], self.process.waits["start"])
 
     @cached_property
     def convoy(self) -> Convoys:

@@ -43,7 +43,7 @@ def find_long_interval(f: Figures) -> LongInterval | None:
     Threads that compute for longer gain nothing by a shorter interval: what they wait less they wait more often.
     """
     process, waits, default = f.process, f.process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
-    interval = usage.switch_interval(process, waits["gil"], waits["start"])
+    interval = f.intervals
     if not (interval >= LONG_NS).any():
         return None
     over = np.where(interval >= LONG_NS, f.causes[:, 0] - default, 0)  # who runs C code does not heed a request
@@ -102,13 +102,13 @@ def nobody_asked(f: Figures) -> str:
     That holds of threads that compute for long, too: these gain nothing by a shorter one, but that each waits for less
     at once.
     """
-    process, waits, default = f.process, f.process.waits, usage.DEFAULT_SWITCH_INTERVAL_NS
-    interval = usage.switch_interval(process, waits["gil"], waits["start"])
+    default = usage.DEFAULT_SWITCH_INTERVAL_NS
+    interval = f.intervals
     if not (interval >= LONG_NS).any():
         return ""
     python = f.causes[:, 0]
     mine = (interval >= LONG_NS) & (python >= 2 * default)
-    if not mine.any() or competed_ns(process, chosen=mine) <= QUIET_SHARE * f.had:
+    if not mine.any() or competed_ns(f.process, chosen=mine) <= QUIET_SHARE * f.had:
         return ""
     return (
         f" The switch interval was {duration(int(np.median(interval[mine])))} where Python starts with "
