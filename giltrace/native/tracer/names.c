@@ -135,13 +135,14 @@ void names_announce(pthread_t thread, const char *name) {
 static _Atomic bool without_gil;
 
 void names_start(bool free_threaded) {
-    atomic_store_explicit(&without_gil, free_threaded, memory_order_relaxed);
+    atomic_store_explicit(&without_gil, free_threaded, memory_order_release);
 }
 
-/* The GIL is held, in this recording, and with a thread state that is current. */
+/* The GIL is held, in this recording, and with a thread state that is current. A thread that ran before the hooks were
+ * there may come here first: `api` is looked at only by one that has met the recording, or its lack of a GIL. */
 static bool may_use_api(const struct thread *thread) {
     bool held = thread->holds && thread->generation == guard_generation();
-    return api.complete && (held || atomic_load_explicit(&without_gil, memory_order_relaxed)) &&
+    return (held || atomic_load_explicit(&without_gil, memory_order_acquire)) && api.complete &&
            api.current_state() != NULL;
 }
 
