@@ -28,7 +28,8 @@ class Usage(NamedTuple):
     """How the threads of one process used its GILs; `violations` say what more lacks than was lost.
 
     `hold_stacks`, `request_stacks` and `sample_stacks` (int32, one per hold, switch request and sample) number the
-    stack at the release and those of the holder that were sampled, -1 where there is none.
+    stack at the release and those of the holder that were sampled, `wait_stacks` the newest of the waiter's own by the
+    time that it asked; -1 where there is none.
     """
 
     holds: Array
@@ -39,6 +40,7 @@ class Usage(NamedTuple):
     request_stacks: npt.NDArray[np.int32]
     samples: Array
     sample_stacks: npt.NDArray[np.int32]
+    wait_stacks: npt.NDArray[np.int32]
 
 
 class _Steps:
@@ -216,8 +218,11 @@ class _Matcher:
         other &= self.events["gil"][following] != self.events["gil"][event]
         return np.where(other, self.events["time"][following], found)
 
-    def waits(self, holds: Array, number: Ints) -> Array:
-        """All waits of non-zero length in step order; `number` is the hold that began last up to each step."""
+    def waits(self, holds: Array, number: Ints) -> tuple[Array, npt.NDArray[np.int32]]:
+        """All waits of non-zero length, and their stacks, sorted by start.
+
+        `number` is the hold that began last up to each step.
+        """
         steps = self.steps
         at = np.flatnonzero(steps.kind == _REQUEST)
         event = steps.event[at]
@@ -237,7 +242,10 @@ class _Matcher:
         acquired_unseen = after == _RELEASE
         waits["end"][acquired_unseen] = holds["start"][waits["hold"][acquired_unseen]]
         self._mend_waits(waits, at, event, after)
-        return waits[waits["end"] > waits["start"]]
+        some = np.flatnonzero(waits["end"] > waits["start"])
+        some = some[np.argsort(waits["start"][some], kind="stable")]
+        # `take` moves whole rows, an index of them each field by itself: ten times slower.
+        return waits.take(some), self.events["stack"][event[some]].astype(np.int32)
 
     def _mend_waits(self, waits: Array, at: Ints, event: npt.NDArray[np.intp], after: npt.NDArray[np.uint8]) -> None:
         """End waits that never led to the GIL and begin those whose request is missing."""
@@ -269,7 +277,7 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, lost
     if len(events) == 0:
         none = np.empty(0, np.int32)
         waits, requests, samples = np.empty(0, WAIT), np.empty(0, SWITCH_REQUEST), np.empty(0, SAMPLE)
-        return Usage(np.empty(0, HOLD), waits, requests, (), none, none, samples, none)
+        return Usage(np.empty(0, HOLD), waits, requests, (), none, none, samples, none, none)
     asks = (events["kind"] == _TIMEOUT) & ((events["flags"] & np.uint8(RecordFlag.SWITCH_REQUEST)) != 0)
     asking, looks = events[asks], events[events["kind"] == Kind.SAMPLE]
     requests, samples = np.empty(len(asking), SWITCH_REQUEST), np.empty(len(looks), SAMPLE)
@@ -279,17 +287,16 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, lost
 
     matcher = _Matcher(events, threads, gils, origin)
     holds, number, stacks = matcher.holds(lost)
-    waits = matcher.waits(holds, number)
+    waits, wait_stacks = matcher.waits(holds, number)
     del matcher.steps, number
     order = np.argsort(holds["start"], kind="stable")
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
     led = waits["hold"] >= 0
     waits["hold"][led] = position[waits["hold"][led]]
-    # `take` moves whole rows, an index of them each field by itself: ten times slower.
-    waits = waits.take(np.argsort(waits["start"], kind="stable"))
     told = tuple(matcher.violations) if matcher.missing > lost else ()
-    return Usage(holds.take(order), waits, requests, told, stacks[order], asking["stack"], samples, looks["stack"])
+    of_holders = asking["stack"], samples, looks["stack"]
+    return Usage(holds.take(order), waits, requests, told, stacks[order], *of_holders, wait_stacks)
 
 
 def usable(events: Array, threads: int) -> tuple[Array, Bools, tuple[str, ...]]:

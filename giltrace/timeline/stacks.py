@@ -20,7 +20,8 @@ def attribute(
 
     A thread that comes back for the GIL stands where it stood when it gave the GIL up, so the stack at an acquire, and
     during the wait before it, is that of the thread's release before. Those that were `gathered` (dtype `GATHERED`)
-    know it. `released` are the stacks at releases if these holds are some of a process's only.
+    know it. Who was not seen to give the GIL up told where it was as it asked for it. `released` are the stacks at
+    releases if these holds are some of a process's only.
     """
     holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
     order = np.lexsort((holds["start"], holds["thread"]))
@@ -29,7 +30,11 @@ def attribute(
     again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
     begin[order[again]] = hold_end[order[again - 1]]
     begin[gathered["hold"]] = gathered["before"]
+    first = np.flatnonzero(waits["hold"] >= 0)
+    first = first[begin[waits["hold"][first]] < 0]
+    begin[waits["hold"][first]] = usage.wait_stacks[first]
     wait = _during(holds, waits, order, begin, hold_end)
+    wait = np.where(wait < 0, usage.wait_stacks, wait)
     whole = np.append(~_torn(table, hold_end if released is None else released), False)
     request, sample = (
         np.where(whole[seen], seen, np.int32(-1)) for seen in (usage.request_stacks, usage.sample_stacks)

@@ -267,11 +267,17 @@ def test_a_thread_that_never_lets_go_is_told(interpreter: Interpreter, kind: str
     """It computes, or is in a C function; one that waits for it may be there, and says so only once."""
     with Running(interpreter.path, kind) as target, attached(target.pid) as source:
         feed = Feed(source)
-        while feed.window.until < feed.window.since + HOLD_BACK_NS or not feed.window.snapshot().threads:
+        told = feed.window.snapshot(ask=ask_kernel)
+        # Who waits looks at the holder, so where it stands is known before it lets go.
+        while (
+            feed.window.until < feed.window.since + HOLD_BACK_NS
+            or not told.threads
+            or (kind == "seized" and not any(culprit.line.function for culprit in told.culprits))
+        ):
             assert source.ended() is None
             time.sleep(0.02)
             feed.update()
-        told = feed.window.snapshot(ask=ask_kernel)
+            told = feed.window.snapshot(ask=ask_kernel)
         feed.close()
     rows = {row.name: row for row in told.threads}
     assert (rows["MainThread"].tid, rows["MainThread"].state) == (target.pid, ThreadState.HOLDING)
@@ -279,7 +285,14 @@ def test_a_thread_that_never_lets_go_is_told(interpreter: Interpreter, kind: str
     assert rows.keys() == {"MainThread", *(["worker-0"] if kind == "seized" else [])}
     assert [process.note for process in told.processes] == [""]
     if kind == "seized":
+        (seized,) = (
+            at for at, text in enumerate((TARGETS / "attached.py").read_text().splitlines(), 1) if "sleep(600)" in text
+        )
         assert told.contended > 0
+        assert (rows["MainThread"].line.function, rows["MainThread"].line.number) == ("<module>", seized)
+        assert rows["MainThread"].line in {culprit.line for culprit in told.culprits}
+        # It has not had the GIL since anybody looked, and says itself where it wants it.
+        assert rows["worker-0"].line.file.endswith("attached.py")
 
 
 @pytest.mark.on_some

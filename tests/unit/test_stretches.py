@@ -9,12 +9,13 @@ import pytest
 
 from giltrace.analysis.measure.blame import find_blame
 from giltrace.analysis.measure.stretches import Source, main_stacks, sourced_stacks, stretches
+from giltrace.recording.layout import Kind
 from giltrace.timeline.blocks import Blocks
 from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import BLOCK, GATHERED, HELD_LOCK, LOCK, SAMPLE, Process, Stacks
 from giltrace.timeline.stacks import attribute
 from tests.unit.analysis_stacks import stack_table
-from tests.unit.gil_events import MS, Script, process
+from tests.unit.gil_events import MS, Script, process, timeline
 
 WAITS, ENDS, ONE, TWO, THREE = range(5)
 TABLE = stack_table([[(name, "app.py", line)] for line, name in enumerate(["waits", "ends", "one", "two", "three"], 1)])
@@ -59,6 +60,20 @@ def told(made: Process) -> list[tuple[int, float, float, int, Source]]:
     return list(zip(found.of.tolist(), start.tolist(), end.tolist(), found.stack.tolist(), source, strict=True))
 
 
+def test_who_was_not_seen_to_give_the_gil_up_told_where_it_was_as_it_asked() -> None:
+    """One waits for good, one comes to a hold. Where a thread gave the GIL up is told of its next wait, as before."""
+    script = Script().acquire(0, 0).request(1, 1).request(2, 2).release(5, 0).acquire(5, 1).request(6, 0).release(9, 1)
+    records = script.acquire(9, 0).release(10, 0).events()
+    stack = {(Kind.REQUEST, 1): ONE, (Kind.REQUEST, 2): TWO, (Kind.RELEASE, 0): ENDS, (Kind.RELEASE, 1): THREE}
+    whose = zip(records.events["kind"].tolist(), records.events["thread"].tolist(), strict=True)
+    records.events["stack"] = [stack.get((Kind(kind), thread), -1) for kind, thread in whose]
+    made = timeline([replace(records, stacks=TABLE)]).processes[0]
+    assert made.stacks is not None
+    assert dict(zip(made.waits["thread"].tolist(), made.stacks.wait.tolist(), strict=True)) == {0: ENDS, 1: ONE, 2: TWO}
+    assert made.stacks.hold_begin.tolist() == [-1, ONE, ENDS]
+    assert made.stacks.hold_end.tolist() == [ENDS, THREE, ENDS]
+
+
 def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
     """It ends at a generator, which gave its value while the chain was read."""
     base, leaf, generator = ("<module>", "app.py", 9), ("leaf", "app.py", 1), ("generator", "app.py", 2)
@@ -67,7 +82,9 @@ def test_a_sample_whose_chain_of_frames_was_torn_is_none() -> None:
     )
     made = holding(1)
     ends, numbers = np.zeros(len(made.holds), np.int32), np.arange(-1, 5, dtype=np.int32)
-    usage = Usage(made.holds, made.waits, made.switch_requests, (), ends, numbers, np.zeros(6, SAMPLE), numbers)
+    waiting = np.full(len(made.waits), -1, np.int32)
+    of_holders = numbers, np.zeros(6, SAMPLE), numbers
+    usage = Usage(made.holds, made.waits, made.switch_requests, (), ends, *of_holders, waiting)
     found = attribute(table, usage, np.empty(0, GATHERED), NO_BLOCKS)
     assert found.sample.tolist() == found.request.tolist() == [-1, 0, 1, -1, -1, 4]
     # What a thread is known to have begun with is no part of anything.

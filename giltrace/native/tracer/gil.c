@@ -279,8 +279,9 @@ static int hook_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const st
     }
     uint64_t switches = gil_state(gil)->switch_number;
     cost_pause(thread, begin);
-    int result = sample_due(left) ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
-                                  : NEXT(timedwait)(cond, mutex, until);
+    int result = sample_due(thread, left)
+                     ? sample_and_wait(thread, gil, cond, mutex, until, asked, NEXT(timedwait), NEXT(lock))
+                     : NEXT(timedwait)(cond, mutex, until);
     /* If the recording ended meanwhile, what is known of this wait ended with it. */
     if (result == ETIMEDOUT && likely(thread->generation == guard_generation())) {
         begin = cost_resume(thread);

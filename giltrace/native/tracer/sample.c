@@ -90,8 +90,8 @@ static uint64_t first_look(const struct thread *thread, struct gil *gil) {
 }
 
 /* Is there somebody to be looked at in a wait that may take `left`? */
-bool sample_due(int64_t left) {
-    return left > 0 && left < MOST_LEFT_NS && stacks_of_others();
+bool sample_due(struct thread *thread, int64_t left) {
+    return left > 0 && left < MOST_LEFT_NS && stacks_of_others(thread);
 }
 
 /* Wait, and look at the holder while there is nothing better to do. The program is to notice nothing of that: the

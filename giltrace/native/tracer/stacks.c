@@ -208,8 +208,12 @@ static uintptr_t word_at(const unsigned char *bytes, uint32_t offset, size_t siz
     return word;
 }
 
-/* Can stacks be had from a thread that runs? */
-bool stacks_of_others(void) {
+/* Can stacks be had from a thread that runs? Where nobody has given the GIL up yet, the stack of the calling thread,
+ * which waits for it, tells. */
+bool stacks_of_others(struct thread *thread) {
+    if (unlikely(atomic_load_explicit(&walking, memory_order_relaxed) == UNPROVEN)) {
+        stacks_here(thread);
+    }
     return atomic_load_explicit(&walking, memory_order_acquire) == PROVEN && !file_careful() && !file_confined();
 }
 

@@ -20,7 +20,7 @@ void stacks_start(const struct elf_object *python, const char *version, unsigned
 uint32_t stacks_own(struct thread *thread, uintptr_t state);
 uintptr_t stacks_own_state(void);
 uint32_t stacks_here(struct thread *thread);
-bool stacks_of_others(void);
+bool stacks_of_others(struct thread *thread);
 uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant);
 void stacks_stop(void);
 void stacks_after_fork(void);

@@ -127,6 +127,13 @@ void uses_request(struct thread *thread, const struct gil *gil, uint32_t interva
     bool under_way = thread->asked ? since < start : !thread->registered && start != 0;
     since = under_way ? start : since;
     publish(gil);
+    if (unlikely(thread->stack == 0) && since != 0 && !count_only()) {
+        /* It has not been seen to give the GIL up: it may never have it in this recording. */
+        thread->stack = stacks_here(thread);
+        if (thread->stack != 0) {
+            store_number(thread, since, GT_STACK, thread->stack);
+        }
+    }
     if (since != 0) {
         store_emit(thread, since, GT_REQUEST, gil->id, interval, under_way ? GT_UNDER_WAY : 0);
     }
@@ -211,7 +218,7 @@ void uses_timed_out(struct thread *thread, struct gil *gil, uint64_t switches, u
         }
     }
     store_emit(thread, clock_ticks_in_order(), GT_TIMEOUT, gil->id, interval, asks ? GT_SWITCH_REQUEST : 0);
-    thread->just_asked = asks && stacks_of_others();
+    thread->just_asked = asks && stacks_of_others(thread);
     thread->timed_out_ns = clock_ns();
     thread->next_look_ns = sample_next(gil, thread->timed_out_ns);
 }

@@ -16,6 +16,8 @@ from giltrace.timeline.holds import match
 from giltrace.timeline.model import RUN, STATE, Flag, Process, Thread
 
 _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
+# What comes after the stack that its thread stands in.
+_TOLD = (Kind.REQUEST, Kind.RELEASE, Kind.SLEPT)
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,11 @@ class Matcher:
 def _newest(
     whole: Array, threads: int, holder: npt.NDArray[np.uint32], sample: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], Ints]:
-    """Where each thread was seen last (at a release, or as `sample` of a `holder`), and on which core."""
+    """Where each thread was seen last (by itself, or as `sample` of a `holder`), and on which core."""
     stack, core = np.full(threads, -1, np.int32), np.full(threads, -1, np.int64)
-    released = ((whole["kind"] == Kind.RELEASE) | (whole["kind"] == Kind.SLEPT)) & (whole["stack"] >= 0)
+    told = np.isin(whole["kind"], _TOLD) & (whole["stack"] >= 0)
     # Of several values for one index, numpy keeps the last.
-    stack[whole["thread"][released]] = whole["stack"][released]
+    stack[whole["thread"][told]] = whole["stack"][told]
     turns = np.isin(whole["kind"], _TURNS)
     last = np.zeros(threads, np.uint8)
     last[whole["thread"][turns]] = whole["kind"][turns]
