@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from giltrace import __version__, installation
 from giltrace.cli.completion.shells import VARIABLE, Shell, install, script
-from giltrace.cli.parsing import TargetCommand
+from giltrace.cli.parsing import LiveCommand, TargetCommand
 from giltrace.cli.starting import ReadingCommand, collect_rarely, leave_the_rest
 from giltrace.cli.stdout import written_out
 from giltrace.cli.telling import tell
@@ -118,13 +118,13 @@ COMMANDS: tuple[Command, ...] = (
         "top",
         "giltrace.cli.top:top",
         "Show live who holds the GIL, who waits for it, and which lines make them wait.",
-        TargetCommand,
+        LiveCommand,
     ),
     Command(
         "metrics",
         "giltrace.cli.metrics:metrics",
         "Count the use of the GIL and of locks, for Prometheus, OpenTelemetry or a table.",
-        TargetCommand,
+        LiveCommand,
     ),
     Command(
         "export",

@@ -110,7 +110,9 @@ def metrics(
     a table is shown. It goes on until Ctrl-C or the end of the process; a command that was started here is as without
     it, and giltrace ends as that does.
     """
-    pid = int(words[0]) if words and len(words) == 1 and words[0].isdigit() and not (module or code) else None
+    from giltrace.launch.target import named_pid
+
+    pid = named_pid(words or [], module=module, code=code)
     table = listen is None and otlp is None and not as_json
     seconds = _seconds(interval, 1.0 if table else 10.0)
     _refuse(table=table, runs=not match and pid is None, output=output, allow_seccomp=allow_seccomp)
@@ -136,7 +138,7 @@ def metrics(
 def _seconds(interval: str | None, default: float) -> float:
     if interval is None:
         return default
-    seconds = parse_duration(interval, "--interval") / 1e9
+    seconds = parse_duration(interval, "--interval", unit="s") / 1e9
     if not _SHORTEST <= seconds <= _LONGEST:
         raise Mistyped(f"{interval!r} is no time between readings", "give 100ms to 1h, written 3600s", "--interval")
     return seconds
@@ -155,8 +157,6 @@ def _target(words: list[str], module: str | None, code: str | None, python: str 
     if not words and module is None and code is None:
         usage = "give a PID, a script or a command: `giltrace metrics 4242`, `giltrace metrics app.py`"
         raise UsageError("nothing to count", usage)
-    if words and words[0].isdigit():
-        raise UsageError(f"{' '.join(words)!r} begins with a PID and goes on", "put the options before the PID")
     return resolve(words, module=module, code=code, python=python)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from typer.core import TyperCommand
@@ -23,9 +24,29 @@ class TargetCommand(TyperCommand):
         options = (p for p in self.params if p.param_type_name == "option" and not getattr(p, "is_flag", False))
         return frozenset(word for option in options for word in option.opts)
 
+    @classmethod
+    def is_last(cls, word: str) -> bool:
+        """Whether what follows the first word that is no option is not the command's own any more."""
+        return True
 
-def set_off(words: list[str], with_value: frozenset[str]) -> list[str]:
-    """Return `words` with ``--`` after the value of ``-m`` or ``-c``, if that is what ends the options.
+
+class LiveCommand(TargetCommand):
+    """Likewise, but for a process that runs already: it gets no words, so options may stand after its PID, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `args`, whose options go on after a PID."""
+        at, ended = options_end(args, self._with_value())
+        ctx.allow_interspersed_args = not ended and not all(map(self.is_last, args[at : at + 1]))
+        return super().parse_args(ctx, args)
+
+    @classmethod
+    def is_last(cls, word: str) -> bool:
+        """Whether it is anything but a PID."""
+        return not word.isdigit() or os.path.exists(word)
+
+
+def options_end(words: list[str], with_value: frozenset[str]) -> tuple[int, bool]:
+    """Where the options at the beginning of `words` end, and whether ``-m`` or ``-c`` with its value ended them.
 
     `with_value` are the options that take the next word as their value.
     """
@@ -33,10 +54,13 @@ def set_off(words: list[str], with_value: frozenset[str]) -> list[str]:
     while at < len(words) and words[at].startswith("-") and words[at] not in ("-", "--"):
         word = words[at]
         at += 2 if word in with_value else 1
-        if at > len(words):
-            return words  # its value is missing
-        if word.startswith(LAST_OPTIONS):
-            # `-mMODULE` carries its value itself.
-            at_end = words[at : at + 1] == ["--"]
-            return words if at_end else [*words[:at], "--", *words[at:]]
-    return words
+        # `-mMODULE` carries its value itself. Else it may be missing.
+        if at <= len(words) and word.startswith(LAST_OPTIONS):
+            return at, True
+    return at, False
+
+
+def set_off(words: list[str], with_value: frozenset[str]) -> list[str]:
+    """Return `words` with ``--`` after the value of ``-m`` or ``-c``, if that is what ends the options."""
+    at, ended = options_end(words, with_value)
+    return [*words[:at], "--", *words[at:]] if ended and words[at : at + 1] != ["--"] else words

@@ -73,18 +73,20 @@ def top(
     if once or as_json:
         show = partial(_show_once, seconds=parse_length(duration, "--duration") / 1e9, as_json=as_json)
     else:
-        seconds = parse_duration(interval, "--interval") / 1e9
+        seconds = parse_duration(interval, "--interval", unit="s") / 1e9
         if not 0.1 <= seconds <= 2:
             raise Mistyped(f"{interval!r} is no time between refreshes", "give 100ms to 2s", "--interval")
         show = partial(_show, interval=seconds)
     if output is not None:
         need_force(output, force=force, option="--output")
+    from giltrace.launch.target import named_pid
     from giltrace.views.ending import Ending
 
+    pid = named_pid(words or [], module=module, code=code)
     with Ending() as ending:
-        if words and len(words) == 1 and words[0].isdigit() and module is None and code is None:
-            with _source(int(words[0]), observe) as source:
-                show(source, int(words[0]), ending)
+        if pid is not None:
+            with _source(pid, observe) as source:
+                show(source, pid, ending)
         else:
             target = _target(words or [], module, code, python, observe)
             _launch(target, output, partial(show, ending=ending))

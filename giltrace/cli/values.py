@@ -31,10 +31,13 @@ _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10*
 _SIZE = re.compile(_NUMBER + r"\s*(KiB|MiB|GiB|kB|MB|GB)")
 
 
-def parse_duration(text: str, option: str | None = None) -> int:
-    """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; a unit is needed. `option` is what it was given to."""
+def parse_duration(text: str, option: str | None = None, *, unit: str = "") -> int:
+    """Nanoseconds of ``10ms``, ``5us`` or ``1.5s``; of a mere number, if it may be one, in this `unit`.
+
+    `option` is what it was given to.
+    """
     try:
-        found = nanoseconds(text)
+        found = nanoseconds(text, unit)
     except OverflowError:
         found = None
     if found is None or found > _LONGEST_NS:
@@ -43,8 +46,8 @@ def parse_duration(text: str, option: str | None = None) -> int:
 
 
 def parse_length(text: str, option: str | None = None) -> int:
-    """The same for how long to look: not nothing."""
-    found = parse_duration(text, option)
+    """The same for how long to look, in seconds like those of other tools: not nothing."""
+    found = parse_duration(text, option, unit="s")
     if not found:
         raise Mistyped(f"{text!r} is no time to look at anything", "give a longer one, like 5s", option)
     return found

@@ -16,7 +16,7 @@ from giltrace.analysis.compare.limits import LIMITS
 from giltrace.analysis.findings.figures import Figures
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.selection import Selection, select
-from giltrace.cli.values import parse_duration, parse_share
+from giltrace.cli.values import parse_duration, parse_length, parse_share
 from giltrace.errors import UsageError
 from giltrace.reports.check import json as json_of
 from giltrace.reports.check import text
@@ -203,6 +203,13 @@ def test_json_repeats_the_outcomes() -> None:
 )
 def test_durations_are_read(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
+
+
+def test_a_mere_number_of_how_long_to_look_is_seconds() -> None:
+    assert parse_length("3") == parse_duration("3", unit="s") == 3000 * MS
+    assert parse_length("20ms") == 20 * MS
+    with pytest.raises(typer.BadParameter, match="no time to look"):
+        parse_length("0")
 
 
 @pytest.mark.parametrize(("text", "share"), [("20%", 0.2), ("0.2", 0.2), ("100 %", 1.0), ("0", 0.0), ("1", 1.0)])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -14,7 +15,9 @@ import typer
 from giltrace import __version__, errors
 from giltrace.cli import app, workloads
 from giltrace.cli.parsing import set_off
+from giltrace.errors import UsageError
 from giltrace.launch.bundled import bundled
+from giltrace.launch.target import named_pid
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -166,3 +169,36 @@ def test_workloads_are_listed_with_what_each_shows(capsys: pytest.CaptureFixture
 )
 def test_sets_the_target_off(given: str, parsed: str) -> None:
     assert set_off(given.split(), frozenset({"-o", "-m", "-c"})) == parsed.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "pid", "rest", "observed"),
+    [
+        ("4242 --once -d 2", 4242, [], "2"),
+        ("-d 2 4242", 4242, [], "2"),
+        ("-d 2 4242 --once -- ", 4242, [], "2"),
+        ("4242 4243 -d 2", None, ["4242", "4243"], "2"),
+        ("app.py -d 2", None, ["app.py", "-d", "2"], "5s"),
+        ("-m http.server 4242 -d 2", None, ["4242", "-d", "2"], "5s"),
+        ("-- kill 4242 -d 2", None, ["kill", "4242", "-d", "2"], "5s"),
+    ],
+)
+def test_options_may_follow_a_pid_but_not_a_program(
+    words: str, pid: int | None, rest: list[str], observed: str
+) -> None:
+    group: Any = typer.main.get_command(app.application(["top"]))
+    context = group.commands["top"].make_context("top", words.split())
+    assert context.params["duration"] == observed
+    given = list(context.params["words"])
+    assert given == (rest or [str(pid)])
+
+
+def test_a_file_with_a_number_for_its_name_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named_pid(["4242"], module=None, code=None) == 4242
+    assert named_pid(["4242"], module="http.server", code=None) is None
+    Path("4242").touch()
+    assert named_pid(["4242", "x"], module=None, code=None) is None
+    Path("4242").unlink()
+    with pytest.raises(UsageError, match="'4242 x' begins with a PID and goes on"):
+        named_pid(["4242", "x"], module=None, code=None)

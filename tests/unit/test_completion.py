@@ -79,6 +79,11 @@ def test_what_is_recorded_and_then_its_own_arguments(folder: Path) -> None:
     assert offered("record", "--light", "--", "--l") == []
 
 
+def test_options_may_follow_a_pid() -> None:
+    assert offered("top", "4242", "--onc") == ["--once"]
+    assert offered("top", "app.py", "--onc") == offered("record", "4242", "--li") == []
+
+
 def test_values_that_are_fixed() -> None:
     assert offered("check", "--verdict-not", "") == list(KINDS)
     assert offered("record", "--with", "v") == ["viztracer"]

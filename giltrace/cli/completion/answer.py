@@ -67,17 +67,17 @@ class _Line:
         self._waiting = ""
         self._ended = False
         for word in words:
-            self._take(word, ends=issubclass(type(command), TargetCommand))
+            self._take(word, command if isinstance(command, TargetCommand) else None)
 
-    def _take(self, word: str, *, ends: bool) -> None:
+    def _take(self, word: str, command: TargetCommand | None) -> None:
         if self._waiting:
             # All that follows `-m MODULE` is the module's.
-            self._ended = ends and self._waiting in LAST_OPTIONS
+            self._ended = command is not None and self._waiting in LAST_OPTIONS
             self._given += [word] if self._ended else []
             self._waiting = ""
         elif self._ended or word in ("", "-") or not word.startswith("-"):
             self._given.append(word)
-            self._ended = self._ended or ends
+            self._ended = self._ended or (command is not None and command.is_last(word))
         elif word == "--":
             self._ended = True
         else:
