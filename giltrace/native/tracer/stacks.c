@@ -208,27 +208,25 @@ static uintptr_t word_at(const unsigned char *bytes, uint32_t offset, size_t siz
     return word;
 }
 
-/* Can stacks be had from a thread that runs? Where nobody has given the GIL up yet, the stack of the calling thread,
- * which waits for it, tells. */
-bool stacks_of_others(struct thread *thread) {
-    if (unlikely(atomic_load_explicit(&walking, memory_order_relaxed) == UNPROVEN)) {
-        stacks_here(thread);
-    }
-    return atomic_load_explicit(&walking, memory_order_acquire) == PROVEN && !file_careful() && !file_confined();
+/* Is the layout proven? Where nobody has given the GIL up yet, the stack of the calling thread, which waits for it,
+ * tells. */
+static inline bool proven(struct thread *thread) {
+    int now = atomic_load_explicit(&walking, memory_order_acquire);
+    return likely(now == PROVEN) ||
+           (now == UNPROVEN && !may_be_freed(thread) && prove(thread, (uintptr_t)this_thread_state()));
 }
 
-/* The number of the stack of the thread that holds the GIL, read while it runs: a sample, and 0 where it cannot be had.
- * `state` is the thread state that the GIL was had with. */
-uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
+/* Can stacks be had from a thread that runs? */
+bool stacks_of_others(struct thread *thread) {
+    return proven(thread) && !file_careful() && !file_confined();
+}
+
+/* The number of a stack whose memory nobody vouches for; 0 where it cannot be had. */
+static uint32_t seen(uintptr_t state, struct stacks_instant *instant) {
     struct stack_frame frames[STACK_DEPTH_MAX];
     uint32_t count = 0;
     uintptr_t frame = 0;
     uint64_t begin = clock_ticks();
-    if (atomic_load_explicit(&walking, memory_order_acquire) != PROVEN) {
-        return 0;
-    }
-    uintptr_t current = holders_state != NULL ? (uintptr_t)holders_state() : 0;
-    state = current != 0 ? current : state;
     if (state == 0 || !see_first_frame(state, &frame)) {
         return 0;
     }
@@ -249,6 +247,23 @@ uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
     uint32_t id = count == 0 ? 0 : intern_seen(self.generation, frames, count, frame != 0);
     store_took(clock_ticks() - begin);
     return id;
+}
+
+/* The number of the stack of the thread that holds the GIL, read while it runs: a sample, and 0 where it cannot be had.
+ * `state` is the thread state that the GIL was had with. */
+uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
+    if (atomic_load_explicit(&walking, memory_order_acquire) != PROVEN) {
+        return 0;
+    }
+    uintptr_t current = holders_state != NULL ? (uintptr_t)holders_state() : 0;
+    return seen(current != 0 ? current : state, instant);
+}
+
+/* Likewise of the calling thread, which waits for the GIL: an interpreter that ends may free its state at any time. */
+uint32_t stacks_of_waiter(struct thread *thread) {
+    uint64_t nothing = 0;
+    struct stacks_instant instant = {.counter = &nothing};
+    return proven(thread) && !may_be_freed(thread) ? seen(stacks_own_state(), &instant) : 0;
 }
 
 /* The recording is over: code objects go without us again. */

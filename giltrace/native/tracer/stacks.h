@@ -22,6 +22,7 @@ uintptr_t stacks_own_state(void);
 uint32_t stacks_here(struct thread *thread);
 bool stacks_of_others(struct thread *thread);
 uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant);
+uint32_t stacks_of_waiter(struct thread *thread);
 void stacks_stop(void);
 void stacks_after_fork(void);
 

@@ -127,9 +127,9 @@ void uses_request(struct thread *thread, const struct gil *gil, uint32_t interva
     bool under_way = thread->asked ? since < start : !thread->registered && start != 0;
     since = under_way ? start : since;
     publish(gil);
-    if (unlikely(thread->stack == 0) && since != 0 && !count_only()) {
-        /* It has not been seen to give the GIL up: it may never have it in this recording. */
-        thread->stack = stacks_here(thread);
+    if (unlikely(!thread->registered) && since != 0 && !count_only()) {
+        /* It has not been seen to give the GIL up, and may never have it in this recording. */
+        thread->stack = stacks_of_waiter(thread);
         if (thread->stack != 0) {
             store_number(thread, since, GT_STACK, thread->stack);
         }
