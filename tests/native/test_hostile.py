@@ -53,6 +53,26 @@ def compiled(source: str, out: Path, *words: str | Path) -> Path:
     return out
 
 
+def test_sleeps_in_locks_on_the_way_back_to_the_gil(interpreter: Interpreter, tmp_path: Path) -> None:
+    """After a release in C that was asked for, what comes before it is back may fill its chunk, which then goes."""
+    program = """
+        import functools, operator, sys, threading, time
+        sys.setswitchinterval(1e-5)
+        lock, call = threading.Lock(), operator.methodcaller("__call__")
+        steps = [functools.partial(sum, range(3000)), lock.acquire, functools.partial(time.sleep, 0.0002), lock.release]
+        for _ in range(20):
+            threads = [threading.Thread(target=list, args=(map(call, steps * 80),)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    """
+    run(interpreter, program, tmp_path)
+    (process,) = read(tmp_path)
+    check(process)
+    assert len(of_kind(process.events, layout.Kind.SLEPT)) > 1000
+
+
 def test_quick_hand_offs_between_cores_are_in_order(interpreter: Interpreter, tmp_path: Path) -> None:
     program = """
         import signal, threading, time

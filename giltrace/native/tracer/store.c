@@ -190,7 +190,8 @@ static void describe_chunk(struct thread *thread, const struct room *room, const
 }
 
 /* Give the thread a chunk in place of the one it has; false if there is none to be had. When all chunks of a ring are
- * in use by other threads, it goes on in its own. */
+ * in use by other threads, it goes on in its own. Either way a release that might turn out to be forced is there no
+ * more: something came after it, so it was not. */
 static bool renew_chunk(struct thread *thread, struct gt_header *head, uint64_t time) {
     struct room room;
     char name[sizeof((struct gt_chunk *)0)->name] = {0};
@@ -214,6 +215,7 @@ static bool renew_chunk(struct thread *thread, struct gt_header *head, uint64_t 
         return false;
     }
     describe_chunk(thread, &room, name, time);
+    thread->release = NULL;
     thread->room = room;
     thread->base = time;
     thread->cursor = (gt_record *)(room.chunk + 1);
