@@ -25,14 +25,7 @@ def attribute(
     """
     holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
     order = np.lexsort((holds["start"], holds["thread"]))
-    thread = holds["thread"][order]
-    begin = np.full(len(holds), -1, np.int32)
-    again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
-    begin[order[again]] = hold_end[order[again - 1]]
-    begin[gathered["hold"]] = gathered["before"]
-    first = np.flatnonzero(waits["hold"] >= 0)
-    first = first[begin[waits["hold"][first]] < 0]
-    begin[waits["hold"][first]] = usage.wait_stacks[first]
+    begin = begins(usage, order, gathered)
     wait = _during(holds, waits, order, begin, hold_end)
     wait = np.where(wait < 0, usage.wait_stacks, wait)
     whole = np.append(~_torn(table, hold_end if released is None else released), False)
@@ -40,6 +33,21 @@ def attribute(
         np.where(whole[seen], seen, np.int32(-1)) for seen in (usage.request_stacks, usage.sample_stacks)
     )
     return Stacks(table, begin, hold_end, wait, request, sample, blocked.stack, blocked.wake_stack)
+
+
+def begins(usage: Usage, order: npt.NDArray[np.intp], gathered: Array | None = None) -> Numbers:
+    """The stack at the acquire of each hold, -1 if unknown; in this `order` they are sorted by thread and start."""
+    holds, waits = usage.holds, usage.waits
+    thread = holds["thread"][order]
+    begin = np.full(len(holds), -1, np.int32)
+    again = np.flatnonzero(thread[1:] == thread[:-1]) + 1
+    begin[order[again]] = usage.hold_stacks[order[again - 1]]
+    if gathered is not None:
+        begin[gathered["hold"]] = gathered["before"]
+    first = np.flatnonzero(waits["hold"] >= 0)
+    first = first[begin[waits["hold"][first]] < 0]
+    begin[waits["hold"][first]] = usage.wait_stacks[first]
+    return begin
 
 
 def _torn(table: StackTable, exact: Numbers) -> npt.NDArray[np.bool_]:

@@ -159,6 +159,21 @@ def test_blames_the_line_that_the_first_waiter_read(cuts: tuple[int, ...]) -> No
     assert str(window.snapshot().culprits[0].own_line) == "own3 (mine.py:3)"
 
 
+def test_blames_what_waiters_saw_not_the_line_that_gave_the_gil_up() -> None:
+    """It computes in 3 for 8 ms and in 2 for the rest, and gives the GIL up in 4; nobody has had to ask."""
+    script = Script().hold(0, 12 * MS, 1).hold(12 * MS, 13 * MS, 2, asked=MS)
+    script.records = [one for one in script.records if one[4] != Kind.TIMEOUT]
+    for at in range(2, 12, 2):
+        script.add(Kind.SAMPLE, at * MS, 2)
+    events = script.events().events
+    looks = np.flatnonzero(events["kind"] == Kind.SAMPLE)
+    events["stack"][looks] = np.where(events["time"][looks] <= 8 * MS, 3, 2)
+    events["stack"][events["kind"] == Kind.RELEASE] = 4
+    window = Window(0)
+    window.feed([update(events)], 20 * MS)
+    assert culprits(window.snapshot()) == {"f3 (app.py:3)": 8 * MS, "f2 (app.py:2)": 3 * MS}
+
+
 def test_the_line_of_a_thread_is_the_newest_known() -> None:
     events = Script().hold(0, MS, 1).hold(2 * MS, 3 * MS, 1).hold(4 * MS, 5 * MS, 2).events().events
     events["stack"][events["kind"] == Kind.RELEASE] = [1, 2, 5]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from giltrace.analysis.measure.attribution import Shares, attribute
-from giltrace.analysis.measure.intervals import requested_holds
-from giltrace.recording.events import GIL_EVENT, Array
+from giltrace.analysis.measure.intervals import hold_at
+from giltrace.analysis.measure.stretches import Stretches, stretches
+from giltrace.recording.events import FRAME, GIL_EVENT, Array, StackTable
 from giltrace.recording.layout import NO_CORE, Kind
 from giltrace.timeline.axis import NEVER, Bools, Ints
+from giltrace.timeline.holds import Usage as Matched
 from giltrace.timeline.holds import match
-from giltrace.timeline.model import RUN, STATE, Flag, Process, Thread
+from giltrace.timeline.model import RUN, STATE, Flag, Process, Stacks, Thread
+from giltrace.timeline.stacks import begins
 
 _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
 # What comes after the stack that its thread stands in.
@@ -26,9 +30,9 @@ class Usage:
 
     `threads` are the tracer's numbers of the threads that did something; what indexes threads counts in them. `holds`
     and `waits` (dtypes `HOLD` and `WAIT`) are cut to the stretch; `waited` (one per wait) is how long each took so far
-    in all; `fresh_holds`, `fresh_waits` mark those that were not under way before. `hold_stack` (one per hold, the
-    tracer's number, -1 if unknown) stands for what the holder did: what a waiter read when it asked, else where it
-    stood at the release. `stack` and `core` (one per thread) are the newest known, -1 if there is none.
+    in all; `fresh_holds`, `fresh_waits` mark those that were not under way before. `done` are the holds, cut into what
+    holders did, as far as that is known (`analysis.measure.stretches`). `stack` (the tracer's number) and `core`, one
+    per thread, are the newest known, -1 if there is none.
     """
 
     start: int
@@ -41,16 +45,14 @@ class Usage:
     waited: Ints
     fresh_holds: Bools
     fresh_waits: Bools
-    hold_stack: npt.NDArray[np.int32]
+    done: Stretches
     stack: npt.NDArray[np.int32]
     core: Ints
 
     def blame(self, culprit: Ints) -> Shares:
-        """Attribute the waits of each thread to the holds that they overlap, which are of the classes `culprit`."""
-        return attribute(self._process(), self.waits["thread"].astype(np.int64), culprit)
-
-    def _process(self) -> Process:
-        return as_process(self.holds, self.waits, self.gils)
+        """Attribute the waits of each thread to what was `done` meanwhile, which is of the classes `culprit`."""
+        process = as_process(self.done.holds, self.waits, self.gils)
+        return attribute(process, self.waits["thread"].astype(np.int64), culprit)
 
 
 def as_process(holds: Array, waits: Array, gils: int, requests: Array | None = None) -> Process:
@@ -119,12 +121,8 @@ class Matcher:
         for rows, old in ((holds, old_hold), (waits, old_wait)):
             rows["start"] = np.where(old, np.maximum(rows["start"], start), rows["start"])
             rows["end"] = np.clip(rows["end"], rows["start"], max(self.end, start))
-        holding = as_process(holds, waits, gils, matched.switch_requests)
-        stack, asked = matched.hold_stacks.copy(), requested_holds(holding)
-        sampled = np.flatnonzero((asked >= 0) & (matched.request_stacks >= 0))
-        newest, core = _newest(whole, len(threads), holds["thread"][asked[sampled]], matched.request_stacks[sampled])
-        # Of several requests to one hold the first counts: it is assigned last.
-        stack[asked[sampled[::-1]]] = matched.request_stacks[sampled[::-1]]
+        process = _with_stacks(as_process(holds, waits, gils, matched.switch_requests), matched, people)
+        newest, core = _newest(whole, process)
         return Usage(
             start=start,
             end=self.end,
@@ -136,7 +134,7 @@ class Matcher:
             waited=waited,
             fresh_holds=~old_hold,
             fresh_waits=~old_wait,
-            hold_stack=stack,
+            done=stretches(process),
             stack=newest,
             core=core,
         )
@@ -152,10 +150,21 @@ class Matcher:
         self.under_way = rows[np.argsort(rows["time"], kind="stable")]
 
 
-def _newest(
-    whole: Array, threads: int, holder: npt.NDArray[np.uint32], sample: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int32], Ints]:
-    """Where each thread was seen last (by itself, or as `sample` of a `holder`), and on which core."""
+def _with_stacks(process: Process, matched: Matched, threads: Sequence[Thread]) -> Process:
+    """The process with what is known of where its threads stood, by the tracer's numbers of stacks."""
+    order = np.lexsort((matched.holds["start"], matched.holds["thread"]))
+    numbers = begins(matched, order), matched.hold_stacks, matched.wait_stacks, matched.request_stacks
+    # 0 is a stack without a frame of Python.
+    known = [np.where(one > 0, one, np.int32(-1)) for one in (*numbers, matched.sample_stacks)]
+    most = max((int(one.max(initial=0)) for one in known), default=0)
+    table = StackTable(np.empty(0, FRAME), np.zeros(most + 2, np.int64), np.zeros(most + 1, np.bool_), ())
+    return replace(process, threads=tuple(threads), samples=matched.samples, stacks=Stacks(table, *known))
+
+
+def _newest(whole: Array, process: Process) -> tuple[npt.NDArray[np.int32], Ints]:
+    """Where each thread was seen last, by itself or by one that waited for it, and on which core."""
+    threads, known = len(process.threads), process.stacks
+    assert known is not None
     stack, core = np.full(threads, -1, np.int32), np.full(threads, -1, np.int64)
     told = np.isin(whole["kind"], _TOLD) & (whole["stack"] >= 0)
     # Of several values for one index, numpy keeps the last.
@@ -163,8 +172,14 @@ def _newest(
     turns = np.isin(whole["kind"], _TURNS)
     last = np.zeros(threads, np.uint8)
     last[whole["thread"][turns]] = whole["kind"][turns]
-    holds_now = last[holder] == Kind.ACQUIRE
-    stack[holder[holds_now]] = sample[holds_now]
+    looks = process.switch_requests, process.samples
+    time, gil = (np.concatenate([rows[name] for rows in looks]) for name in ("time", "gil"))
+    seen, hold = np.concatenate([known.request, known.sample]), hold_at(process, gil, time)
+    look = np.argsort(time, kind="stable")
+    look = look[(hold[look] >= 0) & (seen[look] >= 0)]
+    holder = process.holds["thread"][hold[look]]
+    now = last[holder] == Kind.ACQUIRE
+    stack[holder[now]] = seen[look][now]
     acquired = (whole["kind"] == Kind.ACQUIRE) & (whole["arg"] != NO_CORE)
     core[whole["thread"][acquired]] = whole["arg"][acquired]
     return stack, core

@@ -179,10 +179,10 @@ class Window:
         self._blame.add(bucket, key, cost=shares.ns, worst=shares.max_ns)
 
     def _sites(self, process: _Process, usage: Usage) -> Ints:
-        """The number of the line that stands for each hold."""
+        """The number of the line of each of the things that were done with a GIL."""
         stacks = process.file.stacks
         if stacks is None:
-            return np.full(len(usage.holds), _UNKNOWN, np.int64)
+            return np.full(len(usage.done.stack), _UNKNOWN, np.int64)
         stacks.update()
         for top in stacks.tops[len(process.site_of_top) :]:
             site = self._site.get(top)
@@ -191,7 +191,7 @@ class Window:
                 self._lines.append((_told(top[0]), _told(top[1])))
             process.site_of_top.append(site if site is not None else _UNKNOWN)
         # The last one is for -1: no line is known.
-        return np.array([*process.site_of_top, _UNKNOWN], np.int64)[stacks.top(usage.hold_stack)]
+        return np.array([*process.site_of_top, _UNKNOWN], np.int64)[stacks.top(usage.done.stack)]
 
     def _count_late(self, process: _Process, update: Update) -> None:
         """Count releases that turned out to be forced after they had been counted."""
