@@ -166,8 +166,9 @@ class Recording:
         """Take the tracer out, let the collectors finish, and write down what came of it."""
         self.meta.asleep = seen_again(self.meta.asleep, self.sleepers.look())
         self._look_who_lives()
-        said = self._tracer.stop()
+        # Until now the tracer is there for sure. To leave takes a while, in which no end of what is under way is seen.
         self.meta.end_ns = time.monotonic_ns()
+        said = self._tracer.stop()
         self.meta.lived = [list(one) for one in self._lived.items()]
         if self._follows:
             self._crew.stop()  # what follows the files ends before they move

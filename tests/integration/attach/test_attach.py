@@ -16,6 +16,7 @@ import pytest
 from giltrace.analysis.finding_results import Hog
 from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.verdict import judge
+from giltrace.collectors.pyspy import PySpyCollector
 from giltrace.collectors.sched import SchedCollector
 from giltrace.errors import TargetError
 from giltrace.launch.attach import inject
@@ -64,6 +65,17 @@ def interrupt(started: subprocess.Popen[str]) -> str:
     _, said = started.communicate(timeout=60)
     assert started.returncode == 0, said
     return said
+
+
+def test_what_is_under_way_at_the_end_lasts_no_longer_than_the_tracer_was_there(tmp_path: Path) -> None:
+    """A profiler that is stopped after the tracer goes on to see the thread that had the GIL."""
+    with Running(sys.executable, "seized") as target:
+        attach(target.pid, tmp_path / "out", [SchedCollector(), PySpyCollector()], depth=128, seconds=0.5)
+    (process,) = load(tmp_path / "out").processes
+    assert process.spans
+    (hold,), (recorded,) = process.holds, read(tmp_path / "out")
+    assert hold["end"] == process.end == max(Meta.read(tmp_path / "out").end_ns, int(recorded.events["time"][-1]))
+    assert max(int(one.spans["end"].max()) for one in process.spans) <= process.end
 
 
 @pytest.mark.on_some
