@@ -145,6 +145,17 @@ def test_a_process_that_runs_is_counted_and_left_as_it_was(interpreter: Interpre
         assert went_on(process)
 
 
+def test_a_process_that_does_nothing_is_there() -> None:
+    idle = "print('ready', flush=True)\ninput()"
+    with running(code=idle) as process, looking("--json", "--interval", "100ms", str(process.pid)) as look:
+        assert look.stdout is not None
+        seen = json.loads(look.stdout.readline())
+        assert [one["pid"] for one in seen["processes"]] == [process.pid]
+        assert (seen["busiest"], seen["roles"]) == (0, [])
+        look.send_signal(signal.SIGINT)
+        assert look.communicate(timeout=60)[1] == ""
+
+
 def test_it_ends_with_the_process() -> None:
     with running() as process, looking("--json", "--interval", "100ms", str(process.pid)) as look:
         assert look.stdout is not None

@@ -168,8 +168,12 @@ static struct gt_count_head *begun(const char *records) {
     return head != NULL || !begin(records) ? head : atomic_load_explicit(&count_head, memory_order_relaxed);
 }
 
-/* The next four: to be called with the lock of store_file.c. System calls are about to end: take room for all threads
- * that may come. */
+/* The next five: to be called with the lock of store_file.c. A program that does nothing yet is to be there, too. */
+void count_begin(const char *records) {
+    begun(records);
+}
+
+/* System calls are about to end: take room for all threads that may come. */
 void count_reserve(const char *records) {
     struct gt_count_head *head = begun(records);
     while (head != NULL && piece_count < AHEAD && next_piece() != NULL) {

@@ -17,6 +17,7 @@ extern struct gt_count_head *_Atomic count_head;
 
 void count_choose(enum count_mode mode);
 void count_reset(void);
+void count_begin(const char *path);
 void count_reserve(const char *path);
 void count_after_fork(void);
 struct gt_tally *count_take(const char *path, uint32_t tid, uint16_t gil, bool first);

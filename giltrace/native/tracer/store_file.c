@@ -191,6 +191,9 @@ bool store_open(const char *where, const struct plan *how) {
     file_on_reserve(take_room_ahead);
     bus_start(plan.ready, store_piece_lost);
     bool opened = open_next();
+    if (opened && plan.count != COUNT_NOTHING) {
+        count_begin(path);
+    }
     pthread_mutex_unlock(&lock);
     return opened;
 }
