@@ -56,7 +56,7 @@ class Whereabouts:
 @dataclass(frozen=True)
 class Meanwhile:
     """What a thread did for `ns` while others waited for what it had: `doing` (as of `Whereabouts`, or "python" with
-    the GIL, "waiting" for it) and `cause`, at `site`.
+    the GIL, "asleep-with-gil", "waiting" for it) and `cause`, at `site`.
     """
 
     site: Site

@@ -27,7 +27,11 @@ LEAST_DID = 0.1
 TOP_PATH = 5
 LEAST_ON_PATH = 0.02
 
-_PATH = {"python": "ran Python up to", "waiting": "waited for the GIL at"}
+_PATH = {
+    "python": "ran Python up to",
+    "waiting": "waited for the GIL at",
+    "asleep-with-gil": "slept with the GIL at",
+}
 
 
 def print_whereabouts(rows: Sequence[Whereabouts], console: Console, *, everything: bool = False) -> None:

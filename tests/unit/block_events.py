@@ -9,7 +9,7 @@ import numpy as np
 
 from giltrace.timeline.model import BLOCK, HELD_LOCK, LOCK, BlockEnd, LockKind, Process, Stacks
 from tests.unit.analysis_stacks import Frame, stack_table
-from tests.unit.gil_events import PID, Kernel, Script, process
+from tests.unit.gil_events import PID, US, Kernel, Script, process
 
 #: Where locks lie, unless a test says where: no multiple of 16 has the lock of an object.
 FIRST_LOCK = 0x7F0000001000
@@ -51,6 +51,12 @@ class Scene:
         self.script.hold(start, end, thread)
         self.of_hold[thread, start] = self._stack(at)
         return self.run(start, end, thread)
+
+    def keep(self, start: int, end: int, thread: int, at: str = "", *, ran: int = 100 * US) -> Scene:
+        """The same, but that it sleeps in the kernel with the GIL once it `ran` for so long, almost to the end."""
+        self.script.hold(start, end, thread)
+        self.of_hold[thread, start] = self._stack(at)
+        return self.run(start, start + ran, thread).run(end - 10 * US, end, thread)
 
     def run(self, start: int, end: int, thread: int) -> Scene:
         """It has a core, each thread its own."""

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from giltrace.analysis.durations import duration
+from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
-from giltrace.analysis.findings.figures import COLLECTING_SHARE, Figures
+from giltrace.analysis.findings.figures import COLLECTING_SHARE, QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.expressions import Expressions
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
 from giltrace.analysis.measure.sites import Sites
 from giltrace.analysis.measure.standing import where_sampled
-from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
+from giltrace.analysis.measure.wait_causes import ASLEEP, UNHEEDED_NS, slept_ns
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
 from giltrace.timeline.model import Flag, Process
@@ -28,6 +29,11 @@ ASLEEP_SHARE = 0.5
 #: So many sites are told, the largest ones.
 MOST_HOGS = 100
 
+#: What to do about sleeps with the GIL.
+_RELEASE = (
+    "What waits in native code should release the GIL around that: ctypes.CDLL does and PyDLL does not; in C, "
+    "Py_BEGIN_ALLOW_THREADS. A lock in native code that is taken with the GIL held is waited for in the same way."
+)
 #: What to do about collections that the program calls for itself.
 CALLED_FOR = (
     "Call gc.collect() less often there, or leave it to the interpreter; what is there once the program has started "
@@ -125,9 +131,29 @@ def asleep(f: Figures) -> Verdict | None:
         "hog",
         f"GIL hog, asleep: {times}, a thread kept the GIL after it was asked to drop it, and slept in the kernel with "
         f"it; thread {name!r} for up to {duration(longest)}{_at(f, _longest_site(f)[0])}.{deadlock if goes_on else ''}",
-        "What waits in native code should release the GIL around that: ctypes.CDLL does and PyDLL does not; in C, "
-        "Py_BEGIN_ALLOW_THREADS. A lock in native code that is taken with the GIL held is waited for in the same way.",
+        _RELEASE,
         {**evidence, "asleep_share": f.asleep_share},
+    )
+
+
+def asleep_unasked(f: Figures) -> Verdict | None:
+    """Did holders sleep with the GIL for much of the time that others waited, if hardly past a request?
+
+    A sleep shorter than a switch interval is over before anybody asks; there may be many.
+    """
+    share = slept_ns(f.process) / f.had
+    if share <= QUIET_SHARE:
+        return None
+    slept = f.causes[:, ASLEEP]
+    part = slept / np.maximum(usage.lengths(f.process.waits), 1)
+    site = CulpritSites(f.process, f.sites).main_of(part) if f.process.stacks is not None else None
+    most = f"; most of it {site.thread} did, at {site.where}" if site is not None and site.function else ""
+    return Verdict(
+        "hog",
+        f"GIL hog, asleep: for {percent(share)} of the time somebody waited for a thread that slept in the kernel with "
+        f"the GIL, {duration(int(slept.sum()))} in all{most}.",
+        _RELEASE,
+        {"slept_share": share, "waited_ns": int(slept.sum())},
     )
 
 

@@ -151,6 +151,7 @@ _DID = {
     Doing.NATIVE.label: "ran native code at",
     Doing.NO_CORE.label: "had no core at",
     Doing.OFF.label: "was off the GIL at",
+    Doing.ASLEEP_WITH_GIL.label: "slept with the GIL at",
 }
 
 
@@ -204,6 +205,9 @@ def _advice(f: Figures, row: LockBlame) -> str:
     if last.doing == Doing.ASLEEP.label:
         what = f"What sleeps or waits for I/O at {line}" if line else "A sleep or I/O"
         return f"{what} is done with the lock taken: do it outside, or give each thread a lock of its own."
+    if last.doing == Doing.ASLEEP_WITH_GIL.label:
+        what = f"What is called at {line}" if line else "A call"
+        return f"{what} sleeps with the lock taken, and with the GIL: do it outside, and let it release the GIL."
     if last.doing == Doing.PYTHON.label:
         what = f"The work at {_own_line(last.site)} is done with the lock taken: do less of it inside."
         if not line:

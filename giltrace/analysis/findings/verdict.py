@@ -12,7 +12,7 @@ from giltrace.analysis.findings.convoy import convoy
 from giltrace.analysis.findings.costs import Cause, Costed
 from giltrace.analysis.findings.deadlock import deadlock
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
-from giltrace.analysis.findings.hogs import asleep, collection, hog
+from giltrace.analysis.findings.hogs import asleep, asleep_unasked, collection, hog
 from giltrace.analysis.findings.imports import imports
 from giltrace.analysis.findings.io_bound import io_bound, one_line
 from giltrace.analysis.findings.locks import lock_beside, lock_bound, stop_the_world
@@ -36,7 +36,7 @@ _FINDINGS: tuple[tuple[Cause, Rule], ...] = (
     (Cause.CONVOY, convoy),
 )
 #: What a process is like if none of these costs it most.
-_AFTER: tuple[Rule, ...] = (serial, parallel, contended, interpreters, single)
+_AFTER: tuple[Rule, ...] = (serial, parallel, contended, asleep_unasked, interpreters, single)
 
 
 def judge(process: Process, figures: Costed | None = None) -> Verdict:
@@ -53,7 +53,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
        than in 1, where locks cost more than all of them: one collection as a program ends is not what it suffers from.
     6. *single-threaded*: native code off the GIL let one thread in at a time (`serial`).
     7. *parallel*: threads ran off the GIL about as long as it was held, on more than one core at once (`parallel`).
-    8. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`).
+    8. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`). *hog*: somebody
+       waited for much of the time for threads that slept with the GIL (`asleep_unasked`).
     9. *parallel*: several GILs were held at once.
     10. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
         and hardly anyone waited (`single`).

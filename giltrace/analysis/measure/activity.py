@@ -20,7 +20,7 @@ from giltrace.analysis.measure.own_work import work_stacks
 from giltrace.analysis.measure.sites import Sites, own_line
 from giltrace.analysis.site import Site
 from giltrace.recording.order import distinct
-from giltrace.timeline.axis import NEVER, Ints, LifeAxis, concatenated_ranges, union
+from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, concatenated_ranges, union
 from giltrace.timeline.model import Process, State
 
 Numbers = npt.NDArray[np.int32]
@@ -39,6 +39,7 @@ class Doing(IntEnum):
     NATIVE = 4  #: ran native code without the GIL
     NO_CORE = 5  #: could have gone on without the GIL, but had no core
     OFF = 6  #: was off the GIL: what it did there is not known without scheduling data
+    ASLEEP_WITH_GIL = 7  #: slept in the kernel with the GIL: `by_line` tells it apart from `PYTHON`
 
     @property
     def label(self) -> str:
@@ -46,7 +47,7 @@ class Doing(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-#: What threads do without the GIL: all but having it and waiting for it.
+#: What threads do without the GIL.
 WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
 
 
@@ -59,7 +60,7 @@ class Activity(NamedTuple):
 
     `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
     its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in,
-    -1 for none.
+    -1 for none. Of those with the GIL (`Doing.PYTHON`), `kept` are the ones that were asleep in the kernel.
     """
 
     thread: Numbers
@@ -68,12 +69,13 @@ class Activity(NamedTuple):
     doing: npt.NDArray[np.uint8]
     stack: Numbers
     block: Numbers
+    kept: Bools
 
 
 _OF_STATE = np.zeros(len(State), np.uint8)
 _OF_STATE[State.WAITING] = Doing.WAITING
 _OF_STATE[State.OFF_RUNNING], _OF_STATE[State.OFF_RUNNABLE] = Doing.NATIVE, Doing.NO_CORE
-_OF_STATE[State.OFF_BLOCKED] = Doing.ASLEEP
+_OF_STATE[State.OFF_BLOCKED], _OF_STATE[State.HOLDING_BLOCKED] = Doing.ASLEEP, Doing.ASLEEP_WITH_GIL
 
 
 def activity(process: Process) -> Activity:
@@ -154,7 +156,7 @@ def _cut(
     block = np.full(len(start), -1, np.int32)
     block[row] = np.repeat(order, high - low)
     # Woken up, it is ready, and has no core yet: that is not the lock's doing.
-    asleep = row[(doing[row] >= Doing.LOCK) & (doing[row] != Doing.NO_CORE)]
+    asleep = row[np.isin(doing[row], WITHOUT) & (doing[row] != Doing.NO_CORE)]
     doing[asleep] = Doing.LOCK
     return thread, start, end, doing, block
 
@@ -163,6 +165,8 @@ def _with_stacks(
     process: Process, thread: Numbers, start: Ints, end: Ints, doing: npt.NDArray[np.uint8], block: Numbers
 ) -> Activity:
     stack = np.full(len(start), -1, np.int32)
+    kept = doing == Doing.ASLEEP_WITH_GIL
+    doing[kept] = Doing.PYTHON
     known = process.stacks
     if known is not None:
         if len(process.holds):
@@ -183,7 +187,7 @@ def _with_stacks(
             stack[waiting] = _of_waits(process, known.wait, thread[waiting], start[waiting])
         within = np.flatnonzero(block >= 0)
         stack[within] = known.block[block[within]]
-    return Activity(thread, start, end, doing, stack, block)
+    return Activity(thread, start, end, doing, stack, block, kept)
 
 
 def _of_waits(process: Process, stacks: Numbers, thread: Numbers, time: Ints) -> Numbers:
@@ -248,6 +252,7 @@ def by_line(
     for at in range(0, len(row), _PIECE):
         some = row[at : at + _PIECE]
         stack, doing = found.stack[some], found.doing[some].astype(np.int64)
+        doing[found.kept[some]] = Doing.ASLEEP_WITH_GIL
         cause = np.where(doing == Doing.LOCK, causes[found.block[some]] if len(causes) else 0, 0)
         slept = np.flatnonzero(doing == Doing.ASLEEP)
         if asleep is not None:

@@ -17,11 +17,11 @@ UNHEEDED_NS = 1_000_000
 
 # Bits of a stretch of a GIL's time, and the cause (column) for each combination of them.
 _HELD, _IN_C, _CORELESS, _BLOCKED = 1, 2, 4, 8
-_PYTHON, _C, _NO_CORE, _ASLEEP, _FREE = range(5)
+_PYTHON, _C, _NO_CORE, ASLEEP, _FREE = range(5)
 _CAUSE = np.full(16, _FREE)
 _CAUSE[[_HELD, _HELD | _IN_C]] = _PYTHON, _C
 _CAUSE[[_HELD | _CORELESS, _HELD | _CORELESS | _IN_C]] = _NO_CORE
-_CAUSE[[_HELD | _BLOCKED, _HELD | _BLOCKED | _IN_C]] = _ASLEEP
+_CAUSE[[_HELD | _BLOCKED, _HELD | _BLOCKED | _IN_C]] = ASLEEP
 
 
 @once
@@ -48,6 +48,21 @@ def competed_ns(process: Process, at_least: int = 0, chosen: Bools | None = None
     Only waits of `at_least` ns count, and of these the `chosen` ones (one bool per wait). Left out are wake-up latency
     and time in which the holder had no core or was blocked: nobody competed then.
     """
+    return _contended_ns(process, (_PYTHON, _C), at_least, chosen)
+
+
+def kept_ns(process: Process, chosen: Bools | None = None) -> int:
+    """The same, also while the holder was blocked in the kernel with the GIL: another thread could have had it."""
+    return _contended_ns(process, (_PYTHON, _C, ASLEEP), 0, chosen)
+
+
+def slept_ns(process: Process) -> int:
+    """The same, only while the holder was blocked in the kernel with the GIL."""
+    return _contended_ns(process, (ASLEEP,), 0, None)
+
+
+def _contended_ns(process: Process, causes: tuple[int, ...], at_least: int, chosen: Bools | None) -> int:
+    """How long at least one thread waited for one of these causes; see `competed_ns`."""
     off_core = _off_core(process)
     worst = 0
     for gil in range(process.gils):
@@ -57,7 +72,7 @@ def competed_ns(process: Process, at_least: int = 0, chosen: Bools | None = None
         start, end = union(mine["start"], mine["end"])
         waits = np.empty(len(start), WAIT)
         waits["start"], waits["end"] = start, end
-        worst = max(worst, int(_causes(process, gil, waits, off_core)[:, (_PYTHON, _C)].sum()))
+        worst = max(worst, int(_causes(process, gil, waits, off_core)[:, causes].sum()))
     return worst
 
 
@@ -82,7 +97,7 @@ def _causes(process: Process, gil: int, waits: Array, off_core: _OffCore) -> Int
     if len(time):
         first = np.searchsorted(time, waits["start"], "right") - 1
         last = np.searchsorted(time, waits["end"], "right") - 1
-        for column in (_PYTHON, _C, _NO_CORE, _ASLEEP):
+        for column in (_PYTHON, _C, _NO_CORE, ASLEEP):
             here = cause == column
             if here.any():
                 spent = np.append(0, np.cumsum(np.where(here[:-1], np.diff(time), 0)))

@@ -20,9 +20,9 @@ const BLOCK_CAUSES = Object.keys(BLOCK_TEXT);
 // What threads did, as reports call it, and as it is told before the line where they did.
 const DID_TEXT = {
   "python": "ran Python up to", "waiting": "waited for the GIL at", "lock": "was itself blocked at", "asleep": "was asleep or in I/O at",
-  "native": "ran native code at", "no-core": "had no core at", "off": "was off the GIL at",
+  "native": "ran native code at", "no-core": "had no core at", "off": "was off the GIL at", "asleep-with-gil": "slept with the GIL at",
 };
-const DOING_TEXT = { "python": "ran Python", "waiting": "waited for the GIL", "asleep": "asleep or in I/O", "native": "in native code", "no-core": "ready, but no core", "off": "off the GIL" };
+const DOING_TEXT = { "python": "ran Python", "waiting": "waited for the GIL", "asleep": "asleep or in I/O", "native": "in native code", "no-core": "ready, but no core", "off": "off the GIL", "asleep-with-gil": "slept with the GIL" };
 // What they were asleep for, where that is told: numbered likewise, from 1 on.
 const ASLEEP_TEXT = {
   "sleep": "in a sleep", "ready-io": "for I/O to be ready", "socket": "for a socket", "process-lock": "in a shared lock", "process-queue": "for a shared queue",
