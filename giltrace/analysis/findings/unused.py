@@ -6,6 +6,7 @@ import numpy as np
 
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.findings.blocked_loop import blocked_beside, blocked_loop, hung_loop
 from giltrace.analysis.findings.event_loops import loop_of_thread
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.stood import stood
@@ -98,7 +99,7 @@ def _unused(f: Figures) -> Verdict:
             "The GIL is not the limit here: look at that code with a native profiler.",
             evidence,
         )
-    return Verdict(
+    return hung_loop(f) or Verdict(
         "idle",
         f"Idle: {said}. They wait for I/O, for locks or for each other.",
         stood(f) or "If they should be at work, see where each of them stands: `py-spy dump --pid PID`.",
@@ -111,10 +112,12 @@ def idle(f: Figures) -> Verdict | None:
     limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
     if f.busy_share * f.wall >= limit * f.had or f.contended_share >= limit:
         return None
+    if (blocked := blocked_loop(f)) is not None:
+        return blocked
     return Verdict(
         "idle",
         f"Idle: its threads ran for {percent(f.busy_share)} of {duration(f.wall)}.",
-        f"{_loop(f) or 'Record while the process has work to do.'} {stood(f)}".rstrip(),
+        f"{_loop(f) or 'Record while the process has work to do.'} {stood(f)}".rstrip() + blocked_beside(f),
         {"running_share": f.busy_share, "contended_share": f.contended_share},
     )
 

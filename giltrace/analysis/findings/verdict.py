@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from giltrace.analysis.finding_results import Verdict
+from giltrace.analysis.findings.blocked_loop import blocked_beside, blocked_loop
 from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.contention import contended, contention
 from giltrace.analysis.findings.convoy import convoy
@@ -36,7 +37,7 @@ _FINDINGS: tuple[tuple[Cause, Rule], ...] = (
     (Cause.CONVOY, convoy),
 )
 #: What a process is like if none of these costs it most.
-_AFTER: tuple[Rule, ...] = (serial, parallel, contended, asleep_unasked, interpreters, single)
+_AFTER: tuple[Rule, ...] = (serial, parallel, contended, asleep_unasked, blocked_loop, interpreters, single)
 
 
 def judge(process: Process, figures: Costed | None = None) -> Verdict:
@@ -46,7 +47,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
        other in the interpreter's locks, for much of the time and more than for the GIL. *free-threaded*: the
        interpreter was built without a GIL, and none was used.
     2. *not-recorded*: no use of a GIL is on record, so nothing can be said.
-    3. *idle*: its threads hardly ran (`unused`) and nobody waited.
+    3. *idle*: its threads hardly ran (`unused`) and nobody waited. *io-bound-handoff*: they did not, and an event
+       loop was blocked by what it ran for much of the time (`blocked_loop`).
     4. *single-threaded*: one thread has the GIL nearly all the time, and the others serve it (`bottleneck`).
     5. The finding that costs most (`_costliest`), if there is one: *hog* (also collections of garbage), *convoy* (also
        starvation by a long switch interval), *cpu-bound-contention* for imports. Or *lock-bound* for less of the time
@@ -54,7 +56,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     6. *single-threaded*: native code off the GIL let one thread in at a time (`serial`).
     7. *parallel*: threads ran off the GIL about as long as it was held, on more than one core at once (`parallel`).
     8. *cpu-bound-contention*: two or more threads wanted the GIL most of the time (`contention`). *hog*: somebody
-       waited for much of the time for threads that slept with the GIL (`asleep_unasked`).
+       waited for much of the time for threads that slept with the GIL (`asleep_unasked`). *io-bound-handoff*: an event
+       loop was blocked (`blocked_loop`).
     9. *parallel*: several GILs were held at once.
     10. *single-threaded*: one thread had nearly all of the held time, or several had it in turns with hardly a break,
         and hardly anyone waited (`single`).
@@ -69,6 +72,9 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     figures = figures or Costed(process)
     verdict = _judged(figures)
     beside = gil_is_on(figures)
+    # An idle process is told of it anyway.
+    if verdict.kind in ("lock-bound", "single-threaded", "io-bound-handoff") and "blocked_ns" not in verdict.evidence:
+        beside += blocked_beside(figures)
     if "switch_interval_ns" not in verdict.evidence:
         beside += nobody_asked(figures)
     return replace(verdict, advice=verdict.advice + beside) if beside else verdict
