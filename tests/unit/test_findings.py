@@ -194,6 +194,43 @@ def test_cores_that_native_code_lacked_are_no_reason_for_more_threads() -> None:
     assert "threads help" not in verdict.advice
 
 
+def hashing(threads: int, *, cores: int = 2, others: int = 0) -> Process:
+    """So many threads run native code in turns of 4 ms on two cores, of which other programs have so many."""
+    tids = (PID, *range(101, 101 + threads))
+    script, kernel = Script(tids=tids).hold(0, 10 * US, 0), Kernel()
+    for at in range(1, threads + 1):
+        script.hold(at * 100 * US, at * 100 * US + 50 * US, at)
+        kernel.run(at * 100 * US, at * 100 * US + 50 * US, 100 + at, preempted=True)
+    end, mine = 402 * MS, min(cores - others, threads)
+    for turn in range(100):
+        begin = 2 * MS + turn * 4 * MS
+        for core in range(mine):
+            kernel.run(begin, begin + 4 * MS, 101 + (turn * mine + core) % threads, core, preempted=True)
+    for tid in tids:
+        kernel.ended(end, tid)
+    return replace(process(script, kernel), cores=Cores(cores))
+
+
+@pytest.mark.parametrize(
+    ("made", "had", "advice"),
+    [
+        (hashing(4), "had 2.0 cores on average while anything ran, and could have used more", "threads had all 2"),
+        (hashing(2), "kept 2.0 cores busy", "the 2 cores that the process may use are all busy: more threads gain"),
+        (hashing(2, cores=8), "kept 2.0 cores busy", "more threads help until the cores run out"),
+        (hashing(4, others=1), "had 1.0 cores on average", "see what else ran on this machine"),
+        (hashing(6, cores=4, others=2), "had 2.0 cores on average", "see what else ran on this machine"),
+        (replace(hashing(4), cores=None), "had 2.0 cores on average", "see what else ran on this machine"),
+        (replace(hashing(4), cores=Cores(64, 2.0)), "had 2.0 cores on average", "threads had all 2"),
+    ],
+)
+def test_more_threads_help_only_until_the_cores_run_out(made: Process, had: str, advice: str) -> None:
+    verdict = judge(made)
+    assert verdict.kind == "parallel"
+    assert had in verdict.summary
+    assert advice in verdict.advice
+    assert ("threads help" in verdict.advice) is ("threads help" in advice)
+
+
 def test_many_hand_offs_are_told_where_nobody_waits() -> None:
     """Two threads wake each other 2,000 times, and have a core each."""
     script, kernel = Script().hold(0, 10 * US, 0), Kernel()
@@ -315,7 +352,8 @@ def test_one_core_is_no_place_for_processes() -> None:
             advice = judge(replace(lacking, cores=cores)).advice
             assert ("one core only" in advice) == told
             assert ("see what else ran on this machine" in advice) != told
-        assert ("more threads help" in judge(replace(process(*parallel()), cores=cores)).advice) != told
+        # Two threads that run all the time have all that a quota of two leaves them.
+        assert ("more threads help" in judge(replace(process(*parallel()), cores=cores)).advice) is (cores is None)
         assert ("an object of its own" in judge(replace(serial(), cores=cores)).advice) != told
         turns = replace(taking_turns(1800 * US, 600 * US, 20 * MS), cores=cores)
         assert ("processes, sub-interpreters" in judge(turns).advice) != told

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from giltrace.analysis.durations import duration
 from giltrace.analysis.finding_results import Verdict
-from giltrace.analysis.findings.figures import Figures
+from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.at_once import levels
+from giltrace.timeline.model import State
 
 #: Parallel: threads ran off the GIL for this many times the held time, so that it lets two get on nearly twice as fast
 #: as one ...
@@ -19,6 +24,11 @@ GILS_OVERLAP = 0.2
 SEVERAL_CORES = 1.2
 #: ... unless cores were what was lacking: two could have run at once for half of the time.
 LACKING_OVERLAP = 0.5
+#: A process has all the cores that it may use if its threads ran on so much of them, on average.
+ALL_CORES = 0.9
+
+_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+_CORELESS = (State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 
 
 def parallel(f: Figures) -> Verdict | None:
@@ -65,7 +75,31 @@ def _cores(f: Figures) -> float:
 
 def _lacked_cores(f: Figures) -> bool:
     """Whether it was cores that kept threads from running at once: else one did little beside another."""
-    return _cores(f) < SEVERAL_CORES and (f.overlap_share >= LACKING_OVERLAP or f.one_core)
+    if _cores(f) < SEVERAL_CORES and (f.overlap_share >= LACKING_OVERLAP or f.one_core):
+        return True
+    return _coreless_ns(f) > QUIET_SHARE * (f.running_ns + _coreless_ns(f))
+
+
+def _coreless_ns(f: Figures) -> int:
+    """For how long threads could have gone on, and had no core, all together."""
+    states = usage.state_sums(f.process).sum(axis=0)
+    return int(states[list(_CORELESS)].sum())
+
+
+def _allowed(f: Figures) -> float:
+    """How many cores the process may use on average; 0 if that is not known."""
+    cores = f.process.cores
+    return 0 if cores is None else min(cores.cpus, cores.quota or cores.cpus)
+
+
+def _took_all(f: Figures) -> bool:
+    """Whether it was the process's own threads that had all the cores it may use, while some had none, or always."""
+    allowed = _allowed(f)
+    if not allowed or _cores(f) >= ALL_CORES * allowed:
+        return bool(allowed)
+    time, (ran, coreless) = levels(f.process.states, (_RUNNING, _CORELESS))
+    length = np.diff(time)[coreless > 0]
+    return len(length) > 0 and float(length @ ran[coreless > 0]) >= ALL_CORES * allowed * int(length.sum())
 
 
 def _had(f: Figures) -> str:
@@ -75,6 +109,18 @@ def _had(f: Figures) -> str:
 
 
 def _advice(f: Figures, what: str) -> str:
-    if _lacked_cores(f) or f.one_core:
+    lacked = _lacked_cores(f)
+    if f.one_core or (lacked and not _took_all(f)):
         return f"The GIL is not the limit here, but cores are{f.wanted_core}"
+    if lacked:
+        return (
+            f"The GIL is not the limit here, but cores are: its threads had all {_allowed(f):g} that the process may "
+            f"use, and were ready to run without one for {duration(_coreless_ns(f))} in all. More {what} gain nothing "
+            "before it may use more."
+        )
+    if _cores(f) >= ALL_CORES * _allowed(f) > 0:
+        return (
+            f"The GIL is not the limit here, and the {_allowed(f):g} cores that the process may use are all busy: more "
+            f"{what} gain nothing before it may use more."
+        )
     return f"The GIL is not the limit here; more {what} help until the cores run out."
