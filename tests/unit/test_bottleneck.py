@@ -54,9 +54,10 @@ def test_who_sleeps_with_the_gil_keeps_it_also_from_those_that_it_has_woken_up()
     assert judge(keeping(30 * MS, asleep=True, served=TURNS)).kind == "hog"
 
 
+@pytest.mark.parametrize("served", [1, TURNS])
 @pytest.mark.parametrize("ran", [100 * US, MS])
-def test_sleeps_with_the_gil_that_nobody_had_the_time_to_ask_for_are_told(ran: int) -> None:
-    verdict = judge(keeping(4 * MS, asleep=True, served=1, ran=ran))
+def test_sleeps_with_the_gil_that_nobody_had_the_time_to_ask_for_are_told(ran: int, served: int) -> None:
+    verdict = judge(keeping(4 * MS, asleep=True, served=served, ran=ran))
     assert verdict.kind == "hog"
     assert "somebody waited for a thread that slept in the kernel with the GIL, " in verdict.summary
     assert "most of it worker-* did, at call (app.py:1)" in verdict.summary

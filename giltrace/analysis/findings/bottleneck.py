@@ -8,7 +8,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.figures import ONE_CORE, QUIET_SHARE
-from giltrace.analysis.findings.hogs import asleep, collection, hog
+from giltrace.analysis.findings.hogs import asleep, asleep_unasked, collection, hog
 from giltrace.analysis.findings.long_interval import find_long_interval
 from giltrace.analysis.findings.single import ALONE_SHARE
 from giltrace.analysis.measure import usage
@@ -39,7 +39,10 @@ def bottleneck(f: Costed) -> Verdict | None:
     waited, for_it = int(length[others].sum()), int(length[served].sum())
     if for_it <= SERVED_SHARE * waited or kept_ns(f.process, chosen=~served) > QUIET_SHARE * f.had:
         return None
-    if any(rule(f) is not None for rule in (hog, asleep, collection)) or find_long_interval(f) is not None:
+    if (
+        any(rule(f) is not None for rule in (hog, asleep, collection, asleep_unasked))
+        or find_long_interval(f) is not None
+    ):
         return None
     elsewhere = f". {ONE_CORE}" if f.one_core else ", or do its work in several processes"
     return Verdict(
