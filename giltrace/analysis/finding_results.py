@@ -100,9 +100,10 @@ class SampledFunction:
 class Hog:
     """Holds at one site that went on after a switch request: `ns` over it in all, `max_ns` the longest.
 
-    `held_ns` is the whole length of these holds, `site_held_ns` that of all holds at the site. If it gave the GIL up
-    all the while, the process would be at most `speedup_bound` times as fast; 0 where that is not worked out. Time in
-    which the holder had no core is left out of `ns` and `max_ns`.
+    `held_ns` is the whole length of these holds, `site_held_ns` that of all holds at the site. If it had given the GIL
+    up in these, the process would be at most `speedup_bound` times as fast; 0 where that is not worked out, or cannot
+    be done: `collecting` says that they were collections of garbage. What to do about these is the `advice`, where they
+    cost much. Time in which the holder had no core is left out of `ns` and `max_ns`.
     `expression` is what was called there, out of the source; empty where that is not here, or was changed since.
 
     `samples` says how often it was looked at which native code ran there after the request, and `functions` which that
@@ -125,6 +126,8 @@ class Hog:
     functions: tuple[SampledFunction, ...] = ()
     site_held_ns: int = 0
     speedup_bound: float = 0.0
+    collecting: bool = False
+    advice: str = ""
 
 
 @dataclass(frozen=True)

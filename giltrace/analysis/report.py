@@ -25,6 +25,7 @@ from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
 from giltrace.analysis.measure.sampling import describe_sampling
 from giltrace.analysis.measure.tasks import TaskTables, find_tasks, merged_tables
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
 from giltrace.analysis.replay.released import released
 from giltrace.analysis.replay.what_if import what_if, without_lock
 from giltrace.analysis.results import SCHEMA, GilReport, ProcessReport, Quality, Report, ThreadReport, WhatIf
@@ -94,7 +95,8 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     known = summarise_process(process, machine, figures)
     longest = usage.longest_holds(process)[process.chosen_threads].tolist()
     blame = find_blame(process)
-    hogs = find_hogs(_asked_by_chosen(process), began)
+    asked = _asked_by_chosen(process)
+    hogs = find_hogs(asked, began)
     replayed = what_if(process, machine, figures.native)
     tasks = find_tasks(process, timeline.merged, figures.block_causes, figures.sites)
     asked_about = {thread.tid for thread in known.threads}
@@ -113,7 +115,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         blame=blame.pairs,
         victims=blame.victims,
         culprits=blame.culprits,
-        hogs=_released(figures, hogs, replayed),
+        hogs=_released(figures, hogs, replayed, usage.overstays(asked, UNHEEDED_NS)),
         convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=with_untold(figures, replayed),
@@ -137,12 +139,14 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
     )
 
 
-def _released(figures: Costed, hogs: tuple[Hog, ...], replayed: WhatIf) -> tuple[Hog, ...]:
-    """The hogs, with what it would bring if each gave the GIL up."""
+def _released(figures: Costed, hogs: tuple[Hog, ...], replayed: WhatIf, over: usage.Overstays) -> tuple[Hog, ...]:
+    """The hogs, with what it would bring if each gave the GIL up: a collection of garbage cannot."""
     if figures.process.gils != 1:
         return hogs
-    bounds = released(figures.process, figures.sites, hogs, replayed)
-    return tuple(replace(hog, speedup_bound=bound) for hog, bound in zip(hogs, bounds, strict=True))
+    bounds = released(figures.process, figures.sites, hogs, replayed, over)
+    return tuple(
+        hog if hog.collecting else replace(hog, speedup_bound=bound) for hog, bound in zip(hogs, bounds, strict=True)
+    )
 
 
 def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:

@@ -264,7 +264,9 @@ def _hog(hog: Hog) -> str:
     called = f", {hog.expression}," if hog.expression else ""
     native = f" In C: {functions_text(hog.functions, hog.samples)}." if hog.samples else ""
     if hog.speedup_bound >= _TELLING:
-        native += f" If it released the GIL, the whole would be at most {hog.speedup_bound:.2f} x as fast."
+        native += f" If it released the GIL then, the whole would be at most {hog.speedup_bound:.2f} x as fast."
+    if hog.advice:
+        native += f" A collection cannot release the GIL. {hog.advice}"
     return (
         f"Hog: {site_name(hog.site)}{called} kept the GIL {plural(hog.count, 'time')} after it was asked to drop it, "
         f"for {duration(hog.ns)} in all, {duration(hog.max_ns)} at most.{native}"

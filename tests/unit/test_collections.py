@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from giltrace.analysis.findings.costs import Costed
+from giltrace.analysis.findings.hogs import find_hogs
 from giltrace.analysis.findings.ranked import find_findings
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.own_line import innermost_own
+from giltrace.analysis.report import analyse
 from giltrace.recording.events import FRAME, GIL_EVENT, StackTable
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.timeline.collections import FILE, FUNCTION, with_collections
 from giltrace.timeline.model import Array, Process
+from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import with_stacks
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process
+from tests.unit.test_report_terminal import printed
 
 STACKS = [[("make", "app.py", 3), ("<module>", "app.py", 9)], [], [("run", "app.py", 5)]]
 
@@ -95,6 +99,18 @@ def test_a_hog_that_collects_is_called_so(share: float) -> None:
     assert ("native code" in verdict.advice) is (share < 0.5)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_collection_is_not_told_to_release_the_gil(share: float) -> None:
+    timeline = make_timeline(collecting(share))
+    (hog,) = analyse(timeline).processes[0].hogs
+    assert hog.collecting is (share > 0.5)
+    assert ("gc.freeze()" in hog.advice) is hog.collecting
+    assert (hog.speedup_bound > 0) is not hog.collecting
+    told = printed(timeline, width=500)
+    assert "If it released the GIL" not in told
+    assert ("A collection cannot release the GIL. Call gc.freeze()" in told) is hog.collecting
+
+
 def test_a_hog_beside_collections_is_not_counted_as_one() -> None:
     verdict = judge(collecting(1.0, frees=True))
     assert verdict.summary.startswith("Garbage collection: 4 times, ")
@@ -132,6 +148,8 @@ def test_one_that_the_program_calls_for_is_not_said_to_be_innocent(
     assert ("innocent" in verdict.advice) is not called
     advice = next(one.advice for one in find_findings(made, figures) if one.cause == "collection")
     assert ("gc.collect()" in advice, "gc.collect()" in verdict.advice) == (called, called)
+    (hog,) = find_hogs(made, app.stat().st_mtime_ns + 1)
+    assert ("gc.collect()" in hog.advice) is called
     assert "innocent" in judge(made).advice  # without its source nobody knows
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.hogs import find_hogs
+from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.wait_causes import UNHEEDED_NS
 from giltrace.analysis.replay.released import released
 from giltrace.analysis.replay.what_if import what_if
 from tests.unit.block_events import Scene
@@ -32,7 +34,7 @@ def bound(work: int) -> float:
     figures = Costed(process)
     hogs = find_hogs(process)
     assert [hog.site.function for hog in hogs] == ["hog"]
-    (found,) = released(process, figures.sites, hogs, what_if(process, 2))
+    (found,) = released(process, figures.sites, hogs, what_if(process, 2), usage.overstays(process, UNHEEDED_NS))
     assert at == pytest.approx(CALLS * (CALL + work), rel=0.01)
     return found
 
@@ -54,4 +56,36 @@ def test_nobody_waits_for_longer_than_the_switch_interval() -> None:
 
 def test_without_hogs() -> None:
     process = Scene(1).hold(0, MS, 0, "work").process(MS)
-    assert released(process, Costed(process).sites, (), what_if(process, 2)) == ()
+    over = usage.overstays(process, UNHEEDED_NS)
+    assert released(process, Costed(process).sites, (), what_if(process, 2), over) == ()
+
+
+def once(before: int) -> float:
+    """At one line thread 1 has the GIL a hundred times for 5 ms, as thread 2 has; but once for 10 ms.
+
+    In that hold it runs alone for so long `before` anybody asks.
+    """
+    scene, at = Scene(3).hold(0, 10 * US, 0, "start"), 10 * US
+    for number in range(100):
+        early, end = (before, at + before + 10 * MS) if number == 50 else (0, at + 5 * MS)
+        scene.hold(at, end, 1, "hog").script.request(at + early, 2).timeout(at + early + 5 * MS, 2)
+        scene.script.acquire(end + 10 * US, 2).release(end + 5 * MS, 2)
+        scene.of_hold[2, end + 10 * US] = scene._stack("work")
+        scene.run(end + 10 * US, end + 5 * MS, 2).script.request(end + 20 * US, 1)
+        at = end + 5 * MS + 10 * US
+    process = scene.process(at)
+    hogs, over = find_hogs(process), usage.overstays(process, UNHEEDED_NS)
+    assert [hog.count for hog in hogs] == [1]
+    replayed = what_if(process, 2)
+    assert replayed.speedup_bound > 1.4  # more than the hog has to do with
+    (found,) = released(process, Costed(process).sites, hogs, replayed, over)
+    return found
+
+
+def test_one_hold_too_long_brings_no_more_than_it_took() -> None:
+    """Of others at the line nothing is said: they gave the GIL up as soon as they were asked to."""
+    assert once(0) == pytest.approx(1010 / 1000, abs=0.002)
+
+
+def test_what_nobody_waited_for_would_bring_nothing() -> None:
+    assert once(600 * MS) == pytest.approx(1610 / 1600, abs=0.002)

@@ -11,14 +11,17 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
 from giltrace.analysis.findings.figures import COLLECTING_SHARE, QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
+from giltrace.analysis.measure.collect_calls import calls_collect
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.expressions import Expressions
+from giltrace.analysis.measure.intervals import hold_at
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
-from giltrace.analysis.measure.sites import Sites
+from giltrace.analysis.measure.sites import Classes, Sites
 from giltrace.analysis.measure.standing import where_sampled
 from giltrace.analysis.measure.wait_causes import ASLEEP, UNHEEDED_NS, slept_ns
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.collections import FILE as COLLECTOR
 from giltrace.timeline.model import Flag, Process
 
 #: Hogs decide the verdict if they overstay for this share of the time that the threads had in all: 50 ms of each second
@@ -38,6 +41,11 @@ _RELEASE = (
 CALLED_FOR = (
     "Call gc.collect() less often there, or leave it to the interpreter; what is there once the program has started "
     "can be left alone: gc.freeze()."
+)
+#: And about those that the interpreter begins by itself.
+_LESS_GARBAGE = (
+    "Call gc.freeze() once the program has started, so that what is there by then is left alone; raise "
+    "gc.set_threshold(), or make fewer objects."
 )
 
 
@@ -61,20 +69,26 @@ def find_hogs(process: Process, recorded_ns: int = 0) -> tuple[Hog, ...]:
     of_site = dict(zip(everywhere.sites, total.astype(np.int64).tolist(), strict=True))
     native = native_functions(process, holds["thread"], over.asked, holds["end"], kinds.of_row)
     expressions = Expressions(process, recorded_ns)
+    collecting = _collecting(process, over, kinds)
     hogs = []
     for kind, site in enumerate(kinds.sites):
         mine = np.flatnonzero(kinds.of_row == kind)
         worst = mine[over.length[mine].argmax()]
+        ns = int(over.length[mine].sum())
+        much = ns >= HOG_SHARE * (process.end - process.start)
+        called = collecting[kind] and _called_for(process, expressions, int(over.hold[worst]))
         hogs.append(
             Hog(
                 site=site,
                 count=len(mine),
-                ns=int(over.length[mine].sum()),
+                ns=ns,
                 max_ns=int(over.length[worst]),
                 held_ns=int(held[mine].sum()),
                 site_held_ns=of_site[site],
                 stack=sites.stack(int(stack[worst])),
                 expression=expressions.at(int(stack[worst])),
+                collecting=collecting[kind],
+                advice=(CALLED_FOR if called else _LESS_GARBAGE) if collecting[kind] and much else "",
                 **_native(native.get(kind, Seen())),
             )
         )
@@ -85,6 +99,24 @@ def advice(functions: Sequence[SampledFunction] = (), samples: int = 0) -> str:
     """What to do about code that was found in these native functions."""
     named = f", {functions_text(functions, samples)}," if samples else ""
     return f"Let that native code{named} release the GIL around its work, or hand it smaller pieces."
+
+
+def _collecting(process: Process, over: usage.Overstays, kinds: Classes) -> list[bool]:
+    """Of each class of these hogs, whether most of what waiters saw in them was a collection of garbage."""
+    samples, number = process.samples, np.full(len(process.holds) + 1, len(kinds.sites))
+    number[over.hold] = kinds.of_row
+    kind = number[hold_at(process, samples["gil"], samples["time"])]
+    seen = np.bincount(kind, minlength=len(kinds.sites))
+    found = np.bincount(kind, samples["collecting"] > 0, len(kinds.sites))
+    return [
+        site.file == COLLECTOR or bool(found[at] > 0 and found[at] >= COLLECTING_SHARE * seen[at])
+        for at, site in enumerate(kinds.sites)
+    ]
+
+
+def _called_for(process: Process, expressions: Expressions, hold: int) -> bool:
+    """Whether the program called for the collection that this hold was: it gave the GIL up as that returned."""
+    return process.stacks is not None and calls_collect(expressions, int(process.stacks.hold_end[hold]))
 
 
 def _native(seen: Seen) -> dict[str, Any]:
@@ -168,10 +200,7 @@ def collection(f: Figures) -> Verdict | None:
         "hog",
         f"Garbage collection: {times}, a collection kept the GIL after it was asked to drop it; in thread {name!r} "
         f"for up to {duration(longest)}{called and f', called for at {called}'}.",
-        CALLED_FOR
-        if called
-        else "The line where one begins is innocent: it made the next object. Call gc.freeze() once the program has "
-        "started, so that what is there by then is left alone; raise gc.set_threshold(), or make fewer objects.",
+        CALLED_FOR if called else f"The line where one begins is innocent: it made the next object. {_LESS_GARBAGE}",
         {
             **evidence,
             "longest_overstay_ns": longest,

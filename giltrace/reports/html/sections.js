@@ -215,7 +215,8 @@ function patternsCard(process) {
   const found = [
     ...process.hogs.map((hog) => [`Hog: ${siteName(hog.site)}${hog.expression ? `, ${hog.expression}` : ""}`,
       `${plural(hog.count, "hold")} went on for ${duration(hog.ns)} in all after a switch request, ${duration(hog.max_ns)} at most${inC(hog)}`
-        + (hog.speedup_bound >= 1.1 ? `; if it released the GIL, the whole would be at most ${hog.speedup_bound.toFixed(2)} x as fast` : ""),
+        + (hog.speedup_bound >= 1.1 ? `; if it released the GIL then, the whole would be at most ${hog.speedup_bound.toFixed(2)} x as fast` : "")
+        + (hog.advice ? `. A collection cannot release the GIL. ${hog.advice}` : ""),
       hog.stack]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
       `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
