@@ -22,6 +22,8 @@ from giltrace.text import plural
 TOP_BLAME = 10
 #: Lines with a smaller share of what their function cost are not told.
 LEAST_LINE = 0.05
+#: One place is most of what a line led to if it is so much of that.
+MOST = 0.5
 # The folder of a file within a frame, "function (file:line)".
 _BASE = re.compile(r"\((?=/).*/")
 
@@ -95,10 +97,16 @@ def _function(site: Site, lines: Sequence[LineBlame], ns: int, detail: Detail) -
 
 
 def _leaf(lines: Sequence[LineBlame]) -> str:
-    """What one own line led to, largest first: nothing if most of it happened there."""
+    """What one own line led to, largest first: nothing if most of it happened there.
+
+    Where the largest is not most of it, the number of places comes first: it would hide the others.
+    """
     site = lines[0].site
     if not site.own_function or site.leaf == site.where:
         return ""
+    share = lines[0].ns / max(sum(line.ns for line in lines), 1)
+    if share < MOST:
+        return f" [{len(lines)} places, {percent(share)} of it {site.leaf}]"
     others = f" and {plural(len(lines) - 1, 'other')}" if len(lines) > 1 else ""
     return f" [{site.leaf}{others}]"
 

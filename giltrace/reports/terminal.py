@@ -34,6 +34,7 @@ _SHARE_OF = {
     "waited": "its life",
     "off_gil": "the threads' lives",
     "top_held": "the held time",
+    "hand_over": "the held time",
     "overlap": "the time in which anything ran",
     "collecting": "what was seen of these holds",
     "asleep": "what they overstayed",

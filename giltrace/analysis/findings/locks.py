@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import ONE_CORE, Figures
+from giltrace.analysis.findings.hand_over import hand_over
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
 from giltrace.analysis.measure.activity import Doing
 from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause
@@ -194,6 +195,9 @@ def _telling(row: LockBlame) -> Meanwhile | None:
 
 
 def _advice(f: Figures, row: LockBlame) -> str:
+    jobs = hand_over(f)
+    if jobs is not None:
+        return jobs.advice
     cause = next(cause for cause in BlockCause if cause.label == row.cause)
     if cause in _ADVICE:
         return _ADVICE[cause]

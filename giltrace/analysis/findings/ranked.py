@@ -9,12 +9,13 @@ import numpy as np
 from giltrace.analysis.finding_results import Finding, Hog
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.figures import ONE_CORE
+from giltrace.analysis.findings.hand_over import hand_over
 from giltrace.analysis.findings.hogs import CALLED_FOR
 from giltrace.analysis.findings.hogs import advice as hog_advice
 from giltrace.analysis.findings.imports import lost_modules
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.culprit_sites import CulpritSites
-from giltrace.analysis.measure.sites import Sites, function_of, main_site
+from giltrace.analysis.measure.sites import Sites, function_of, main_place
 from giltrace.analysis.site import Site
 from giltrace.timeline.model import Process
 
@@ -105,6 +106,8 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
         name, summary, advice = _TOLD[cause]
         if figures.one_core:
             advice = _ON_ONE_CORE.get(cause, advice)
+        if cause is Cause.CONTENTION and (jobs := hand_over(figures)) is not None:
+            advice = jobs.advice
         victim = sides.victim(cause)
         culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause, victim)
         if cause is Cause.HOG:
@@ -153,7 +156,7 @@ class _Sides:
         """The site that lost most."""
         ns = self._costs.ns[:, cause]
         lost = np.bincount(self._victims.of_row, weights=ns, minlength=len(self._victims.sites))
-        return self._victims.sites[main_site(self._victims.sites, lost)[0]]
+        return main_place(self._victims.sites, lost)
 
     def culprit(self, cause: Cause, victim: Site) -> Site | None:
         """The site that had the GIL for most of what the victim's function lost to `cause`.

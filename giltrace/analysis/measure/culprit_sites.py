@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.finding_results import BlameTotal
 from giltrace.analysis.measure.attribution import LongestOverlap, Shares, attribute
-from giltrace.analysis.measure.sites import Sites, main_site
+from giltrace.analysis.measure.sites import Sites, main_place, main_site
 from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.analysis.site import Site
 from giltrace.timeline.axis import Bools, Ints
@@ -57,7 +57,7 @@ class CulpritSites:
         had = np.bincount(shares.culprit, shares.ns * shares.victim)
         some = np.flatnonzero(had)
         sites: list[Site] = [self._classes.sites[one] for one in some.tolist()]
-        return sites[main_site(sites, had[some])[0]]
+        return main_place(sites, had[some])
 
     def mains(self, victim: Ints, chosen: Bools) -> dict[int, MainCulprit]:
         """For each class of the chosen waits (one per wait) that lost any time: who it lost most of it to."""

@@ -147,6 +147,18 @@ def main_site(sites: Sequence[Site], ns: npt.NDArray[Any]) -> tuple[int, int]:
     return int(np.where(function == most, ns, -1).argmax()), int(of_function[most])
 
 
+def main_place(sites: Sequence[Site], ns: npt.NDArray[Any]) -> Site:
+    """The same site; but the user's line alone where what that led to most is less than half of what it led to.
+
+    A line that leads to many places in libraries is not to be called by one that is a small part of it.
+    """
+    most = sites[main_site(sites, ns)[0]]
+    line = own_line(most)
+    alike = np.array([own_line(site) == line for site in sites], np.bool_)
+    same = np.array([site == most for site in sites], np.bool_)
+    return most if 2 * ns[same].sum() >= ns[alike].sum() else line
+
+
 def own_line(site: Site) -> Site:
     """The user's line that `site` was at, whatever it led to in libraries; the site where it has none."""
     if not site.own_function:
