@@ -20,6 +20,7 @@ from giltrace.analysis.findings.locks import lock_beside, lock_bound, stop_the_w
 from giltrace.analysis.findings.long_interval import long_interval, nobody_asked
 from giltrace.analysis.findings.parallel import interpreters, parallel
 from giltrace.analysis.findings.serial import serial
+from giltrace.analysis.findings.short_interval import short_interval
 from giltrace.analysis.findings.single import single
 from giltrace.analysis.findings.unused import free_threaded, gil_is_on, idle, not_recorded
 from giltrace.timeline.model import Process
@@ -64,7 +65,8 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
     11. *io-bound-handoff* where the end hung on one line that sleeps (`one_line`), or the rest is left and waits are
         few or brief, *cpu-bound-contention* where they are not.
 
-    Whatever it is, a long switch interval that made waits longer is named beside it (`nobody_asked`).
+    Whatever it is, a long switch interval that made waits longer is named beside it (`nobody_asked`), and a short one
+    that made threads pass the GIL on so often that it shows (`short_interval`).
 
     A wait counts for 8 to 11 as long as another thread ran with the GIL: while nobody holds it, or its holder has no
     core, threads do not compete for it.
@@ -77,6 +79,10 @@ def judge(process: Process, figures: Costed | None = None) -> Verdict:
         beside += blocked_beside(figures)
     if "switch_interval_ns" not in verdict.evidence:
         beside += nobody_asked(figures)
+        short = short_interval(figures)
+        if short is not None:
+            beside += short.advice
+            verdict = replace(verdict, evidence={**verdict.evidence, **short.evidence})
     return replace(verdict, advice=verdict.advice + beside) if beside else verdict
 
 
