@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from giltrace.analysis.finding_results import Hog
+from giltrace.analysis.finding_results import Convoy, Hog
+from giltrace.analysis.findings.bottleneck import bottleneck
 from giltrace.analysis.findings.convoy import find_convoys
 from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.event_loops import find_event_loops
@@ -116,7 +117,7 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         victims=blame.victims,
         culprits=blame.culprits,
         hogs=_released(figures, hogs, replayed, usage.overstays(asked, UNHEEDED_NS)),
-        convoys=tuple(one for one in find_convoys(process, figures) if one.tid in asked_about),
+        convoys=tuple(one for one in _convoys(figures) if one.tid in asked_about),
         event_loops=tuple(one for one in find_event_loops(process) if one.tid in asked_about),
         what_if=with_untold(figures, replayed),
         verdict=known.verdict,
@@ -137,6 +138,11 @@ def _process(process: Process, timeline: Timeline) -> ProcessReport:
         tasks=tasks.prefixes,
         task_blame=tasks.blame,
     )
+
+
+def _convoys(figures: Costed) -> tuple[Convoy, ...]:
+    """The threads in a convoy. Who serves one thread makes no more steps than that one has work for."""
+    return find_convoys(figures.process, figures) if bottleneck(figures) is None else ()
 
 
 def _released(figures: Costed, hogs: tuple[Hog, ...], replayed: WhatIf, over: usage.Overstays) -> tuple[Hog, ...]:

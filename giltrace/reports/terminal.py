@@ -17,6 +17,7 @@ from giltrace.analysis.results import GilReport, ProcessReport, Report, WaitDeco
 from giltrace.analysis.summary import Quality
 from giltrace.reports.blame import BRIEF, Detail, print_blame
 from giltrace.reports.console import paragraph, print_heading, print_table
+from giltrace.reports.convoys import alike
 from giltrace.reports.locks import print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
@@ -250,11 +251,12 @@ def _print_trust(process: ProcessReport, console: Console) -> None:
 def _print_patterns(process: ProcessReport, console: Console, detail: Detail) -> None:
     shown = None if detail.everything else TOP_PATTERNS
     told = [_hog(hog) for hog in process.hogs[:shown]]
-    told += [_convoy(convoy) for convoy in process.convoys[:shown]]
+    convoys = alike(process.convoys)
+    told += [_convoy(convoy, threads) for convoy, threads in convoys[:shown]]
     told += [_event_loop(loop) for loop in process.event_loops[:shown]]
     for text in told:
         paragraph(text, console)
-    more = sum(map(len, (process.hogs, process.convoys, process.event_loops))) - len(told)
+    more = len(process.hogs) + len(convoys) + len(process.event_loops) - len(told)
     if more:
         paragraph(f"{more} more hogs, convoys and event loops: --all shows them", console)
     if told:
@@ -274,9 +276,10 @@ def _hog(hog: Hog) -> str:
     )
 
 
-def _convoy(convoy: Convoy) -> str:
+def _convoy(convoy: Convoy, threads: int) -> str:
+    most = f", {threads} threads alike; the one that waited most" if threads > 1 else ""
     text = (
-        f"Convoy: {site_name(convoy.site)} made {plural(convoy.steps, 'short step')} "
+        f"Convoy: {site_name(convoy.site)}{most} made {plural(convoy.steps, 'short step')} "
         f"({convoy.steps_per_s:.1f} per second) and waited {duration(convoy.wait_p50_ns)} (median) before each, "
         f"{percent(convoy.waited_share)} of its life."
     )

@@ -16,7 +16,9 @@ from giltrace.analysis.site import Site
 from giltrace.timeline.model import STOP, Flag, Process
 from tests.synthetic import make_timeline
 from tests.unit.analysis_stacks import Frame, own_site, with_stacks
+from tests.unit.block_events import Scene
 from tests.unit.gil_events import MS, PID, US, Kernel, Script, process, timeline
+from tests.unit.test_report_terminal import printed
 from tests.unit.test_summary_verdict import convoy, cpu_bound, hog
 
 STEP: Frame = ("step", "io.py", 12)
@@ -132,6 +134,37 @@ def test_convoy(sched: bool) -> None:
 def test_without_stacks_a_convoy_is_known_by_its_thread() -> None:
     (found,) = find_convoys(made(convoy(100)))
     assert (found.site, found.stack) == (Site("thread-*"), ())
+
+
+def in_turn(workers: int, *, served: bool) -> Process:
+    """Thread 1 computes; each of the others waits for 5 ms, holds for 10 us, and waits then for what 1 has for it, or
+    sleeps.
+    """
+    scene, at = Scene(2 + workers).hold(0, 10 * US, 0, "start"), 20 * US
+    for number in range(20 * workers):
+        wants, end, mine = at + MS, at + 6 * MS + 10 * US, 2 + number % workers
+        scene.script.hold(at, end, 1, forced=True).request(wants, mine).timeout(wants + 5 * MS, mine)
+        scene.of_hold[1, at] = scene._stack("compute")
+        scene.run(at, end, 1).hold(end + 10 * US, end + 20 * US, mine, "get")
+        if served:
+            scene.block(at + 10 * US, wants - 10 * US, mine, at="get", by=1, wake="compute", owned=False)
+        at = end + 30 * US
+    return scene.hold(at, at + 5 * MS, 1, "compute").process(at + 6 * MS)
+
+
+def test_threads_alike_are_told_of_once() -> None:
+    told = make_timeline(in_turn(3, served=False))
+    assert len(analyse(told).processes[0].convoys) == 3
+    (text,) = printed(told, width=1000).split("Convoy: worker-*")[1:]
+    assert text.startswith(", 3 threads alike; the one that waited most made 20 short steps (")
+    assert "--all shows them" not in text.partition("What would change")[0]
+
+
+def test_who_serves_one_thread_is_promised_no_more_steps() -> None:
+    alone, fed = (in_turn(1, served=served) for served in (False, True))
+    assert judge(alone).kind == "convoy"
+    assert judge(fed).advice.startswith("The GIL costs nothing here")
+    assert [len(analyse(make_timeline(one)).processes[0].convoys) for one in (alone, fed)] == [1, 0]
 
 
 def test_waits_behind_hogs_are_no_convoy() -> None:

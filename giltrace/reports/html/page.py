@@ -20,6 +20,7 @@ from giltrace.analysis.findings.ranked import CAUSES
 from giltrace.analysis.measure.roles import python_threads
 from giltrace.analysis.results import ProcessReport, Report
 from giltrace.exporters._output import output_file
+from giltrace.reports.convoys import alike
 from giltrace.reports.html import lanes as lanes_of
 from giltrace.reports.html.blocks import Blocks, on_lanes
 from giltrace.reports.html.lanes import FREE, Lanes
@@ -194,6 +195,7 @@ def _told(report: ProcessReport) -> Json:
     return {
         **dataclasses.asdict(_short_report(report)),
         "hogs": [{**dataclasses.asdict(hog), "functions": _functions(hog)} for hog in report.hogs],
+        "convoys": [{**dataclasses.asdict(convoy), "threads": many} for convoy, many in alike(report.convoys)],
         "threads": threads,
         "thread_rows": _thread_rows(report, of_page),
         "more_threads": len(report.threads) - len(threads),
@@ -218,6 +220,7 @@ def _short_report(report: ProcessReport) -> ProcessReport:
         culprits=(),
         threads=(),
         hogs=(),
+        convoys=(),
         whereabouts=report.whereabouts[:MOST_PLACES],
         lock_blame=report.lock_blame[:MOST_PLACES],
         critical_path=report.critical_path[:MOST_PLACES],

@@ -219,7 +219,8 @@ function patternsCard(process) {
         + (hog.advice ? `. A collection cannot release the GIL. ${hog.advice}` : ""),
       hog.stack]),
     ...process.convoys.map((convoy) => [`Convoy: ${siteName(convoy.site)}`,
-      `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
+      `${convoy.threads > 1 ? `${convoy.threads} threads alike; of the one that waited most ` : ""}`
+      + `${plural(convoy.steps, "short step")} waited ${duration(convoy.wait_p50_ns)} (median) each, ${percent(convoy.waited_share)} of the thread's life; `
       + `${convoy.steps_per_s.toFixed(1)} steps per second`
       + (convoy.estimates.length ? `. Estimates for another switch interval: ${convoy.estimates.map((one) =>
         `${duration(one.switch_interval_ns)}: ${duration(one.wait_per_step_ns)} per step, ${one.steps_per_s.toFixed(0)} steps per second`).join("; ")}` : ""), convoy.stack]),
