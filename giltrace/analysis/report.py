@@ -20,7 +20,7 @@ from giltrace.analysis.lock_results import LockBlame
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.attribution import attribute
 from giltrace.analysis.measure.blame import find_blame
-from giltrace.analysis.measure.block_causes import GIVEN_BACK
+from giltrace.analysis.measure.block_causes import GIVEN_BACK, BlockCause
 from giltrace.analysis.measure.decomposition import decompose
 from giltrace.analysis.measure.explained import explain
 from giltrace.analysis.measure.own_code import own_holds
@@ -156,11 +156,14 @@ def _released(figures: Costed, hogs: tuple[Hog, ...], replayed: WhatIf, over: us
 
 
 def _bounded(figures: Costed, machine: int) -> tuple[LockBlame, ...]:
-    """What is known of locks, with what it would bring to do without the one that cost most, if it cost much."""
+    """What is known of locks, with what it would bring to do without the one that cost most, if it cost much.
+
+    An import's lock is not one to do without: who waits for it needs the module.
+    """
     rows = figures.lock_blame
     given = {cause.label for cause in GIVEN_BACK}
     at = next((number for number, row in enumerate(rows) if row.cause in given and row.locks), None)
-    if at is None or rows[at].ns < _LEAST_LOCK * figures.wall:
+    if at is None or rows[at].ns < _LEAST_LOCK * figures.wall or rows[at].cause == BlockCause.IMPORT_LOCK.label:
         return rows
     cores = figures.process.cores.at_once if figures.process.cores is not None else max(machine, 1)
     bound = without_lock(figures.process, cores, figures.native, tuple(number - 1 for number in rows[at].locks))

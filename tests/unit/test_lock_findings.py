@@ -10,9 +10,11 @@ from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.locks import _telling
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.lock_results import LockBlame, Meanwhile
+from giltrace.analysis.report import analyse
 from giltrace.analysis.site import Site
 from giltrace.timeline.model import BlockEnd
-from tests.unit.block_events import Scene
+from tests.synthetic import make_timeline
+from tests.unit.block_events import Scene, library, own
 from tests.unit.gil_events import MS, US
 from tests.unit.lock_scenes import STACKS, TURN, brief_turns, in_a_circle, stopped, taking_turns
 
@@ -87,6 +89,16 @@ def test_time_without_a_core_at_an_unknown_line_is_not_judged() -> None:
     assert _telling(row) == did[1]
     assert _telling(replace(row, meanwhile=(did[0], replace(did[1], ns=15)))) is None
     assert _telling(replace(row, meanwhile=did[:1])) is None
+
+
+def test_who_waits_for_an_import_is_not_told_that_it_could_do_without_it() -> None:
+    made = taking_turns(at="import")
+    made.stacks = {**STACKS, "import": [library("_ModuleLock.acquire", "<frozen importlib._bootstrap>"), own("main")]}
+    (told,) = analyse(make_timeline(made.process(END))).processes
+    assert told.lock_blame[0].cause == "import-lock"
+    assert [row.speedup_bound for row in told.lock_blame if row.speedup_bound] == []
+    assert told.verdict.advice.startswith("Do less while the module is imported")
+    assert "takes as long" in told.verdict.advice
 
 
 def test_native_code_under_a_lock() -> None:

@@ -37,7 +37,10 @@ _ADVICE = {
         "Writing log records makes threads wait for each other: let logging.handlers.QueueHandler hand them to a "
         "thread that writes, or log less."
     ),
-    BlockCause.IMPORT_LOCK: "Import before the threads start.",
+    BlockCause.IMPORT_LOCK: (
+        "Do less while the module is imported: who needs it waits for that, whichever thread imports it. Importing it "
+        "before the threads start takes as long, but keeps none of them waiting, nor any request."
+    ),
     BlockCause.OBJECT_LOCK: "Give each thread an object of its own, and put the parts together at the end.",
     BlockCause.PROCESS_LOCK: "Processes share that lock: hold it for less, or give each process its own part.",
     BlockCause.SEMAPHORE: "A semaphore lets so many in at once: raise its number if what it guards bears more.",
