@@ -16,6 +16,7 @@ from giltrace.reports.blame import _leaf
 from giltrace.timeline.collections import FILE, FUNCTION
 from tests.unit.block_events import Scene, library, own
 from tests.unit.gil_events import MS, US
+from tests.unit.lock_scenes import TURN, taking_turns
 
 LIB = "/usr/lib/python3.12/"
 POOL, QUEUE, THREAD_POOL = f"{LIB}concurrent/futures/thread.py", f"{LIB}queue.py", f"{LIB}multiprocessing/pool.py"
@@ -62,6 +63,14 @@ def test_small_jobs_are_to_be_larger(stacks: tuple[str, str], by: str, how: str)
     assert "use processes" not in verdict.advice
     assert finding.advice == verdict.advice
     assert verdict.evidence["hand_over_share"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_lock_that_they_are_handed_over_with_is_not_what_is_to_be_mended() -> None:
+    made = taking_turns(python=True, at="next")
+    made.stacks = STACKS
+    verdict = judge(made.process(20 * TURN + 100 * US))
+    assert verdict.kind == "lock-bound"
+    assert verdict.advice.startswith("The jobs are too small: handing them over (multiprocessing.pool)")
 
 
 @pytest.mark.parametrize("stack", ["in C", "job", "lock", "other"])
