@@ -204,7 +204,14 @@ static void tell_stack(struct thread *thread, uint64_t now) {
     if (gil != NULL && !thread->holds && !frames_free_threaded() && !count_only()) {
         return;
     }
-    uint32_t stack = gil != NULL && thread->holds ? stacks_own(thread, gil_holder(gil)) : stacks_here(thread);
+    uint32_t stack = 0;
+    if (gil != NULL && thread->holds) {
+        stack = stacks_own(thread, gil_holder(gil));
+    } else if (gil == NULL && !frames_free_threaded()) {
+        stack = stacks_of_waiter(thread); /* it has not been seen with a GIL, and its interpreter may end any time */
+    } else {
+        stack = stacks_here(thread);
+    }
     if (stack != thread->stack) {
         thread->stack = stack;
         if (!count_only()) {

@@ -259,7 +259,7 @@ uint32_t stacks_of_holder(uintptr_t state, struct stacks_instant *instant) {
     return seen(current != 0 ? current : state, instant);
 }
 
-/* Likewise of the calling thread, which waits for the GIL: an interpreter that ends may free its state at any time. */
+/* Likewise of the calling thread, which has no GIL: an interpreter that ends may free its state at any time. */
 uint32_t stacks_of_waiter(struct thread *thread) {
     uint64_t nothing = 0;
     struct stacks_instant instant = {.counter = &nothing};
