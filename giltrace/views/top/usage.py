@@ -19,6 +19,8 @@ from giltrace.timeline.holds import match
 from giltrace.timeline.model import RUN, STATE, Flag, Process, Stacks, Thread
 from giltrace.timeline.stacks import begins
 
+Numbers = npt.NDArray[np.int32]
+
 _TURNS = (Kind.REQUEST, Kind.ACQUIRE, Kind.RELEASE)
 # What comes after the stack that its thread stands in.
 _TOLD = (Kind.REQUEST, Kind.RELEASE, Kind.SLEPT)
@@ -121,8 +123,9 @@ class Matcher:
         for rows, old in ((holds, old_hold), (waits, old_wait)):
             rows["start"] = np.where(old, np.maximum(rows["start"], start), rows["start"])
             rows["end"] = np.clip(rows["end"], rows["start"], max(self.end, start))
-        process = _with_stacks(as_process(holds, waits, gils, matched.switch_requests), matched, people)
-        newest, core = _newest(whole, process)
+        process, number = _with_stacks(as_process(holds, waits, gils, matched.switch_requests), matched, people)
+        newest, core = _newest(whole, process, np.append(number, np.int32(-1)))
+        done = stretches(process)
         return Usage(
             start=start,
             end=self.end,
@@ -134,7 +137,7 @@ class Matcher:
             waited=waited,
             fresh_holds=~old_hold,
             fresh_waits=~old_wait,
-            done=stretches(process),
+            done=done._replace(stack=np.append(number, np.int32(-1))[done.stack]),
             stack=newest,
             core=core,
         )
@@ -150,19 +153,25 @@ class Matcher:
         self.under_way = rows[np.argsort(rows["time"], kind="stable")]
 
 
-def _with_stacks(process: Process, matched: Matched, threads: Sequence[Thread]) -> Process:
-    """The process with what is known of where its threads stood, by the tracer's numbers of stacks."""
+def _with_stacks(process: Process, matched: Matched, threads: Sequence[Thread]) -> tuple[Process, Numbers]:
+    """The process with what is known of where its threads stood, and the tracer's number of each of its stacks."""
     order = np.lexsort((matched.holds["start"], matched.holds["thread"]))
-    numbers = begins(matched, order), matched.hold_stacks, matched.wait_stacks, matched.request_stacks
-    # 0 is a stack without a frame of Python.
-    known = [np.where(one > 0, one, np.int32(-1)) for one in (*numbers, matched.sample_stacks)]
-    most = max((int(one.max(initial=0)) for one in known), default=0)
-    table = StackTable(np.empty(0, FRAME), np.zeros(most + 2, np.int64), np.zeros(most + 1, np.bool_), ())
-    return replace(process, threads=tuple(threads), samples=matched.samples, stacks=Stacks(table, *known))
+    of_holds = begins(matched, order), matched.hold_stacks
+    told = (*of_holds, matched.wait_stacks, matched.request_stacks, matched.sample_stacks)
+    # Numbered anew: records may be damaged. 0 is a stack without a frame of Python.
+    number = np.unique(np.concatenate(told))
+    number = number[number > 0]
+    known = [np.where(one > 0, np.searchsorted(number, one), -1).astype(np.int32) for one in told]
+    nothing = np.zeros(len(number), np.bool_)
+    table = StackTable(np.empty(0, FRAME), np.zeros(len(number) + 1, np.int64), nothing, ())
+    return replace(process, threads=tuple(threads), samples=matched.samples, stacks=Stacks(table, *known)), number
 
 
-def _newest(whole: Array, process: Process) -> tuple[npt.NDArray[np.int32], Ints]:
-    """Where each thread was seen last, by itself or by one that waited for it, and on which core."""
+def _newest(whole: Array, process: Process, number: Numbers) -> tuple[Numbers, Ints]:
+    """Where each thread was seen last, by itself or by one that waited for it, and on which core.
+
+    `number` is the tracer's of each stack of the process.
+    """
     threads, known = len(process.threads), process.stacks
     assert known is not None
     stack, core = np.full(threads, -1, np.int32), np.full(threads, -1, np.int64)
@@ -179,7 +188,7 @@ def _newest(whole: Array, process: Process) -> tuple[npt.NDArray[np.int32], Ints
     look = look[(hold[look] >= 0) & (seen[look] >= 0)]
     holder = process.holds["thread"][hold[look]]
     now = last[holder] == Kind.ACQUIRE
-    stack[holder[now]] = seen[look][now]
+    stack[holder[now]] = number[seen[look][now]]
     acquired = (whole["kind"] == Kind.ACQUIRE) & (whole["arg"] != NO_CORE)
     core[whole["thread"][acquired]] = whole["arg"][acquired]
     return stack, core
