@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,11 +38,13 @@ SELECTS: dict[str, list[Frame]] = {
 INSTEAD = {"trio": "trio.to_thread.run_sync", "gevent": "threadpool.apply"}
 
 
-def turns(loop: str, blocked: int, waiting: int, *, ran: int = MS, lock: bool = False) -> Process:
+def turns(
+    loop: str, blocked: int, waiting: int, *, ran: int = MS, lock: bool = False, by: Sequence[Frame] = ()
+) -> Process:
     """30 times the main thread runs a callback that is blocked, and waits in the loop's selector; before all, in none
     of both.
     """
-    stacks = {"handler": [own("handler"), *RUNS[loop]], "select": SELECTS[loop]}
+    stacks = {"handler": [own("handler"), *by, *RUNS[loop]], "select": SELECTS[loop]}
     made, at = Scene(1, stacks).hold(0, MS, 0, "connect"), 400 * MS
     for _ in range(30):
         made.hold(at, at + ran, 0, "select")
@@ -64,6 +67,12 @@ def test_a_loop_that_is_blocked_is_not_idle(loop: str, sched: bool) -> None:
     assert "30 times" in verdict.summary
     assert INSTEAD.get(loop, "asyncio.to_thread") in verdict.advice
     assert "hardly had anything to run" not in verdict.advice
+
+
+def test_a_cell_does_not_block_the_loop_of_its_notebook() -> None:
+    cell = ("Kernel.execute_request", "/venv/lib/ipykernel/kernelbase.py", 770)
+    verdict = judge(turns("asyncio", 80 * MS, 60 * MS, by=[cell]))
+    assert "blocked" not in verdict.summary + verdict.advice
 
 
 @pytest.mark.parametrize("loop", RUNS)

@@ -28,6 +28,8 @@ _BLOCKED = (Doing.LOCK, Doing.ASLEEP, Doing.OFF)
 
 _UVLOOP = LOOPS.index("uvloop")
 _ASYNCIO = "await asyncio.sleep()", "await asyncio.to_thread(...)"
+#: A notebook's kernel runs cells in its loop, which has nothing else to do meanwhile.
+_OF_CELLS = "/ipykernel/"
 #: What to await, by loop: instead of a sleep, and around any other call.
 _INSTEAD = {
     "asyncio": _ASYNCIO,
@@ -182,7 +184,7 @@ def _outside(f: Figures, stack: Ints, loop: str) -> Bools:
 
 def _is_callback(frames: Sequence[Place], loop: str) -> bool:
     """Whether it is the stack of what a loop runs, and not of the loop itself: in its selector, of whatever make."""
-    if selector_of(frames) or not runs(frames, loop):
+    if selector_of(frames) or not runs(frames, loop) or any(_OF_CELLS in file for _, file in frames):
         return False
     own = own_frames(frames)
     if loop in ("asyncio", "Tornado"):
