@@ -70,12 +70,20 @@ def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, lis
     keys.sort()
     number = np.array([sum((key >> at & 1) << _ROOM * at for at in range(bits)) for key in range(1 << bits)], np.int64)
     change = (number[np.newaxis, :] - number[:, np.newaxis]).ravel()
-    level = change[(keys & ((1 << 2 * bits) - 1)).astype(np.uint8)]
-    np.cumsum(level, out=level)
-    keys >>= 2 * bits
-    last = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
-    level, time = level[last[:-1]], keys[last] + origin
-    return time, [(level >> _ROOM * at & ((1 << _ROOM) - 1)).astype(np.int32) for at in range(bits)]
+    fresh, before, times, counts = ~np.uint64(0) << np.uint64(2 * bits), 0, [], []
+    for at in range(0, len(keys), _PIECE):
+        piece = keys[at : at + _PIECE + 1].view(np.uint64)  # and the first one of the next
+        level = change[(piece[:_PIECE] & ~fresh).astype(np.uint8)]
+        level[0] += before
+        np.cumsum(level, out=level)
+        before = int(level[-1])
+        instant = piece & fresh
+        last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True)[: len(level)])
+        times.append(keys[at + last] >> 2 * bits)
+        counts.append([(level[last] >> _ROOM * kind & ((1 << _ROOM) - 1)).astype(np.int32) for kind in range(bits)])
+    time = np.concatenate(times)
+    time += origin
+    return time, [np.concatenate(column)[:-1] for column in zip(*counts, strict=True)]
 
 
 def _changes(states: Array, kind_bits: npt.NDArray[np.uint8], bits: int, origin: int) -> Ints:
