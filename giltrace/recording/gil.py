@@ -80,10 +80,6 @@ def count_records(file: GilFile, kind: layout.Kind) -> int:
     return sum(int(np.count_nonzero(each == kind)) for each in kinds)
 
 
-# Those of whose thread it is known where it stood.
-_STANDING = (layout.Kind.REQUEST, layout.Kind.RELEASE, layout.Kind.THREAD_END)
-
-
 class Decoder:
     """Makes `GIL_EVENT`s of the records of one file; without a `clock` their ticks are nanoseconds already."""
 
@@ -119,7 +115,8 @@ class Decoder:
         # The STACK that each record comes after, if that is in its chunk.
         given = np.maximum.accumulate(np.where(head == layout.Kind.STACK, np.arange(records.size), -1))
         stack = np.where(given >= bounds[:-1][chunk], number[given], np.array(carried, np.int64)[chunk])
-        own = np.where(np.isin(kind, _STANDING), stack, 0)
+        standing = (kind == layout.Kind.REQUEST) | (kind == layout.Kind.RELEASE) | (kind == layout.Kind.THREAD_END)
+        own = np.where(standing, stack, 0)
         own[sampled] = number[np.flatnonzero(sampled) - 1]
 
         kept, chunk = records[timed], chunk[timed]
