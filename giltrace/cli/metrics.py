@@ -15,6 +15,7 @@ from giltrace.cli import heap
 from giltrace.cli.completion.candidates import files, live_targets
 from giltrace.cli.options import Code, Module, Python
 from giltrace.cli.outcome import exit_like, tell_printed
+from giltrace.cli.parsing import named_pid
 from giltrace.cli.values import Mistyped, parse_duration
 from giltrace.errors import UsageError
 
@@ -110,8 +111,6 @@ def metrics(
     a table is shown. It goes on until Ctrl-C or the end of the process; a command that was started here is as without
     it, and giltrace ends as that does.
     """
-    from giltrace.launch.target import named_pid
-
     pid = named_pid(words or [], module=module, code=code)
     table = listen is None and otlp is None and not as_json
     seconds = _seconds(interval, 1.0 if table else 10.0)

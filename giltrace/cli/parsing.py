@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand
+
+from giltrace.errors import UsageError
 
 #: What names the program to run; all that follows is that program's.
 LAST_OPTIONS = ("-m", "-c")
@@ -42,7 +45,24 @@ class LiveCommand(TargetCommand):
     @classmethod
     def is_last(cls, word: str) -> bool:
         """Whether it is anything but a PID."""
-        return not word.isdigit() or os.path.exists(word)
+        return not is_pid(word)
+
+
+def is_pid(word: str) -> bool:
+    """Whether a word that names what to look at is the id of a process: a program may have a number for its name."""
+    return word.isdigit() and not os.path.exists(word)
+
+
+def named_pid(words: Sequence[str], *, module: str | None, code: str | None) -> int | None:
+    """The process that `words` name, where they may say what to run instead; None if they do.
+
+    Raises `UsageError` if words follow a PID.
+    """
+    if module is not None or code is not None or not words or not is_pid(words[0]):
+        return None
+    if len(words) > 1:
+        raise UsageError(f"{' '.join(words)!r} begins with a PID and goes on", "give one PID, and nothing but options")
+    return int(words[0])
 
 
 def options_end(words: list[str], with_value: frozenset[str]) -> tuple[int, bool]:

@@ -14,6 +14,7 @@ import typer
 from giltrace.cli.completion.candidates import files, live_targets
 from giltrace.cli.options import Code, Module, Python
 from giltrace.cli.outcome import need_force, tell_printed
+from giltrace.cli.parsing import named_pid
 from giltrace.cli.values import Mistyped, parse_duration, parse_length
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ def top(
         show = partial(_show, interval=seconds)
     if output is not None:
         need_force(output, force=force, option="--output")
-    from giltrace.launch.target import named_pid
     from giltrace.views.ending import Ending
 
     pid = named_pid(words or [], module=module, code=code)

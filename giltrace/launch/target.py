@@ -56,18 +56,6 @@ def resolve(words: Sequence[str], *, module: str | None, code: str | None, pytho
     return _resolve_word(words[0], list(words[1:]), python)
 
 
-def named_pid(words: Sequence[str], *, module: str | None, code: str | None) -> int | None:
-    """The process that `words` name, where they may say what to run instead; None if they do.
-
-    Raises `UsageError` if words follow a PID.
-    """
-    if module is not None or code is not None or not words or not words[0].isdigit() or Path(words[0]).exists():
-        return None
-    if len(words) > 1:
-        raise UsageError(f"{' '.join(words)!r} begins with a PID and goes on", "give one PID, and nothing but options")
-    return int(words[0])
-
-
 def _resolve_word(word: str, arguments: list[str], python: str | None) -> Target:
     path = Path(word)
     if path.is_file() and (path.suffix in (".py", ".pyz", ".pyw") or not os.access(path, os.X_OK)):

@@ -244,6 +244,12 @@ class Spans(NamedTuple):
     clock_error_ns: int = 0
     lost: int = 0
 
+    def until(self, end: int) -> Spans:
+        """Those that began before `end`, cut off there."""
+        rows = self.spans[self.spans["start"] < end]
+        rows["end"] = np.minimum(rows["end"], end)
+        return self._replace(spans=rows)
+
 
 class NativeFunction(NamedTuple):
     """A function of native code: its `name`, empty where no symbol covers it, and its `file`, as the program knew it.

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from giltrace.analysis.durations import duration, percent
+from giltrace.analysis.measure.sites import MOST
 from giltrace.analysis.results import Blame, FunctionBlame, LineBlame, ProcessReport
 from giltrace.analysis.site import Site, frame_text
 from giltrace.reports.console import paragraph
@@ -22,8 +23,6 @@ from giltrace.text import plural
 TOP_BLAME = 10
 #: Lines with a smaller share of what their function cost are not told.
 LEAST_LINE = 0.05
-#: One place is most of what a line led to if it is so much of that.
-MOST = 0.5
 # The folder of a file within a frame, "function (file:line)".
 _BASE = re.compile(r"\((?=/).*/")
 

@@ -144,11 +144,6 @@ def _spans_of(spans: Sequence[Spans], pid: int, begin: int | None, following: in
     for one in spans:
         if one.pid != pid:
             continue
-        rows = one.spans
-        if begin is not None:
-            rows = rows[rows["start"] >= begin]
-        if following is not None:
-            rows = rows[rows["start"] < following].copy()
-            rows["end"] = np.minimum(rows["end"], following)
-        own.append(one._replace(spans=rows))
+        since = one if begin is None else one._replace(spans=one.spans[one.spans["start"] >= begin])
+        own.append(since if following is None else since.until(following))
     return tuple(own)

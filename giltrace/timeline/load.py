@@ -127,8 +127,10 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
     processes = with_sleepers(processes, asleep, meta.thread_names)
     last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
-    read = read_spans(folder, times=times, damage=damage)
-    spans = [_spans_until(_spans_as_seen_here(one, meta), max(last, meta.end_ns or MAX_TIME)) for one in read]
+    spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
+    # A sampling profiler is stopped after the tracer: what it saw then is no part of this.
+    end = max(last, meta.end_ns or MAX_TIME)
+    spans = [one.until(end) if one.sampled else one for one in spans]
     merged = tuple(read_merged(folder, times, damage))
     cores = read_cores(folder, times, damage)
     code = read_native_code(folder, times, damage)
@@ -236,15 +238,6 @@ def _spans_as_seen_here(spans: Spans, meta: Meta) -> Spans:
     rows = spans.spans.copy()
     rows["tid"] = np.array([inside.get(tid, tid) for tid in used.tolist()], rows["tid"].dtype)[of_row]
     return spans._replace(spans=rows[np.lexsort((rows["depth"], rows["start"], rows["tid"]))])
-
-
-def _spans_until(spans: Spans, end: int) -> Spans:
-    """Leave out what a sampling profiler saw after the tracer had left: it is stopped after that."""
-    if not spans.sampled:
-        return spans
-    rows = spans.spans[spans.spans["start"] < end]
-    rows["end"] = np.minimum(rows["end"], end)
-    return spans._replace(spans=rows)
 
 
 def _of_the_program(sched: SchedEvents, meta: Meta) -> SchedEvents:

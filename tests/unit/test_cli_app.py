@@ -14,10 +14,9 @@ import typer
 
 from giltrace import __version__, errors
 from giltrace.cli import app, workloads
-from giltrace.cli.parsing import set_off
+from giltrace.cli.parsing import named_pid, set_off
 from giltrace.errors import UsageError
 from giltrace.launch.bundled import bundled
-from giltrace.launch.target import named_pid
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

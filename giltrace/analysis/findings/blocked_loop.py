@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from giltrace.analysis.measure.loops import LOOPS, Place, number_of, own_frames,
 from giltrace.analysis.measure.standing import longest_idle, where_idle
 from giltrace.text import plural
 from giltrace.timeline.axis import Bools, Ints
+
+if TYPE_CHECKING:
+    from giltrace.analysis.findings.costs import Costed
 
 #: One block is long enough to be told of a loop that was hardly blocked in all: asyncio's own debug mode tells of such.
 LONG_NS = 100_000_000
@@ -65,9 +68,9 @@ def find_blocked_loop(f: Figures) -> Blocked | None:
     return max((one for one in found if one is not None), key=lambda one: one.ns, default=None)
 
 
-def blocked_loop(f: Figures) -> Verdict | None:
+def blocked_loop(f: Costed) -> Verdict | None:
     """Was a loop's thread blocked for much of the time, and for more of it than any thread had the GIL?"""
-    one = find_blocked_loop(f)
+    one = f.blocked_loop
     if one is None or one.ns <= max(QUIET_SHARE * f.had, f.used_ns):
         return None
     return Verdict(
@@ -101,9 +104,9 @@ def hung_loop(f: Figures) -> Verdict | None:
     return None
 
 
-def blocked_beside(f: Figures) -> str:
+def blocked_beside(f: Costed) -> str:
     """That a loop was blocked for long at once, or for some of the time, in words; empty where none was."""
-    one = find_blocked_loop(f)
+    one = f.blocked_loop
     if one is None or (one.longest < LONG_NS and one.ns <= QUIET_SHARE * f.had):
         return ""
     return (

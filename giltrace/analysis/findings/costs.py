@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.analysis.findings.blocked_loop import Blocked, find_blocked_loop
 from giltrace.analysis.findings.figures import TURN_NS, Figures
 from giltrace.analysis.findings.long_interval import find_long_interval
 from giltrace.analysis.lock_results import OnPath
@@ -66,6 +67,11 @@ class Costs(NamedTuple):
 
 class Costed(Figures):
     """The figures of a process, and what its waits cost: worked out once for all that ask."""
+
+    @cached_property
+    def blocked_loop(self) -> Blocked | None:
+        """The event loop that was blocked longest."""
+        return find_blocked_loop(self)
 
     @cached_property
     def costs(self) -> Costs:

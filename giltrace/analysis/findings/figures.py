@@ -12,10 +12,9 @@ from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.activity import Activity, activity
 from giltrace.analysis.measure.asleep_causes import asleep_causes
 from giltrace.analysis.measure.block_causes import block_causes
-from giltrace.analysis.measure.collect_calls import calls_collect
+from giltrace.analysis.measure.collect_calls import calls_collect, seen_collecting
 from giltrace.analysis.measure.ending import ending_waits, only_ending
 from giltrace.analysis.measure.expressions import Expressions
-from giltrace.analysis.measure.intervals import hold_at
 from giltrace.analysis.measure.lock_blame import Pieces, lock_blame, owners
 from giltrace.analysis.measure.off_gil import OffGil, off_gil
 from giltrace.analysis.measure.sites import Sites
@@ -270,13 +269,7 @@ class Figures:
     @cached_property
     def _seen_collecting(self) -> tuple[Ints, Ints]:
         """Of each hog, the samples of its holder, and those in which this one was collecting garbage."""
-        samples = self.process.samples
-        hold = hold_at(self.process, samples["gil"], samples["time"])
-        seen, collecting = (
-            np.bincount(hold[rows], minlength=len(self.process.holds))[self.overstays.hold].astype(np.int64)
-            for rows in (hold >= 0, (hold >= 0) & (samples["collecting"] > 0))
-        )
-        return seen, collecting
+        return seen_collecting(self.process, self.overstays.hold)
 
     @cached_property
     def collecting_share(self) -> float:

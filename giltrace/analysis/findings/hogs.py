@@ -11,10 +11,9 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Hog, SampledFunction, Verdict
 from giltrace.analysis.findings.figures import COLLECTING_SHARE, QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.collect_calls import calls_collect
+from giltrace.analysis.measure.collect_calls import calls_collect, seen_collecting
 from giltrace.analysis.measure.culprit_sites import CulpritSites
 from giltrace.analysis.measure.expressions import Expressions
-from giltrace.analysis.measure.intervals import hold_at
 from giltrace.analysis.measure.native_code import Seen, functions_text, native_functions
 from giltrace.analysis.measure.sites import Classes, Sites
 from giltrace.analysis.measure.standing import where_sampled
@@ -103,11 +102,8 @@ def advice(functions: Sequence[SampledFunction] = (), samples: int = 0) -> str:
 
 def _collecting(process: Process, over: usage.Overstays, kinds: Classes) -> list[bool]:
     """Of each class of these hogs, whether most of what waiters saw in them was a collection of garbage."""
-    samples, number = process.samples, np.full(len(process.holds) + 1, len(kinds.sites))
-    number[over.hold] = kinds.of_row
-    kind = number[hold_at(process, samples["gil"], samples["time"])]
-    seen = np.bincount(kind, minlength=len(kinds.sites))
-    found = np.bincount(kind, samples["collecting"] > 0, len(kinds.sites))
+    of_holds = seen_collecting(process, over.hold)
+    seen, found = (np.bincount(kinds.of_row, of_hold, len(kinds.sites)) for of_hold in of_holds)
     return [
         site.file == COLLECTOR or bool(found[at] > 0 and found[at] >= COLLECTING_SHARE * seen[at])
         for at, site in enumerate(kinds.sites)

@@ -8,7 +8,7 @@ from giltrace.analysis.durations import duration
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.measure import usage
-from giltrace.analysis.measure.at_once import levels
+from giltrace.analysis.measure.at_once import RUNNING, levels
 from giltrace.timeline.model import State
 
 #: Parallel: threads ran off the GIL for this many times the held time, so that it lets two get on nearly twice as fast
@@ -27,7 +27,6 @@ LACKING_OVERLAP = 0.5
 #: A process has all the cores that it may use if its threads ran on so much of them, on average.
 ALL_CORES = 0.9
 
-_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _CORELESS = (State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 
 
@@ -97,7 +96,7 @@ def _took_all(f: Figures) -> bool:
     allowed = _allowed(f)
     if not allowed or _cores(f) >= ALL_CORES * allowed:
         return bool(allowed)
-    time, (ran, coreless) = levels(f.process.states, (_RUNNING, _CORELESS))
+    time, (ran, coreless) = levels(f.process.states, (RUNNING, _CORELESS))
     length = np.diff(time)[coreless > 0]
     return len(length) > 0 and float(length @ ran[coreless > 0]) >= ALL_CORES * allowed * int(length.sum())
 

@@ -7,6 +7,7 @@ import numpy as np
 from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.blocked_loop import blocked_beside, blocked_loop, hung_loop
+from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.event_loops import loop_of_thread
 from giltrace.analysis.findings.figures import QUIET_SHARE, Figures
 from giltrace.analysis.findings.stood import stood
@@ -107,7 +108,7 @@ def _unused(f: Figures) -> Verdict:
     )
 
 
-def idle(f: Figures) -> Verdict | None:
+def idle(f: Costed) -> Verdict | None:
     """Did the threads hardly run, and nobody wait?"""
     limit = IDLE_SHARE if f.holders < 2 else IDLE_SHARE_SEVERAL
     if f.busy_share * f.wall >= limit * f.had or f.contended_share >= limit:

@@ -14,9 +14,10 @@ from giltrace.timeline.once import once
 
 Counts = npt.NDArray[np.int32]
 
-_RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
+#: The states in which a thread runs.
+RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _HAD = (State.HOLDING_RUNNING, State.HOLDING_BLOCKED)
-_READY = (*_RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
+_READY = (*RUNNING, State.HOLDING_RUNNABLE, State.OFF_RUNNABLE)
 # Room for the count of one kind of states beside those of others: no process has so many threads.
 _ROOM = 20
 #: So many states are looked at at a time.
@@ -40,7 +41,7 @@ class AtOnce(NamedTuple):
 @once
 def at_once(process: Process, begin: int, end: int) -> AtOnce:
     """Measure a process with scheduling data, the last two figures between `begin` and `end`."""
-    time, (had, ran, ready) = levels(process.states, (_HAD, _RUNNING, _READY))
+    time, (had, ran, ready) = levels(process.states, (_HAD, RUNNING, _READY))
     length, inside = np.diff(time), np.diff(np.clip(time, begin, end))
     runs, could = ran > 0, ready > 0
     starved = could & ~runs

@@ -1,15 +1,31 @@
-"""Whether the program calls for a collection of garbage itself where one ran, by what the source says there."""
+"""Where collections of garbage ran, and whether the program calls for them itself, by what the source says there."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
+import numpy as np
+
 from giltrace.analysis.measure.expressions import Expressions, source_lines
+from giltrace.analysis.measure.intervals import hold_at
+from giltrace.timeline.axis import Ints
+from giltrace.timeline.model import Process
 
 _MODULE = re.compile(rb"^[ \t]*import[ \t][^\n]*(?<![\w.])gc[ \t]+as[ \t]+(\w+)", re.M)
 _FROM = re.compile(rb"^[ \t]*from[ \t]+gc[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.M)
 _FUNCTION = re.compile(rb"\bcollect\b(?:\s+as\s+(\w+))?")
+
+
+def seen_collecting(process: Process, hold: Ints) -> tuple[Ints, Ints]:
+    """Of each of these holds, the samples of its holder, and those in which this one was collecting garbage."""
+    samples = process.samples
+    of = hold_at(process, samples["gil"], samples["time"])
+    seen, collecting = (
+        np.bincount(of[rows], minlength=len(process.holds))[hold].astype(np.int64)
+        for rows in (of >= 0, (of >= 0) & (samples["collecting"] > 0))
+    )
+    return seen, collecting
 
 
 def calls_collect(expressions: Expressions, stack: int) -> bool:

@@ -18,6 +18,9 @@ from giltrace.recording.events import StackTable
 from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Process, Stacks
 
+#: One place is most of what a line of the user's led to if it is so much of that.
+MOST = 0.5
+
 _NO_FRAME: Frame = ("", "", 0)
 
 
@@ -148,7 +151,7 @@ def main_site(sites: Sequence[Site], ns: npt.NDArray[Any]) -> tuple[int, int]:
 
 
 def main_place(sites: Sequence[Site], ns: npt.NDArray[Any]) -> Site:
-    """The same site; but the user's line alone where what that led to most is less than half of what it led to.
+    """The same site; but the user's line alone where what that led to most is less than `MOST` of what it led to.
 
     A line that leads to many places in libraries is not to be called by one that is a small part of it.
     """
@@ -156,7 +159,7 @@ def main_place(sites: Sequence[Site], ns: npt.NDArray[Any]) -> Site:
     line = own_line(most)
     alike = np.array([own_line(site) == line for site in sites], np.bool_)
     same = np.array([site == most for site in sites], np.bool_)
-    return most if 2 * ns[same].sum() >= ns[alike].sum() else line
+    return most if ns[same].sum() >= MOST * ns[alike].sum() else line
 
 
 def own_line(site: Site) -> Site:

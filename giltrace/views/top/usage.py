@@ -124,7 +124,7 @@ class Matcher:
             rows["start"] = np.where(old, np.maximum(rows["start"], start), rows["start"])
             rows["end"] = np.clip(rows["end"], rows["start"], max(self.end, start))
         process, number = _with_stacks(as_process(holds, waits, gils, matched.switch_requests), matched, people)
-        newest, core = _newest(whole, process, np.append(number, np.int32(-1)))
+        newest, core = _newest(whole, process, number)
         done = stretches(process)
         return Usage(
             start=start,
@@ -137,7 +137,7 @@ class Matcher:
             waited=waited,
             fresh_holds=~old_hold,
             fresh_waits=~old_wait,
-            done=done._replace(stack=np.append(number, np.int32(-1))[done.stack]),
+            done=done._replace(stack=number[done.stack]),
             stack=newest,
             core=core,
         )
@@ -154,7 +154,10 @@ class Matcher:
 
 
 def _with_stacks(process: Process, matched: Matched, threads: Sequence[Thread]) -> tuple[Process, Numbers]:
-    """The process with what is known of where its threads stood, and the tracer's number of each of its stacks."""
+    """The process with what is known of where its threads stood, and the tracer's number of each of its stacks.
+
+    The last one is -1, for where that is not known.
+    """
     order = np.lexsort((matched.holds["start"], matched.holds["thread"]))
     of_holds = begins(matched, order), matched.hold_stacks
     told = (*of_holds, matched.wait_stacks, matched.request_stacks, matched.sample_stacks)
@@ -163,8 +166,9 @@ def _with_stacks(process: Process, matched: Matched, threads: Sequence[Thread]) 
     number = number[number > 0]
     known = [np.where(one > 0, np.searchsorted(number, one), -1).astype(np.int32) for one in told]
     nothing = np.zeros(len(number), np.bool_)
-    table = StackTable(np.empty(0, FRAME), np.zeros(len(number) + 1, np.int64), nothing, ())
-    return replace(process, threads=tuple(threads), samples=matched.samples, stacks=Stacks(table, *known)), number
+    stacks = Stacks(StackTable(np.empty(0, FRAME), np.zeros(len(number) + 1, np.int64), nothing, ()), *known)
+    told_of = replace(process, threads=tuple(threads), samples=matched.samples, stacks=stacks)
+    return told_of, np.append(number, np.int32(-1))
 
 
 def _newest(whole: Array, process: Process, number: Numbers) -> tuple[Numbers, Ints]:
