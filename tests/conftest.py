@@ -25,6 +25,8 @@ from tests.interpreters import Interpreter, interpreters, some
 #: Tools named here, separated by commas, were installed on purpose: a test skipped for want of one fails instead.
 # Tests that limit a process's memory count addresses, of which pyarrow's own allocator reserves a gigabyte at once.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+# What tests make containers and networks with lies where only a login of root's looks for sure.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 REQUIRE = frozenset(filter(None, os.environ.get("GILTRACE_REQUIRE", "").split(",")))
 
