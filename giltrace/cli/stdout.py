@@ -23,18 +23,26 @@ def written_out() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            yield
+            with _explained("cannot write"):
+                yield
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            with _explained("cannot write stdout"):
+                if sys.stdout is not None:
+                    sys.stdout.flush()
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _drop_output()
-        raise OutputError(f"cannot write: {error.strerror}", "make room where the output goes") from None
+        raise OutputError(f"{what}: {error.strerror}", "make room where the output goes") from None
 
 
 def print_if_read(text: str) -> None:
