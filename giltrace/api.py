@@ -42,15 +42,16 @@ def load(path: str | os.PathLike[str]) -> Recording:
     """Load the recording at `path`: ``"out.giltrace"``, or ``"out"`` for short.
 
     One that was cut short is read as far as it goes. Of a long one every hold is read only when it is asked for: its
-    reports and summaries are made of sums. Raises `RecordingError` if there is none, or if it was written by another
+    reports and summaries are made of sums, and of one that is too long for memory they are of the part in which threads
+    waited most (`Report.part`). Raises `RecordingError` if there is none, or if it was written by another
     version.
     """
-    from giltrace.timeline.load import load as load_timeline
+    from giltrace.timeline.fitting import load_every, load_fitting
 
     folder = locate(Path(path))
-    timeline = load_timeline(folder, gathered=None)
-    if timeline.gathered:
-        return Recording(folder, lambda: load_timeline(folder), timeline)
+    timeline = load_fitting(folder)
+    if timeline.gathered or timeline.part_of:
+        return Recording(folder, lambda: load_every(folder, timeline), timeline)
     return Recording(folder, timeline)
 
 
@@ -223,8 +224,8 @@ class Recording:
 
         asked = Selection.of(window=window, after=after, process=process, thread=thread, role=role, own=own)
         known = self._figures
-        if asked.windows and not known.part:
-            # What is a part already is not read anew: it would be the whole again.
+        if asked.windows and len(known.part) <= (known.part_of is not None):
+            # What was chosen already is not read anew: it would be the whole again.
             known = with_every_hold(known, self.path, asked)
         (figures,) = select([known], asked)
         if not figures.gathered and known is not self._of_figures:

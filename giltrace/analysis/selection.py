@@ -26,6 +26,7 @@ from giltrace.text import plural
 from giltrace.timeline import part
 from giltrace.timeline.axis import Bools
 from giltrace.timeline.cut import cut
+from giltrace.timeline.fitting import load_every
 from giltrace.timeline.load import load
 from giltrace.timeline.model import OtherTask, Process, Timeline
 
@@ -105,19 +106,24 @@ def with_every_hold(
     """What `selection` and the `top_waits` need of the recording `folder`, of which `timeline` may have sums only.
 
     Of such a one (`timeline.load`) it is read again, with every hold of the times that are asked about, if there are
-    such; else of all time if `every` hold is asked for. Raises as `load`, and `UsageError` where a window begins after
-    its end.
+    such; else of all time if `every` hold is asked for. Where the timeline is the part that fits (`timeline.fitting`),
+    nothing before and after these times is read, and the longest waits are the part's. Raises as `load`, and
+    `UsageError` where a window begins after its end.
     """
-    if not timeline.gathered:
+    whole = timeline.part_of
+    if not timeline.gathered and whole is None:
         return timeline
     if not selection.windows and top_waits is None:
-        return load(folder) if every else timeline
+        return load_every(folder, timeline) if every else timeline
     first, last = timeline.recorded[0], max(timeline.recorded[1], timeline.end)
-    kept = placed(selection.windows, first, last)
+    kept = placed(selection.windows, *((first, last) if whole is None else whole[:2]))
     if top_waits is not None:
         (found,) = _whom([timeline], selection)
         kept += around_waits(*all_waits(found), top_waits)
-    return load(folder, gathered=True, whole=kept)
+    if whole is None or not kept:
+        return load(folder, gathered=True, whole=kept)
+    around = min(start for start, _ in kept), max(end for _, end in kept)
+    return load(folder, gathered=True, whole=kept, window=around)
 
 
 def select(timelines: Sequence[Timeline], selection: Selection) -> list[Timeline]:

@@ -21,11 +21,13 @@ def load(
     It keeps what memory it gets.
     """
     from giltrace.analysis.selection import Selection, with_every_hold
-    from giltrace.timeline.load import load as read
+    from giltrace.timeline.fitting import load_fitting
 
     heap.keep_freed()
+    selection = selection or Selection()
     with working(f"reading {folder}"):
-        return with_every_hold(read(folder, gathered=None), folder, selection or Selection(), top_waits, every=every)
+        known = load_fitting(folder, windows=bool(selection.windows) and top_waits is None)
+        return with_every_hold(known, folder, selection, top_waits, every=every)
 
 
 def load_outline(folder: Path) -> Timeline | None:

@@ -27,7 +27,7 @@ _BLAS = "OPENBLAS_NUM_THREADS"
 
 #: What the end of a recording needs, the largest first, and what its trace needs besides.
 _END = (
-    "giltrace.timeline.load",
+    "giltrace.timeline.fitting",
     # `numpy.unique` imports it when it is called first.
     "numpy.ma",
     "giltrace.collectors._gil_report",

@@ -93,7 +93,7 @@ def read_pairs(folder: Path, times: Times = _EVER) -> npt.NDArray[np.void]:
     try:
         data = read_data(folder / FILE)
     except FileNotFoundError:
-        data = b""
+        data = bytearray()
     pairs = np.frombuffer(data[: len(data) // PAIR.itemsize * PAIR.itemsize], PAIR)
     good = times.have(pairs["ns"]) & (pairs["error"] <= _MOST_ERROR_NS)
     return pairs[good]

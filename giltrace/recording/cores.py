@@ -23,7 +23,7 @@ def read_cores(folder: Path, times: Times, damage: list[str]) -> Array:
     What makes no sense is left out, and said in `damage`.
     """
     refused: list[Damaged] = []
-    data = b""
+    data = bytearray()
     with leaving_out(folder / FILE, refused):
         data = read_data(folder / FILE, _MOST_BYTES)
     damage += [one.left_out() for one in refused]

@@ -176,7 +176,8 @@ class ProcessEvents:
     `places` (dtype `PLACE`) are where threads slept in locks, `place_types` (one each) the number of the type of the
     object whose lock it is, from 1 on in `StackTable.types` and 0 where that is not known, `held` (dtype `HELD`) what
     they had taken then. `known_until` is a time (ns) at which it is known that it ran still, whatever its records say.
-    Where `outlined`, the events are some of those that there are.
+    Where `outlined`, the events are some of those that there are. So they are where there are `edges`: the first and
+    the last event of each thread, whether they are among the others or not.
     """
 
     pid: int
@@ -204,6 +205,15 @@ class ProcessEvents:
     place_types: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     known_until: int = 0
     outlined: Outlined | None = None
+    edges: Array = field(default_factory=lambda: np.empty(0, GIL_EVENT))
+
+    @property
+    def with_edges(self) -> Array:
+        """The events and those, sorted by time: what tells from when to when threads lived."""
+        if not len(self.edges):
+            return self.events
+        rows = np.concatenate([self.events, self.edges])
+        return rows.take(np.argsort(rows["time"], kind="stable"))
 
 
 class Exec(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from giltrace.recording.density import Density
 from giltrace.recording.events import GATHERED, GIL_EVENT, HAND_OFF, Array
 from giltrace.recording.layout import Kind
 from giltrace.recording.order import joined, stable_order
@@ -70,11 +71,13 @@ class Gatherer:
     """Gathers the quiet holds of one file, whose events come in pieces, each sorted by time and none before the last.
 
     `gathered` (dtype `GATHERED`) tells what the holds that were made stand for, `hand_offs` (dtype `HAND_OFF`) how long
-    it took from one quiet hold to that of another thread.
+    it took from one quiet hold to that of another thread. Where a `density` is given, it counts what is left; of too
+    much, nothing is returned.
     """
 
-    def __init__(self, edges: Edges) -> None:
-        self._edges = edges
+    def __init__(self, edges: Edges, density: Density | None = None) -> None:
+        self.edges = np.empty(0, GIL_EVENT)  # it leaves the first and the last event of each thread
+        self._edges, self._density = edges, density
         self._rest: Array | None = None
         # Of each thread: whether it had an event, whether it waits, and the stack of its last release.
         self._known, self._waiting = np.zeros((2, 0), np.bool_)
@@ -89,6 +92,16 @@ class Gatherer:
         The piece is written to.
         What a hold begins with that has not ended is kept for the next piece, unless this is the `last`.
         """
+        left = self._feed(events, last=last)
+        if self._density is not None:
+            self._density.add(left["time"])
+            if self._density.too_many:
+                self._gathered.clear()
+                # No slice of them, which would keep them all.
+                return np.empty(0, GIL_EVENT)
+        return left
+
+    def _feed(self, events: Array, *, last: bool) -> Array:
         if self._rest is not None:
             events = joined([self._rest, events], GIL_EVENT)
         # Ends between two holds, if it can: an acquire is never cut off from the release that comes right after it.
@@ -98,10 +111,14 @@ class Gatherer:
         if len(events) == 0:
             return events
         edge = self._edges.before(events["time"])
-        led, before = self._see(events)
+        fresh, led, before = self._see(events)
+        if self._density is not None:
+            self._density.add_waits(events, led)
         kind, thread = events["kind"], events["thread"]
         quiet = (kind[:-1] == Kind.ACQUIRE) & (kind[1:] == Kind.RELEASE) & (thread[:-1] == thread[1:])
-        quiet &= (events["gil"][:-1] == events["gil"][1:]) & (events["flags"][1:] == 0) & ~led[:-1] & ~edge[1:]
+        quiet &= (
+            (events["gil"][:-1] == events["gil"][1:]) & (events["flags"][1:] == 0) & ~fresh[:-1] & ~led[:-1] & ~edge[1:]
+        )
         for start, end in self._edges.whole:
             # With the one that begins before it and ends in it, or after.
             low, high = np.searchsorted(events["time"], (start, end))
@@ -121,8 +138,8 @@ class Gatherer:
         rows["count"] = self._times
         return rows
 
-    def _see(self, events: Array) -> tuple[Bools, npt.NDArray[np.int32]]:
-        """Say for each event whether it is its thread's first or ends a wait, and the stack of the last release before.
+    def _see(self, events: Array) -> tuple[Bools, Bools, npt.NDArray[np.int32]]:
+        """Say for each event whether it is its thread's first, whether it ends a wait, and the last release's stack.
 
         What the last events of the threads were is noted.
         """
@@ -131,8 +148,8 @@ class Gatherer:
         kind, thread = events["kind"][order], events["thread"][order]
         head = np.flatnonzero(np.append(True, thread[1:] != thread[:-1]))
         asks = (kind == Kind.REQUEST) | (kind == Kind.TIMEOUT) | (kind == Kind.SAMPLE)
-        waited = np.append(False, asks[:-1])
-        waited[head] = self._waiting[thread[head]] | ~self._known[thread[head]]
+        waited, first = np.append(False, asks[:-1]), np.zeros(len(kind), np.bool_)
+        waited[head], first[head] = self._waiting[thread[head]], ~self._known[thread[head]]
         release = np.maximum.accumulate(np.where(kind == Kind.RELEASE, np.arange(len(kind)), -1))
         since = np.repeat(head, np.diff(head, append=len(kind)))
         until = np.append(-1, release[:-1])
@@ -142,9 +159,9 @@ class Gatherer:
         self._waiting[thread[head]] = asks[tail]
         given = release[tail] >= head
         self._stack[thread[head[given]]] = events["stack"][order[release[tail[given]]]]
-        led, before = np.empty(len(kind), np.bool_), np.empty(len(kind), np.int32)
-        led[order], before[order] = waited & ~asks, stack
-        return led, before
+        fresh, led, before = np.empty_like(first), np.empty_like(first), np.empty(len(kind), np.int32)
+        fresh[order], led[order], before[order] = first, waited & ~asks, stack
+        return fresh, led, before
 
     def _make_room(self, threads: int) -> None:
         more = max(threads - len(self._known), 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,6 @@ from giltrace.recording.events import (
     ThreadInfo,
 )
 from giltrace.recording.folder import GIL_NAME
-from giltrace.recording.gathering import Edges, Gatherer
 from giltrace.recording.gil_file import GilFile, cmdline_of, note_of, open_file, text_of
 from giltrace.recording.lock_records import Places, held_at, places_of, together
 from giltrace.recording.order import joined
@@ -34,7 +34,13 @@ from giltrace.recording.outline import Outliner
 from giltrace.recording.stacks import placed, read_stacks
 from giltrace.text import visible
 
+if TYPE_CHECKING:
+    from giltrace.recording.excerpt import Excerptor
+    from giltrace.recording.gathering import Gatherer
+
 Ints = npt.NDArray[np.int64]
+#: What leaves events of a file out that has many.
+Sieve: TypeAlias = "Gatherer | Outliner | Excerptor"
 
 _EVER = Times()
 _NONE, _NONE_GATHERED = np.empty(0, GIL_EVENT), np.empty(0, GATHERED)
@@ -211,14 +217,12 @@ def read_processes(
     folder: Path,
     times: Times = _EVER,
     damage: list[str] | None = None,
-    edges: Edges | None = None,
-    *,
-    outline: bool = False,
+    sieve: Callable[[], Sieve] | None = None,
 ) -> tuple[list[ProcessEvents], int]:
     """Everything that the tracer recorded, a `ProcessEvents` per file, and the bound of its clock's error in ns.
 
-    What is not of these `times` is left out, and so are damaged files, as by `open_files`. Between these `edges`, if
-    there are such, quiet holds are gathered. Of an `outline` most events are left out, to be read by `read_again`.
+    What is not of these `times` is left out, and so are damaged files, as by `open_files`. A `sieve` is made for each
+    file, if one is given. Of what an `Outliner` leaves out, `read_again` has the events about GILs.
     """
     files = open_files(folder, times, damage)
     ticking = [file for file in files if file.clock is not layout.Clock.MONOTONIC_NS]
@@ -227,8 +231,7 @@ def read_processes(
     refused: list[Damaged] = []
     for file in files:
         with leaving_out(file.path, refused):
-            gatherer = Outliner() if outline else None if edges is None else Gatherer(edges)
-            processes.append(read_process(file, clock, times, gatherer=gatherer))
+            processes.append(read_process(file, clock, times, sieve=None if sieve is None else sieve()))
     _tell(refused, damage, left=len(processes))
     return processes, clock.error_ns if clock is not None else 0
 
@@ -239,26 +242,27 @@ def read_process(
     times: Times = _EVER,
     *,
     stacks: bool = True,
-    gatherer: Gatherer | Outliner | None = None,
+    sieve: Sieve | None = None,
 ) -> ProcessEvents:
     """Decode one file into events sorted by time; without a `clock` if its ticks are nanoseconds.
 
-    Without `stacks` those are not read. With a `gatherer`, which must be new, quiet holds are gathered.
+    Without `stacks` those are not read. With a `sieve`, which must be new, the events are those that it leaves.
     """
     ticking = None if file.clock is layout.Clock.MONOTONIC_NS else clock
     refused: list[int] = []
     threads = _Threads()
     decoder = Decoder(ticking)
     left_out: list[int] = []
-    events = joined(_in_order(file, decoder, times, threads, refused, left_out, gatherer), GIL_EVENT)
+    events = joined(_in_order(file, decoder, times, threads, refused, left_out, sieve), GIL_EVENT)
     outside = sum(left_out)
     problems = [f"chunks whose head makes no sense: {len(refused)}"] if refused else []
     problems += [f"records of times outside the recording: {outside}"] if outside else []
-    gathered = _NONE_GATHERED if gatherer is None else gatherer.gathered
+    gathered = _NONE_GATHERED if sieve is None else sieve.gathered
+    edges = _NONE if sieve is None else sieve.edges
     held = decoder.held
     numbers = sorted(threads.tids)
     if numbers and numbers[-1] != len(numbers) - 1:
-        for rows in (events, gathered, held):
+        for rows in (events, gathered, held, edges):
             rows["thread"] = np.searchsorted(np.array(numbers, np.int64), rows["thread"])
     header, infos = file.header, threads.infos()
     start = int(header["start_ns"])
@@ -269,8 +273,8 @@ def read_process(
     for rows, name in ((events, "stack"), (gathered, "before")) if stacks else ():
         rows[name] = placed(rows[name], place)
     outlined = None
-    if isinstance(gatherer, Outliner):
-        outlined = gatherer.outlined(file, ticking, times, numbers, place)
+    if isinstance(sieve, Outliner):
+        outlined = sieve.outlined(file, ticking, times, numbers, place)
     return ProcessEvents(
         pid=int(header["pid"]),
         ppid=int(header["ppid"]),
@@ -290,11 +294,12 @@ def read_process(
         lost_stacks=int(header["lost_stacks"]),
         not_python=not file.is_python,
         gathered=gathered,
-        hand_offs=np.empty(0, HAND_OFF) if gatherer is None else gatherer.hand_offs,
+        hand_offs=np.empty(0, HAND_OFF) if sieve is None else sieve.hand_offs,
         places=decoder.places.table,
         place_types=decoder.places.types,
         held=held,
         outlined=outlined,
+        edges=edges,
     )
 
 
@@ -324,9 +329,9 @@ def _in_order(
     threads: _Threads,
     refused: list[int],
     left_out: list[int],
-    gatherer: Gatherer | Outliner | None,
+    sieve: Sieve | None,
 ) -> Iterator[npt.NDArray[np.void]]:
-    """Yield the events piece by piece in order of time; with a `gatherer`, those that are left by it.
+    """Yield the events piece by piece in order of time; with a `sieve`, those that are left by it.
 
     How many were of other times is added to `left_out`.
     """
@@ -339,11 +344,11 @@ def _in_order(
         events, outside = _of(times, joined(parts, GIL_EVENT))
         left_out.append(outside)
         done = int(np.searchsorted(events["time"], decoder.ns(reach)))
-        yield gatherer.feed(events[:done]) if gatherer is not None else events[:done]
+        yield sieve.feed(events[:done]) if sieve is not None else events[:done]
         parts, size = [events[done:].copy()], 0
     events, outside = _of(times, joined(parts, GIL_EVENT))
     left_out.append(outside)
-    yield gatherer.feed(events, last=True) if gatherer is not None else events
+    yield sieve.feed(events, last=True) if sieve is not None else events
 
 
 def _of(times: Times, events: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.recording.events import GATHERED, HAND_OFF, Array, Outlined
+from giltrace.recording.events import GATHERED, GIL_EVENT, HAND_OFF, Array, Outlined
 from giltrace.recording.layout import COLLECTING, Kind
 from giltrace.recording.order import distinct, heads, stable_order
 from giltrace.recording.stacks import placed
@@ -30,6 +30,7 @@ class Outliner:
 
     def __init__(self) -> None:
         self.gathered, self.hand_offs = np.empty(0, GATHERED), np.empty(0, HAND_OFF)
+        self.edges = np.empty(0, GIL_EVENT)
         self._in_order, self._sampled = True, False
         self._until, self._holds = -(1 << 62), 0
         # The tracer's numbers of the stacks at releases: anything, in a file that was damaged.

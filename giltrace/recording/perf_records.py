@@ -25,6 +25,8 @@ MISC_EXEC = 1 << 13
 LOW = np.uint64(0xFFFFFFFF)
 
 _LAST_TYPE = 32
+#: So many words are looked through at a time.
+_PIECE = 1 << 21
 _TRAILER_WORDS = 3
 #: The size that a record of each type has at least: its header, what is read of it, its trailer.
 _LEAST_BYTES = np.full(_LAST_TYPE + 1, 32, np.uint64)
@@ -43,26 +45,30 @@ def record_starts(words: Words) -> Index:
     if not len(words):
         return np.empty(0, np.int64)
     starts = _plausible(words)
-    ends = starts + (words[starts] >> np.uint64(51)).astype(np.int64)
+    ends = (words[starts] >> np.uint64(51)).view(np.int64)
+    ends += starts
     if not len(starts) or starts[0] != 0 or not np.array_equal(starts[1:], ends[:-1]):
         return _walk(starts, ends, len(words))
     return starts if ends[-1] <= len(words) else starts[:-1]
 
 
-def kinds(words: Words, starts: Index) -> Words:
+def kinds(words: Words, starts: Index) -> npt.NDArray[np.uint8]:
     """The `Type` of each record."""
-    found: Words = words[starts] & LOW
+    found: npt.NDArray[np.uint8] = (words[starts] & LOW).astype(np.uint8)
     return found
 
 
 def _plausible(words: Words) -> Index:
     """The words that could be a header; inside a record only a freak pid and tid could pass for one."""
-    # One integer less than that, of 32 bits: the type 0 becomes the largest of all.
-    some = np.flatnonzero(words.view("<u4")[::2] - np.uint32(1) < _LAST_TYPE)
-    sizes = words[some] >> np.uint64(48)
-    whole = (sizes & np.uint64(7)) == 0
-    found: Index = some[whole & (sizes >= _LEAST_BYTES[words[some] & LOW])]
-    return found
+    found = [np.empty(0, np.int64)]
+    for at in range(0, len(words), _PIECE):
+        piece = words[at : at + _PIECE]
+        # One integer less than that, of 32 bits: the type 0 becomes the largest of all.
+        some = np.flatnonzero(piece.view("<u4")[::2] - np.uint32(1) < _LAST_TYPE)
+        sizes = piece[some] >> np.uint64(48)
+        whole = (sizes & np.uint64(7)) == 0
+        found.append(some[whole & (sizes >= _LEAST_BYTES[piece[some] & LOW])] + at)
+    return np.concatenate(found)
 
 
 def _walk(starts: Index, ends: Index, size: int) -> Index:

@@ -34,6 +34,10 @@ _NOBODY = (0, 0xFFFFFFFF)
 _MOST_LOST = np.uint64(1 << 40)
 _NAME = re.compile(r"sched-\d{1,5}(\.old)?\.bin", re.ASCII)
 _EVER = Times()
+#: A record of a switch has so many bytes.
+_SWITCH_BYTES = 32
+#: So many are looked at at a time, where only some are wanted.
+_PIECE = 1 << 20
 
 #: `SWITCH` with all the bits that the kernel's records have.
 _RAW_SWITCH = np.dtype(
@@ -41,16 +45,27 @@ _RAW_SWITCH = np.dtype(
 )
 
 
-def read_sched(folder: Path, times: Times = _EVER, damage: list[str] | None = None) -> SchedEvents:
+def read_sched(
+    folder: Path,
+    times: Times = _EVER,
+    damage: list[str] | None = None,
+    window: tuple[int, int] | None = None,
+) -> SchedEvents:
     """Read all context switches, thread births and ends of a recording; empty without any file.
 
     A torn record at the end of a file, as a recorder that was killed leaves it, is dropped. What makes no sense or is
-    not of these `times` is left out, and so are damaged files: that is added to `damage` in words.
+    not of these `times` is left out, and so are damaged files: that is added to `damage` in words. Where a `window`
+    is asked for, [start, end) in ns, there are its switches, and those that tell who has a core at its edges.
     """
-    return read_perf_files(sched_files(folder), times, damage)
+    return read_perf_files(sched_files(folder), times, damage, window)
 
 
-def read_perf_files(paths: Iterable[Path], times: Times = _EVER, damage: list[str] | None = None) -> SchedEvents:
+def read_perf_files(
+    paths: Iterable[Path],
+    times: Times = _EVER,
+    damage: list[str] | None = None,
+    window: tuple[int, int] | None = None,
+) -> SchedEvents:
     """Read the files of perf records at `paths`, like `read_sched`."""
     switches: list[npt.NDArray[np.void]] = []
     others: list[Rare] = []
@@ -61,12 +76,14 @@ def read_perf_files(paths: Iterable[Path], times: Times = _EVER, damage: list[st
             words = load(path)
             starts = record_starts(words)
             types = kinds(words, starts)
-            switches.append(_switches(words, starts[types == Type.SWITCH]))
+            own = starts[types == Type.SWITCH]
+            switches += [_switches(words, own)] if window is None else _excerpt(words, own, *window)
             switches.append(_final_switches(words, starts[types == Type.EXIT]))
             others.extend(rare_records(words, starts[np.isin(types, (Type.COMM, Type.EXIT, Type.FORK))]))
             lost += _lost(words, starts[types == Type.LOST])
             if is_broken(words, starts):
                 refused.append(Damaged(path, f"all but its first {len(starts)} records"))
+            del words, starts, types, own  # before the next file's
     merged = np.concatenate(switches) if switches else np.empty(0, _RAW_SWITCH)
     known = _sensible(merged, times)
     rare = [one for one in others if times.first <= one.time <= times.last and one.makes_sense()]
@@ -91,6 +108,29 @@ def _sensible(raw: Array, times: Times) -> Array:
     for name in known.dtype.names or ():
         known[name] = raw[name]
     return known
+
+
+def switch_times(folder: Path, times: Times = _EVER) -> npt.NDArray[np.int64]:
+    """When there was a context switch, sorted: of what is damaged, as far as it can be read."""
+    found = [np.empty(0, np.int64)]
+    for path in sched_files(folder):
+        with leaving_out(path, []):
+            words = load(path)
+            starts = record_starts(words)
+            for at in range(0, len(starts), _PIECE):
+                some = starts[at : at + _PIECE]
+                time = words[some[kinds(words, some) == Type.SWITCH] + 2]
+                found.append(time[times.have(time)].astype(np.int64))
+            del words, starts  # before the next file's
+    merged = np.concatenate(found)
+    merged.sort()
+    return merged
+
+
+def most_switches(folder: Path) -> int:
+    """So many context switches are on record at most."""
+    sizes = (path.stat().st_size for path in sched_files(folder) if path.is_file())
+    return sum(sizes) // _SWITCH_BYTES
 
 
 def read_births(folder: Path) -> set[int]:
@@ -164,6 +204,51 @@ def _switches(words: Words, starts: Index) -> npt.NDArray[np.void]:
     rows["on"] = (misc & _MISC_OUT) == 0
     rows["preempted"] = (misc & _MISC_PREEMPT) != 0
     return rows
+
+
+def _excerpt(words: Words, starts: Index, first: int, last: int) -> list[npt.NDArray[np.void]]:
+    """The switches in [first, last) of one core, those before that tell who had it then, and those that end it after.
+
+    Before it, those are of each thread the first two, so that it is known when all began, and all since it was given
+    the core for the last time but one.
+    """
+    before, parts = np.empty(0, _RAW_SWITCH), []
+    left = np.zeros(MAX_ID + 1, np.bool_)
+    for at in range(0, len(starts), _PIECE):
+        rows = _switches(words, starts[at : at + _PIECE])
+        early, late = rows["time"] < first, rows["time"] >= last
+        if early.any():
+            before = _at_the_ends(np.concatenate([before, rows[early]]))
+        parts.append(rows[~early & ~late])
+        after = rows[late]
+        tid = np.minimum(after["tid"], MAX_ID)
+        fresh = _firsts(tid, np.flatnonzero(~left[tid]))
+        parts.append(after[np.sort(fresh[fresh >= 0])])
+        left[tid] = True
+    return [before, *parts]
+
+
+def _at_the_ends(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Of each thread the first two of the rows, and all since it was given the core for the last time but one."""
+    tid, number, stays = np.minimum(rows["tid"], MAX_ID), np.arange(len(rows)), np.zeros(len(rows), np.bool_)
+    left = number
+    for _ in range(2):
+        first = _firsts(tid, left)
+        stays[first[first >= 0]] = True
+        left = left[~stays[left]]
+    on = np.flatnonzero(rows["on"] == 1)[::-1]
+    again = on[_firsts(tid, on)[tid[on]] != on]
+    stays |= number >= _firsts(tid, again)[tid]
+    kept: npt.NDArray[np.void] = rows[stays]
+    return kept
+
+
+def _firsts(tid: npt.NDArray[np.uint32], rows: Index) -> Index:
+    """The first of these rows of each thread, -1 for none; `tid` is per row."""
+    found = np.full(int(tid.max(initial=0)) + 1, -1)
+    # Of several values for one index, numpy keeps the last.
+    found[tid[rows[::-1]]] = rows[::-1]
+    return found
 
 
 def _final_switches(words: Words, starts: Index) -> npt.NDArray[np.void]:

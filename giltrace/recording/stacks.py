@@ -82,7 +82,7 @@ def _records(source: Source, at: int) -> Iterator[_Record]:
         kind, size = word & (1 << _KIND_BITS) - 1, (word >> _KIND_BITS) * 4
         if size == 0:
             if kind in _UNSIZED:
-                yield from _unsized(source.data(at), at)
+                yield from _unsized(bytes(source.data(at)), at)
             return
         if kind != _PADDING:
             body = source.read(at + 4, size - 4)

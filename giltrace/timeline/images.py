@@ -21,13 +21,14 @@ CLOCK_SLACK_NS = 1_000
 class Image(NamedTuple):
     """One program image while its timeline is built: what was recorded, and the time that it spans.
 
-    `ended` tells per traced thread whether its end is on record; `lives` are those of its process that reach into it.
-    `became` is the program that was executed in its place, if that was not Python. It is `end_known` if somebody saw
-    its end, or that it ran up to then.
+    `known` are its events and others by which it is known when its threads lived. `ended` tells per traced thread if
+    its end is on record; `lives` are those of its process that reach into it. `became` is the program that was executed
+    in its place, if that was not Python. It is `end_known` if somebody saw its end, or that it ran up to then.
     """
 
     recorded: ProcessEvents
     events: Array
+    known: Array
     ended: Bools
     spans: tuple[Spans, ...]
     lives: tuple[Life, ...]
@@ -46,11 +47,14 @@ def program_images(
     begins: dict[int, list[_Begin]] = {}
     for process in processes:
         events, ended, problems = usable(process.events, len(process.threads))
-        begin = min(process.start, int(events["time"][0])) if len(events) else process.start
+        known = events
+        if len(process.edges):
+            known, ended, _ = usable(process.with_edges, len(process.threads))
+        begin = min(process.start, int(known["time"][0])) if len(known) else process.start
         name = os.path.basename(process.executable) if process.not_python else ""
         begins.setdefault(process.pid, []).append(_Begin(begin, name, process.not_python))
         if not process.not_python:
-            images.append(Image(process, events, ended, (), (), begin, begin, problems))
+            images.append(Image(process, events, known, ended, (), (), begin, begin, problems))
     found = []
     for image in images:
         pid, begin = image.recorded.pid, image.start
@@ -61,7 +65,8 @@ def program_images(
     for process in _unrecorded(processes, spans, kernel, start):
         # When these were executed is not known: the kernel's word for it may be about what came before Python.
         own = _spans_of(spans, process.pid, None, None)
-        image = Image(process, process.events, np.empty(0, np.bool_), own, (), process.start, process.start)
+        nothing = process.events
+        image = Image(process, nothing, nothing, np.empty(0, np.bool_), own, (), process.start, process.start)
         found.append(_bounded(image, kernel, None, end))
     return found
 
@@ -96,7 +101,7 @@ def _bounded(image: Image, kernel: Kernel, following: int | None, end: int) -> I
     """Give an image its end, at the latest where it was replaced (`following`), and the lives that reach into it."""
     process, begin = image.recorded, image.start
     last = max(
-        [begin, process.known_until, int(image.events["time"][-1]) if len(image.events) else begin]
+        [begin, process.known_until, int(image.known["time"][-1]) if len(image.known) else begin]
         + [int(s.spans["end"].max()) for s in image.spans if len(s.spans)]
         + ([process.sampling.known_until] if process.sampling is not None else [])
     )

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from giltrace.errors import RecordingError
 from giltrace.recording.collected import CollectorReport
 from giltrace.recording.cores import read_cores
+from giltrace.recording.density import Density, TooMany
 from giltrace.recording.door import MAX_TIME, Damaged, Times, leaving_out, matching
 from giltrace.recording.events import ProcessEvents, SchedEvents, Spans
-from giltrace.recording.fleet import read_fleet
+from giltrace.recording.fleet import Fleet, read_fleet
 from giltrace.recording.folder import GIL_NAME
-from giltrace.recording.gathering import MOST_BYTES, Edges
-from giltrace.recording.gil import read_processes
+from giltrace.recording.gathering import MOST_BYTES, Edges, Gatherer
+from giltrace.recording.gil import Sieve, read_processes
 from giltrace.recording.merged import read_merged
 from giltrace.recording.meta import Meta
 from giltrace.recording.native_code import read_native_code
+from giltrace.recording.outline import Outliner
 from giltrace.recording.packed import size_of
-from giltrace.recording.sched import complete_from, has_sched, read_sched
+from giltrace.recording.sched import complete_from, has_sched, most_switches, read_sched, switch_times
 from giltrace.recording.spans import read_spans
+from giltrace.timeline.axis import Ints
 from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
 from giltrace.timeline.fleet import join
@@ -35,6 +40,16 @@ from giltrace.timeline.sleepers import with_sleepers
 _LEAVING_NS = 100_000_000
 
 
+class _How(NamedTuple):
+    """How much of a recording is read: see `load`."""
+
+    gathered: bool = False
+    whole: Sequence[tuple[int, int]] = ()
+    outline: bool = False
+    window: tuple[int, int] | None = None
+    density: Density | None = None
+
+
 def load(
     folder: Path,
     *,
@@ -42,6 +57,8 @@ def load(
     whole: Sequence[tuple[int, int]] = (),
     parts: Sequence[str] | None = None,
     outline: bool = False,
+    window: tuple[int, int] | None = None,
+    density: Density | None = None,
 ) -> Timeline:
     """Read the recording `folder` and build its timeline.
 
@@ -54,10 +71,21 @@ def load(
     A recording that was cut short is read as far as it goes. Raises `RecordingError` if `folder` is none, was written
     by another version, or cannot be read.
     """
-    try:
+    with unreadable_told(folder):
         if outline:
-            return _load(folder, False, (), outline=True)
-        return _load_fleet(folder, is_long(folder) if gathered is None else gathered, whole, parts)
+            return _load(folder, _How(outline=True))
+        sums = is_long(folder) if gathered is None else gathered
+        fleet = read_fleet(folder)
+        if fleet.parts:
+            return _load_fleet(folder, fleet, _How(sums, whole), parts)
+        return _noting(_load(folder, _How(sums, whole, window=window, density=density)), fleet)
+
+
+@contextlib.contextmanager
+def unreadable_told(folder: Path) -> Iterator[None]:
+    """Raise `RecordingError` for what of a recording cannot be read within the block."""
+    try:
+        yield
     except OSError as error:
         raise RecordingError.unreadable(error.filename or folder, error) from None
 
@@ -84,17 +112,18 @@ def _size(folder: Path, enough: int) -> int:
     return total
 
 
-def _load_fleet(
-    folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], wanted: Sequence[str] | None
-) -> Timeline:
-    """Read a recording with its parts, if it has some."""
-    timeline, fleet = _load(folder, gathered, whole), read_fleet(folder)
-    timeline = replace(timeline, damage=(*timeline.damage, *fleet.told))
+def _noting(timeline: Timeline, fleet: Fleet) -> Timeline:
+    return replace(timeline, damage=(*timeline.damage, *fleet.told))
+
+
+def _load_fleet(folder: Path, fleet: Fleet, how: _How, wanted: Sequence[str] | None) -> Timeline:
+    """Read a recording with its parts."""
+    timeline = _noting(_load(folder, how), fleet)
     times, found = Times.of(timeline.start, timeline.end), []
     for part in fleet.parts if wanted is None else (one for one in fleet.parts if one.folder in wanted):
-        its = [(start - part.offset_ns, end - part.offset_ns) for start, end in whole]
+        its = [(start - part.offset_ns, end - part.offset_ns) for start, end in how.whole]
         try:
-            one, problem = _load(folder / part.folder, gathered, its), ""
+            one, problem = _load(folder / part.folder, how._replace(whole=its)), ""
             if not times.have(np.array([one.start, one.end]) + part.offset_ns).all():
                 problem = "its clock is not where it is said to be"
         except RecordingError as error:
@@ -107,16 +136,19 @@ def _load_fleet(
     return join(timeline, found) if found else timeline
 
 
-def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, outline: bool = False) -> Timeline:
+def _load(folder: Path, how: _How) -> Timeline:
     meta = Meta.read(folder)
     known_until = _known_until(meta)
     times, damage = Times.of(meta.start_ns, meta.end_ns), list[str]()
-    sched = _of_the_program(read_sched(folder, times, damage), meta) if has_sched(folder) else None
-    edges = None
-    if gathered:
-        switches = np.empty(0, np.int64) if sched is None else sched.switches["time"]
-        edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), whole)
-    processes, clock_error_ns = read_processes(folder, times, damage, edges, outline=outline)
+    sched, density = None, how.density
+    if has_sched(folder) and (density is None or most_switches(folder) <= density.most):
+        sched = _of_the_program(read_sched(folder, times, damage, how.window), meta)
+    switches = switch_times(folder, times) if sched is None else sched.switches["time"]
+    if density is not None:
+        density.add(switches)
+    processes, clock_error_ns = read_processes(folder, times, damage, _sieve(how, meta, switches))
+    if density is not None and (density.too_many or (sched is None and has_sched(folder))):
+        raise TooMany(density)
     complete = complete_from(folder, times)
     if known_until is not None:
         processes = [_until(process, known_until) for process in processes]
@@ -126,7 +158,8 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     processes = with_holders(processes, meta.holders, meta.thread_names)
     asleep = [one for one in meta.asleep if times.have(np.array([one.seen_ns, one.last_ns])).all()]
     processes = with_sleepers(processes, asleep, meta.thread_names)
-    last = max((int(process.events["time"][-1]) for process in processes if process.events.size), default=meta.start_ns)
+    told = (process.with_edges["time"] for process in processes)
+    last = max((int(one[-1]) for one in told if len(one)), default=meta.start_ns)
     spans = [_spans_as_seen_here(spans, meta) for spans in read_spans(folder, times=times, damage=damage)]
     # A sampling profiler is stopped after the tracer: what it saw then is no part of this.
     end = max(last, meta.end_ns or MAX_TIME)
@@ -156,6 +189,23 @@ def _load(folder: Path, gathered: bool, whole: Sequence[tuple[int, int]], *, out
     return replace(
         timeline, processes=with_cores(built, cores, meta.ids), whole_run=whole_run, merged=merged, ended=meta.ended
     )
+
+
+def _sieve(how: _How, meta: Meta, switches: Ints) -> Callable[[], Sieve] | None:
+    """What makes a sieve for each file, if there is to be one."""
+    if how.outline:
+        return Outliner
+    if not how.gathered and how.window is None:
+        return None
+    # Those of a window end at its edges: what is cut off there was one hold.
+    cuts = [(edge, edge) for edge in how.window or ()]
+    edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), (*how.whole, *cuts))
+    if how.window is None:
+        return lambda: Gatherer(edges, how.density)
+    from giltrace.recording.excerpt import Excerptor
+
+    start, end = how.window
+    return lambda: Excerptor(start, end, Gatherer(edges))
 
 
 def _known_until(meta: Meta) -> int | None:

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.collected import CollectorReport
+from giltrace.recording.density import PartOf
 from giltrace.recording.events import HAND_OFF, NativeCode, Outlined, Sampling, Spans, StackTable
 from giltrace.recording.merged import Merged
 from giltrace.recording.trigger import Trigger
+from giltrace.timeline.remarks import remarks_of
 
 Array = npt.NDArray[np.void]
 Bools = npt.NDArray[np.bool_]
@@ -348,7 +350,8 @@ class Timeline:
     `unfinished`: its recorder did not end it. `damage` says in words what of it could not be read. `part` says in words
     which part of the recording it is, empty for all of it. `whole_run`: what was recorded is a program, from its start
     to its end, so that the length says how long that took. `merged` are the spans of other profilers' files. `ended`:
-    why recording ended before the program did. `hosts` are the machines, where there are several to be told.
+    why recording ended before the program did. `hosts` are the machines, where there are several; `part_of` is all
+    of it where it is what fits into memory.
     """
 
     processes: tuple[Process, ...]
@@ -371,6 +374,7 @@ class Timeline:
     merged: tuple[Merged, ...] = ()
     ended: str = ""
     hosts: tuple[Host, ...] = ()
+    part_of: PartOf | None = None
 
     def machine_of(self, process: Process) -> dict[str, str | int]:
         """The machine that a process ran on."""
@@ -405,33 +409,7 @@ class Timeline:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know of how this was recorded, in words: why it was written, what it leaves out."""
-        told = [] if self.trigger is None else [f"written for: {self.trigger}"]
-        if self.unfinished:
-            told.append("unfinished: the recorder still runs or was killed; what collectors had not written is missing")
-        if self.ended:
-            told.append(f"recording ended before the program did: {self.ended}")
-        told += self.damage
-        if any(not process.has_sched and len(process.holds) for process in self.processes):
-            told.append(
-                "no context switches on record: a holder without a core counts as running, waiting off the GIL is not "
-                "told from native code, and a hog shows only from 50 ms on, without the C function that it was in"
-            )
-        if cut := sum(process.is_bounded for process in self.processes if process.end < self.end):
-            told.append(f"processes whose end is not on record: {cut}; their last holds count up to the last record")
-        if self.gathered:
-            told.append(
-                "a long recording: quiet holds that came one after the other were added up for this; all sums and "
-                "counts are exact, where within some ms each was is left out"
-            )
-        if self.sampling is not None:
-            told.append("observed: which lines waited and held is not known; the trace has py-spy's samples, if any")
-        for process in self.processes:
-            if process.overwritten:
-                told.append(
-                    f"flight recorder: pid {process.pid} is shown from {(process.start - self.start) / 1e9:.3f} s on; "
-                    f"{process.overwritten:,} earlier records were overwritten"
-                )
-        return tuple(told)
+        return remarks_of(self)
 
     @property
     def sampling(self) -> Sampling | None:

@@ -37,7 +37,7 @@ def first_and_last(events: Array, threads: int) -> tuple[Ints, Ints]:
 
 def cast(image: Image, names: Mapping[int, str]) -> Cast:
     """Find every thread of the image: traced, known to the kernel only, or known from spans only."""
-    first, last = first_and_last(image.events, len(image.recorded.threads))
+    first, last = first_and_last(image.known, len(image.recorded.threads))
     older = _older(image)
     by_tid: dict[int, list[Life]] = {}
     for one in image.lives:
@@ -72,7 +72,7 @@ def cast(image: Image, names: Mapping[int, str]) -> Cast:
 def _older(image: Image) -> Bools:
     """Threads that held or wanted a GIL before the tracer came: their first record is the end of something."""
     kind = np.zeros(len(image.recorded.threads), np.uint8)
-    kind[image.events["thread"][::-1]] = image.events["kind"][::-1]
+    kind[image.known["thread"][::-1]] = image.known["kind"][::-1]
     older: Bools = ((kind == Kind.RELEASE) | (kind == Kind.TIMEOUT)) & (image.recorded.lost == 0)
     return older
 

@@ -54,18 +54,18 @@ class Subject:
 
     @cached_property
     def timeline(self) -> Timeline | None:
-        """The recording's timeline, of a long one with quiet holds added up; None for a trace alone."""
-        from giltrace.timeline.load import load
+        """The recording's timeline, of a long one with quiet holds added up, or a part; None for a trace alone."""
+        from giltrace.timeline.fitting import load_fitting
 
-        return None if self.folder is None else load(self.folder, gathered=None)
+        return None if self.folder is None else load_fitting(self.folder)
 
     @cached_property
     def _events(self) -> Timeline | None:
         """The timeline with every event."""
-        from giltrace.timeline.load import load
+        from giltrace.timeline.fitting import load_every
 
         known = self.timeline
-        return load(self.folder) if known is not None and self.folder is not None and known.gathered else known
+        return known if known is None or self.folder is None else load_every(self.folder, known)
 
     @contextlib.contextmanager
     def as_trace(
@@ -107,10 +107,12 @@ class Subject:
         from giltrace.exporters.perfetto.size import at_least_of_every_event
 
         assert self.timeline is not None
+        whole = self.timeline.part_of
         least = at_least_of_every_event(self.timeline)
-        if least > _LARGEST:
+        if least > _LARGEST or whole is not None:
+            much = f"{least / 1e9:.1f} GB" if whole is None else f"{whole.events / 1e6:,.0f} million events"
             raise UsageError(
-                f"a trace of every event would have over {least / 1e9:.1f} GB, more than SQL can be asked of",
+                f"a trace of every event would have over {much}, more than SQL can be asked of",
                 "ask all of it with --engine duckdb, or about a part, with --window A..B",
             )
 
