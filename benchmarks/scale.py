@@ -1,11 +1,14 @@
 """How long a recording of many millions of records takes to be told of, and how much memory.
 
-    python benchmarks/scale.py [--millions 10 100 1000] [--seconds 5] [--keep FOLDER]
+    python benchmarks/scale.py [--millions 10 100 1000] [--seconds 5] [--dense 5 60] [--keep FOLDER]
 
 A program of two threads, one that gives the GIL up 300,000 times a second or more and one that computes now and then,
 is recorded for a few seconds. What its threads did is then repeated in a recording of its own, one time after the
 other, until there are as many records (8 bytes each) as asked for; a billion need 8 GB of room. Each command runs in a
 process of its own: wall time, CPU time and the most memory that it had.
+
+With --dense, six threads pass a byte to and fro through pipes for so many seconds each, recorded with their context
+switches: a million and a half events a second, none of which can be added up.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from giltrace.recording import layout
 from giltrace.recording.chunks import ALIGNMENT, find
 from giltrace.recording.clock import PAIR
 from giltrace.recording.clock_file import FILE as CLOCK
+from giltrace.recording.gil import count_records, open_files
 from giltrace.recording.meta import FILE as META
 from giltrace.recording.packed import Laid
+from giltrace.recording.sched import most_switches
 
 PROGRAM = """
 import os, sys, threading, time
@@ -40,6 +45,25 @@ def compute(until):
         time.sleep(0.02)
 until = time.monotonic() + float(sys.argv[1])
 threads = [threading.Thread(target=one, args=(until,), name=one.__name__) for one in (read, compute)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+DENSE = """
+import os, sys, threading, time
+until = time.monotonic() + float(sys.argv[1])
+def pong(read, write):
+    while os.read(read, 1):
+        if time.monotonic() > until:
+            return os.close(write)
+        try:
+            os.write(write, b"x")
+        except BrokenPipeError:
+            return
+threads = []
+for _ in range(3):
+    (read, other_write), (other_read, write) = os.pipe(), os.pipe()
+    threads += [threading.Thread(target=pong, args=ends) for ends in ((read, write), (other_read, other_write))]
+    os.write(write, b"x")
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """
@@ -59,6 +83,25 @@ def record(folder: Path, seconds: float) -> Path:
     command = [sys.executable, "-m", "giltrace", "record", "--light", "--without", "sched", "--no-trace", "-o", name]
     subprocess.run([*command, script, str(seconds)], check=True, stderr=subprocess.DEVNULL)
     return name.with_suffix(".giltrace")
+
+
+def record_dense(folder: Path, seconds: float) -> tuple[Path, int]:
+    """Record what cannot be added up; returns the recording, and how many events and context switches it has."""
+    script = folder / "pipes.py"
+    script.write_text(DENSE)
+    name = folder / f"dense{seconds:g}"
+    command = [sys.executable, "-m", "giltrace", "record", "--light", "--no-trace", "-o", name, script, str(seconds)]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    into = name.with_suffix(".giltrace")
+    counted = sum(count_records(file, kind) for file in open_files(into) for kind in layout.Kind)
+    return into, counted + most_switches(into)
+
+
+def measured(into: Path, records: int) -> None:
+    """Run each of the commands on a recording, and print a row for it."""
+    for told, words in COMMANDS.items():
+        wall, cpu, most = measure([word.format(name=into.with_suffix("")) for word in words])
+        print(f"{records:>14,}  {told:<22}{wall:>10.1f}{cpu:>10.1f}{most:>8,.0f}", flush=True)
 
 
 def repeat(once: Path, into: Path, records: int) -> int:
@@ -112,20 +155,20 @@ def measure(words: list[str]) -> tuple[float, float, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--millions", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--millions", type=int, nargs="*", default=[10, 100])
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--dense", type=float, nargs="*", default=[], metavar="SECONDS")
     parser.add_argument("--keep", type=Path, help="A folder for the recordings; else they go.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = asked.keep or Path(name)
-        once = record(folder, asked.seconds)
+        once = record(folder, asked.seconds) if asked.millions else folder
         print(f"{'records':>14}  {'command':<22}{'wall, s':>10}{'CPU, s':>10}{'MB':>8}")
         for millions in asked.millions:
             into = folder / f"x{millions}.giltrace"
-            records = repeat(once, into, millions * 1_000_000)
-            for told, words in COMMANDS.items():
-                wall, cpu, most = measure([word.format(name=into.with_suffix("")) for word in words])
-                print(f"{records:>14,}  {told:<22}{wall:>10.1f}{cpu:>10.1f}{most:>8,.0f}", flush=True)
+            measured(into, repeat(once, into, millions * 1_000_000))
+        for seconds in asked.dense:
+            measured(*record_dense(folder, seconds))
 
 
 if __name__ == "__main__":
