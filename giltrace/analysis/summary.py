@@ -155,13 +155,14 @@ class Quality(NamedTuple):
 class Summary:
     """A recording of `wall_ns`: its processes and the quality of what is known about them.
 
-    `tasks` are those of a scheduler, of all processes together.
+    `tasks` are those of a scheduler, of all processes together. `part` says which part of the recording it is of.
     """
 
     wall_ns: int
     processes: tuple[ProcessSummary, ...]
     quality: Quality
     tasks: TaskTables = NO_TASKS
+    part: tuple[str, ...] = ()
 
 
 def summarise(timeline: Timeline) -> Summary:
@@ -171,6 +172,7 @@ def summarise(timeline: Timeline) -> Summary:
     return Summary(
         wall_ns=timeline.end - timeline.start,
         processes=processes,
+        part=timeline.part,
         tasks=merged_tables((process.tasks for process in processes), timeline.merged),
         quality=Quality(
             lost=timeline.lost,

@@ -28,6 +28,7 @@ TOP_VIOLATIONS = 5
 def print_summary(summary: Summary, console: Console) -> None:
     """Print each process (those that used a GIL most come first), then the quality of the measurement."""
     processes = sorted(summary.processes, key=weight, reverse=True)
+    print_part(summary.part, console)
     if summary.tasks.prefixes:
         from giltrace.analysis.fleet import what_tasks_lost
 
@@ -44,6 +45,13 @@ def print_summary(summary: Summary, console: Console) -> None:
     if not processes:
         console.print(Text("No Python process was recorded."))
     print_quality(summary.quality, console)
+
+
+def print_part(part: Sequence[str], console: Console) -> None:
+    """Say which part of the recording all that follows is of, if it is one."""
+    if part:
+        paragraph(f"A part of the recording: {'; '.join(part)}.", console, style="bold", indent="")
+        console.print()
 
 
 def _print_process(process: ProcessSummary, console: Console) -> None:

@@ -21,7 +21,7 @@ from giltrace.reports.convoys import alike
 from giltrace.reports.locks import print_locks, print_path, print_whereabouts
 from giltrace.reports.names import site_name
 from giltrace.reports.processes import print_overview
-from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_quality
+from giltrace.reports.summary import TOP_GILS, TOP_PROCESSES, print_part, print_quality
 from giltrace.reports.tasks import print_tasks
 from giltrace.reports.thread_rows import as_summary
 from giltrace.reports.threads import thread_table
@@ -52,9 +52,7 @@ def print_report(report: Report, console: Console, detail: Detail = BRIEF) -> No
     if report.caught:
         paragraph(report.caught, console, style="bold", indent="")
         console.print()
-    if report.part:
-        paragraph(f"A part of the recording: {'; '.join(report.part)}.", console, style="bold", indent="")
-        console.print()
+    print_part(report.part, console)
     print_tasks(report, console, everything=detail.everything)
     if len(processes) > 1:
         print_heading(f"{len(processes)} processes", console)

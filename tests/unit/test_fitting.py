@@ -197,7 +197,10 @@ def test_figures_are_of_the_part_and_say_so(recording: Path, capsys: pytest.Capt
     assert PART.fullmatch(report["part"][0])
     assert 0 < sum(thread["holds"] for process in report["processes"] for thread in process["threads"]) < 600
     show(recording, recording.with_suffix(".pftrace"))
-    assert REMARK.search(" ".join(capsys.readouterr().err.split()))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("A part of the recording: ")
+    assert PART.search(said)
+    assert REMARK.search(said)
 
 
 def test_a_window_is_that_of_all_of_it(
