@@ -69,6 +69,16 @@ def concatenated_ranges(low: npt.NDArray[Any], high: npt.NDArray[Any]) -> Ints:
     return ranges
 
 
+def ended(edges: Ints, instants: Ints) -> Ints:
+    """How many of the sorted `edges` lie at each of the sorted `instants` or before it.
+
+    The edges are looked up among the instants, and not these among the edges: of those there are fewer.
+    """
+    at = np.searchsorted(instants, edges)
+    found: Ints = np.repeat(np.arange(len(edges) + 1), np.diff(at, prepend=0, append=len(instants)))
+    return found
+
+
 def union(start: Ints, end: Ints) -> tuple[Ints, Ints]:
     """Starts and ends of what intervals cover that are sorted by start: disjoint, in order."""
     reach = np.maximum.accumulate(end)

@@ -119,7 +119,8 @@ class Dealing:
         weighing = _Weighing(own, offset[order], len(kinds))
         for rows in self._holds.parts():
             kind = among(kinds, kind_of(rows))
-            weighing.add(kind[kind >= 0], rows[kind >= 0])
+            some = np.flatnonzero(kind >= 0)
+            weighing.add(kind[some], rows.take(some))
         spent = np.append(0, np.cumsum(weighing.weights()))
         first = np.searchsorted(own, np.arange(len(kinds) + 1))
         passed = np.zeros(len(kinds), np.int64)
@@ -159,7 +160,7 @@ class Dealing:
             nth[order] = np.arange(len(order)) - np.repeat(head - rank[of_kind], size)
             rank[of_kind] += size
             turns["kind"], turns["place"] = kind, nth * _GOLDEN
-            turns["each"] = _each(rows[some])
+            turns["each"] = _each(rows.take(some))
             turns["hold"] = some + number
             number += len(rows)
             way = (turns["place"].astype(np.float64) + 2.0**63) / 2.0**64
@@ -168,12 +169,14 @@ class Dealing:
                 piles[0].add(turns)
                 continue
             for one in np.unique(block).tolist():
-                piles[one].add(turns[block == one])
+                piles[one].add(turns.take(np.flatnonzero(block == one)))
         for pile in piles:
             turns = np.concatenate([np.empty(0, _TURN), *pile.parts()])
             pile.close()
             if len(turns):
-                yield turns.take(np.lexsort((turns["place"], turns["kind"])))
+                # No two of a kind have the same place.
+                order = np.argsort(turns["place"])
+                yield turns.take(order[stable_order(turns["kind"][order], len(kinds))])
 
 
 class _Weighing:
@@ -194,7 +197,7 @@ class _Weighing:
     def add(self, kind: Ints, rows: Rows) -> None:
         """Take some holds, of these kinds."""
         times = rows["times"]
-        np.add.at(self.holds, kind, 1)
+        self.holds += np.bincount(kind, minlength=len(self.holds))
         np.add.at(self.each, kind, _each(rows))
         for which, name in enumerate(("whole", "until")):
             value = np.minimum(rows[name], _LONGEST - 1)

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.analysis.measure.dealing import Dealing, Lengths, Seen, among
+from giltrace.analysis.measure.dealing import BLOCK, Dealing, Lengths, Seen, among
 from giltrace.analysis.measure.intervals import hold_at, requested_holds
 from giltrace.analysis.measure.roles import roles
 from giltrace.recording.order import distinct
 from giltrace.timeline import gathered
-from giltrace.timeline.axis import Ints, concatenated_ranges, union
+from giltrace.timeline.axis import Ints, concatenated_ranges, ended, union
 from giltrace.timeline.model import Array, Process, Stacks
 from giltrace.timeline.once import once
 
@@ -161,11 +161,11 @@ def add_to(dealing: Dealing, process: Process, rows: slice | Ints = _ALL) -> Non
     seen = _see(process)
     hold = among(number, seen.hold)
     sample, hold = seen.sample[hold >= 0], hold[hold >= 0]
-    length = process.holds["end"] - process.holds["start"]
-    times = gathered.times(process)
-    lengths = (column[rows] for column in (length // times, _until_contended(process, length) // times, times))
-    offset = process.samples["time"][sample] - process.holds["start"][number[hold]]
-    dealing.add(kinds(process, known)[rows], Lengths(*lengths), Seen(hold, offset, known.sample[sample]))
+    holds, times = process.holds.take(number), gathered.times(process)[number]
+    length = holds["end"] - holds["start"]
+    lengths = Lengths(length // times, _until_contended(process, holds, length) // times, times)
+    offset = process.samples["time"][sample] - holds["start"][hold]
+    dealing.add(kinds(process, known, number), lengths, Seen(hold, offset, known.sample[sample]))
 
 
 @once
@@ -173,42 +173,51 @@ def _dealt(process: Process) -> Numbers:
     """The stack of the sample that each hold shares in, of like ones; -1 for none."""
     if process.dealt is not None:
         return process.dealt
-    result, seen = np.full(len(process.holds), -1, np.int32), _see(process)
+    seen = _see(process)
     if process.stacks is None or not len(seen.sample):
-        return result
+        return np.full(len(process.holds), -1, np.int32)
     # Where few holds were waited for, there are samples of few kinds.
-    kind = kinds(process, process.stacks)
-    alike = np.flatnonzero(among(distinct(kind[seen.hold]), kind) >= 0)
+    kind, stack = kinds(process, process.stacks), process.stacks.sample[seen.sample]
+    sampled = distinct(kind[seen.hold])
+    place = among(sampled, kind)
     del kind
+    least, most = np.full(len(sampled), len(process.stacks.table), np.int32), np.full(len(sampled), -1, np.int32)
+    np.minimum.at(least, place[seen.hold], stack)
+    np.maximum.at(most, place[seen.hold], stack)
+    # What shows the same stack in all samples has nothing to be dealt.
+    result = np.append(most, np.int32(-1))[place]
+    mixed = np.flatnonzero(np.append(least < most, False)[place])
+    del place
     dealing = Dealing()
-    add_to(dealing, process, alike)
-    result[alike] = dealing.deal()
+    for at in range(0, len(mixed), BLOCK):
+        add_to(dealing, process, mixed[at : at + BLOCK])
+    result[mixed] = dealing.deal()
     return result
 
 
-def _until_contended(process: Process, length: Ints) -> Ints:
-    """How long each hold lasted until somebody waited for it; its length if nobody did."""
+def _until_contended(process: Process, holds: Array, length: Ints) -> Ints:
+    """How long each of some `holds` lasted until somebody waited for it; its length if nobody did."""
     result: Ints = length.copy()
     for gil in range(process.gils):
         waits = process.waits[process.waits["gil"] == gil]
-        mine = np.flatnonzero(process.holds["gil"] == gil)
+        mine = np.flatnonzero(holds["gil"] == gil)
         if len(waits) == 0 or len(mine) == 0:
             continue
         start, end = union(waits["start"], waits["end"])
-        begin = process.holds["start"][mine]
-        at = np.minimum(np.searchsorted(end, begin, "right"), len(end) - 1)
+        begin = holds["start"][mine]
+        at = np.minimum(ended(end, begin), len(end) - 1)
         result[mine] = np.clip(np.where(end[at] > begin, start[at] - begin, length[mine]), 0, length[mine])
     return result
 
 
-def kinds(process: Process, known: Stacks) -> Ints:
-    """A number for each hold: equal for those of one role that began and ended in the same stacks.
+def kinds(process: Process, known: Stacks, rows: slice | Ints = _ALL) -> Ints:
+    """A number for each hold, or some: equal for those of one role that began and ended in the same stacks.
 
     It is the same for all parts of a process.
     """
     of_thread = roles(process)
     number = {role: at for at, role in enumerate(sorted(set(of_thread)))}
-    role = np.array([number[role] for role in of_thread], np.int64)[process.holds["thread"]]
+    role = np.array([number[role] for role in of_thread], np.int64)[process.holds["thread"][rows]]
     stacks = len(known.table) + 1
-    key: Ints = (role * stacks + known.hold_begin + 1) * stacks + known.hold_end + 1
+    key: Ints = (role * stacks + known.hold_begin[rows] + 1) * stacks + known.hold_end[rows] + 1
     return key
