@@ -24,9 +24,16 @@ def test_levels_are_those_of_a_plain_count(seed: int, kinds: int, monkeypatch: p
     states = np.array(rows, STATE)
     # As of rows that were chosen: with gaps.
     states = states[random.random(len(states)) < 0.8]
-    time, counts = at_once.levels(states, KINDS[:kinds])
-    for some, count in zip(KINDS[:kinds], counts, strict=True):
-        assert len(count) == max(len(time) - 1, 0)
+    times, found = [np.empty(0, np.int64)], [[np.empty(0, np.int32)] for _ in range(kinds)]
+    piece = times[0]
+    for piece, counts in at_once.levels(states, KINDS[:kinds]):
+        assert {len(count) for count in counts} == {len(piece) - 1}
+        times.append(piece[:-1])
+        for parts, count in zip(found, counts, strict=True):
+            parts.append(count)
+    time = np.concatenate([*times, piece[-1:]])
+    for some, parts in zip(KINDS[:kinds], found, strict=True):
+        count = np.concatenate(parts)
         for instant in range(995, 1_065):
             there = (states["start"] <= instant) & (states["end"] > instant) & np.isin(states["state"], some)
             at = int(np.searchsorted(time, instant, "right")) - 1

@@ -96,9 +96,11 @@ def _took_all(f: Figures) -> bool:
     allowed = _allowed(f)
     if not allowed or _cores(f) >= ALL_CORES * allowed:
         return bool(allowed)
-    time, (ran, coreless) = levels(f.process.states, (RUNNING, _CORELESS))
-    length = np.diff(time)[coreless > 0]
-    return len(length) > 0 and float(length @ ran[coreless > 0]) >= ALL_CORES * allowed * int(length.sum())
+    used = lacked = 0
+    for time, (ran, coreless) in levels(f.process.states, (RUNNING, _CORELESS)):
+        length = np.diff(time)[coreless > 0]
+        used, lacked = used + int(length @ ran[coreless > 0]), lacked + int(length.sum())
+    return lacked > 0 and used >= ALL_CORES * allowed * lacked
 
 
 def _had(f: Figures) -> str:

@@ -14,8 +14,8 @@ from giltrace.analysis.findings.costs import Costed
 from giltrace.analysis.findings.verdict import judge
 from giltrace.analysis.measure.at_once import levels
 from giltrace.analysis.measure.intervals import covered
-from giltrace.timeline.axis import Ints, union
-from giltrace.timeline.model import Process, State, Timeline
+from giltrace.timeline.axis import NEVER, Ints, union
+from giltrace.timeline.model import Array, Process, State, Timeline
 from giltrace.timeline.part import window
 
 #: The process's time is looked at in so many pieces, three in the shortest phase ...
@@ -29,6 +29,8 @@ DIFFERENT = 0.3
 LEAST_SHARE = 0.05
 #: What goes to and fro more often than this is of one character: that.
 MOST_PHASES = 4
+#: So many rows are looked at at a time.
+_PIECE = 1 << 19
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,17 +66,30 @@ def _alone(process: Process, timeline: Timeline) -> Timeline:
 
 def _character(process: Process, edges: Ints) -> Floats:
     """Per piece: the share of it that a GIL was held, that somebody waited, and that threads ran off the GIL."""
-    length = np.diff(edges)
-    return np.stack([np.diff(covered(*one, edges)) / length for one in _busy(process)], axis=1)
+    nothing = np.zeros(len(edges), np.int64)
+    spent = [sum((covered(*some, edges) for some in busy), nothing) for busy in _busy(process)]
+    return np.stack([np.diff(until) / np.diff(edges) for until in spent], axis=1)
 
 
-def _busy(process: Process) -> Iterator[tuple[Ints, Ints]]:
-    """When a GIL was held, when somebody waited, and when threads ran off the GIL, each as disjoint intervals."""
-    for rows in (process.holds, process.waits):
-        yield union(rows["start"], rows["end"])
-    time, (running,) = levels(process.states, ((State.OFF_RUNNING,),))
-    off = np.flatnonzero(running)
-    yield time[off], time[off + 1]
+def _busy(process: Process) -> Iterator[Iterator[tuple[Ints, Ints]]]:
+    """When a GIL was held, when somebody waited, and when threads ran off the GIL, as disjoint intervals, in pieces."""
+    yield _union(process.holds)
+    yield _union(process.waits)
+    yield (
+        (time[:-1][running > 0], time[1:][running > 0])
+        for time, (running,) in levels(process.states, ((State.OFF_RUNNING,),))
+    )
+
+
+def _union(rows: Array) -> Iterator[tuple[Ints, Ints]]:
+    """What rows cover that are sorted by start."""
+    reach = int(rows["start"].min(initial=NEVER))
+    for at in range(0, len(rows), _PIECE):
+        piece = rows[at : at + _PIECE]
+        start = np.maximum(piece["start"], reach)
+        end = np.maximum(piece["end"], start)
+        yield union(start, end)
+        reach = max(reach, int(end.max()))
 
 
 def cuts(character: Floats) -> list[int]:

@@ -55,7 +55,9 @@ def _alone(rows: Array) -> tuple[int, int]:
     On a busy machine, who let another one in and that one are both ready for a while: three at least could have run.
     """
     running = (State.OFF_RUNNING,)
-    time, (there, run, could) = levels(rows, (tuple(State), running, (*running, State.OFF_RUNNABLE)))
-    length = np.diff(time)
-    alone = (there >= 2) & (run == 1) & (could == 1)
-    return int(length[alone].sum()), int(length[(run >= 2) | ((could >= 3) & (run >= 1))].sum())
+    alone = together = 0
+    for time, (there, run, could) in levels(rows, (tuple(State), running, (*running, State.OFF_RUNNABLE))):
+        length = np.diff(time)
+        alone += int(length[(there >= 2) & (run == 1) & (could == 1)].sum())
+        together += int(length[(run >= 2) | ((could >= 3) & (run >= 1))].sum())
+    return alone, together

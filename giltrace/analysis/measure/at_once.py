@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,37 +41,38 @@ class AtOnce(NamedTuple):
 @once
 def at_once(process: Process, begin: int, end: int) -> AtOnce:
     """Measure a process with scheduling data, the last two figures between `begin` and `end`."""
-    time, (had, ran, ready) = levels(process.states, (_HAD, RUNNING, _READY))
-    length, inside = np.diff(time), np.diff(np.clip(time, begin, end))
-    runs, could = ran > 0, ready > 0
-    starved = could & ~runs
-    return AtOnce(
-        ran=int(length[runs].sum()),
-        ready=int(length[could].sum()),
-        several_ready=int(length[ready > 1].sum()),
-        had=int(inside[(had > 0) & ~starved].sum()),
-        starved=int(inside[starved].sum()),
-    )
+    total = np.zeros(len(AtOnce._fields), np.int64)
+    for time, (had, ran, ready) in levels(process.states, (_HAD, RUNNING, _READY)):
+        length, inside = np.diff(time), np.diff(np.clip(time, begin, end))
+        runs, could = ran > 0, ready > 0
+        starved = could & ~runs
+        of = ((length, runs), (length, could), (length, ready > 1), (inside, (had > 0) & ~starved), (inside, starved))
+        total += [int(ns[there].sum()) for ns, there in of]
+    return AtOnce(*total.tolist())
 
 
-def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, list[Counts]]:
+def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> Iterator[tuple[Ints, list[Counts]]]:
     """Cut time where a thread's state changes: the instants, and how many were in each kind of states up to the next.
 
-    There are three kinds at most. Before the first instant and after the last one there was nobody in any.
+    They come in pieces, each of which goes on at the instant that the one before ended with. There are three kinds at
+    most. Before the first instant and after the last one there was nobody in any.
     """
     if len(states) == 0:
-        return np.empty(0, np.int64), [np.empty(0, np.int32) for _ in kinds]
+        return
     bits, kind_bits, origin = len(kinds), np.zeros(len(State), np.uint8), int(states["start"].min())
     for at, kind in enumerate(kinds):
         kind_bits[list(kind)] |= 1 << at
-    pieces = (states[at : at + _PIECE] for at in range(0, len(states), _PIECE))
-    keys = np.concatenate([_changes(piece, kind_bits, bits, origin) for piece in pieces])
-    if len(keys) == 0:
-        return np.empty(0, np.int64), [np.empty(0, np.int32) for _ in kinds]
+    # Memory that is not written to is none.
+    keys, filled = np.empty(2 * len(states), np.int64), 0
+    for at in range(0, len(states), _PIECE):
+        some = _changes(states[at : at + _PIECE], kind_bits, bits, origin)
+        keys[filled : filled + len(some)] = some
+        filled += len(some)
+    keys = keys[:filled]
     keys.sort()
     number = np.array([sum((key >> at & 1) << _ROOM * at for at in range(bits)) for key in range(1 << bits)], np.int64)
     change = (number[np.newaxis, :] - number[:, np.newaxis]).ravel()
-    fresh, before, times, counts = ~np.uint64(0) << np.uint64(2 * bits), 0, [], []
+    fresh, before = ~np.uint64(0) << np.uint64(2 * bits), 0
     for at in range(0, len(keys), _PIECE):
         piece = keys[at : at + _PIECE + 1].view(np.uint64)  # and the first one of the next
         level = change[(piece[:_PIECE] & ~fresh).astype(np.uint8)]
@@ -79,12 +80,10 @@ def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> tuple[Ints, lis
         np.cumsum(level, out=level)
         before = int(level[-1])
         instant = piece & fresh
-        last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True)[: len(level)])
-        times.append(keys[at + last] >> 2 * bits)
-        counts.append([(level[last] >> _ROOM * kind & ((1 << _ROOM) - 1)).astype(np.int32) for kind in range(bits)])
-    time = np.concatenate(times)
-    time += origin
-    return time, [np.concatenate(column)[:-1] for column in zip(*counts, strict=True)]
+        last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True))
+        level = level[last[:-1]]
+        counts = [(level >> _ROOM * kind & ((1 << _ROOM) - 1)).astype(np.int32) for kind in range(bits)]
+        yield (keys[at + last] >> 2 * bits) + origin, counts
 
 
 def _changes(states: Array, kind_bits: npt.NDArray[np.uint8], bits: int, origin: int) -> Ints:
