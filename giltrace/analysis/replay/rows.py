@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from giltrace.timeline.axis import Bools, Ints, LifeAxis
+from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis
 from giltrace.timeline.model import Process, State
 from giltrace.timeline.once import once
 
 #: Threads with more steps than this together are replayed in coarser ones.
 MOST_STEPS = 10_000
+
+#: So many rows are looked at at a time.
+_PIECE = 1 << 19
 
 #: What threads do in a row.
 DELAY, CPU, READY, HELD = range(4)
@@ -32,13 +35,13 @@ class Rows:
     Of delay off the GIL and with it held, of running, and of being ready without a core.
     """
 
-    thread: npt.NDArray[np.int32]
+    thread: npt.NDArray[Any]
     start: Ints
     end: Ints
     kind: npt.NDArray[np.int8]
     axis: LifeAxis
 
-    def keep(self, chosen: npt.NDArray[Any]) -> Rows:
+    def keep(self, chosen: npt.NDArray[Any] | slice) -> Rows:
         """Those of the rows."""
         return Rows(self.thread[chosen], self.start[chosen], self.end[chosen], self.kind[chosen], self.axis)
 
@@ -55,32 +58,49 @@ def read_rows(process: Process) -> Rows:
     """
     rows = _from_states(process) if process.has_sched and len(process.states) else _from_holds(process)
     last = np.full(len(process.threads), -1, np.int64)
-    ran = np.flatnonzero((rows.kind == CPU) | (rows.kind == HELD))
-    # Of several values for one index, numpy keeps the last.
-    last[rows.thread[ran]] = ran
-    left = np.flatnonzero(np.arange(len(rows.thread)) <= last[rows.thread])
-    if len(left) < len(rows.thread):
-        rows = rows.keep(left)
-    del ran, left
-    return _joined(rows)
+    for at in range(0, len(rows.thread), _PIECE):
+        piece = rows.keep(slice(at, at + _PIECE))
+        ran = np.flatnonzero((piece.kind == CPU) | (piece.kind == HELD))
+        # Of several values for one index, numpy keeps the last.
+        last[piece.thread[ran]] = ran + at
+    kept = np.empty(len(rows.thread), np.bool_)
+    for at in range(0, len(rows.thread), _PIECE):
+        piece = rows.keep(slice(at, at + _PIECE))
+        kept[at : at + _PIECE] = (np.arange(at, at + len(piece.thread)) <= last[piece.thread]) & (piece.kind >= 0)
+    return _joined(rows, kept)
 
 
-def _joined(rows: Rows) -> Rows:
-    """The same rows, but for running, with the GIL and without it, that goes on: that is one row, within a step."""
-    runs, bucket = rows.kind == CPU, _bucket(rows)
-    goes_on = runs[1:] & runs[:-1] & (rows.thread[1:] == rows.thread[:-1]) & (rows.start[1:] == rows.end[:-1])
-    fresh = np.append(True, ~goes_on | (bucket[1:] != bucket[:-1]))[: len(runs)]
-    joined = rows.keep(np.flatnonzero(fresh))
-    joined.end[:] = rows.end[np.append(fresh[1:], True)[: len(runs)]]
-    return joined
+def _joined(rows: Rows, kept: Bools) -> Rows:
+    """The rows that are `kept`, but for running, with the GIL and without it, that goes on: that is one row, within a
+    step.
+    """
+    width, parts = _width(rows, kept), []
+    for at in range(0, len(kept), _PIECE):
+        # With the row before these and the one after them.
+        first = max(at - 1, 0)
+        own, piece, told = at - first, rows.keep(slice(first, at + _PIECE + 1)), kept[first : at + _PIECE + 1]
+        runs = told & (piece.kind == CPU)
+        goes_on = runs[1:] & runs[:-1] & (piece.thread[1:] == piece.thread[:-1]) & (piece.start[1:] == piece.end[:-1])
+        step = piece.start // width
+        breaks = np.append(True, ~goes_on | (step[1:] != step[:-1]))
+        begins = np.flatnonzero((told & breaks)[own : own + _PIECE]) + own
+        ends = np.flatnonzero((told & np.append(breaks[1:], True))[own : own + _PIECE]) + own
+        parts.append((piece.thread[begins], piece.start[begins], piece.end[ends], piece.kind[begins]))
+    if not parts:
+        return rows
+    thread, start, end, kind = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Rows(thread.astype(np.int32), start, end, kind, rows.axis)
+
+
+def _width(rows: Rows, kept: Bools) -> int:
+    """How long a coarse step is."""
+    span = int(rows.end.max(where=kept, initial=-NEVER)) - int(rows.start.min(where=kept, initial=NEVER))
+    return max(span * (int(rows.thread.max(where=kept, initial=0)) + 1) // MOST_STEPS, 1)
 
 
 def _bucket(rows: Rows) -> Ints:
     """The coarse step that each row begins in."""
-    if len(rows.thread) == 0:
-        return np.empty(0, np.int64)
-    span = int(rows.end.max() - rows.start.min())
-    return rows.start // max(span * (int(rows.thread.max()) + 1) // MOST_STEPS, 1)
+    return rows.start // _width(rows, np.ones(1, np.bool_))
 
 
 def steps_of(rows: Rows, awaiting: Bools, borders: Ints) -> Ints:
@@ -132,10 +152,10 @@ def cut_rows(rows: Rows, thread: Ints, time: Ints) -> Rows:
 
 
 def _from_states(process: Process) -> Rows:
-    kind = _KIND[process.states["state"]]
-    some = np.flatnonzero(kind >= 0)
-    thread, start, end = (process.states[name][some] for name in ("thread", "start", "end"))
-    return Rows(thread.astype(np.int32), start, end, kind[some], LifeAxis.of_threads(process.threads))
+    """Its states; waits are of no kind."""
+    states = process.states
+    axis = LifeAxis.of_threads(process.threads)
+    return Rows(states["thread"], states["start"], states["end"], _KIND[states["state"]], axis)
 
 
 def _from_holds(process: Process) -> Rows:
