@@ -17,6 +17,9 @@ Bools = npt.NDArray[np.bool_]
 #: With room for the bits that `timeline.states` needs.
 _LONGEST = float(1 << 58)
 
+#: So many instants are placed at a time: what is made meanwhile stays near the core.
+_PIECE = 1 << 15
+
 #: Later than any time in a recording, with room to add to it.
 NEVER = np.int64(1 << 62)
 
@@ -52,11 +55,17 @@ class LifeAxis(NamedTuple):
         """Positions on the axis of the instants `time` of `thread`, clipped to the thread's lifetime."""
         if len(self.starts) == 0:
             return np.empty(0, np.int64)
-        # What indexes three times is made an index once.
-        thread = thread.astype(np.intp, copy=False)
-        position: Ints = time + (self.base - self.starts)[thread]
-        np.maximum(position, self.base[thread], out=position)
-        np.minimum(position, (self.base + (self.ends - self.starts))[thread], out=position)
+        shift, last, position = (
+            self.base - self.starts,
+            self.base + (self.ends - self.starts),
+            np.empty(len(time), np.int64),
+        )
+        for at in range(0, len(time), _PIECE):
+            # What indexes three times is made an index once.
+            own, part = thread[at : at + _PIECE].astype(np.intp, copy=False), position[at : at + _PIECE]
+            np.add(time[at : at + _PIECE], shift[own], out=part)
+            np.maximum(part, self.base[own], out=part)
+            np.minimum(part, last[own], out=part)
         return position
 
 
@@ -77,6 +86,18 @@ def ended(edges: Ints, instants: Ints) -> Ints:
     at = np.searchsorted(instants, edges)
     found: Ints = np.repeat(np.arange(len(edges) + 1), np.diff(at, prepend=0, append=len(instants)))
     return found
+
+
+def ended_within(edges: Ints, low: Ints, high: Ints, instants: Ints) -> Ints:
+    """The end of those of ``edges[low[i]:high[i]]``, sorted, that lie at ``instants[i]`` or before it.
+
+    All are looked up at once, by halves.
+    """
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        passed = open_ & (edges[np.minimum(middle, len(edges) - 1)] <= instants)
+        low, high = np.where(passed, middle + 1, low), np.where(open_ & ~passed, middle, high)
+    return low
 
 
 def union(start: Ints, end: Ints) -> tuple[Ints, Ints]:

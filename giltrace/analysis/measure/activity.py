@@ -20,7 +20,7 @@ from giltrace.analysis.measure.own_work import work_stacks
 from giltrace.analysis.measure.sites import Sites, own_line
 from giltrace.analysis.site import Site
 from giltrace.recording.order import distinct
-from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, concatenated_ranges, union
+from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, concatenated_ranges, ended_within, union
 from giltrace.timeline.model import Process, State
 
 Numbers = npt.NDArray[np.int32]
@@ -206,13 +206,16 @@ def during(found: Activity, axis: LifeAxis, thread: Ints, start: Ints, end: Ints
     Times that overlap count each by itself.
     """
     first, last = axis.place(thread, start), axis.place(thread, end)
-    begin = axis.place(found.thread, found.start)
     # Each time from the stretch on that it begins in; they are few, or short, beside all stretches.
-    low = np.maximum(np.searchsorted(begin, first, "right") - 1, 0)
-    high = np.searchsorted(begin, last)
+    of = np.searchsorted(found.thread, np.arange(len(axis.starts) + 1, dtype=np.int32))
+    offset = (axis.starts - axis.base)[thread]
+    low, high = (
+        ended_within(found.start, of[thread], of[thread + 1], instant + offset) for instant in (first, last - 1)
+    )
+    low = np.maximum(low - 1, 0)
     order = np.argsort(low, kind="stable")
     row = concatenated_ranges(*union(low[order], np.maximum(high, low)[order]))
-    begin, finish = begin[row], axis.place(found.thread[row], found.end[row])
+    begin, finish = (axis.place(found.thread[row], edge[row]) for edge in (found.start, found.end))
     spent = _spent(first, last, finish) - _spent(first, last, begin)
     some = np.flatnonzero(spent > 0)
     return row[some], spent[some]
