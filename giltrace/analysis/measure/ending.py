@@ -56,13 +56,14 @@ def only_ending(process: Process, start: Ints, end: Ints, gil: Ints) -> Bools:
 
 def _last_woken(process: Process) -> Ints:
     """When each thread last went on after a sleep off the GIL, before it used a GIL for the last time; -1: never."""
-    used = np.concatenate([process.holds[["thread", "start"]], process.waits[["thread", "start"]]])
-    last = np.full(len(process.threads), -1, np.int64)
-    np.maximum.at(last, used["thread"], used["start"])
-    slept = process.states[process.states["state"] == State.OFF_BLOCKED]
-    slept = slept[slept["start"] < last[slept["thread"]]]
-    woken = np.full(len(process.threads), -1, np.int64)
-    np.maximum.at(woken, slept["thread"], slept["end"])
+    last, waited, woken = np.full((3, len(process.threads)), -1, np.int64)
+    # All are in order of time, and of several values for one index numpy keeps the last.
+    last[process.holds["thread"]] = process.holds["start"]
+    waited[process.waits["thread"]] = process.waits["start"]
+    np.maximum(last, waited, out=last)
+    slept = process.states.take(np.flatnonzero(process.states["state"] == State.OFF_BLOCKED))
+    before = slept["start"] < last[slept["thread"]]
+    woken[slept["thread"][before]] = slept["end"][before]
     return woken
 
 
