@@ -115,8 +115,7 @@ def until_forced(process: Process) -> Bools:
 
 def hogs(process: Process) -> usage.Overstays:
     """Find the holds that are hogs; others that outlive a request did so for too short a time to count here."""
-    interval = usage.switch_interval(process, process.holds["gil"], process.holds["start"])
-    return usage.overstays(process, np.maximum(HOG_OVERSTAY_INTERVALS * interval, HOG_OVERSTAY_NS))
+    return usage.overstays(process, HOG_OVERSTAY_NS, HOG_OVERSTAY_INTERVALS)
 
 
 class Figures:

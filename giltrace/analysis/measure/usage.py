@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from giltrace.analysis.measure.at_once import AtOnce, at_once
 from giltrace.analysis.measure.own_code import own_holds
-from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, union_length
-from giltrace.timeline.gathered import times
+from giltrace.timeline.axis import NEVER, Bools, Ints, LifeAxis, ended, union_length
 from giltrace.timeline.model import Array, Flag, Process, State
 from giltrace.timeline.once import once
 
@@ -76,9 +75,11 @@ def longest_by_thread(process: Process, rows: Array) -> Ints:
 
 def hold_counts(process: Process, rows: Bools | None = None) -> Ints:
     """How many holds each thread had, of these `rows` (bool, one per hold), or of all; those that were gathered too."""
-    number = times(process)
-    number = number if rows is None else np.where(rows, number, 0)
-    return _sums(process.holds["thread"], number, len(process.threads))
+    thread, more = process.holds["thread"], process.gathered
+    if rows is not None:
+        more = more[rows[more["hold"]]]
+    count = np.bincount(thread if rows is None else thread[rows], minlength=len(process.threads))
+    return count + _sums(thread[more["hold"]], more["count"] - 1, len(process.threads))
 
 
 def hold_lengths(process: Process) -> Ints:
@@ -208,8 +209,8 @@ class Overstays(NamedTuple):
 YIELD_NS = 100_000
 
 
-def overstays(process: Process, at_least: int | Ints) -> Overstays:
-    """Holds that went on for `at_least` ns (one for all, or one per hold) after they were first asked to drop the GIL.
+def overstays(process: Process, at_least: int, intervals: int = 0) -> Overstays:
+    """Holds that went on for `at_least` ns after they were first asked to drop the GIL, and so many switch `intervals`.
 
     Time in which the operating system had no core for the holder, or giltrace had it stopped, is not its doing and is
     taken off, and so is its sleep on the way to giving the GIL up. Holds in which giltrace came into a running program,
@@ -217,39 +218,44 @@ def overstays(process: Process, at_least: int | Ints) -> Overstays:
     Where context switches are not on record, shorter ones than `UNEXPLAINED_NS` may be just that and are left out, as
     are giltrace's own holds (`own_holds`).
     """
-    if not process.has_sched:
-        at_least = np.maximum(at_least, UNEXPLAINED_NS)
     found, since = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    own = own_holds(process)
-    if process.left:
-        ended = (process.holds["flags"] & np.uint8(Flag.PARTIAL_END)) != 0
-        all_the_time = ended & (process.holds["start"] <= process.start)
-        own |= ((process.holds["flags"] & _PARTIAL) != 0) & ~all_the_time
-        at_least = np.where(all_the_time, np.maximum(at_least, ATTACHED_NS), at_least)
-    limits = np.where(own, NEVER, np.broadcast_to(at_least, len(process.holds)))
     for gil in range(process.gils):
         holds = of_gil(process.holds, gil)
         asked = of_gil(process.switch_requests, gil)["time"]
         if len(asked) == 0 or len(holds) == 0:
             continue
-        index = np.flatnonzero(process.holds["gil"] == gil)
-        first = asked[np.minimum(np.searchsorted(asked, holds["start"], "right"), len(asked) - 1)]
-        length = np.where((first > holds["start"]) & (first < holds["end"]), holds["end"] - first, 0)
-        late = length >= limits[index]
-        found.append(index[late])
+        first = asked[np.minimum(ended(asked, holds["start"]), len(asked) - 1)]
+        late = np.flatnonzero((first > holds["start"]) & (first < holds["end"]))
+        found.append(np.flatnonzero(process.holds["gil"] == gil)[late])
         since.append(first[late])
     hold, asked = np.concatenate(found), np.concatenate(since)
     thread, end = process.holds["thread"][hold], process.holds["end"][hold]
     length = end - asked
     length -= in_state(process, State.HOLDING_RUNNABLE, thread, asked, end)
     length -= _stopped(process, thread, asked, end) + _yielding(process, thread, asked, end)
-    keep = length >= limits[hold]
+    keep = length >= _limits(process, hold, at_least, intervals)
     return Overstays(hold[keep], length[keep], asked[keep])
+
+
+def _limits(process: Process, hold: Ints, at_least: int, intervals: int) -> Ints:
+    """For how long each of these holds has to go on after it was asked, to be told."""
+    rows = process.holds[hold]
+    limits = np.maximum(intervals * switch_interval(process, rows["gil"], rows["start"]), at_least)
+    if not process.has_sched:
+        limits = np.maximum(limits, UNEXPLAINED_NS)
+    own = own_holds(process)[hold]
+    if process.left:
+        all_the_time = ((rows["flags"] & np.uint8(Flag.PARTIAL_END)) != 0) & (rows["start"] <= process.start)
+        own |= ((rows["flags"] & _PARTIAL) != 0) & ~all_the_time
+        limits = np.where(all_the_time, np.maximum(limits, ATTACHED_NS), limits)
+    return np.where(own, NEVER, limits)
 
 
 def in_state(process: Process, state: State, thread: npt.NDArray[Any], start: Ints, end: Ints) -> Ints:
     """How long each thread was in a state from start to end."""
-    states = process.states[process.states["state"] == state]
+    if len(start) == 0:
+        return np.zeros(0, np.int64)
+    states = process.states.take(np.flatnonzero(process.states["state"] == state))
     if len(states) == 0:
         return np.zeros(len(start), np.int64)
     axis = LifeAxis.of_threads(process.threads)
@@ -270,7 +276,9 @@ def _yielding(process: Process, thread: npt.NDArray[Any], asked: Ints, end: Ints
 
     Who asks has the lock that guards the GIL; the holder waits for that, and then for a core to go on.
     """
-    blocked = process.states[process.states["state"] == State.HOLDING_BLOCKED]
+    if len(asked) == 0:
+        return np.zeros(0, np.int64)
+    blocked = process.states.take(np.flatnonzero(process.states["state"] == State.HOLDING_BLOCKED))
     if len(blocked) == 0:
         return np.zeros(len(asked), np.int64)
     axis = LifeAxis.of_threads(process.threads)
