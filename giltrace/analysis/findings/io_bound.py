@@ -126,7 +126,7 @@ def blocked_at(f: Figures) -> str:
     main = next((i for i, thread in enumerate(f.process.threads) if thread.tid == f.process.pid), -1)
     calls = f.calls
     joins = np.array([site.file.endswith("/threading.py") for site in calls.sites], np.bool_)
-    calls = calls.without((calls.states["thread"] == main) & joins[calls.call])
+    calls = calls.without((calls.states["thread"][calls.row] == main) & joins[calls.call])
     blocked = calls.total(State.OFF_BLOCKED)
     total = max(int(blocked.sum()), 1)
     # A library's own threads sleep in the library all the time.

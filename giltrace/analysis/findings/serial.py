@@ -30,7 +30,8 @@ def serial(f: Figures) -> Verdict | None:
     if not ran.any():
         return None
     busiest = int(ran.argmax())
-    rows, where = calls.states.take(np.flatnonzero(calls.place == busiest)), calls.sites[busiest].where
+    where = calls.sites[busiest].where
+    rows = calls.states.take(calls.row[np.flatnonzero(calls.place == busiest)])
     # There is a row for each state: it is let go of before more is made of them.
     del calls
     alone, together = _alone(rows)

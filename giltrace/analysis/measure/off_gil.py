@@ -16,30 +16,37 @@ from giltrace.timeline.once import once
 
 
 class OffGil(NamedTuple):
-    """The `states` of a process (dtype `STATE`) that follow a release, and the site (`call`) of each.
+    """The `states` of a process (dtype `STATE`), which `row`s of them follow a release, and the site (`call`) of each.
 
     A call is a number into `sites`, and `lines` has for each of those the first one of the same line.
     """
 
     states: Array
+    row: Ints
     call: npt.NDArray[np.int32]
     lines: npt.NDArray[np.int32]
     sites: tuple[Site, ...]
 
     @property
     def place(self) -> npt.NDArray[np.int32]:
-        """The line of each state, a number into `sites`; threads of several roles may be at one, and what it led to."""
+        """The line of each row, a number into `sites`; threads of several roles may be at one, and what it led to."""
         return self.lines[self.call]
+
+    @property
+    def state(self) -> npt.NDArray[np.uint8]:
+        """The state of each row."""
+        return self.states["state"][self.row]
 
     def total(self, state: State) -> Ints:
         """How long (ns) threads were in `state` at each site."""
-        rows = self.states["state"] == state
-        length = (self.states["end"] - self.states["start"])[rows]
-        return np.bincount(self.place[rows], weights=length, minlength=len(self.sites)).astype(np.int64)
+        some = np.flatnonzero(self.state == state)
+        row = self.row[some]
+        length = self.states["end"][row] - self.states["start"][row]
+        return np.bincount(self.place[some], weights=length, minlength=len(self.sites)).astype(np.int64)
 
     def without(self, rows: Bools) -> OffGil:
-        """The same but for these rows of the states."""
-        return OffGil(self.states[~rows], self.call[~rows], self.lines, self.sites)
+        """The same but for some of its rows."""
+        return self._replace(row=self.row[~rows], call=self.call[~rows])
 
 
 @once
@@ -56,25 +63,28 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
 
     With `asleep`, also where they slept in the kernel with it, which is told by where they gave it up next.
     """
-    state = process.states["state"]
-    chosen = (state >= State.OFF_RUNNING) | (asleep & (state == State.HOLDING_BLOCKED))
-    states = process.states.take(np.flatnonzero(chosen))
-    if process.stacks is None or len(states) == 0 or len(process.holds) == 0:
-        return OffGil(states[:0], np.empty(0, np.int32), np.empty(0, np.int32), ())
-    off = states["state"] >= State.OFF_RUNNING
-    hold = np.empty(len(states), np.int32)
-    hold[off] = _released(process)
-    with_it = np.flatnonzero(~off)
-    axis = LifeAxis.of_threads(process.threads)
-    hold[with_it] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
+    states = process.states
+    chosen = states["state"] >= State.OFF_RUNNING
+    if asleep:
+        chosen |= states["state"] == State.HOLDING_BLOCKED
+    row = np.flatnonzero(chosen)
+    if process.stacks is None or len(row) == 0 or len(process.holds) == 0:
+        return OffGil(states, row[:0], np.empty(0, np.int32), np.empty(0, np.int32), ())
+    hold = _released(process)
+    if asleep:
+        off = states["state"][row] >= State.OFF_RUNNING
+        hold, released, with_it = np.empty(len(row), np.int32), hold, row[~off]
+        hold[off] = released
+        axis = LifeAxis.of_threads(process.threads)
+        hold[~off] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
     stack = process.stacks.hold_end[hold]
     known = (hold >= 0) & (stack >= 0)
     if not known.all():
-        states, stack = states.take(np.flatnonzero(known)), stack[known]
+        row, stack = row[known], stack[known]
     sites = Sites(process)
-    numbers, call = sites.numbered(states["thread"], stack)
+    numbers, call = sites.numbered(states["thread"][row], stack)
     told = tuple(map(sites.site, numbers))
     # Code that is compiled of strings has many a first line in a file of the same name: the function tells them apart.
     number: dict[Frame, int] = {}
     lines = [number.setdefault(site.own_frame, at) for at, site in enumerate(told)]
-    return OffGil(states, call, np.array(lines, np.int32), told)
+    return OffGil(states, row, call, np.array(lines, np.int32), told)

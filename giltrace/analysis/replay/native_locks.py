@@ -9,7 +9,7 @@ import numpy as np
 from giltrace.analysis.measure import usage
 from giltrace.analysis.measure.intervals import covered
 from giltrace.analysis.measure.off_gil import OffGil
-from giltrace.recording.order import smallest
+from giltrace.recording.order import smallest, stable_order
 from giltrace.timeline.axis import Ints, union
 from giltrace.timeline.model import State
 
@@ -38,20 +38,23 @@ def native_wakes(calls: OffGil) -> Wakes:
 
     Whoever ran in it last before a delay ended has let the delayed one in.
     """
-    at = calls.place
-    slept = np.flatnonzero(calls.states["state"] == State.OFF_BLOCKED)
-    ran = np.flatnonzero(calls.states["state"] != State.OFF_BLOCKED)
-    if len(slept) == 0 or not calls.total(State.OFF_RUNNING).any():
+    at, state = calls.place, calls.state
+    slept = np.flatnonzero(state == State.OFF_BLOCKED)
+    if len(slept) == 0 or not (state == State.OFF_RUNNING).any():
         return Wakes.none()
-    slept = slept[smallest(-usage.lengths(calls.states.take(slept)), MOST_WAKES)]
-    ran = ran[np.lexsort((calls.states["start"][ran], at[ran]))]
-    places = np.unique(at[slept])
-    edges = [np.searchsorted(at[ran], places, side) for side in ("left", "right")]
+    slept = slept[smallest(-usage.lengths(calls.states.take(calls.row[slept])), MOST_WAKES)]
+    # Who ran there, place by place.
+    there = np.bincount(at[slept], minlength=len(calls.sites)) > 0
+    ran = np.flatnonzero(there[at] & (state != State.OFF_BLOCKED))
+    ran = ran[stable_order(at[ran], len(there))]
+    reach = np.cumsum(np.bincount(at[ran], minlength=len(there)))
     found = []
-    for place, low, high in zip(places.tolist(), *(edge.tolist() for edge in edges), strict=True):
-        delay, running = calls.states[slept[at[slept] == place]], calls.states.take(ran[low:high])
+    for place in np.flatnonzero(there).tolist():
+        delay = calls.states[calls.row[slept[at[slept] == place]]]
+        running = calls.states.take(calls.row[ran[reach[place - 1] if place else 0 : reach[place]]])
         if len(running) == 0:
             continue
+        running = running.take(np.argsort(running["start"], kind="stable"))
         busy = union(running["start"], running["end"])
         inside = covered(*busy, delay["end"]) - covered(*busy, delay["start"])
         delay = delay[inside >= NATIVE_SHARE * usage.lengths(delay)]
