@@ -27,7 +27,7 @@ def told(made: Process, thread: int) -> list[Row]:
     return [
         (
             round(found.start[at] / MS),
-            round(found.end[at] / MS),
+            round(found.until(np.array([at]))[0] / MS),
             Doing(int(found.doing[at])).label,
             where(made, found, at),
         )
@@ -135,9 +135,9 @@ def test_stretches_tile_each_thread_s_life(sched: bool, blocks: bool) -> None:
     made = made if blocks else replace(made, blocks=made.blocks[:0])
     found = activity(made)
     for number, thread in enumerate(made.threads):
-        mine = found.thread == number
-        assert found.start[mine].tolist() == [thread.start, *found.end[mine].tolist()[:-1]]
-        assert found.end[mine][-1] == thread.end
+        mine = np.flatnonzero(found.thread == number)
+        assert found.start[mine].tolist() == [thread.start, *found.until(mine).tolist()[:-1]]
+        assert found.until(mine)[-1] == thread.end
 
 
 def test_a_process_without_records_has_no_stretches_but_its_threads_lives() -> None:
@@ -150,9 +150,10 @@ def test_time_in_intervals_that_overlap_is_told_of_the_stretches_it_lies_in() ->
     found, axis = activity(made), LifeAxis.of_threads(made.threads)
     thread, start, end = np.array([1, 1, 0, 1]), np.array([0, 15, 3, 15]) * MS, np.array([100, 35, 4, 35]) * MS
     row, spent = during(found, axis, thread, start, end)
+    ends = found.until(np.arange(len(found.thread))).tolist()
     expected = [
         sum(
-            max(0, min(int(found.end[at]), last) - max(int(found.start[at]), first))
+            max(0, min(ends[at], last) - max(int(found.start[at]), first))
             for who, first, last in zip(thread.tolist(), start.tolist(), end.tolist(), strict=True)
             if who == found.thread[at]
         )

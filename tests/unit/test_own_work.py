@@ -63,7 +63,7 @@ def computed(process: Process) -> dict[str, int]:
     found, total = activity(process), Counter[str]()
     mine = np.flatnonzero((found.thread == 3) & (found.doing == Doing.PYTHON))
     classes = Sites(process).classify(found.thread[mine], found.stack[mine])
-    for site, ns in zip(classes.of_row.tolist(), (found.end - found.start)[mine].tolist(), strict=True):
+    for site, ns in zip(classes.of_row.tolist(), found.length(mine).tolist(), strict=True):
         total[classes.sites[site].where] += ns
     return {where: round(ns / MS) for where, ns in total.items()}
 

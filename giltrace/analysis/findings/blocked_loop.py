@@ -148,7 +148,7 @@ def _blocked(f: Figures, thread: int, loop: str) -> Blocked | None:
     rows, held = rows[chosen], held[chosen]
     if not len(rows):
         return None
-    length = found.end[rows] - found.start[rows]
+    length = found.length(rows)
     stacks, of_row = np.unique(found.stack[rows], return_inverse=True)
     lines, of_line = Lines(), dict[str, int]()
     told = [lines.innermost(_frames(f, one)) for one in stacks.tolist()]

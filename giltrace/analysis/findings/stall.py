@@ -95,9 +95,10 @@ class Stretch:
         self._own = [look for look in looks if look.tid == tid]
         self._others = [look for look in looks if look.tid != tid]
         found = self._figures.activity
-        rows = np.flatnonzero((found.thread == thread) & (found.start < end) & (found.end > start))
+        rows = np.flatnonzero((found.thread == thread) & (found.start < end))
+        rows = rows[found.until(rows) > start]
         self._begin = np.maximum(found.start[rows], start)
-        self._length = np.minimum(found.end[rows], end) - self._begin
+        self._length = np.minimum(found.until(rows), end) - self._begin
         self._doing = found.doing[rows]
         self._stack = found.stack[rows]
         self._core = self._at_the_core(self._begin)

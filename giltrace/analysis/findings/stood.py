@@ -43,7 +43,8 @@ def stood(f: Figures) -> str:
     if len(known) < 2:
         return ""
     found = f.activity
-    now = np.flatnonzero((found.start <= instant) & (instant < found.end))
+    now = np.flatnonzero(found.start <= instant)
+    now = now[found.until(now) > instant]
     row = dict(zip(found.thread[now].tolist(), now.tolist(), strict=True))
     what = [_what_for(f, one, row.get(one.thread, -1)) for one in known]
     python = python_threads(f.process)

@@ -56,7 +56,7 @@ _RESTS = len(Doing) * len(BlockCause)
 
 
 class Activity(NamedTuple):
-    """Stretches of threads' lives, without a gap, sorted by thread and start; one row each.
+    """Stretches of threads' lives, without a gap, sorted by thread and start; one row each. Threads live up to `ends`.
 
     `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
     its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in,
@@ -65,11 +65,25 @@ class Activity(NamedTuple):
 
     thread: Numbers
     start: Ints
-    end: Ints
     doing: npt.NDArray[np.uint8]
     stack: Numbers
     block: Numbers
     kept: Bools
+    ends: Ints
+
+    def until(self, row: Ints) -> Ints:
+        """When each of these stretches ends: where its thread's next one begins, or with the thread."""
+        return _until(self.thread, self.start, self.ends, row)
+
+    def length(self, row: Ints) -> Ints:
+        """How long each of these stretches is, in ns."""
+        return self.until(row) - self.start[row]
+
+
+def _until(thread: Numbers, start: Ints, ends: Ints, row: Ints) -> Ints:
+    after = np.minimum(row + 1, len(start) - 1)
+    goes_on = (after > row) & (thread[after] == thread[row])
+    return np.where(goes_on, start[after], ends[thread[row]])
 
 
 _OF_STATE = np.zeros(len(State), np.uint8)
@@ -80,11 +94,11 @@ _OF_STATE[State.OFF_BLOCKED], _OF_STATE[State.HOLDING_BLOCKED] = Doing.ASLEEP, D
 
 def activity(process: Process) -> Activity:
     """Tell what the threads of a process did, by their states, or by holds and waits where there are none."""
-    thread, start, end, doing = _by_states(process) if process.has_sched else _by_holds(process)
+    thread, start, doing = _by_states(process) if process.has_sched else _by_holds(process)
     if process.free_threaded:
         # Nobody has to give anything up from where the GIL was switched off: who runs, runs.
         doing = np.where((doing == Doing.NATIVE) & (start >= _last_use(process)), np.uint8(Doing.PYTHON), doing)
-    return _with_stacks(process, *_cut(process, thread, start, end, doing))
+    return _with_stacks(process, *_cut(process, thread, start, doing))
 
 
 def _last_use(process: Process) -> int:
@@ -92,12 +106,12 @@ def _last_use(process: Process) -> int:
     return int(process.holds["end"].max()) if len(process.holds) else process.start
 
 
-def _by_states(process: Process) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8]]:
+def _by_states(process: Process) -> tuple[Numbers, Ints, npt.NDArray[np.uint8]]:
     rows = process.states
-    return rows["thread"].astype(np.int32), rows["start"], rows["end"], _OF_STATE[rows["state"]]
+    return rows["thread"].astype(np.int32), rows["start"], _OF_STATE[rows["state"]]
 
 
-def _by_holds(process: Process) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8]]:
+def _by_holds(process: Process) -> tuple[Numbers, Ints, npt.NDArray[np.uint8]]:
     """Each thread's holds and waits, and the time between them."""
     axis = LifeAxis.of_threads(process.threads)
     tables = ((process.holds, Doing.PYTHON), (process.waits, Doing.WAITING))
@@ -117,52 +131,60 @@ def _by_holds(process: Process) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uin
     begin, finish = edges[:-1], edges[1:]
     thread = np.searchsorted(axis.base, begin, "right") - 1
     inside = finish <= ends[thread]
-    begin, finish, thread = begin[inside], finish[inside], thread[inside]
+    begin, thread = begin[inside], thread[inside]
     at = np.searchsorted(first, begin, "right") - 1
     busy = (at >= 0) & (last[np.maximum(at, 0)] > begin) if len(first) else np.zeros(len(begin), np.bool_)
     what = (
         np.where(busy, doing[np.maximum(at, 0)], np.uint8(Doing.OFF)) if len(first) else np.full(len(begin), Doing.OFF)
     )
     offset = (axis.starts - axis.base)[thread]
-    return thread.astype(np.int32), begin + offset, finish + offset, what.astype(np.uint8)
+    return thread.astype(np.int32), begin + offset, what.astype(np.uint8)
 
 
 def _cut(
-    process: Process, thread: Numbers, start: Ints, end: Ints, doing: npt.NDArray[np.uint8]
-) -> tuple[Numbers, Ints, Ints, npt.NDArray[np.uint8], Numbers]:
+    process: Process, thread: Numbers, start: Ints, doing: npt.NDArray[np.uint8]
+) -> tuple[Numbers, Ints, npt.NDArray[np.uint8], Numbers]:
     """Cut the stretches where blocks begin and end, and say which block each lies in."""
     blocks = process.blocks
     if not len(blocks) or not len(start):
-        return thread, start, end, doing, np.full(len(start), -1, np.int32)
+        return thread, start, doing, np.full(len(start), -1, np.int32)
     axis = LifeAxis.of_threads(process.threads)
-    place = axis.place(thread, start)
     first, last = (axis.place(blocks["thread"], blocks[edge]) for edge in ("start", "end"))
     # The stretches are in order: there is nothing to sort but the edges of the blocks.
     edges = distinct(np.concatenate([first, last]))
-    of = np.searchsorted(place, edges, "right") - 1
-    inner = (of >= 0) & (place[of] < edges) & (edges < axis.place(thread[of], end[of]))
-    of, edges = of[inner], edges[inner]
+    of = _before(axis, thread, start, edges + 1) - 1
+    own = np.searchsorted(axis.base, edges, "right") - 1
+    time = edges + (axis.starts - axis.base)[own]
+    inner = (of >= 0) & (thread[of] == own) & (start[of] < time) & (time < _until(thread, start, axis.ends, of))
+    of, time = of[inner], time[inner]
     if len(of):
-        time = edges + (axis.starts - axis.base)[thread[of]]
-        place, start = np.insert(place, of + 1, edges), np.insert(start, of + 1, time)
-        end, thread = np.insert(end, of, time), np.insert(thread, of, thread[of])
-        doing = np.insert(doing, of, doing[of])
+        start, thread, doing = (
+            np.insert(start, of + 1, time),
+            np.insert(thread, of, thread[of]),
+            np.insert(doing, of, doing[of]),
+        )
     # Of blocks that overlap, as damaged records may have it, the one that began last counts.
     order = np.argsort(first, kind="stable")
     first, last = first[order], np.minimum(last[order], np.append(first[order][1:], NEVER))
-    low, high = np.searchsorted(place, first), np.searchsorted(place, np.maximum(last, first))
-    del place
+    low, high = (_before(axis, thread, start, edge) for edge in (first, np.maximum(last, first)))
     row = concatenated_ranges(low, high)
     block = np.full(len(start), -1, np.int32)
     block[row] = np.repeat(order, high - low)
     # Woken up, it is ready, and has no core yet: that is not the lock's doing.
     asleep = row[np.isin(doing[row], WITHOUT) & (doing[row] != Doing.NO_CORE)]
     doing[asleep] = Doing.LOCK
-    return thread, start, end, doing, block
+    return thread, start, doing, block
+
+
+def _before(axis: LifeAxis, thread: Numbers, start: Ints, place: Ints) -> Ints:
+    """How many stretches begin before each place on the axis."""
+    first = np.searchsorted(thread, np.arange(len(axis.starts) + 1, dtype=np.int32))
+    own = np.searchsorted(axis.base, place, "right") - 1
+    return ended_within(start, first[own], first[own + 1], place - 1 + (axis.starts - axis.base)[own])
 
 
 def _with_stacks(
-    process: Process, thread: Numbers, start: Ints, end: Ints, doing: npt.NDArray[np.uint8], block: Numbers
+    process: Process, thread: Numbers, start: Ints, doing: npt.NDArray[np.uint8], block: Numbers
 ) -> Activity:
     stack = np.full(len(start), -1, np.int32)
     kept = doing == Doing.ASLEEP_WITH_GIL
@@ -187,7 +209,8 @@ def _with_stacks(
             stack[waiting] = _of_waits(process, known.wait, thread[waiting], start[waiting])
         within = np.flatnonzero(block >= 0)
         stack[within] = known.block[block[within]]
-    return Activity(thread, start, end, doing, stack, block, kept)
+    ends = np.array([one.end for one in process.threads], np.int64)
+    return Activity(thread, start, doing, stack, block, kept, ends)
 
 
 def _of_waits(process: Process, stacks: Numbers, thread: Numbers, time: Ints) -> Numbers:
@@ -207,15 +230,11 @@ def during(found: Activity, axis: LifeAxis, thread: Ints, start: Ints, end: Ints
     """
     first, last = axis.place(thread, start), axis.place(thread, end)
     # Each time from the stretch on that it begins in; they are few, or short, beside all stretches.
-    of = np.searchsorted(found.thread, np.arange(len(axis.starts) + 1, dtype=np.int32))
-    offset = (axis.starts - axis.base)[thread]
-    low, high = (
-        ended_within(found.start, of[thread], of[thread + 1], instant + offset) for instant in (first, last - 1)
-    )
+    low, high = (_before(axis, found.thread, found.start, place) for place in (first + 1, last))
     low = np.maximum(low - 1, 0)
     order = np.argsort(low, kind="stable")
     row = concatenated_ranges(*union(low[order], np.maximum(high, low)[order]))
-    begin, finish = (axis.place(found.thread[row], edge[row]) for edge in (found.start, found.end))
+    begin, finish = (axis.place(found.thread[row], edge) for edge in (found.start[row], found.until(row)))
     spent = _spent(first, last, finish) - _spent(first, last, begin)
     some = np.flatnonzero(spent > 0)
     return row[some], spent[some]
@@ -245,9 +264,14 @@ class Kind(NamedTuple):
 
 
 def by_line(
-    sites: Sites, found: Activity, causes: Ints, row: Ints, ns: Ints, asleep: Callable[[Ints], Ints] | None = None
+    sites: Sites,
+    found: Activity,
+    causes: Ints,
+    row: Ints,
+    ns: Ints | None = None,
+    asleep: Callable[[Ints], Ints] | None = None,
 ) -> list[tuple[Kind, int]]:
-    """Add up what these rows took (`ns`) by own line, what was done there, and for what: the longest first.
+    """Add up what these rows took, or `ns` of them, by own line, what was done there, and for what: the longest first.
 
     `causes` are those of the blocks, and `asleep` tells the `AsleepCause` of stacks, where that is asked for.
     """
@@ -262,7 +286,7 @@ def by_line(
             cause[slept] = asleep(stack[slept].astype(np.int64))
         numbers, of_row = sites.numbered(found.thread[some], stack)
         key = (of_row * len(Doing) + doing) * len(BlockCause) + cause
-        total = np.bincount(key, weights=ns[at : at + _PIECE])
+        total = np.bincount(key, weights=found.length(some) if ns is None else ns[at : at + _PIECE])
         for one in np.flatnonzero(total).tolist():
             number, rest = divmod(one, _RESTS)
             kind = numbers[number], rest

@@ -25,6 +25,5 @@ def explain(
     chosen = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
         chosen &= process.chosen[found.thread]
-    row = np.flatnonzero(chosen)
-    kinds = by_line(sites, found, causes, row, found.end[row] - found.start[row], asleep)
+    kinds = by_line(sites, found, causes, np.flatnonzero(chosen), asleep=asleep)
     return tuple(Whereabouts(**kind._asdict(), ns=ns) for kind, ns in kinds)

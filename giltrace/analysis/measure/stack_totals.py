@@ -71,9 +71,9 @@ def without(process: Process, recorded_ns: int) -> list[tuple[str, StackTotals]]
     kind = np.where(found.doing == Doing.LOCK, len(Doing) + cause, found.doing.astype(np.int64))
     totals = []
     for one in np.unique(kind[told]).tolist():
-        mine = told & (kind == one)
+        mine = np.flatnonzero(told & (kind == one))
         name = f"blocked: {BlockCause(one - len(Doing)).label}" if one >= len(Doing) else Doing(one).label
-        totals.append((name, _totals(found.thread[mine], found.stack[mine], (found.end - found.start)[mine])))
+        totals.append((name, _totals(found.thread[mine], found.stack[mine], found.length(mine))))
     return totals
 
 

@@ -40,9 +40,10 @@ class Blocks:
         A block for cause c has the value `IN_LOCK` + c * `PER_GIL`, and as its mix the number of its wake in `wakes`
         from 1 on, 0 if none is known. To what else it slept for, `AsleepCause` c, c * `PER_GIL` is added.
         """
-        mine = slice(self._first[thread], self._first[thread + 1])
+        mine = np.arange(self._first[thread], self._first[thread + 1])
         total = int(lane.ends[-1]) if len(lane.ends) else 0
-        begin, finish = (np.clip(column[mine] - self._start, 0, total) for column in (self._rows.start, self._rows.end))
+        edges = (self._rows.start[mine], self._rows.until(mine))
+        begin, finish = (np.clip(edge - self._start, 0, total) for edge in edges)
         if not len(begin):
             return lane
         ends = distinct(np.concatenate([lane.ends, begin, finish]))
