@@ -54,35 +54,38 @@ class _Steps:
     def __init__(self, events: Array, threads: int, gils: int) -> None:
         key = events["thread"].astype(np.int64) * gils + events["gil"] if gils > 1 else events["thread"]
         order = stable_order(key, threads * gils)
-        kind = events["kind"][order]
+        kind = events["kind"].take(order)
         steps = kind < Kind.THREAD_END
         if not steps.all():
-            order, kind = order[steps], kind[steps]
-        key = key[order]
-        same = np.zeros(len(key), np.bool_)
-        same[1:] = key[1:] == key[:-1]
+            at = np.flatnonzero(steps)
+            order, kind = order.take(at), kind.take(at)
+        key = key.take(order)
+        goes_on = key[1:] == key[:-1]
         timeout = kind == _TIMEOUT
-        previous = np.full(len(kind), _NOTHING, np.uint8)
-        previous[1:][same[1:]] = kind[:-1][same[1:]]
-        orphan = timeout & (previous != _REQUEST) & (previous != _TIMEOUT)
-        step = np.flatnonzero(~timeout | orphan)
-        if timeout.any():
-            counted = np.cumsum(timeout, dtype=np.int64)
-            until = np.append(step[1:], len(order))
-            self.timeouts: Ints = counted[until - 1] - counted[step] + orphan[step]
-            order, kind, key, orphan = order[step], kind[step], key[step], orphan[step]
+        orphan = np.zeros(len(kind), np.bool_)
+        timeouts = np.flatnonzero(timeout)
+        if len(timeouts):
+            previous = _before(kind, goes_on)[timeouts]
+            orphan[timeouts] = (previous != _REQUEST) & (previous != _TIMEOUT)
+            step = np.flatnonzero(~timeout | orphan)
+            order, kind, key, orphan = order.take(step), kind.take(step), key.take(step), orphan.take(step)
             kind[orphan] = _REQUEST
+            goes_on = key[1:] == key[:-1]
+            # What lies between two steps is counted only.
+            self.timeouts: Ints = np.diff(step, append=len(timeout)) - 1 + orphan
         else:
-            self.timeouts = np.zeros(len(step), np.int64)
+            self.timeouts = np.zeros(len(kind), np.int64)
         self.event = order
         self.kind = kind
         self.orphan = orphan
-        self.time: Ints = events["time"][order]
-        joined = key[1:] == key[:-1]
-        self.before = np.full(len(kind), _NOTHING, np.uint8)
-        self.before[1:][joined] = kind[:-1][joined]
-        self.after = np.full(len(kind), _NOTHING, np.uint8)
-        self.after[:-1][joined] = kind[1:][joined]
+        self.time: Ints = events["time"].take(order)
+        self.before = _before(kind, goes_on)
+        self.after = np.append(np.where(goes_on, kind[1:], _NOTHING), _NOTHING)[: len(kind)]
+
+
+def _before(kind: npt.NDArray[np.uint8], goes_on: Bools) -> npt.NDArray[np.uint8]:
+    """The kind of the step before each one, if the same thread and GIL `goes_on` there."""
+    return np.append(_NOTHING, np.where(goes_on, kind[:-1], _NOTHING))[: len(kind)]
 
 
 class _Matcher:
