@@ -12,6 +12,10 @@ from giltrace.timeline.model import Array, Process
 #: The kernel may leave a thread for so long behind another one on its core while a core is idle: it puts who is woken
 #: up near who woke it, and looks for a better place at its next tick.
 PLACING_NS = 5_000_000
+#: So many changes are looked at at a time.
+_PIECE = 1 << 18
+
+Floats = npt.NDArray[np.float64]
 
 
 def taken(process: Process, cores: int, thread: npt.NDArray[np.int32], start: Ints, end: Ints) -> Ints:
@@ -27,22 +31,33 @@ def taken(process: Process, cores: int, thread: npt.NDArray[np.int32], start: In
     # One integer for each, which sorts much faster than an index: the time, and what changes then.
     keys = np.concatenate([(edge - origin) << 2 | what for what, edge in enumerate(edges)])
     keys.sort()
-    what = (keys & 3).astype(np.uint8)
-    keys >>= 2
-    runs, ready = (
-        np.cumsum(np.array(change, np.int8)[what], dtype=np.int32) for change in ([1, -1, 0, 0], [0, 0, 1, -1])
-    )
-    del what
-    part = np.clip((cores - runs) / np.maximum(ready, 1), 0.0, 1.0)
-    del runs, ready
-    had = np.append(0.0, np.cumsum(np.diff(keys) * part[:-1]))
-    del part
     placed = np.minimum(start + PLACING_NS, end)
-    first, then, last = (np.interp(instant - origin, keys, had) for instant in (start, placed, end))
-    del keys, had
+    first, then, last = _had(keys, cores, np.concatenate([start, placed, end]) - origin).reshape(3, -1)
+    del keys
     behind = np.clip(_behind(process, thread, start, placed, end) / np.maximum(placed - start, 1), 0, 1)
     result: Ints = ((then - first) * (1 - behind) + last - then).astype(np.int64)
     return result
+
+
+def _had(keys: Ints, cores: int, instants: Ints) -> Floats:
+    """How much of a core others had up to each of the instants for one thread that was ready all the time."""
+    order = np.argsort(instants, kind="stable")
+    asked, found = instants[order], np.empty(len(instants), np.float64)
+    runs = ready = done = 0
+    had = 0.0
+    for at in range(0, len(keys), _PIECE):
+        piece = keys[at : at + _PIECE + 1]  # and the first one of the next
+        what, time = piece[:_PIECE] & 3, piece >> 2
+        running, waiting = (
+            np.cumsum(np.append(before, np.array(change)[what]))[1:]
+            for before, change in ((runs, [1, -1, 0, 0]), (ready, [0, 0, 1, -1]))
+        )
+        part = np.clip((cores - running) / np.maximum(waiting, 1), 0.0, 1.0)[: len(time) - 1]
+        reach = np.cumsum(np.append(had, np.diff(time) * part))
+        until = len(asked) if at + _PIECE >= len(keys) else int(np.searchsorted(asked, time[-1]))
+        found[order[done:until]] = np.interp(asked[done:until], time, reach)
+        runs, ready, had, done = int(running[-1]), int(waiting[-1]), reach[-1], until
+    return found
 
 
 def _behind(process: Process, thread: npt.NDArray[np.int32], start: Ints, until: Ints, end: Ints) -> Ints:
