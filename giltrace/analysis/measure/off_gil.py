@@ -15,6 +15,10 @@ from giltrace.timeline.model import Array, Process, State
 from giltrace.timeline.once import once
 
 
+#: So many states are looked at at a time.
+_PIECE = 1 << 19
+
+
 class OffGil(NamedTuple):
     """The `states` of a process (dtype `STATE`), which `row`s of them follow a release, and the site (`call`) of each.
 
@@ -39,10 +43,12 @@ class OffGil(NamedTuple):
 
     def total(self, state: State) -> Ints:
         """How long (ns) threads were in `state` at each site."""
-        some = np.flatnonzero(self.state == state)
-        row = self.row[some]
-        length = self.states["end"][row] - self.states["start"][row]
-        return np.bincount(self.place[some], weights=length, minlength=len(self.sites)).astype(np.int64)
+        total = np.zeros(len(self.sites), np.int64)
+        for at in range(0, len(self.row), _PIECE):
+            rows = self.states.take(self.row[at : at + _PIECE])
+            length = np.where(rows["state"] == state, rows["end"] - rows["start"], 0)
+            total += np.bincount(self.call[at : at + _PIECE], length, len(total)).astype(np.int64)
+        return np.bincount(self.lines, total, len(total)).astype(np.int64)
 
     def without(self, rows: Bools) -> OffGil:
         """The same but for some of its rows."""
@@ -50,12 +56,20 @@ class OffGil(NamedTuple):
 
 
 @once
-def _released(process: Process) -> npt.NDArray[np.int32]:
-    """For each of the states off the GIL the hold that its thread had given up last, -1 if none."""
-    row = np.flatnonzero(process.states["state"] >= State.OFF_RUNNING)
-    thread, start = process.states["thread"][row], process.states["start"][row]
-    del row
-    return last_released(process, LifeAxis.of_threads(process.threads), thread, start)
+def _given(process: Process) -> npt.NDArray[np.int32]:
+    """For each of the states off the GIL the stack in which its thread had given it up last, -1 if none is known."""
+    axis, stacks, parts = LifeAxis.of_threads(process.threads), _at_release(process), [np.empty(0, np.int32)]
+    for at in range(0, len(process.states), _PIECE):
+        rows = process.states[at : at + _PIECE]
+        rows = rows.take(np.flatnonzero(rows["state"] >= State.OFF_RUNNING))
+        parts.append(stacks[last_released(process, axis, rows["thread"], rows["start"])])
+    return np.concatenate(parts)
+
+
+def _at_release(process: Process) -> npt.NDArray[np.int32]:
+    """The stack at the release of each hold, and last that of none."""
+    known = process.stacks
+    return np.append(known.hold_end, np.int32(-1)) if known is not None else np.full(1, -1, np.int32)
 
 
 def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
@@ -70,15 +84,14 @@ def off_gil(process: Process, *, asleep: bool = False) -> OffGil:
     row = np.flatnonzero(chosen)
     if process.stacks is None or len(row) == 0 or len(process.holds) == 0:
         return OffGil(states, row[:0], np.empty(0, np.int32), np.empty(0, np.int32), ())
-    hold = _released(process)
+    stack = _given(process)
     if asleep:
         off = states["state"][row] >= State.OFF_RUNNING
-        hold, released, with_it = np.empty(len(row), np.int32), hold, row[~off]
-        hold[off] = released
-        axis = LifeAxis.of_threads(process.threads)
-        hold[~off] = last_acquired(process, axis, states["thread"][with_it], states["start"][with_it])
-    stack = process.stacks.hold_end[hold]
-    known = (hold >= 0) & (stack >= 0)
+        given, stack, rows = stack, np.empty(len(row), np.int32), states.take(row[~off])
+        stack[off] = given
+        hold = last_acquired(process, LifeAxis.of_threads(process.threads), rows["thread"], rows["start"])
+        stack[~off] = _at_release(process)[hold]
+    known = stack >= 0
     if not known.all():
         row, stack = row[known], stack[known]
     sites = Sites(process)
