@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from giltrace.recording.events import StackTable
+from giltrace.recording.order import stable_order
 from giltrace.timeline.blocks import Blocks
 from giltrace.timeline.holds import Usage
 from giltrace.timeline.model import Array, Stacks
@@ -24,7 +25,8 @@ def attribute(
     releases if these holds are some of a process's only.
     """
     holds, waits, hold_end = usage.holds, usage.waits, usage.hold_stacks
-    order = np.lexsort((holds["start"], holds["thread"]))
+    # They are in order of time.
+    order = stable_order(holds["thread"], int(holds["thread"].max(initial=0)) + 1)
     begin = begins(usage, order, gathered)
     wait = _during(holds, waits, order, begin, hold_end)
     wait = np.where(wait < 0, usage.wait_stacks, wait)
