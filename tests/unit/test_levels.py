@@ -24,7 +24,7 @@ def test_levels_are_those_of_a_plain_count(seed: int, kinds: int, monkeypatch: p
     states = np.array(rows, STATE)
     # As of rows that were chosen: with gaps.
     states = states[random.random(len(states)) < 0.8]
-    times, found = [np.empty(0, np.int64)], [[np.empty(0, np.int32)] for _ in range(kinds)]
+    times, found = [np.empty(0, np.int64)], [[np.empty(0, np.int64)] for _ in range(kinds)]
     piece = times[0]
     for piece, counts in at_once.levels(states, KINDS[:kinds]):
         assert {len(count) for count in counts} == {len(piece) - 1}

@@ -12,8 +12,6 @@ from giltrace.timeline.axis import Ints
 from giltrace.timeline.model import Array, Process, State
 from giltrace.timeline.once import once
 
-Counts = npt.NDArray[np.int32]
-
 #: The states in which a thread runs.
 RUNNING = (State.HOLDING_RUNNING, State.OFF_RUNNING)
 _HAD = (State.HOLDING_RUNNING, State.HOLDING_BLOCKED)
@@ -51,11 +49,12 @@ def at_once(process: Process, begin: int, end: int) -> AtOnce:
     return AtOnce(*total.tolist())
 
 
-def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> Iterator[tuple[Ints, list[Counts]]]:
+def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> Iterator[tuple[Ints, list[Ints]]]:
     """Cut time where a thread's state changes: the instants, and how many were in each kind of states up to the next.
 
-    They come in pieces, each of which goes on at the instant that the one before ended with. There are three kinds at
-    most. Before the first instant and after the last one there was nobody in any.
+    Where several change at once, the instant comes as often, with no time in between. All come in pieces, each of which
+    goes on at the instant that the one before ended with. There are three kinds at most. Before the first instant and
+    after the last one there was nobody in any.
     """
     if len(states) == 0:
         return
@@ -72,18 +71,14 @@ def levels(states: Array, kinds: Sequence[tuple[State, ...]]) -> Iterator[tuple[
     keys.sort()
     number = np.array([sum((key >> at & 1) << _ROOM * at for at in range(bits)) for key in range(1 << bits)], np.int64)
     change = (number[np.newaxis, :] - number[:, np.newaxis]).ravel()
-    fresh, before = ~np.uint64(0) << np.uint64(2 * bits), 0
+    before = 0
     for at in range(0, len(keys), _PIECE):
-        piece = keys[at : at + _PIECE + 1].view(np.uint64)  # and the first one of the next
-        level = change[(piece[:_PIECE] & ~fresh).astype(np.uint8)]
+        piece = keys[at : at + _PIECE + 1]  # and the first one of the next
+        level = change.take(piece[:_PIECE] & (len(change) - 1))
         level[0] += before
         np.cumsum(level, out=level)
-        before = int(level[-1])
-        instant = piece & fresh
-        last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True))
-        level = level[last[:-1]]
-        counts = [(level >> _ROOM * kind & ((1 << _ROOM) - 1)).astype(np.int32) for kind in range(bits)]
-        yield (keys[at + last] >> 2 * bits) + origin, counts
+        before, level = int(level[-1]), level[: len(piece) - 1]
+        yield (piece >> 2 * bits) + origin, [level >> _ROOM * kind & ((1 << _ROOM) - 1) for kind in range(bits)]
 
 
 def _changes(states: Array, kind_bits: npt.NDArray[np.uint8], bits: int, origin: int) -> Ints:

@@ -14,7 +14,6 @@ from giltrace.timeline.axis import Bools, Ints, LifeAxis
 from giltrace.timeline.model import Array, Process, State
 from giltrace.timeline.once import once
 
-
 #: So many states are looked at at a time.
 _PIECE = 1 << 19
 
