@@ -6,11 +6,13 @@ from itertools import chain
 
 import numpy as np
 
-from giltrace.timeline.axis import Ints, LifeAxis, union_length
+from giltrace.timeline.axis import Bools, Ints, LifeAxis, union, union_length
 from giltrace.timeline.model import Array, Process
 
 #: So many offenders are named; the rest is counted.
 NAMED = 3
+#: So many holds are looked at at a time.
+_PIECE = 1 << 19
 
 
 def check(process: Process) -> tuple[str, ...]:
@@ -56,14 +58,18 @@ def _reversed(process: Process) -> list[str]:
 def _gils(process: Process) -> list[str]:
     found = []
     for gil in range(max(process.gils, int(process.holds["gil"].max()) + 1 if len(process.holds) else 0)):
-        holds = process.holds if process.gils == 1 else process.holds[process.holds["gil"] == gil]
         # An empty interval overlaps nothing.
-        holds = holds[holds["end"] > holds["start"]]
+        holds = _where(process.holds, (process.holds["gil"] == gil) & (process.holds["end"] > process.holds["start"]))
         if (holds["start"][1:] < holds["start"][:-1]).any():
             holds = holds[np.argsort(holds["start"], kind="stable")]
         found += _overlaps(process, gil, holds)
         found += _wall_time(process, gil, holds)
     return found
+
+
+def _where(rows: Array, chosen: Bools) -> Array:
+    """Those of the rows; nearly always all are chosen, and need no copy."""
+    return rows if chosen.all() else rows.take(np.flatnonzero(chosen))
 
 
 def _overlaps(process: Process, gil: int, holds: Array) -> list[str]:
@@ -123,7 +129,7 @@ def _tiling(process: Process) -> list[str]:
 
 def held_and_free(process: Process, gil: int) -> tuple[int, int]:
     """How long (ns) one GIL was held and was free during the process's wall time."""
-    holds = process.holds[process.holds["gil"] == gil]
+    holds = _where(process.holds, process.holds["gil"] == gil)
     held = union_length(holds["start"], holds["end"])
     return held, process.end - process.start - held
 
@@ -152,9 +158,15 @@ def _blocks(process: Process) -> list[str]:
 def _at_work(process: Process, blocks: Array) -> Ints:
     """Which of the blocks have an acquire or a release of their own thread's in them."""
     axis = LifeAxis.of_threads(process.threads)
-    turns = np.sort(
-        np.concatenate([axis.place(process.holds["thread"], process.holds[edge]) for edge in ("start", "end")])
-    )
-    first = np.searchsorted(turns, axis.place(blocks["thread"], blocks["start"]), "right")
-    last = np.searchsorted(turns, axis.place(blocks["thread"], blocks["end"]), "left")
+    begin, finish = (axis.place(blocks["thread"], blocks[edge]) for edge in ("start", "end"))
+    # Of millions of them hardly any lie in blocks, or at their edges, which are sorted by thread and start.
+    low, high = union(begin, finish)
+    inside = [np.empty(0, np.int64)]
+    for at in range(0, len(process.holds), _PIECE):
+        rows = process.holds[at : at + _PIECE]
+        for edge in ("start", "end"):
+            place = axis.place(rows["thread"], rows[edge])
+            inside.append(place[place <= high[np.maximum(np.searchsorted(low, place, "right") - 1, 0)]])
+    turns = np.sort(np.concatenate(inside))
+    first, last = np.searchsorted(turns, begin, "right"), np.searchsorted(turns, finish, "left")
     return np.flatnonzero(first < last).astype(np.int64)

@@ -23,6 +23,9 @@ UNEXPLAINED_NS = 50_000_000
 #: Coming to a process and leaving it takes giltrace some 10 ms of its time, and on a busy machine some times as much.
 ATTACHED_NS = 200_000_000
 
+#: So many states are added up at a time.
+_PIECE = 1 << 19
+
 _PARTIAL = np.uint8(Flag.PARTIAL_START | Flag.PARTIAL_END)
 
 
@@ -99,8 +102,11 @@ def longest_holds(process: Process) -> Ints:
 @once
 def state_sums(process: Process) -> Ints:
     """Time of each thread in each state, shape (threads, 7)."""
-    cell = process.states["thread"].astype(np.int64) * len(State) + process.states["state"]
-    return _sums(cell, lengths(process.states), len(process.threads) * len(State)).reshape(-1, len(State))
+    total = np.zeros(len(process.threads) * len(State), np.int64)
+    for at in range(0, len(process.states), _PIECE):
+        rows = process.states[at : at + _PIECE]
+        total += _sums(rows["thread"] * np.uint32(len(State)) + rows["state"], lengths(rows), len(total))
+    return total.reshape(-1, len(State))
 
 
 def of_gil(rows: Array, gil: int) -> Array:
