@@ -90,7 +90,7 @@ def _instants(table: np.ndarray) -> Iterator[tuple[int, list[int]]]:
 def test_levels_are_what_is_counted_at_each_instant(seed: int) -> None:
     table = _random_states(seed)
     kinds = ((State.OFF_RUNNING, State.HOLDING_RUNNING), (State.OFF_RUNNING,), (State.WAITING,))
-    time, counts = levels(table, kinds)
+    time, counts = next(levels(table, kinds), (np.empty(0, np.int64), [np.empty(0, np.int64)] * len(kinds)))
     for now, there in _instants(table):
         at = int(np.searchsorted(time, now, "right")) - 1
         told = [int(one[at]) if 0 <= at < len(one) else 0 for one in counts]
@@ -122,9 +122,10 @@ def test_running_that_goes_on_is_one_row_and_the_same_program(
     world = World(seed)
     made = timeline([world.recorded(2)], world.kernel, end=world.time).processes[0]
     monkeypatch.setattr(rows, "MOST_STEPS", most)
+    monkeypatch.setattr(rows, "_PIECE", most)
     found = [read_program(made, 2, Wakes.none(), woken=woken) for woken in (False, True)]
     fewer = rows.read_rows(made)
-    monkeypatch.setattr(rows, "_joined", lambda each: each)
+    monkeypatch.setattr(rows, "_joined", lambda each, kept: each.keep(kept))
     plain = replace(made)
     for one, woken in zip(found, (False, True), strict=True):
         other = read_program(plain, 2, Wakes.none(), woken=woken)
