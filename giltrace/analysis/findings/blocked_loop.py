@@ -209,7 +209,7 @@ def _what(f: Figures, rows: Ints, length: Ints) -> tuple[str, bool]:
     doing, cause = found.doing[rows].astype(np.int64), np.zeros(len(rows), np.int64)
     asleep, locked = (np.flatnonzero(doing == one) for one in (Doing.ASLEEP, Doing.LOCK))
     cause[asleep] = f.asleep(found.stack[rows[asleep]].astype(np.int64))
-    cause[locked] = f.block_causes[found.block[rows[locked]]]
+    cause[locked] = f.block_causes[found.block(rows[locked])]
     kind, of_row = np.unique(doing * len(BlockCause) + cause, return_inverse=True)
     most, why = divmod(int(kind[np.bincount(of_row.ravel(), weights=length).argmax()]), len(BlockCause))
     if most == Doing.LOCK:

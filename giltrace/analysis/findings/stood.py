@@ -87,7 +87,7 @@ def _what_for(f: Figures, one: Stood, row: int) -> _For:
     `row` is that of what it did then, -1 if that is not known.
     """
     found, process = f.activity, f.process
-    block = int(found.block[row]) if row >= 0 else -1
+    block = int(found.block(np.array([row]))[0]) if row >= 0 else -1
     if block >= 0:
         cause = BlockCause(int(f.block_causes[block])).label
         timed = bool(process.blocks["timed"][block])

@@ -55,21 +55,35 @@ WITHOUT = (Doing.LOCK, Doing.ASLEEP, Doing.NATIVE, Doing.NO_CORE, Doing.OFF)
 _RESTS = len(Doing) * len(BlockCause)
 
 
+class InBlocks(NamedTuple):
+    """The rows of stretches that lie in blocks: ``low[i]:high[i]``, in order, in the block number ``block[i]``."""
+
+    low: Ints
+    high: Ints
+    block: Ints
+
+
 class Activity(NamedTuple):
     """Stretches of threads' lives, without a gap, sorted by thread and start; one row each. Threads live up to `ends`.
 
     `stack` is where the thread stood: where it waited or was blocked, where it had given the GIL up, or what stands for
-    its hold (`work_stacks`); -1 where that is not known. `block` is the number of the block that the stretch lies in,
-    -1 for none. Of those with the GIL (`Doing.PYTHON`), `kept` are the ones that were asleep in the kernel.
+    its hold (`work_stacks`); -1 where that is not known. Of those with the GIL (`Doing.PYTHON`), `kept` are the ones
+    that were asleep in the kernel.
     """
 
     thread: Numbers
     start: Ints
     doing: npt.NDArray[np.uint8]
     stack: Numbers
-    block: Numbers
     kept: Bools
     ends: Ints
+    in_blocks: InBlocks
+
+    def block(self, row: Ints) -> Ints:
+        """The number of the block that each of these stretches lies in, -1 for none."""
+        low, high, block = self.in_blocks
+        at = np.searchsorted(low, row, "right") - 1
+        return np.where(row < np.append(high, 0)[at], np.append(block, -1)[at], -1)
 
     def until(self, row: Ints) -> Ints:
         """When each of these stretches ends: where its thread's next one begins, or with the thread."""
@@ -143,11 +157,11 @@ def _by_holds(process: Process) -> tuple[Numbers, Ints, npt.NDArray[np.uint8]]:
 
 def _cut(
     process: Process, thread: Numbers, start: Ints, doing: npt.NDArray[np.uint8]
-) -> tuple[Numbers, Ints, npt.NDArray[np.uint8], Numbers]:
+) -> tuple[Numbers, Ints, npt.NDArray[np.uint8], InBlocks]:
     """Cut the stretches where blocks begin and end, and say which block each lies in."""
     blocks = process.blocks
     if not len(blocks) or not len(start):
-        return thread, start, doing, np.full(len(start), -1, np.int32)
+        return thread, start, doing, InBlocks(*np.empty((3, 0), np.int64))
     axis = LifeAxis.of_threads(process.threads)
     first, last = (axis.place(blocks["thread"], blocks[edge]) for edge in ("start", "end"))
     # The stretches are in order: there is nothing to sort but the edges of the blocks.
@@ -167,13 +181,11 @@ def _cut(
     order = np.argsort(first, kind="stable")
     first, last = first[order], np.minimum(last[order], np.append(first[order][1:], NEVER))
     low, high = (_before(axis, thread, start, edge) for edge in (first, np.maximum(last, first)))
-    row = concatenated_ranges(low, high)
-    block = np.full(len(start), -1, np.int32)
-    block[row] = np.repeat(order, high - low)
+    row, some = concatenated_ranges(low, high), np.flatnonzero(high > low)
     # Woken up, it is ready, and has no core yet: that is not the lock's doing.
     asleep = row[np.isin(doing[row], WITHOUT) & (doing[row] != Doing.NO_CORE)]
     doing[asleep] = Doing.LOCK
-    return thread, start, doing, block
+    return thread, start, doing, InBlocks(low[some], high[some], order[some])
 
 
 def _before(axis: LifeAxis, thread: Numbers, start: Ints, place: Ints) -> Ints:
@@ -184,7 +196,7 @@ def _before(axis: LifeAxis, thread: Numbers, start: Ints, place: Ints) -> Ints:
 
 
 def _with_stacks(
-    process: Process, thread: Numbers, start: Ints, doing: npt.NDArray[np.uint8], block: Numbers
+    process: Process, thread: Numbers, start: Ints, doing: npt.NDArray[np.uint8], in_blocks: InBlocks
 ) -> Activity:
     stack = np.full(len(start), -1, np.int32)
     kept = doing == Doing.ASLEEP_WITH_GIL
@@ -207,10 +219,10 @@ def _with_stacks(
         if len(process.waits):
             waiting = np.flatnonzero(doing == Doing.WAITING)
             stack[waiting] = _of_waits(process, known.wait, thread[waiting], start[waiting])
-        within = np.flatnonzero(block >= 0)
-        stack[within] = known.block[block[within]]
+        low, high, block = in_blocks
+        stack[concatenated_ranges(low, high)] = np.repeat(known.block[block], high - low)
     ends = np.array([one.end for one in process.threads], np.int64)
-    return Activity(thread, start, doing, stack, block, kept, ends)
+    return Activity(thread, start, doing, stack, kept, ends, in_blocks)
 
 
 def _of_waits(process: Process, stacks: Numbers, thread: Numbers, time: Ints) -> Numbers:
@@ -280,8 +292,9 @@ def by_line(
         some = row[at : at + _PIECE]
         stack, doing = found.stack[some], found.doing[some].astype(np.int64)
         doing[found.kept[some]] = Doing.ASLEEP_WITH_GIL
-        cause = np.where(doing == Doing.LOCK, causes[found.block[some]] if len(causes) else 0, 0)
-        slept = np.flatnonzero(doing == Doing.ASLEEP)
+        cause = np.zeros(len(some), np.int64)
+        locked, slept = (np.flatnonzero(doing == one) for one in (Doing.LOCK, Doing.ASLEEP))
+        cause[locked] = causes[found.block(some[locked])] if len(causes) else 0
         if asleep is not None:
             cause[slept] = asleep(stack[slept].astype(np.int64))
         numbers, of_row = sites.numbered(found.thread[some], stack)

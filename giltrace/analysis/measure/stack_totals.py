@@ -64,11 +64,11 @@ def without(process: Process, recorded_ns: int) -> list[tuple[str, StackTotals]]
     `recorded_ns` is when the recording began, in ns since 1970: source that is older tells what was called.
     """
     found = activity(process)
-    cause = np.append(block_causes(process, Expressions(process, recorded_ns)), 0)[found.block]
     told = np.isin(found.doing, WITHOUT) & python_threads(process)[found.thread]
     if process.chosen is not None:
         told &= process.chosen[found.thread]
-    kind = np.where(found.doing == Doing.LOCK, len(Doing) + cause, found.doing.astype(np.int64))
+    kind, locked = found.doing.astype(np.int64), np.flatnonzero(found.doing == Doing.LOCK)
+    kind[locked] = len(Doing) + block_causes(process, Expressions(process, recorded_ns))[found.block(locked)]
     totals = []
     for one in np.unique(kind[told]).tolist():
         mine = np.flatnonzero(told & (kind == one))

@@ -72,18 +72,17 @@ def _behind(process: Process, thread: npt.NDArray[np.int32], start: Ints, until:
     base = core * span - process.start
     place = runs["start"] + runs["core"].astype(np.int64) * span - process.start
     order = np.argsort(place, kind="stable")
-    begin = place[order]
-    finish = begin + (runs["end"] - runs["start"])[order]
-    both: Ints = covered(begin, finish, base + until) - covered(begin, finish, base + start)
-    return np.where(core >= 0, both, 0)
+    begin, finish = place[order], (place + (runs["end"] - runs["start"]))[order]
+    del place, order
+    to, since = covered(begin, finish, base + np.stack([until, start]))
+    return np.where(core >= 0, to - since, 0)
 
 
 def _next_core(process: Process, runs: Array, thread: npt.NDArray[np.int32], time: Ints) -> Ints:
     """The core that each thread ran on from that time on, or next; -1 where it did not."""
     axis = LifeAxis.of_threads(process.threads)
-    place = axis.place(runs["thread"], runs["start"])
-    order = np.argsort(place, kind="stable")
-    at = np.searchsorted(place[order], axis.place(thread, time), "left")
-    run = order[np.minimum(at, len(order) - 1)]
-    found = (at < len(order)) & (runs["thread"][run] == thread)
+    # They are in order.
+    at = np.searchsorted(axis.place(runs["thread"], runs["start"]), axis.place(thread, time), "left")
+    run = np.minimum(at, len(runs) - 1)
+    found = (at < len(runs)) & (runs["thread"][run] == thread)
     return np.where(found, runs["core"][run].astype(np.int64), -1)

@@ -56,7 +56,7 @@ class Blocks:
         off = within & (value >= int(State.OFF_RUNNING)) & (value <= OFF)
         stack = np.where(off, self._rows.stack[mine][row], stack)
         blocked = off & (self._rows.doing[mine][row] == Doing.LOCK)
-        block = np.where(blocked, self._rows.block[mine][row], -1)
+        block = np.where(blocked, self._rows.block(mine[row]), -1)
         value = np.where(blocked, IN_LOCK + PER_GIL * np.append(self._causes, 0)[block], value)
         slept = np.flatnonzero(off & (self._rows.doing[mine][row] == Doing.ASLEEP))
         value[slept] += (PER_GIL * self._asleep(stack[slept].astype(np.int64))).astype(value.dtype)
