@@ -22,6 +22,8 @@ _ACQUIRE, _RELEASE, _REQUEST, _TIMEOUT = (
     np.uint8(kind) for kind in (Kind.ACQUIRE, Kind.RELEASE, Kind.REQUEST, Kind.TIMEOUT)
 )
 _NOTHING = np.uint8(Kind.NONE)
+#: So many holds are made at a time.
+_PIECE = 1 << 18
 
 
 class Usage(NamedTuple):
@@ -46,20 +48,19 @@ class Usage(NamedTuple):
 class _Steps:
     """The records in the order (thread, GIL, time), without the timed-out waits that are only counted.
 
-    `event` is the index of the record among the events; `kind`, `time` and `timeouts` (those until the next
-    step) are per step; `before` and `after` are the kinds of the neighbours of the same thread and GIL.
-    `orphan` marks a timed-out wait whose request is missing: it stands in for the request.
+    `event` is the index of the record among the `events`; `before` and `after` are the kinds of the neighbours of the
+    same thread and GIL. `orphan` marks a timed-out wait whose request is missing: it stands in for the request.
+    `timeouts` (one for each request) counts those until the next step.
     """
 
     def __init__(self, events: Array, threads: int, gils: int) -> None:
         key = events["thread"].astype(np.int64) * gils + events["gil"] if gils > 1 else events["thread"]
-        order = stable_order(key, threads * gils)
-        kind = events["kind"].take(order)
-        steps = kind < Kind.THREAD_END
-        if not steps.all():
-            at = np.flatnonzero(steps)
-            order, kind = order.take(at), kind.take(at)
-        key = key.take(order)
+        key = key.astype(np.min_scalar_type(threads * gils))
+        # Those that are no steps come last.
+        others = events["kind"] >= Kind.THREAD_END
+        key[others] = threads * gils
+        order = stable_order(key, threads * gils + 1)[: len(key) - np.count_nonzero(others)]
+        key, kind = key.take(order), events["kind"].take(order)
         goes_on = key[1:] == key[:-1]
         timeout = kind == _TIMEOUT
         orphan = np.zeros(len(kind), np.bool_)
@@ -71,16 +72,22 @@ class _Steps:
             order, kind, key, orphan = order.take(step), kind.take(step), key.take(step), orphan.take(step)
             kind[orphan] = _REQUEST
             goes_on = key[1:] == key[:-1]
-            # What lies between two steps is counted only.
-            self.timeouts: Ints = np.diff(step, append=len(timeout)) - 1 + orphan
         else:
-            self.timeouts = np.zeros(len(kind), np.int64)
+            step = np.arange(len(kind))
+        self.events = events
         self.event = order
         self.kind = kind
         self.orphan = orphan
-        self.time: Ints = events["time"].take(order)
+        requests = np.flatnonzero(kind == _REQUEST)
+        # What lies between two steps is counted only.
+        self.timeouts: Ints = np.append(step, len(timeout))[requests + 1] - step[requests] - 1 + orphan[requests]
         self.before = _before(kind, goes_on)
         self.after = np.append(np.where(goes_on, kind[1:], _NOTHING), _NOTHING)[: len(kind)]
+
+    def time(self, step: Ints) -> Ints:
+        """When these steps were made."""
+        time: Ints = self.events["time"][self.event[step]]
+        return time
 
 
 def _before(kind: npt.NDArray[np.uint8], goes_on: Bools) -> npt.NDArray[np.uint8]:
@@ -118,43 +125,48 @@ class _Matcher:
         )
 
     def holds(self, lost: int) -> tuple[Array, Ints, npt.NDArray[np.int32]]:
-        """All holds in step order, the number of the last hold that began up to each step, and the holds' stacks."""
+        """All holds in step order, the step that each of them began with, and the holds' stacks."""
         steps = self.steps
         acquire = steps.kind == _ACQUIRE
         closed = acquire & (steps.after == _RELEASE)
         if lost:
-            at = np.flatnonzero(closed)
-            closed[at] = self._neighbours(steps.event[at])[1] == steps.event[at + 1]
+            whole = np.flatnonzero(closed)
+            closed[whole] = self._neighbours(steps.event[whole])[1] == steps.event[whole + 1]
         begins = steps.kind == _RELEASE
         begins[1:] &= ~closed[:-1]
         begins |= acquire
         row = np.flatnonzero(begins)
+        known, complete = acquire[row], closed[row]
+        holds, stacks = np.empty(len(row), HOLD), np.empty(len(row), np.int32)
+        for at in range(0, len(row), _PIECE):
+            own = slice(at, at + _PIECE)
+            self._fill(holds[own], stacks[own], row[own], known[own], complete[own])
+        if not complete.all():
+            self._mend(holds, row, np.flatnonzero(known & ~complete), np.flatnonzero(~known))
+        return holds, row, stacks
+
+    def _fill(self, holds: Array, stacks: npt.NDArray[np.int32], row: Ints, known: Bools, complete: Bools) -> None:
+        """Say of some holds what their records do: of these the step `row` is an acquire if it is `known`, and what
+        comes next the release if they are `complete`.
+        """
         # `take` moves whole rows, an index of them each field by itself: ten times slower.
-        begun = self.events.take(steps.event[row])
-        holds = np.empty(len(row), HOLD)
+        begun = self.events.take(self.steps.event[row])
         holds["thread"], holds["gil"], core = begun["thread"], begun["gil"], begun["arg"]
-        known = acquire[row]
         holds["core"] = np.where(known & (core != NO_CORE), core, 0).astype(np.int16)
         holds["core"][~known | (core == NO_CORE)] = -1
         holds["start"] = begun["time"]
-        del begun, core
-        complete = closed[row]
-        last = np.where(complete, row + 1, row)
-        ended = self.events.take(steps.event[last])
+        ended = self.events.take(self.steps.event[row + complete])
         holds["end"] = ended["time"]
         released = ended["flags"] & np.uint8(RecordFlag.FORCED)
         holds["flags"] = np.where(complete | ~known, released * np.uint8(Flag.FORCED), 0)
-        if not complete.all():
-            self._mend(holds, row, np.flatnonzero(known & ~complete), np.flatnonzero(~known))
-        stacks = np.where(complete | ~known, ended["stack"], -1).astype(np.int32)
-        return holds, np.cumsum(begins) - 1, stacks
+        stacks[:] = np.where(complete | ~known, ended["stack"], -1)
 
     def _mend(self, holds: Array, row: Ints, open_: Ints, headless: Ints) -> None:
         """End holds without a release (`open_`) and begin those without an acquire (`headless`)."""
         steps = self.steps
         event = steps.event[row[open_]]
         follows = steps.after[row[open_]] != _NOTHING
-        own = np.where(follows, steps.time[np.minimum(row[open_] + 1, len(steps.time) - 1)], NEVER)
+        own = np.where(follows, steps.time(np.minimum(row[open_] + 1, len(steps.kind) - 1)), NEVER)
         elsewhere = self._next_elsewhere(event)
         _, later = self._neighbours(event)
         later_time = self._time_of(later, NEVER)
@@ -170,7 +182,7 @@ class _Matcher:
         event_l = steps.event[row[headless]]
         preceded = steps.before[row[headless]] != _NOTHING
         lower = np.where(
-            preceded, steps.time[np.maximum(row[headless] - 1, 0)], self.thread_start[holds["thread"][headless]]
+            preceded, steps.time(np.maximum(row[headless] - 1, 0)), self.thread_start[holds["thread"][headless]]
         )
         earlier, _ = self._neighbours(event_l)
         bound = self._time_of(earlier, -NEVER)
@@ -221,23 +233,25 @@ class _Matcher:
         other &= self.events["gil"][following] != self.events["gil"][event]
         return np.where(other, self.events["time"][following], found)
 
-    def waits(self, holds: Array, number: Ints) -> tuple[Array, npt.NDArray[np.int32]]:
+    def waits(self, holds: Array, row: Ints) -> tuple[Array, npt.NDArray[np.int32]]:
         """All waits of non-zero length, and their stacks, sorted by start.
 
-        `number` is the hold that began last up to each step.
+        `row` is the step that each hold began with.
         """
         steps = self.steps
         at = np.flatnonzero(steps.kind == _REQUEST)
         event = steps.event[at]
         after = steps.after[at]
-        following = np.minimum(at + 1, max(len(steps.time) - 1, 0))
+        following = np.minimum(at + 1, max(len(steps.kind) - 1, 0))
         waits = np.empty(len(at), WAIT)
         waits["thread"] = self.events["thread"][event]
         waits["gil"] = self.events["gil"][event]
-        waits["timeouts"] = steps.timeouts[at]
-        waits["start"] = steps.time[at]
-        waits["end"] = steps.time[following]
-        waits["hold"] = np.where((after == _ACQUIRE) | (after == _RELEASE), number[following], -1)
+        waits["timeouts"] = steps.timeouts
+        waits["start"] = steps.time(at)
+        waits["end"] = steps.time(following)
+        waits["hold"] = np.where(
+            (after == _ACQUIRE) | (after == _RELEASE), np.searchsorted(row, following, "right") - 1, -1
+        )
         waits["flags"] = np.where(after == _ACQUIRE, 0, np.uint8(Flag.PARTIAL_END))
         under_way = (steps.kind[at] == _REQUEST) & ~steps.orphan[at]
         under_way &= (self.events["flags"][event] & np.uint8(RequestFlag.UNDER_WAY)) != 0
@@ -289,9 +303,9 @@ def match(events: Array, threads: Sequence[Thread], gils: int, origin: int, lost
     samples["collecting"] = looks["arg"] & COLLECTING
 
     matcher = _Matcher(events, threads, gils, origin)
-    holds, number, stacks = matcher.holds(lost)
-    waits, wait_stacks = matcher.waits(holds, number)
-    del matcher.steps, number
+    holds, row, stacks = matcher.holds(lost)
+    waits, wait_stacks = matcher.waits(holds, row)
+    del matcher.steps, row
     order = np.argsort(holds["start"], kind="stable")
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
