@@ -43,6 +43,8 @@ NEIGHBOURS = 4
 WAKE_SLACK_NS = 50_000_000
 #: So many of the wakes that are on record are followed, those of the longest blocks.
 MOST_EXACT = 20_000
+#: So many rows are added up at a time.
+_PIECE = 1 << 19
 #: Who blocks in code of these files is woken by another thread, not by the world.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py")
 
@@ -136,15 +138,19 @@ def _assemble(process: Process, cores: int, rows: Rows, step: Ints, awaited: Int
     ready = np.flatnonzero(rows.kind == READY)
     length[ready] = taken(process, cores, rows.thread[ready], rows.start[ready], rows.end[ready])
     head = np.searchsorted(step, np.arange(count))
-    takes = (rows.kind == CPU) | (rows.kind == READY)
-    delay = np.where(takes | (awaited >= 0), 0, length)
+    delay, cpu = np.zeros((2, count), np.int64)
+    for at in range(0, len(step), _PIECE):
+        own = slice(at, at + _PIECE)
+        takes = (rows.kind[own] == CPU) | (rows.kind[own] == READY)
+        for total, some in ((delay, ~takes & (awaited[own] < 0)), (cpu, takes)):
+            total += np.bincount(step[own], np.where(some, length[own], 0), count).astype(np.int64)
     python = python_threads(process)
     background = frozenset(np.flatnonzero(~python).tolist()) if python.any() else frozenset[int]()
     foreground = rows.end[python[rows.thread]] if background else rows.end
     program = Program(
         first=np.searchsorted(rows.thread[head], np.arange(len(process.threads) + 1)),
-        delay=np.bincount(step, weights=delay, minlength=count).astype(np.int64),
-        cpu=np.bincount(step, weights=np.where(takes, length, 0), minlength=count).astype(np.int64),
+        delay=delay,
+        cpu=cpu,
         awaits=np.where(awaited[head] >= 0, step[awaited[head]], -1) if count else np.empty(0, np.int64),
         spawns={},
         roots={},
