@@ -269,6 +269,7 @@ def read_process(
     if header["complete_from"]:
         start = int(np.clip(decoder.ns(int(header["complete_from"])), *times))
         events = events[np.searchsorted(events["time"], start) :]
+        edges["time"] = np.maximum(edges["time"], start)
     table, place, more = _stacks_of(file) if stacks else (None, np.empty(0, np.int32), ())
     for rows, name in ((events, "stack"), (gathered, "before")) if stacks else ():
         rows[name] = placed(rows[name], place)

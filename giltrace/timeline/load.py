@@ -33,7 +33,7 @@ from giltrace.timeline.build import build_timeline
 from giltrace.timeline.cores import with_cores
 from giltrace.timeline.fleet import join
 from giltrace.timeline.holders import with_holders
-from giltrace.timeline.model import STOP, Process, Timeline
+from giltrace.timeline.model import STOP, Array, Process, Timeline
 from giltrace.timeline.sleepers import with_sleepers
 
 #: A thread that has ended is off its core so long afterwards at most.
@@ -197,9 +197,11 @@ def _sieve(how: _How, meta: Meta, switches: Ints) -> Callable[[], Sieve] | None:
         return Outliner
     if not how.gathered and how.window is None:
         return None
-    # Those of a window end at its edges: what is cut off there was one hold.
-    cuts = [(edge, edge) for edge in how.window or ()]
-    edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), (*how.whole, *cuts))
+    whole = list(how.whole)
+    if how.window is not None:
+        # No hold that was made of others reaches across its edges, where it is cut.
+        whole += [(edge, edge) for edge in how.window] if how.gathered else [how.window]
+    edges = Edges.of(switches, meta.start_ns, meta.end_ns or time.monotonic_ns(), whole)
     if how.window is None:
         return lambda: Gatherer(edges, how.density)
     from giltrace.recording.excerpt import Excerptor
@@ -253,12 +255,20 @@ def _since(process: ProcessEvents, begin: int) -> ProcessEvents:
         return process
     kept = process.events[np.searchsorted(process.events["time"], begin) :]
     gone = process.overwritten + len(process.events) - len(kept)
-    return replace(process, events=kept, start=begin, overwritten=gone)
+    return replace(process, events=kept, start=begin, overwritten=gone, edges=_clipped(process.edges, begin, MAX_TIME))
 
 
 def _until(process: ProcessEvents, end: int) -> ProcessEvents:
     """Leave out what happened after `end`: one thread's chunks were copied after the next one's."""
-    return replace(process, events=process.events[: np.searchsorted(process.events["time"], end, "right")])
+    events = process.events[: np.searchsorted(process.events["time"], end, "right")]
+    return replace(process, events=events, edges=_clipped(process.edges, 0, end))
+
+
+def _clipped(edges: Array, begin: int, end: int) -> Array:
+    """The edges of threads' lives: who lived before or after these times lived up to there."""
+    rows: Array = edges.copy()
+    rows["time"] = np.clip(rows["time"], begin, end)
+    return rows
 
 
 def _as_seen_here(process: ProcessEvents, meta: Meta) -> ProcessEvents:
