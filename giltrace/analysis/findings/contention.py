@@ -6,6 +6,7 @@ from giltrace.analysis.durations import duration, percent
 from giltrace.analysis.finding_results import Verdict
 from giltrace.analysis.findings.collected import collected
 from giltrace.analysis.findings.figures import ONE_CORE, Figures
+from giltrace.analysis.findings.forked import forked
 from giltrace.analysis.findings.hand_over import hand_over
 from giltrace.analysis.findings.servers import more_processes
 from giltrace.text import plural
@@ -30,11 +31,13 @@ def contention(f: Figures) -> Verdict:
     waited = int(f.waited.sum())
     jobs = hand_over(f)
     told = f" Of the held time {percent(jobs.share)} went to handing jobs over." if jobs else ""
+    forks = None if jobs else forked(f)
     return Verdict(
         "cpu-bound-contention",
         f"CPU-bound contention: somebody waited for the GIL {percent(f.contended_share)} of the time, "
-        f"{duration(waited)} in all over {plural(f.waiters, 'thread')}; {plural(requests, 'switch request')}.{told}",
-        jobs.advice if jobs else f"{_advice(f)}{collected(f)}",
+        f"{duration(waited)} in all over {plural(f.waiters, 'thread')}; {plural(requests, 'switch request')}."
+        f"{told}{forks.told if forks else ''}",
+        jobs.advice if jobs else forks.advice if forks else f"{_advice(f)}{collected(f)}",
         {
             "contended_share": f.contended_share,
             "competed_share": f.competed_share,
@@ -44,6 +47,7 @@ def contention(f: Figures) -> Verdict:
             "switch_requests": requests,
             "waited_ns": waited,
             **({"hand_over_share": jobs.share} if jobs else {}),
+            **({"forked_ns": forks.ns} if forks else {}),
         },
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from giltrace.analysis.finding_results import Finding, Hog
 from giltrace.analysis.findings.costs import Cause, Costed, Costs
 from giltrace.analysis.findings.figures import ONE_CORE
+from giltrace.analysis.findings.forked import forked
 from giltrace.analysis.findings.hand_over import hand_over
 from giltrace.analysis.findings.hogs import CALLED_FOR
 from giltrace.analysis.findings.hogs import advice as hog_advice
@@ -106,8 +107,8 @@ def find_findings(process: Process, figures: Costed | None = None, hogs: Sequenc
         name, summary, advice = _TOLD[cause]
         if figures.one_core:
             advice = _ON_ONE_CORE.get(cause, advice)
-        if cause is Cause.CONTENTION and (jobs := hand_over(figures)) is not None:
-            advice = jobs.advice
+        if cause is Cause.CONTENTION and (own := hand_over(figures) or forked(figures)) is not None:
+            advice = own.advice
         victim = sides.victim(cause)
         culprit = None if cause in (Cause.NO_CORE, Cause.WAKE_UP) else sides.culprit(cause, victim)
         if cause is Cause.HOG:
