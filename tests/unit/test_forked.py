@@ -51,11 +51,11 @@ POOL = [library("Popen._launch", f"{LIB}multiprocessing/popen_fork.py"), own("ma
 def test_who_waits_for_forks_is_told_to_fork_earlier(stack: list[Frame]) -> None:
     verdict, advice = judged(stack)
     assert verdict.kind == "cpu-bound-contention"
-    assert re.search(r"90\.9% of that passed while '[^']+' forked at main \(app\.py:1\)", verdict.summary)
-    assert verdict.advice.startswith("Start processes while there is little memory, or from a small process: ")
+    assert re.search(r"90\.9% of that passed while '[^']+' started processes at main \(app\.py:1\)", verdict.summary)
+    assert verdict.advice.startswith("Start fewer of them, and those while there is little memory: ")
     assert "use processes" not in verdict.advice
     assert verdict.evidence["forked_ns"] == pytest.approx(20 * (20 * MS - 10 * US), abs=MS)
-    assert advice.startswith("Start processes while")
+    assert advice.startswith("Start fewer of them")
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_a_fork_of_the_programs_own_is_known_by_its_source(line: str, forks: boo
     source = tmp_path / "app.py"
     source.write_text(f"{line}\n")
     verdict, _ = judged([("start", str(source), 1)])
-    assert ("forked at start (app.py:1)" in verdict.summary) == forks
+    assert ("started processes at start (app.py:1)" in verdict.summary) == forks
     assert ("forked_ns" in verdict.evidence) == forks
 
 
 def test_forks_that_cost_little_change_nothing() -> None:
     verdict, advice = judged(SUBPROCESS, MS)
     assert "forked_ns" not in verdict.evidence
-    assert "Start processes" not in verdict.advice + advice
+    assert "Start fewer" not in verdict.advice + advice
 
 
 def test_a_function_of_that_name_elsewhere_is_no_fork() -> None:

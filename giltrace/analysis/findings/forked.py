@@ -1,4 +1,4 @@
-"""Threads that wait while another one forks: the GIL is kept while the kernel copies the tables of all memory."""
+"""Threads that wait while another one starts processes: a fork copies the tables of all memory, with the GIL kept."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def forked(f: Figures) -> Forked | None:
     place = main_place(sites.sites, ns)
     return Forked(
         int(ns.sum()),
-        f" {percent(share)} of that passed while {place.thread!r} forked at {place.where}: the kernel copies the "
-        "tables of all the process's memory, and the GIL is kept meanwhile.",
-        "Start processes while there is little memory, or from a small process: multiprocessing's 'forkserver' or "
-        "'spawn', subprocess (from Python 3.10 on it does not copy them, unless preexec_fn is given), os.posix_spawn.",
+        f" {percent(share)} of that passed while {place.thread!r} started processes at {place.where}: the GIL is kept "
+        "while the kernel makes one, and copies the tables of all memory for it where it forks.",
+        "Start fewer of them, and those while there is little memory: keep a pool. multiprocessing's 'forkserver' "
+        "forks a small process instead of this one; subprocess copies nothing from Python 3.10 on, unless preexec_fn "
+        "is given.",
     )
 
 
