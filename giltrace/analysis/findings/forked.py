@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from giltrace.analysis.durations import percent
 from giltrace.analysis.findings.figures import Figures
@@ -15,7 +16,7 @@ from giltrace.analysis.measure.own_line import of_libraries
 from giltrace.analysis.measure.sites import main_place
 from giltrace.analysis.measure.stretches import cut_process, stretches
 from giltrace.recording.events import StackTable
-from giltrace.timeline.axis import Bools, Ints
+from giltrace.timeline.axis import Bools
 
 #: It is what threads suffer from where so much of what they waited passed in it.
 FORKED_SHARE = 0.5
@@ -39,7 +40,7 @@ def forked(f: Figures) -> Forked | None:
     if process.stacks is None or not len(process.stacks.table) or not len(process.waits):
         return None
     held = stretches(process)
-    forks = _forks(process.stacks.table, np.unique(held.stack), f.expressions)
+    forks = _forks(process.stacks.table, held.stack, f.expressions)
     if not forks.any():
         return None
     # A class for what forks at each site, and one for all else.
@@ -62,11 +63,14 @@ def forked(f: Figures) -> Forked | None:
     )
 
 
-def _forks(table: StackTable, used: Ints, expressions: Expressions) -> Bools:
+def _forks(table: StackTable, used: npt.NDArray[np.int32], expressions: Expressions) -> Bools:
     """Which stacks, of those that are `used`, have a fork at their inner end."""
     library = of_libraries(table)
     found = np.zeros(len(table), np.bool_)
-    for at in used[used >= 0].tolist():
+    # Of millions of holds there are few stacks: they are marked, not sorted.
+    marked = np.zeros(len(table) + 1, np.bool_)
+    marked[used] = True
+    for at in np.flatnonzero(marked[:-1]).tolist():
         if table.offsets[at] == table.offsets[at + 1]:
             continue
         inner = table.frames[table.offsets[at]]
